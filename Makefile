@@ -1,0 +1,47 @@
+# Needs python3 (3.11 or newer) with pip, ensurepip or uv; everything else lands in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.stamp
+# More words for the command of a target: make test ARGS="-k retry -x"
+ARGS ?=
+
+# Pyright asks a registry whether it is the newest, unless told not to.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test check bench faults format lock help
+
+setup:  ## make .venv from requirements.lock, or bring it up to date
+	@$(PYTHON) tools/bootstrap.py
+
+$(READY): requirements.lock pyproject.toml tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py
+
+demo: $(READY)  ## run a real asset graph on an embedded Postgres, twice
+	@$(BIN)/python examples/stdlib_census.py $(ARGS)
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/architecture tests/typing
+
+bench: $(READY)  ## measure everything in benchmarks/ beside its floor
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+faults: $(READY)  ## run the long tests that kill, cut and overload a server
+	@$(BIN)/python -m pytest -q -m faults $(ARGS)
+
+format: $(READY)  ## rewrite the code as `make check` wants it
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
+lock: $(READY)  ## resolve requirements.lock again; needs uv
+	@$(BIN)/python tools/lock.py $(ARGS)
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1 \2/p' Makefile | while read -r target does; do printf '  make %-8s %s\n' "$$target" "$$does"; done

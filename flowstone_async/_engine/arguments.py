@@ -1,0 +1,131 @@
+"""Filling the parameters of a body, a condition or a cache key from what a run has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from flowstone_async._engine.outcome import Prepared, Settled
+from flowstone_async._engine.params import Prints, as_wanted
+from flowstone_async.definition.binding import (
+    Binding,
+    ContextBinding,
+    DependencyBinding,
+    ParamFieldBinding,
+    ParamsBinding,
+    PartitionBinding,
+    ResourceBinding,
+)
+from flowstone_async.definition.context import Call, Context, DepStatus
+from flowstone_async.planning.units import Unit, UnitInput
+from flowstone_async.resources import ResourceScope
+from flowstone_async.types import Failed, Input, Materialization, Skipped
+
+
+class Values(Protocol):
+    """What a run has for its bodies."""
+
+    prints: Prints
+
+    def settled(self, index: int) -> tuple[Unit, Settled]:
+        """Return how a unit ended."""
+        ...
+
+    def external(self, edge: UnitInput) -> Materialization | None:
+        """Return another pipeline's current value."""
+        ...
+
+    async def load(self, unit: Unit, settled: Settled, wanted: object) -> Any:
+        """Return a unit's value, as a copy of the caller's own."""
+        ...
+
+    async def load_external(self, edge: UnitInput, current: Materialization, wanted: object) -> Any:
+        """Return another pipeline's current value, as a copy of the caller's own."""
+        ...
+
+    async def resource(self, name: str, scope: ResourceScope) -> Any:
+        """Return an open resource."""
+        ...
+
+
+async def prepare(
+    values: Values,
+    unit: Unit,
+    bindings: Sequence[Binding],
+    edges: Sequence[UnitInput],
+    call: Call,
+    scope: ResourceScope,
+) -> Prepared:
+    """Return the arguments for `bindings`, and the inputs that were consumed for them.
+
+    Raises:
+        StorageError: An upstream's value cannot be read.
+        ResourceUnavailable: A resource cannot be opened.
+    """
+    arguments: dict[str, object] = {}
+    inputs: list[Input] = []
+    by_parameter = {edge.binding.parameter: edge for edge in edges}
+    statuses: dict[str, DepStatus] = {}
+    resources: dict[str, object] = {}
+    for binding in bindings:
+        name = binding.parameter
+        match binding:
+            case DependencyBinding():
+                arguments[name], statuses[name] = await _edge(values, by_parameter[name], inputs)
+            case ContextBinding():
+                arguments[name] = Context(call)
+            case PartitionBinding(marker=marker):
+                partitions = unit.node.definition.partitions
+                arguments[name] = call.partition if marker is None else marker.pick(partitions, call.partition)
+            case ParamsBinding(wanted=wanted):
+                arguments[name] = as_wanted(call.params, wanted)
+                inputs.append(Input("param", "*", values.prints("*")))
+            case ParamFieldBinding(field=field):
+                arguments[name] = as_wanted(getattr(call.params, field), None)
+                inputs.append(Input("param", field, values.prints(field)))
+            case ResourceBinding(resource=resource):
+                arguments[name] = resources[resource] = await values.resource(resource, scope)
+    call.dep_status, call.resources = statuses, resources
+    return Prepared(arguments, tuple(inputs))
+
+
+async def _edge(values: Values, edge: UnitInput, inputs: list[Input]) -> tuple[object, DepStatus]:
+    if edge.external is not None:
+        current = values.external(edge)
+        if current is None:
+            inputs.append(Input("asset", edge.binding.parameter, "absent:missing", edge.external))
+            return None, "missing"
+        inputs.append(Input("asset", edge.binding.parameter, current.fingerprint, edge.external, current.id))
+        return await values.load_external(edge, current, edge.binding.wanted), "ok"
+    if edge.keys is None:
+        return await _one(values, edge, edge.units[0], inputs)
+    mapped: dict[object, object] = {}
+    status: DepStatus = "ok"
+    for key, index in zip(edge.keys, edge.units, strict=True):
+        value, found = await _one(values, edge, index, inputs)
+        mapped[key] = value
+        status = found if found != "ok" else status
+    return mapped, status
+
+
+async def _one(values: Values, edge: UnitInput, index: int, inputs: list[Input]) -> tuple[object, DepStatus]:
+    unit, settled = values.settled(index)
+    binding, record = edge.binding, settled.materialization
+    fingerprint = settled.fingerprint
+    inputs.append(Input("asset", binding.parameter, fingerprint, unit.key, None if record is None else record.id))
+    if record is not None:
+        wanted = None if edge.keys is not None else binding.wanted
+        return await values.load(unit, settled, wanted), "ok"
+    if settled.state == "skipped":
+        skipped = Skipped(asset=unit.node.name, partition=unit.partition, reason=settled.reason or "")
+        return (skipped if binding.admits_skipped else None), "skipped"
+    if settled.state == "missing":
+        return None, "missing"
+    error = settled.error
+    failed = Failed(
+        asset=unit.node.name,
+        partition=unit.partition,
+        error_type=type(error.__cause__ or error).__name__,
+        message="" if error is None else error.message,
+    )
+    return (failed if binding.admits_failed else None), "failed"

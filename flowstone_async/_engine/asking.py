@@ -1,0 +1,106 @@
+"""Asking user functions before a body is called: conditions, and cache keys."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from flowstone_async._engine.arguments import prepare
+from flowstone_async._engine.attempt import Running
+from flowstone_async._engine.outcome import Settled
+from flowstone_async.definition.binding import Binding
+from flowstone_async.definition.context import Call
+from flowstone_async.errors import ExecutionError, FlowstoneError
+from flowstone_async.planning.units import Unit
+from flowstone_async.resources import ResourceScope
+
+_logger = logging.getLogger("flowstone")
+
+
+async def ask_conditions(run: Running, unit: Unit) -> Settled | None:
+    """Ask `when` and `unless`; None if the asset runs, else how it ends. One that raises fails the asset."""
+    for condition in unit.node.conditions:
+        try:
+            answer = await _ask(run, unit, condition.function, condition.bindings)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - conditions are user code
+            _passed_on(error)
+            return _failed(unit, f"condition {condition.name}", error)
+        if not isinstance(answer, bool):
+            wrong = TypeError(f"a condition answers True or False, not {answer!r}")
+            return _failed(unit, f"condition {condition.name}", wrong)
+        if answer is not condition.expected:
+            word = "when" if condition.expected else "unless"
+            return Settled("skipped", reason=f"{word}={condition.name} was {answer}")
+    return None
+
+
+async def ask_key(run: Running, unit: Unit) -> str | Settled:
+    """Ask the cache key; its fingerprint, or how the asset ends because it failed."""
+    function = unit.node.cache.key
+    assert function is not None  # noqa: S101 - asked only of assets that have one
+    try:
+        answer = await _ask(run, unit, function, unit.node.key_bindings)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - cache keys are user code
+        _passed_on(error)
+        return _failed(unit, "its cache key", error)
+    if not isinstance(answer, str):
+        return _failed(unit, "its cache key", TypeError(f"a cache key is text, not {type(answer).__name__}"))
+    return blake2b(answer.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _passed_on(error: BaseException) -> None:
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
+async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindings: Sequence[Binding]) -> Any:
+    services = run.services
+    call = Call(
+        pipeline=unit.key.pipeline,
+        asset=unit.node.name,
+        partition=unit.partition,
+        run_id=run.id,
+        attempt=1,
+        started_at=services.store.now(),
+        params=run.request.params,
+    )
+    scope = ResourceScope(
+        scope="asset",
+        spawner=services,
+        outer=run.resources,
+        replaced=services.resources.replaced,
+        params=run.request.params,
+        announce=services.resources.announce,
+    )
+    answer: Any = None
+    with run.interruptible(unit.index):
+        try:
+            prepared = await prepare(run, unit, bindings, unit.asked, call, scope)
+            answer = function(**prepared.arguments)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        finally:
+            call.open = False
+            if scope.opened():
+                await scope.close()
+    return answer
+
+
+def _failed(unit: Unit, what: str, cause: BaseException) -> Settled:
+    if isinstance(cause, FlowstoneError):
+        error: FlowstoneError = cause
+        error.asset = error.asset or unit.node.name
+    else:
+        error = ExecutionError(
+            f"{what} of asset {unit.node.name!r} failed: {type(cause).__name__}: {cause}",
+            asset=unit.node.name,
+            partition=unit.partition,
+            details={"error_type": type(cause).__qualname__},
+        )
+        error.__cause__ = cause
+    return Settled("failed", error=error)

@@ -1,0 +1,222 @@
+"""Many partitions of one asset: a bounded number at a time, one run each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import anyio
+
+from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.session import Session, Timeout
+from flowstone_async._engine.status import AssetStatus
+from flowstone_async._engine.reading import Reader
+from flowstone_async._engine.targets import Target, find
+from flowstone_async.definition.key_range import KeyRange
+from flowstone_async.definition.keys import decode_key, encode_key
+from flowstone_async.errors import ConfigError, FlowstoneError
+from flowstone_async.failures import rebuild
+from flowstone_async.types import AssetKey
+
+Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
+OnError: TypeAlias = Literal["continue", "halt"]
+KEPT_ERRORS = 100
+TIMEOUT = 1800.0
+
+
+@dataclass(slots=True, kw_only=True)
+class BackfillReport:
+    """What came of a backfill; the four counts add up to the number of partitions.
+
+    Attributes:
+        skipped: Already fresh, not selected by `only`, or skipped by a condition.
+        not_started: Left out after the first failure, with `on_error="halt"`.
+        errors: By partition key, the first 100; the rest with `failures()`.
+    """
+
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    not_started: int = 0
+    errors: dict[Any, FlowstoneError] = field(default_factory=dict[Any, FlowstoneError])
+    _more: list[AssetKey] = field(default_factory=list[AssetKey], repr=False)
+    _session: Session | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed and everything was started."""
+        return not self.failed and not self.not_started
+
+    async def failures(self) -> AsyncIterator[tuple[Any, FlowstoneError]]:
+        """Yield every failed partition with its error, those beyond the first 100 read from the store."""
+        for key, error in self.errors.items():
+            yield key, error
+        for start in range(0, len(self._more), KEPT_ERRORS):
+            page = self._more[start : start + KEPT_ERRORS]
+            states = {} if self._session is None else await self._session.services.store.states(page)
+            for key in page:
+                partition = decode_key(key.partition)
+                failure = states[key].error if key in states else None
+                yield partition, FlowstoneError("failed") if failure is None else rebuild(failure, partition=partition)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Backfill:
+    session: Session
+    name: str
+    parallel: int
+    force: bool
+    only: Only
+    on_error: OnError
+    timeout: Timeout
+    options: Mapping[str, Any]
+    report: BackfillReport
+    on_progress: Callable[[BackfillReport], None] | None = None
+    halted: bool = False
+
+    async def work(self, keys: AsyncIterator[Any]) -> None:
+        async for key in keys:
+            if self.halted:
+                self.report.not_started += 1
+                continue
+            try:
+                await self.one(key)
+            except FlowstoneError as error:
+                self.fail(key, error)
+            if self.on_progress is not None:
+                self.on_progress(self.report)
+
+    async def one(self, key: Any) -> None:
+        if self.only != "all" and not _selected(await Reader(self.session).status(self.name, key, None), self.only):
+            self.report.skipped += 1
+            return
+        limit = TIMEOUT if self.timeout is None else self.timeout
+        request = self.session.request([self.name], partition=key, force=self.force, timeout=limit, **self.options)
+        self.count(key, await self.session.complete(request))
+
+    def count(self, key: Any, driver: RunDriver) -> None:
+        settled = driver.board.settled[driver.units.targets[0]]
+        if settled is not None and settled.state == "ok":
+            self.report.succeeded += 1
+        elif settled is not None and settled.state in ("cached", "skipped"):
+            self.report.skipped += 1
+        else:
+            error = driver.error or (settled.error if settled is not None else None)
+            self.fail(key, error or FlowstoneError("the run did not come to its end", run_id=driver.id))
+
+    def fail(self, key: Any, error: FlowstoneError) -> None:
+        self.report.failed += 1
+        if len(self.report.errors) < KEPT_ERRORS:
+            self.report.errors[key] = error
+        else:
+            pipeline, name = self.name.split(".", 1)
+            self.report._more.append(AssetKey(pipeline, name, encode_key(key)))
+        self.halted |= self.on_error == "halt"
+
+
+def _selected(status: AssetStatus, only: Only) -> bool:
+    match only:
+        case "missing":
+            return not status.has_value
+        case "failed":
+            return status.state == "failed"
+        case "stale":
+            return status.has_value and not status.fresh
+        case "all":
+            return True
+
+
+async def backfill(
+    session: Session,
+    target: Target,
+    partitions: Iterable[Any] | AsyncIterable[Any] | None,
+    *,
+    parallel: int = 1,
+    force: bool = False,
+    only: Only = "all",
+    on_error: OnError = "continue",
+    timeout: Timeout = None,
+    on_progress: Callable[[BackfillReport], None] | None = None,
+    **options: Any,
+) -> BackfillReport:
+    """Run an asset for many partitions; see `Verbs.backfill`."""
+    _check(parallel, only, on_error)
+    catalog, name = find(session.catalogs, target)
+    given = _all_keys(session, catalog.node(name).definition.partitions, name) if partitions is None else partitions
+    report = BackfillReport(_session=session)
+    job = _Backfill(
+        session=session,
+        name=f"{catalog.graph.pipeline}.{name}",
+        parallel=parallel,
+        force=force,
+        only=only,
+        on_error=on_error,
+        timeout=timeout,
+        options=options,
+        report=report,
+        on_progress=on_progress,
+    )
+    shared = _Shared(given)
+    try:
+        async with anyio.create_task_group() as group:
+            for number in range(parallel):
+                group.start_soon(job.work, shared, name=f"backfill {job.name} {number}")
+    finally:
+        await shared.close()
+    return report
+
+
+def _check(parallel: int, only: str, on_error: str) -> None:
+    if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
+        raise ConfigError(f"parallel={parallel!r}", hint="Give a whole number of 1 or more.")
+    if only not in ("all", "missing", "failed", "stale"):
+        raise ConfigError(f"only={only!r}", hint='Allowed are "all", "missing", "failed", "stale".')
+    if on_error not in ("continue", "halt"):
+        raise ConfigError(f"on_error={on_error!r}", hint='Allowed are "continue", "halt".')
+
+
+def _all_keys(session: Session, declared: Any, name: str) -> Iterable[Any]:
+    if declared is None or not declared.dimensions:
+        raise ConfigError(
+            f"asset {name!r} declares no partitions, so that it cannot be said which to run",
+            asset=name,
+            hint="Pass partitions=[...], or declare a set on the asset.",
+        )
+    return declared.keys(session.services.store.now())
+
+
+class _Shared(AsyncIterator[Any]):
+    """One iteration of the partitions that several workers pull from; each key once, nothing read ahead."""
+
+    def __init__(self, given: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self._distinct = isinstance(given, KeyRange)
+        self._seen: set[str] = set()
+        self._lock = anyio.Lock()
+        self._sync = None if isinstance(given, AsyncIterable) else iter(given)
+        self._async = aiter(given) if isinstance(given, AsyncIterable) else None
+
+    async def __anext__(self) -> Any:
+        while True:
+            key = await self._pull()
+            if self._distinct:
+                return key
+            encoded = encode_key(key)
+            if encoded not in self._seen:
+                self._seen.add(encoded)
+                return key
+
+    async def _pull(self) -> Any:
+        if self._sync is not None:
+            for key in self._sync:
+                return key
+            raise StopAsyncIteration
+        assert self._async is not None  # noqa: S101 - one of the two is given
+        async with self._lock:
+            return await anext(self._async)
+
+    async def close(self) -> None:
+        """Close an async generator of the caller's."""
+        closing = getattr(self._async, "aclose", None)
+        if closing is not None:
+            await closing()

@@ -1,0 +1,333 @@
+"""Which unit of a run may go next. Pure bookkeeping: no I/O, no user code, linear in edges.
+
+A unit is *opened* when somebody needs it. An opened unit whose freshness depends on upstreams waits for those
+(`probe`), is judged, and is reused or *demanded*: then it waits for all its upstreams (`inputs`), opening those that
+nobody needed before, and is ready to run. A unit without value that only a perhaps-fresh dependant would need stays
+`parked` until that dependant turns out to run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from flowstone_async._engine.outcome import Settled
+from flowstone_async.errors import DependencyFailed, DependencyNotReady, FlowstoneError
+from flowstone_async.definition.graph import Node
+from flowstone_async.planning.freshness import FRESH, MISSING, Facts, Judgement, cache_keyed, judge_alone, judge_inputs
+from flowstone_async.planning.plan import Asked, Verdicts
+from flowstone_async.planning.units import Unit, Units
+from flowstone_async.types import AssetKey, Materialization
+
+
+class Phase(Enum):
+    """Where a unit stands."""
+
+    PARKED = "parked"
+    PROBE = "probe"
+    INPUTS = "inputs"
+    BUSY = "busy"
+    SETTLED = "settled"
+
+
+class Next(NamedTuple):
+    """What follows from the last change: units to ask (conditions, cache keys), to run, and newly settled."""
+
+    ask: list[int]
+    run: list[int]
+    settled: list[int]
+
+
+class Board:
+    """The units of one run and where each stands."""
+
+    def __init__(
+        self,
+        units: Units,
+        verdicts: Verdicts,
+        current: Mapping[AssetKey, Materialization],
+        facts: Callable[[Node], Facts],
+        asked: Asked,
+        tolerates: frozenset[str],
+    ) -> None:
+        self.units = units
+        self.current = dict(current)
+        self.settled: list[Settled | None] = [None] * len(units.all)
+        self.judgements = list(verdicts.judgements)
+        self.active = 0
+        self._verdicts, self._facts, self._asked, self._tolerates = verdicts, facts, asked, tolerates
+        size = len(units.all)
+        self._phase = [Phase.PARKED] * size
+        self._count = [0] * size
+        self._waiters: list[list[int]] = [[] for _ in range(size)]
+        self._demanded = [False] * size
+        self._agreed: set[int] = set()
+        self._agenda: deque[tuple[int, bool]] = deque()
+        self._next = Next([], [], [])
+
+    # -- changes ------------------------------------------------------------------------------------------------
+
+    def begin(self, history: Mapping[int, Settled]) -> Next:
+        """Open what is needed.
+
+        Args:
+            history: Units that ended already, in an earlier life of the run.
+        """
+        targets = frozenset(self.units.targets)
+        for index, settled in history.items():
+            self._settle(index, settled, note=False)
+        for unit in self.units.all:
+            index = unit.index
+            if self._phase[index] is Phase.PARKED and self._verdicts.needed[index] == 2:  # noqa: PLR2004 - see Verdicts
+                if not self._asked.with_deps and index not in targets:
+                    self._take_stored(unit)
+                else:
+                    self._demanded[index] |= index in targets
+                    self._open(index)
+        return self._drain()
+
+    def settle(self, index: int, settled: Settled, *, note: bool = False) -> Next:
+        """Record how a unit that was given out ended; with `note` it is among `Next.settled`."""
+        self.active -= 1
+        self._settle(index, settled, note=note)
+        return self._drain()
+
+    def agree(self, index: int) -> Next:
+        """The conditions of a unit that was given out to be asked hold: go on with its freshness."""
+        self.active -= 1
+        self._agreed.add(index)
+        self._judge(index)
+        return self._drain()
+
+    def answered(self, index: int, fresh: Judgement) -> Next:
+        """The cache key of a unit that was given out to be asked is known: reuse it or run it."""
+        self.active -= 1
+        self.judgements[index] = fresh
+        self._act(index, fresh)
+        return self._drain()
+
+    def judge_again(self, index: int, current: Materialization | None) -> Judgement:
+        """Judge a ready unit against what another run has stored meanwhile; nothing changes on the board."""
+        unit = self.units.all[index]
+        if current is not None:
+            self.current[unit.key] = current
+        if self._asked.force == "all" or (self._asked.force is True and index in self.units.targets):
+            return Judgement("stale", "forced")
+        own = judge_alone(unit.node, current, self._facts(unit.node))
+        if own.verdict != "fresh" or current is None or unit.node.definition.cache == "exists" or cache_keyed(unit.node):
+            return own
+        return judge_inputs(current, *self._seen(unit))
+
+    def has_agreed(self, index: int) -> bool:
+        """Tell whether a unit's conditions hold in this run."""
+        return index in self._agreed
+
+    def judge_key(self, index: int, keyed: str) -> Judgement:
+        """Judge a unit by its cache key, which stands for all its inputs."""
+        current = self.current.get(self.units.all[index].key)
+        if current is None:
+            return MISSING
+        recorded = next((each.fingerprint for each in current.inputs if each.kind == "key"), None)
+        return FRESH if recorded == keyed else Judgement("stale", "its cache key changed")
+
+    def was_opened(self, index: int) -> bool:
+        """Tell whether the run has looked at a unit."""
+        return self._phase[index] is not Phase.PARKED
+
+    def is_settled(self, index: int) -> bool:
+        """Tell whether a unit has ended in this run."""
+        return self._phase[index] is Phase.SETTLED
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def _open(self, index: int) -> None:
+        """Somebody needs this unit: wait for what its judgement depends on."""
+        if self._phase[index] is not Phase.PARKED:
+            return
+        unit, verdict = self.units.all[index], self.judgements[index].verdict
+        if verdict == "maybe":
+            self._phase[index] = Phase.PROBE
+            asked = {upstream for each in unit.asked for upstream in each.units}
+            self._wait(index, [u for u in unit.upstreams if u in asked or self.judgements[u].verdict != "missing"], asked)
+        elif verdict == "fresh":
+            self._settle(index, Settled("cached", self.current[unit.key], reason=self.judgements[index].reason), note=True)
+        else:
+            self._demand(index)
+
+    def _demand(self, index: int) -> None:
+        """This unit will run unless an input keeps it from that: wait for all of them."""
+        self._phase[index] = Phase.INPUTS
+        upstreams = self.units.all[index].upstreams if self._asked.with_deps else ()
+        if not self._asked.with_deps:
+            targets = frozenset(self.units.targets)
+            upstreams = tuple(each for each in self.units.all[index].upstreams if each in targets)
+        self._wait(index, upstreams, frozenset(upstreams))
+
+    def _wait(self, index: int, upstreams: tuple[int, ...] | list[int], demanded: frozenset[int] | set[int]) -> None:
+        count = 0
+        for upstream in upstreams:
+            if upstream in demanded:
+                self._demanded[upstream] = True
+            if self._phase[upstream] is not Phase.SETTLED:
+                self._waiters[upstream].append(index)
+                count += 1
+                if self._phase[upstream] is Phase.PARKED:
+                    self._agenda.append((upstream, True))
+        self._count[index] = count
+        if not count:
+            self._agenda.append((index, False))
+
+    def _drain(self) -> Next:
+        agenda = self._agenda
+        while agenda:
+            index, opening = agenda.popleft()
+            if opening:
+                self._open(index)
+            elif self._phase[index] is Phase.PROBE:
+                self._judge(index)
+            elif self._phase[index] is Phase.INPUTS:
+                self._ready(index)
+        following, self._next = self._next, Next([], [], [])
+        self.active += len(following.ask) + len(following.run)
+        return following
+
+    # -- judging ------------------------------------------------------------------------------------------------
+
+    def _judge(self, index: int) -> None:
+        unit = self.units.all[index]
+        if unit.node.conditions and index not in self._agreed:
+            self._give_out(index, self._next.ask)
+            return
+        judgement = self.judge_again(index, self.current.get(unit.key))
+        if judgement.verdict == "fresh" and cache_keyed(unit.node) and unit.node.definition.cache != "exists":
+            self._give_out(index, self._next.ask)
+            return
+        self._act(index, judgement)
+
+    def _act(self, index: int, judgement: Judgement) -> None:
+        self.judgements[index] = judgement
+        if judgement.verdict == "fresh":
+            current = self.current[self.units.all[index].key]
+            self._settle(index, Settled("cached", current, reason=judgement.reason), note=True)
+        elif judgement.verdict == "missing" and not self._demanded[index]:
+            self._phase[index] = Phase.PARKED
+            self._release(index)
+        else:
+            self._demand(index)
+
+    def _seen(self, unit: Unit) -> tuple[dict[AssetKey, str], list[AssetKey]]:
+        seen: dict[AssetKey, str] = {}
+        unseen: list[AssetKey] = []
+        for each in unit.inputs:
+            if each.external is not None:
+                outer = self.current.get(each.external)
+                seen[each.external] = "absent:missing" if outer is None else outer.fingerprint
+            for upstream in each.units:
+                settled, key = self.settled[upstream], self.units.all[upstream].key
+                if settled is None:
+                    unseen.append(key)
+                else:
+                    seen[key] = settled.fingerprint
+        return seen, unseen
+
+    # -- settling -----------------------------------------------------------------------------------------------
+
+    def _ready(self, index: int) -> None:
+        """All inputs are final: run, or end because of one of them."""
+        unit = self.units.all[index]
+        if unit.node.conditions and index not in self._agreed:
+            self._give_out(index, self._next.ask)
+            return
+        blocked = self._blocked(unit)
+        if blocked is not None:
+            self._settle(index, blocked, note=True)
+        else:
+            self._give_out(index, self._next.run)
+
+    def _give_out(self, index: int, to: list[int]) -> None:
+        self._phase[index] = Phase.BUSY
+        to.append(index)
+
+    def _settle(self, index: int, settled: Settled, *, note: bool) -> None:
+        self._phase[index] = Phase.SETTLED
+        self.settled[index] = settled
+        if settled.materialization is not None:
+            self.current[self.units.all[index].key] = settled.materialization
+        if note:
+            self._next.settled.append(index)
+        self._release(index)
+
+    def _release(self, index: int) -> None:
+        waiters, self._waiters[index] = self._waiters[index], []
+        for waiter in waiters:
+            self._count[waiter] -= 1
+            if not self._count[waiter]:
+                self._agenda.append((waiter, False))
+
+    def _take_stored(self, unit: Unit) -> None:
+        current = self.current.get(unit.key)
+        settled = Settled("missing") if current is None else Settled("cached", current, reason="taken as it is stored")
+        self._settle(unit.index, settled, note=False)
+
+    def _blocked(self, unit: Unit) -> Settled | None:
+        """Return how a unit ends that an input keeps from running; a failed input counts before a skipped one."""
+        missing: list[Unit] = []
+        skipped: Settled | None = None
+        for each in unit.inputs:
+            binding = each.binding
+            for upstream in each.units:
+                settled = self.settled[upstream]
+                if settled is None or settled.materialization is not None:
+                    continue
+                state, above = settled.state, self.units.all[upstream]
+                if state in ("failed", "blocked", "cancelled"):
+                    if not (binding.admits_failed or (binding.optional and "failed" in self._tolerates)):
+                        return _blocked_by(unit, above, settled.error)
+                elif state == "skipped":
+                    tolerated = binding.optional and "skipped" in self._tolerates
+                    if not (binding.admits_skipped or tolerated) and skipped is None:
+                        skipped = Settled("skipped", reason=_skip_reason(above, settled))
+                elif not (binding.optional and "missing" in self._tolerates):
+                    missing.append(above)
+            if each.external is not None and each.external not in self.current and not binding.optional:
+                return Settled("blocked", error=_not_ready(unit, [str(each.external)]))
+        if missing:
+            names = [str(above.key) for above in missing]
+            return Settled("blocked", error=_not_ready(unit, names))
+        return skipped
+
+
+def _skip_reason(above: Unit, settled: Settled) -> str:
+    reason = settled.reason or "skipped"
+    return reason if reason.startswith("upstream ") else f"upstream {above.node.name!r} was skipped: {reason}"
+
+
+def _blocked_by(unit: Unit, above: Unit, error: FlowstoneError | None) -> Settled:
+    first = error
+    while isinstance(first, DependencyFailed) and isinstance(first.__cause__, FlowstoneError):
+        first = first.__cause__
+    root = above.node.name if first is None or first.asset is None else first.asset
+    partition = above.partition if first is None else first.partition
+    where = "" if partition is None else f" [{partition}]"
+    failed = DependencyFailed(
+        f"asset {unit.node.name!r} could not run because {root!r}{where} failed: {first.message if first else 'failed'}",
+        asset=unit.node.name,
+        partition=unit.partition,
+        details={"upstream": root, "upstream_partition": None if partition is None else str(partition)},
+        hint=f"Mend {root!r} and run again; what is stored already is reused.",
+    )
+    failed.__cause__ = first
+    return Settled("blocked", error=failed)
+
+
+def _not_ready(unit: Unit, names: list[str]) -> DependencyNotReady:
+    listed = ", ".join(repr(name) for name in names)
+    return DependencyNotReady(
+        f"asset {unit.node.name!r} needs {listed}, which {'is' if len(names) == 1 else 'are'} not stored",
+        asset=unit.node.name,
+        partition=unit.partition,
+        details={"missing": names},
+        hint="Run them first, or run with with_deps=True.",
+    )

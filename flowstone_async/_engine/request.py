@@ -1,0 +1,79 @@
+"""What a run was asked for, and how that is stored with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flowstone_async.planning.plan import Asked, Force
+
+CONCURRENCY = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of one run, checked.
+
+    Attributes:
+        targets: Names of assets, in the order asked for.
+        partition: The run's key, as a real object.
+        encoded: The same, encoded.
+        params: Params, of the pipeline's params type (None where it has none).
+        params_json: The same, as stored.
+        io: The manager given to the call, or None.
+        io_name: Its identity, part of every asset key of the run; empty without one.
+        continuable: Whether the run can be continued by another process: all of its options can be stored.
+        timeout: Seconds for the whole run, or None.
+        concurrency: Bodies at once.
+        joinable: Whether an equal request joins it.
+    """
+
+    pipeline: str
+    targets: tuple[str, ...]
+    partition: Any = None
+    encoded: str = ""
+    params: Any = None
+    params_json: str = "{}"
+    force: Force = False
+    with_deps: bool = True
+    io: Any = None
+    io_name: str = ""
+    continuable: bool = True
+    timeout: float | None = None
+    concurrency: int = CONCURRENCY
+    run_id: str | None = None
+    submitted: bool = False
+
+    @property
+    def asked(self) -> Asked:
+        """The options that decide what is computed."""
+        return Asked(force=self.force, with_deps=self.with_deps)
+
+    @property
+    def joinable(self) -> bool:
+        """Whether an equal request that is running is joined; `force` and `run_id` never join."""
+        return not self.force and self.run_id is None
+
+    def identity(self) -> tuple[object, ...]:
+        """Return what two requests must share to be one run."""
+        return (self.pipeline, self.targets, self.encoded, self.params_json, self.io_name, self.with_deps)
+
+    def options(self) -> dict[str, object]:
+        """Return the options as they are stored with the run."""
+        return {
+            "force": self.force,
+            "with_deps": self.with_deps,
+            "io": self.io_name,
+            "timeout": self.timeout,
+            "concurrency": self.concurrency,
+        }
+
+
+def stored_force(options: Mapping[str, object]) -> Force:
+    """Read `force` back from stored options."""
+    value = options.get("force")
+    return _ALL if value == "all" else value is True
+
+
+_ALL: Literal["all"] = "all"

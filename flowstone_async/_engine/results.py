@@ -1,0 +1,117 @@
+"""From ended runs to values, errors and reports."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.report import AssetReport, ReportState, RunReport
+from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.targets import find
+from flowstone_async.errors import FlowstoneError, TargetSkipped
+from flowstone_async.planning.units import Unit
+
+
+async def values_of(driver: RunDriver) -> tuple[Any, ...]:
+    """Return the targets' values.
+
+    Raises:
+        FlowstoneError: The first failure in the order of the targets, with the rest in `.also`.
+    """
+    problems = [problem for index in driver.units.targets if (problem := _problem(driver, index)) is not None]
+    if problems:
+        first = fresh(problems[0])
+        first.also = tuple(problems[1:])
+        raise first
+    return tuple([await _value(driver, index) for index in driver.units.targets])
+
+
+async def _value(driver: RunDriver, index: int) -> Any:
+    unit, settled = driver.settled(index)
+    return await driver.load(unit, settled, None)
+
+
+def _problem(driver: RunDriver, index: int) -> FlowstoneError | None:
+    unit, settled = driver.units.all[index], driver.board.settled[index]
+    if driver.state == "cancelled" or driver.stopping == "cancelled":
+        return stopped.cancelled(driver.id)
+    if settled is None or (driver.stopping not in (None, "shutdown") and settled.materialization is None):
+        return driver.error or stopped.closed(driver.id)
+    if driver.stopping == "timed_out" and driver.error is not None:
+        return driver.error
+    if settled.state == "skipped":
+        return _skipped(unit, settled, driver.id)
+    return settled.error
+
+
+def _skipped(unit: Unit, settled: Settled, run_id: str) -> FlowstoneError:
+    return TargetSkipped(
+        f"asset {unit.node.name!r} was skipped in this run: {settled.reason}",
+        asset=unit.node.name,
+        partition=unit.partition,
+        run_id=run_id,
+        details={"reason": settled.reason},
+        hint="get() returns an earlier value, if there is one.",
+    )
+
+
+def fresh(error: FlowstoneError) -> FlowstoneError:
+    """Return a copy of an error for one more caller: raising it adds to no other caller's traceback."""
+    copied = copy.copy(error)
+    copied.__cause__, copied.__suppress_context__ = error.__cause__, True
+    copied.__traceback__ = None
+    return copied
+
+
+async def report_of(driver: RunDriver) -> RunReport:
+    """Return what came of a run; never raises for failures of assets."""
+    entries = [await _entry(driver, unit) for unit in driver.units.all if driver.board.settled[unit.index] is not None]
+    if driver.stopping is not None or driver.state == "cancelled":
+        entries += [_unfinished(unit) for unit in driver.units.all if driver.board.settled[unit.index] is None and driver.board.was_opened(unit.index)]
+    failed = [entry for entry in entries if entry.state == "failed"]
+    targets = [driver.board.settled[index] for index in driver.units.targets]
+    values = [next((e.value for e in entries if e.asset == unit.node.name and e.partition == unit.partition), None) for unit in (driver.units.all[i] for i in driver.units.targets)]
+    ok = driver.state == "succeeded" and all(each is not None and each.error is None for each in targets)
+    return RunReport(
+        run_id=driver.id,
+        ok=ok,
+        state=driver.state,
+        seconds=driver.seconds,
+        value=values[0] if len(values) == 1 else tuple(values) if values else None,
+        failed=tuple(dict.fromkeys(entry.asset for entry in failed)),
+        tolerated=tuple(dict.fromkeys(entry.asset for entry in failed)) if ok else (),
+        error=failed[0].error if failed else driver.error if not ok else None,
+        entries=tuple(entries),
+        resolve=lambda asset: find({driver.catalog.graph.pipeline: driver.catalog}, asset)[1],
+    )
+
+
+_STATES: dict[str, ReportState] = {
+    "ok": "ok",
+    "cached": "cached",
+    "failed": "failed",
+    "blocked": "blocked",
+    "skipped": "skipped",
+    "cancelled": "cancelled",
+}
+
+
+async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
+    _, settled = driver.settled(unit.index)
+    value = await driver.load(unit, settled, None) if settled.materialization is not None else None
+    return AssetReport(
+        asset=unit.node.name,
+        partition=unit.partition,
+        state=_STATES.get(settled.state, "skipped"),
+        seconds=settled.seconds,
+        attempts=settled.attempts,
+        error=settled.error,
+        reason=settled.reason,
+        value=value,
+    )
+
+
+def _unfinished(unit: Unit) -> AssetReport[Any]:
+    return AssetReport(asset=unit.node.name, partition=unit.partition, state="cancelled")

@@ -1,0 +1,99 @@
+"""The past of a run that another worker began, told by its events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowstone_async._engine.catalog import Catalog
+from flowstone_async._engine.journal import failure_of
+from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.request import CONCURRENCY, Request, stored_force
+from flowstone_async._engine.services import Settings
+from flowstone_async.definition.keys import decode_key
+from flowstone_async.failures import rebuild
+from flowstone_async.planning.units import Unit, Units
+from flowstone_async.store.protocol import Store
+from flowstone_async.store.records import EventRecord, RunRecord
+from flowstone_async.types import AssetKey, Materialization
+
+_ENDS = ("asset.succeeded", "asset.failed", "asset.skipped")
+
+
+@dataclass(slots=True)
+class Past:
+    """What a run has done so far: how units ended, and how many attempts the others had."""
+
+    last_event: int = 0
+    ends: dict[tuple[str, str], EventRecord] = field(default_factory=dict[tuple[str, str], EventRecord])
+    tried: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+
+    @staticmethod
+    async def read(store: Store, record: RunRecord) -> Past:
+        """Read a run's events, page by page."""
+        past = Past()
+        while page := await store.events(record.id, after=past.last_event):
+            for event in page:
+                past.add(event)
+        return past
+
+    def add(self, event: EventRecord) -> None:
+        """Take one event into account."""
+        self.last_event = event.no
+        where = (str(event.body.get("asset", "")), str(event.body.get("partition") or ""))
+        if event.type in _ENDS:
+            self.ends[where] = event
+        elif event.type == "asset.retrying":
+            attempt: Any = event.body.get("attempt", 0)
+            self.tried[where] = int(attempt)
+
+    def request(self, record: RunRecord, catalog: Catalog, settings: Settings) -> Request:
+        """Return the request that the run was made from."""
+        options: Mapping[str, Any] = record.options
+        io = str(options.get("io") or "")
+        timeout = options.get("timeout")
+        return Request(
+            pipeline=record.pipeline,
+            targets=record.targets,
+            partition=decode_key(record.partition),
+            encoded=record.partition,
+            params=catalog.params.load(record.params),
+            params_json=record.params,
+            force=stored_force(options),
+            with_deps=options.get("with_deps") is not False,
+            io=catalog.managers.find(io) if io else None,
+            io_name=io,
+            timeout=float(timeout) if isinstance(timeout, int | float) else None,
+            concurrency=int(options.get("concurrency") or CONCURRENCY),
+            run_id=record.id,
+            submitted=True,
+        )
+
+    def settled(self, units: Units, current: Mapping[AssetKey, Materialization]) -> dict[int, Settled]:
+        """Return the units that have ended; a value that was deleted since is computed again."""
+        found: dict[int, Settled] = {}
+        for unit in units.all:
+            event = self.ends.get((unit.node.name, unit.key.partition))
+            settled = None if event is None else _settled(unit, event, current)
+            if settled is not None:
+                found[unit.index] = settled
+        return found
+
+    def attempts(self, units: Units) -> dict[int, int]:
+        """Return the number of failed attempts of each unit that had any."""
+        return {unit.index: n for unit in units.all if (n := self.tried.get((unit.node.name, unit.key.partition)))}
+
+
+def _settled(unit: Unit, event: EventRecord, current: Mapping[AssetKey, Materialization]) -> Settled | None:
+    body: Mapping[str, Any] = event.body
+    seconds, attempts = float(body.get("seconds", 0.0)), int(body.get("attempts", 0))
+    match event.type:
+        case "asset.succeeded":
+            made = current.get(unit.key)
+            return None if made is None else Settled("ok", made, seconds=seconds, attempts=attempts)
+        case "asset.skipped":
+            return Settled("skipped", reason=str(body.get("reason", "")))
+        case _:
+            error = rebuild(failure_of(body.get("error", {})), partition=unit.partition)
+            return Settled("blocked" if body.get("blocked") else "failed", error=error, seconds=seconds, attempts=attempts)

@@ -1,0 +1,461 @@
+"""One run, from its first step to its last.
+
+A run is a task in its host's group; inside it a group with elastic workers. A worker takes the next ready unit,
+makes one attempt, and commits its outcome together with the claims of what became ready; then it goes on with that.
+So a chain runs in one task, without a switch. Before a worker enters user code while more is ready, it starts one
+spare worker, up to the run's concurrency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flowstone_async._engine.asking import ask_conditions, ask_key
+from flowstone_async._engine.attempt import Attempt
+from flowstone_async._engine.board import Board, Next
+from flowstone_async._engine.catalog import Catalog
+from flowstone_async._engine.hooks import Hooks
+from flowstone_async._engine.journal import Journal
+from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled
+from flowstone_async._engine.params import Prints
+from flowstone_async._engine.record import (
+    asset_done,
+    audit_of,
+    note_outcome,
+    note_retry,
+    note_settled,
+    note_started,
+)
+from flowstone_async._engine.request import Request
+from flowstone_async._engine import stopped
+from flowstone_async._engine.services import Services
+from flowstone_async._engine.values import RunValues
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.events import Event, RunCancelled, RunFailed, RunFinished, RunStarted, RunSucceeded
+from flowstone_async.failures import describe
+from flowstone_async.planning.plan import Verdicts
+from flowstone_async.planning.units import Unit, Units
+from flowstone_async.resources import ResourceScope
+from flowstone_async.store.records import Advance, Advanced, AssetDone, Claimed, RunDone, RunRecord
+from flowstone_async.types import AssetKey, Materialization
+
+Stop: TypeAlias = Literal["cancelled", "timed_out", "lease_lost", "shutdown", "broken"]
+_logger = logging.getLogger("flowstone")
+
+
+class RunDriver(RunValues):
+    """Drives one run to its end."""
+
+    def __init__(
+        self,
+        services: Services,
+        catalog: Catalog,
+        request: Request,
+        record: RunRecord,
+        *,
+        units: Units,
+        verdicts: Verdicts,
+        current: Mapping[AssetKey, Materialization],
+        prints: Prints,
+        hooks: Hooks,
+        new: bool = True,
+        last_event: int = 0,
+        history: Mapping[int, Settled] | None = None,
+        attempts: Mapping[int, int] | None = None,
+    ) -> None:
+        now = services.store.now()
+        self.id, self.record, self.request, self.services = record.id, record, request, services
+        self.catalog, self.prints, self.units = catalog, prints, units
+        self.board = Board(
+            units,
+            verdicts,
+            current,
+            lambda node: catalog.facts(node, prints, services.store.now()),
+            request.asked,
+            catalog.tolerates,
+        )
+        self.journal = Journal(request.pipeline, record.id, hooks, last=last_event)
+        self.hooks = hooks
+        self.resources = ResourceScope(
+            scope="run",
+            spawner=services,
+            outer=services.resources,
+            replaced=services.resources.replaced,
+            params=request.params,
+            announce=services.resources.announce,
+        )
+        self.started_at = now
+        self.created = asyncio.Event()
+        self.done = asyncio.Event()
+        self.state: Literal["running", "succeeded", "failed", "cancelled"] = "running"
+        self.error: FlowstoneError | None = None
+        self.stopping: Stop | None = None
+        self.interrupted = False
+        self.cache_keys: dict[int, str] = {}
+        self._begun = services.clock.monotonic()
+        self._new, self._history = new, dict(history or {})
+        self._attempts: dict[int, int] = dict(attempts or {})
+        self._claims: dict[int, Claimed] = {}
+        self._rank = {name: place for place, name in enumerate(catalog.graph.order)}
+        self._ready: list[tuple[int, int]] = []
+        self._asking: set[int] = set()
+        self._workers = self._idle = 0
+        self._group: TaskGroup | None = None
+        self._bodies: dict[int, asyncio.Task[Any]] = {}
+        self._waiting: set[asyncio.Task[Any]] = set()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this process began to drive it."""
+        return self.services.clock.monotonic() - self._begun
+
+    # -- the way of a run ---------------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """Drive the run to its end. Raises nothing but the cancellation of its host: `state` and `error` tell."""
+        timer = None
+        if self.request.timeout is not None:
+            timer = self.services.clock.call_later(self.request.timeout, lambda: self.stop("timed_out"))
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                await self._begin()
+            if self.state == "running":
+                await self._conclude()
+        except FlowstoneError as error:
+            self._break(error)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours must reach whoever awaits the run
+            self._break(stopped.bug(self.id, error))
+        finally:
+            if timer is not None:
+                timer.cancel()
+            with anyio.CancelScope(shield=True):
+                await self.resources.close()
+            if self.state == "running" and self.error is None:
+                self.error = stopped.closed(self.id)
+            self.created.set()
+            self.done.set()
+
+    async def _begin(self) -> None:
+        try:
+            await self._first_step()
+        except FlowstoneError as error:
+            self._break(error)
+
+    async def _first_step(self) -> None:
+        first = self.board.begin(self._history)
+        now = self.started_at
+        if self._new:
+            body: dict[str, object] = {"targets": list(self.request.targets), "partition": self.request.encoded}
+            self.journal.add(RunStarted, now, body)
+        await self._step(first, create=self.record if self._new else None)
+        self.created.set()
+
+    async def _conclude(self) -> None:
+        match self.stopping:
+            case "timed_out":
+                self.error = stopped.timed_out(self.id, self.request)
+                await self._step(Next([], [], []), finish=True)
+            case "shutdown":
+                await self.services.store.hand_back(self.id, self.record.fence)
+                self.error = stopped.closed(self.id)
+            case "cancelled":
+                self.state = "cancelled"
+                await self._tell_cancelled()
+            case "lease_lost":
+                self.error = self.error or stopped.lease_lost(self.id)
+            case "broken" | None:
+                self.error = self.error or stopped.closed(self.id)
+
+    async def _tell_cancelled(self) -> None:
+        now, body = self.services.store.now(), {"targets": list(self.request.targets), "partition": self.request.encoded}
+        self.journal.add(RunCancelled, now, {**body, "seconds": self.seconds})
+        self.journal.add(RunFinished, now, {**body, "seconds": self.seconds, "state": "cancelled"})
+        await self.hooks.emit_all(self.journal.take()[1])
+
+    # -- workers ------------------------------------------------------------------------------------------------
+
+    def _staff(self) -> None:
+        """Start one more worker if work is ready, none is idle and the run may have more."""
+        if self._ready and not self._idle and self._workers < self.request.concurrency and self._group is not None:
+            self._workers += 1
+            self._idle += 1
+            self._group.start_soon(self._work, name=f"run {self.id} worker {self._workers}")
+
+    async def _work(self) -> None:
+        self._idle -= 1
+        try:
+            while self._ready and self.stopping is None:
+                _, index = heapq.heappop(self._ready)
+                self._staff()
+                await self._process(index)
+        except FlowstoneError as error:
+            self._break(error)
+        finally:
+            self._workers -= 1
+
+    async def _process(self, index: int) -> None:
+        if index in self._asking:
+            self._asking.discard(index)
+            await self._ask(index)
+        elif not await self._settled_by_another(index):
+            await self._attempt(index)
+
+    async def _attempt(self, index: int) -> None:
+        unit = self.units.all[index]
+        lost = self._claims[index].lost if index in self._claims else 0
+        number = self._attempts.get(index, 0) + 1
+        runnable = self.catalog.runnable(unit.node)
+        if lost >= self.services.settings.max_lost:
+            error = stopped.worker_lost(unit, lost)
+            outcome: Computed | Failing | Interrupted = Failing(error=error, started_at=self.services.store.now(), seconds=0.0)
+        else:
+            attempt = Attempt(self, unit, runnable, number)
+            if number == 1:
+                note_started(self.journal, unit, attempt.started_at)
+            outcome = await attempt.make()
+        match outcome:
+            case Interrupted():
+                return
+            case Failing(wait=float() as wait):
+                await self._retry(index, number, outcome, wait)
+            case _:
+                self._attempts[index] = number
+                await self._settle(index, outcome)
+
+    async def _retry(self, index: int, number: int, failing: Failing, wait: float) -> None:
+        self._attempts[index] = number
+        note_retry(self.journal, self.units.all[index], number, failing, wait, self.services.store.now())
+        await self._step(Next([], [], []))
+        if self._group is not None and self.stopping is None:
+            self._group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
+
+    async def _later(self, index: int, wait: float) -> None:
+        with self._interruptible_wait():
+            await self.services.clock.sleep(wait)
+            self._push(index)
+
+    async def _settle(self, index: int, outcome: Computed | Failing) -> None:
+        unit, attempts = self.units.all[index], self._attempts[index]
+        settled = note_outcome(self.journal, unit, outcome, attempts, self.services.store.now(), self.id)
+        following = self.board.settle(index, settled)
+        done = asset_done(unit, outcome, settled)
+        advanced = await self._step(following, done=(done,))
+        if advanced is not None and isinstance(outcome, Computed):
+            await self._committed(unit, outcome, advanced)
+
+    async def _committed(self, unit: Unit, outcome: Computed, advanced: Advanced) -> None:
+        """Show what is current now where a manager publishes, and let go of what was before."""
+        manager = self.manager(self.catalog.runnable(unit.node))
+        await self.after_commit(manager, unit, outcome.materialization, advanced.superseded)
+
+    # -- conditions, cache keys, claims -------------------------------------------------------------------------
+
+    async def _ask(self, index: int) -> None:
+        unit = self.units.all[index]
+        if unit.node.conditions and index not in self.cache_keys and not self.board.has_agreed(index):
+            answer = await ask_conditions(self, unit)
+            if self.interrupted:
+                return
+            await self._step(self.board.agree(index) if answer is None else self.board.settle(index, answer, note=True))
+            return
+        keyed = await ask_key(self, unit)
+        if self.interrupted:
+            return
+        if isinstance(keyed, Settled):
+            await self._step(self.board.settle(index, keyed, note=True))
+            return
+        self.cache_keys[index] = keyed
+        await self._step(self.board.answered(index, self.board.judge_key(index, keyed)))
+
+    async def _settled_by_another(self, index: int) -> bool:
+        """Judge a claimed unit again if another run has stored its key since this one was planned."""
+        claim = self._claims.get(index)
+        unit = self.units.all[index]
+        planned = self.board.current.get(unit.key)
+        if claim is None or claim.current == (None if planned is None else planned.id):
+            return False
+        states = await self.services.store.states([unit.key])
+        current = states[unit.key].current if unit.key in states else None
+        judgement = self.board.judge_again(index, current)
+        if judgement.verdict != "fresh" or current is None:
+            return False
+        settled = Settled("cached", current, reason="another run computed it meanwhile")
+        following = self.board.settle(index, settled)
+        note_settled(self.journal, unit, settled, self.services.store.now(), self.id)
+        await self._step(following, releases=(unit.key,))
+        return True
+
+    async def _await_claim(self, index: int) -> None:
+        """Wait until the run that computes this key has ended, then claim it."""
+        key, store = self.units.all[index].key, self.services.store
+        with self._interruptible_wait():
+            while self.stopping is None:
+                await store.changed(f"key:{key}", within=self.services.settings.poll)
+                advanced = await store.advance(Advance(run_id=self.id, fence=self.record.fence, claims=(key,)))
+                if not advanced.accepted:
+                    self._lose()
+                elif advanced.claims[key].granted:
+                    self._claims[index] = advanced.claims[key]
+                    self._push(index)
+                    return
+
+    # -- commits ------------------------------------------------------------------------------------------------
+
+    async def _step(
+        self,
+        following: Next,
+        *,
+        create: RunRecord | None = None,
+        done: tuple[AssetDone, ...] = (),
+        releases: tuple[AssetKey, ...] = (),
+        finish: bool = False,
+    ) -> Advanced | None:
+        """Commit one step and start what follows; None if the run is not ours any more."""
+        step, events = self._make_step(following, create, done, releases, finish=finish)
+        advanced = await self.services.store.advance(step)
+        if not advanced.accepted:
+            self._lose()
+            return None
+        if step.finish is not None:
+            self.state = step.finish.state
+        if events:
+            await self.hooks.emit_all(events)
+        for index in following.ask:
+            self._asking.add(index)
+            self._push(index)
+        for index in following.run:
+            self._granted(index, advanced.claims[self.units.all[index].key])
+        return advanced
+
+    def _make_step(
+        self,
+        following: Next,
+        create: RunRecord | None,
+        done: tuple[AssetDone, ...],
+        releases: tuple[AssetKey, ...],
+        *,
+        finish: bool,
+    ) -> tuple[Advance, list[Event]]:
+        now = self.services.store.now()
+        more: list[AssetDone] = []
+        for index in following.settled:
+            settled = self.board.settled[index]
+            if settled is not None:
+                more.extend(note_settled(self.journal, self.units.all[index], settled, now, self.id))
+        ended = self._end() if finish or (not self.board.active and self.stopping in (None, "shutdown")) else None
+        records, events = self.journal.take()
+        outcomes = (*done, *more) if more else done
+        step = Advance(
+            run_id=self.id,
+            fence=self.record.fence,
+            create=create,
+            done=outcomes,
+            claims=tuple(self.units.all[index].key for index in following.run),
+            releases=releases,
+            events=records,
+            audit=tuple(audit_of(self.id, each) for each in outcomes),
+            finish=ended,
+        )
+        return step, events
+
+    def _end(self) -> RunDone:
+        """Decide how the run ends, and note it."""
+        settled = [self.board.settled[index] for index in self.units.targets]
+        failed = next((each for each in settled if each is not None and each.error is not None), None)
+        if self.error is None and failed is not None:
+            self.error = failed.error
+        now = self.services.store.now()
+        body: dict[str, object] = {"targets": list(self.request.targets), "partition": self.request.encoded, "seconds": self.seconds}
+        if self.error is None:
+            self.journal.add(RunSucceeded, now, dict(body))
+        else:
+            self.journal.add(RunFailed, now, dict(body), self.error)
+        state: Literal["succeeded", "failed"] = "succeeded" if self.error is None else "failed"
+        self.journal.add(RunFinished, now, {**body, "state": state}, self.error)
+        return RunDone(state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded))
+
+    def _granted(self, index: int, claim: Claimed) -> None:
+        self._claims[index] = claim
+        if claim.granted:
+            self._push(index)
+        elif self._group is not None:
+            self._group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
+
+    def _push(self, index: int) -> None:
+        heapq.heappush(self._ready, (self._rank[self.units.all[index].node.name], index))
+        self._staff()
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    def stop(self, reason: Stop) -> None:
+        """Start nothing more, and cancel the bodies (not for a shutdown, which gives them time first)."""
+        if self.state != "running" or self.stopping == reason:
+            return
+        self.stopping = reason
+        if reason != "shutdown":
+            self.interrupt()
+        for task in self._waiting:
+            task.cancel()
+
+    def interrupt(self) -> None:
+        """Cancel the bodies: once, so that `finally` blocks can await; after the grace, at every await."""
+        self.interrupted = True
+        for task in self._bodies.values():
+            task.cancel()
+        self.services.clock.call_later(self.services.settings.cancel_grace, self._force)
+
+    def _force(self) -> None:
+        if self._bodies and self._group is not None:
+            names = ", ".join(repr(self.units.all[index].node.name) for index in self._bodies)
+            _logger.error("run %s: %s did not end within its grace and is cut off", self.id, names)
+            self._group.cancel_scope.cancel()
+
+    @contextmanager
+    def interruptible(self, index: int) -> Iterator[None]:
+        """Mark the current task as running user code, so that stopping the run cancels it."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is always one here
+        self._bodies[index] = task
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.interrupted or not task.cancelling():
+                raise
+            task.uncancel()
+        finally:
+            del self._bodies[index]
+
+    @contextmanager
+    def _interruptible_wait(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is always one here
+        self._waiting.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.stopping is None or not task.cancelling():
+                raise
+            task.uncancel()
+        except FlowstoneError as error:
+            self._break(error)
+        finally:
+            self._waiting.discard(task)
+
+    def _lose(self) -> None:
+        """The store refused a step: somebody cancelled the run, or owns it now."""
+        if self.stopping is None:
+            self.error = stopped.lease_lost(self.id)
+            self.stop("lease_lost")
+
+    def _break(self, error: FlowstoneError) -> None:
+        self.error = self.error or error
+        self.stop("broken")

@@ -1,0 +1,56 @@
+"""What runs need of the engine they run in."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowstone_async._engine.executor import Executor
+from flowstone_async.clock import Clock
+from flowstone_async.redaction import Redactor
+from flowstone_async.resources import ResourceScope
+from flowstone_async.store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of an engine, in seconds where they are times; None switches a limit off.
+
+    Attributes:
+        default_timeout: For `run`.
+        cancel_grace: Time that `finally` blocks have after a cancellation.
+        poll: How long a lost notification may go unnoticed.
+        max_lost: How many workers may die under an asset before it fails.
+    """
+
+    default_timeout: float | None = 300.0
+    concurrency: int = 32
+    cancel_grace: float = 10.0
+    grace: float = 30.0
+    poll: float = 1.0
+    hook_timeout: float | None = 10.0
+    block_warning: float | None = 0.5
+    max_lost: int = 3
+    strict_metadata: bool = False
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Services:
+    """What runs need of the engine they run in."""
+
+    store: Store
+    clock: Clock
+    settings: Settings
+    executor: Executor
+    redactor: Redactor
+    resources: ResourceScope
+    spawn: Callable[..., None]
+    worker: str | None
+    host: str = field(default_factory=socket.gethostname)
+    values: Callable[[str], object] | None = None
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
+        """Start a child task of the engine."""
+        self.spawn(function, *args, name=name)

@@ -1,0 +1,332 @@
+"""The runs of one engine: requests checked, equal ones joined, drivers started, watched and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.catalog import Catalog
+from flowstone_async._engine.hooks import Hooks
+from flowstone_async._engine.journal import error_body
+from flowstone_async._engine.params import Prints
+from flowstone_async._engine.request import Request
+from flowstone_async._engine.resume import Past
+from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.services import Services
+from flowstone_async._engine.targets import Target, find
+from flowstone_async.config import seconds
+from flowstone_async.definition.collection import Hook
+from flowstone_async.definition.graph import Node
+from flowstone_async.definition.keys import encode_key
+from flowstone_async.definition.policy import Duration
+from flowstone_async.errors import ConfigError, FlowstoneError, KeyConflict, StoreUnavailable, TimedOut
+from flowstone_async.events import RunCancelled, RunFailed, RunFinished
+from flowstone_async.failures import describe
+from flowstone_async.planning.freshness import Facts
+from flowstone_async.planning.plan import Force, Verdicts, judge_all
+from flowstone_async.planning.units import Units, expand
+from flowstone_async.store.records import Advance, AuditEntry, EventRecord, RunDone, RunRecord
+from flowstone_async.types import AssetKey, Materialization, new_id
+
+Timeout = Duration | Literal[False] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """Everything that is decided about a run before it starts."""
+
+    catalog: Catalog
+    request: Request
+    units: Units
+    verdicts: Verdicts
+    current: Mapping[AssetKey, Materialization]
+    prints: Prints
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A run that is being driven here, and how many callers await it."""
+
+    driver: RunDriver
+    awaited: int = 0
+    detached: bool = False
+
+
+class Session:
+    """The runs of one engine."""
+
+    def __init__(self, services: Services, catalogs: Mapping[str, Catalog], hooks: list[Hook]) -> None:
+        self.services, self.catalogs, self.hooks = services, catalogs, hooks
+        self.flights: dict[str, Flight] = {}
+        self.to_hand_back: dict[str, int] = {}
+        self._joinable: dict[tuple[object, ...], Flight] = {}
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        targets: Sequence[Target],
+        *,
+        partition: object = None,
+        params: object = None,
+        force: Force = False,
+        with_deps: bool = True,
+        io: object = None,
+        timeout: Timeout = None,
+        concurrency: int | None = None,
+        run_id: str | None = None,
+        submitted: bool = False,
+    ) -> Request:
+        """Check the options of a run.
+
+        Raises:
+            ConfigError: An option is wrong.
+            AssetNotFound: A target does not exist.
+        """
+        if not targets:
+            raise TypeError("run() needs at least one asset")
+        found = [find(self.catalogs, each) for each in targets]
+        catalog = found[0][0]
+        if any(each is not catalog for each, _ in found):
+            raise ConfigError("the targets belong to several pipelines", hint="Run them one pipeline at a time.")
+        if force not in (False, True, "all"):
+            raise ConfigError(f"force={force!r}", hint='Allowed are False, True, "all".')
+        if not isinstance(with_deps, bool):
+            raise ConfigError(f"with_deps={with_deps!r}", hint="Allowed are True and False.")
+        limit = self.services.settings.concurrency if concurrency is None else concurrency
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigError(f"concurrency={concurrency!r}", hint="Give a whole number of 1 or more.")
+        parsed = catalog.params.parse(params)
+        manager = None if io is None else catalog.managers.find(io)
+        return Request(
+            pipeline=catalog.graph.pipeline,
+            targets=tuple(name for _, name in found),
+            partition=partition,
+            encoded=encode_key(partition),
+            params=parsed,
+            params_json=catalog.params.dump(parsed),
+            force=force,
+            with_deps=with_deps,
+            io=manager,
+            io_name="" if manager is None else io if isinstance(io, str) else manager.name,
+            continuable=io is None or isinstance(io, str),
+            timeout=self._limit(timeout, submitted=submitted),
+            concurrency=limit,
+            run_id=run_id,
+            submitted=submitted,
+        )
+
+    def _limit(self, timeout: Timeout, *, submitted: bool) -> float | None:
+        if timeout is False:
+            return None
+        if timeout is None:
+            return None if submitted else self.services.settings.default_timeout
+        return seconds(timeout, what="timeout")
+
+    # -- planning -----------------------------------------------------------------------------------------------
+
+    async def prospect(self, request: Request, past: Past | None = None) -> Prospect:
+        """Ask the store what exists and decide what would run."""
+        catalog = self.catalogs[request.pipeline]
+        now = self.services.store.now()
+        units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now)
+        keys = [unit.key for unit in units.all]
+        keys += [each.external for unit in units.all for each in (*unit.inputs, *unit.asked) if each.external is not None]
+        states = await self.services.store.states(keys)
+        current = {key: state.current for key, state in states.items() if state.current is not None}
+        prints = Prints(request.params_json)
+        known: dict[str, Facts] = {}
+
+        def facts(node: Node) -> Facts:
+            found = known.get(node.name)
+            if found is None:
+                found = known[node.name] = catalog.facts(node, prints, now)
+            return found
+
+        verdicts = judge_all(units, current, facts, request.asked)
+        return Prospect(catalog=catalog, request=request, units=units, verdicts=verdicts, current=current, prints=prints)
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    async def start(self, request: Request) -> Flight:
+        """Start a run, or join an equal one that is running."""
+        identity = (*request.identity(), id(asyncio.get_running_loop()))
+        joined = self._joinable.get(identity) if request.joinable else None
+        if joined is not None and joined.driver.state == "running" and joined.driver.stopping is None:
+            return joined
+        record = self._record(request)
+        if request.run_id is not None and await self.services.store.run(record.id) is not None:
+            raise KeyConflict(f"run_id={record.id!r} was used already", run_id=record.id, hint="Leave it out, or make a new one.")
+        flight = await self._launch(request, record)
+        if request.joinable:
+            self._joinable[identity] = flight
+        return flight
+
+    def _record(self, request: Request) -> RunRecord:
+        return RunRecord(
+            id=request.run_id or new_id(),
+            pipeline=request.pipeline,
+            targets=request.targets,
+            partition=request.encoded,
+            options=request.options(),
+            params=request.params_json,
+            worker=self.services.worker,
+            continuable=request.continuable,
+        )
+
+    async def _launch(self, request: Request, record: RunRecord) -> Flight:
+        identity = (*request.identity(), id(asyncio.get_running_loop()))
+        prospect = await self.prospect(request)
+        raced = self._joinable.get(identity) if request.joinable else None
+        if raced is not None and raced.driver.state == "running" and raced.driver.stopping is None:
+            return raced
+        return self._fly(self._driver(prospect, record), identity)
+
+    def _driver(self, prospect: Prospect, record: RunRecord, past: Past | None = None) -> RunDriver:
+        return RunDriver(
+            self.services,
+            prospect.catalog,
+            prospect.request,
+            record,
+            units=prospect.units,
+            verdicts=prospect.verdicts,
+            current=prospect.current,
+            prints=prospect.prints,
+            hooks=Hooks(prospect.catalog.hooks, self.hooks, limit=self.services.settings.hook_timeout),
+            new=past is None,
+            last_event=0 if past is None else past.last_event,
+            history={} if past is None else past.settled(prospect.units, prospect.current),
+            attempts={} if past is None else past.attempts(prospect.units),
+        )
+
+    def _fly(self, driver: RunDriver, identity: tuple[object, ...]) -> Flight:
+        flight = Flight(driver)
+        self.flights[driver.id] = flight
+        self.services.start_soon(self._drive, flight, identity, name=f"run {driver.id}")
+        return flight
+
+    async def _drive(self, flight: Flight, identity: tuple[object, ...]) -> None:
+        driver = flight.driver
+        try:
+            await driver.drive()
+        finally:
+            self.flights.pop(driver.id, None)
+            if self._joinable.get(identity) is flight:
+                del self._joinable[identity]
+            if driver.state == "running" and isinstance(driver.error, StoreUnavailable):
+                self.to_hand_back[driver.id] = driver.record.fence
+
+    async def resume(self, record: RunRecord) -> Flight | None:
+        """Continue a run that another worker left; None if it cannot be."""
+        catalog = self.catalogs.get(record.pipeline)
+        if catalog is None:
+            return None
+        past = await Past.read(self.services.store, record)
+        request = past.request(record, catalog, self.services.settings)
+        prospect = await self.prospect(request)
+        flight = self._fly(self._driver(prospect, record, past), (*request.identity(), record.id))
+        flight.detached = True
+        return flight
+
+    async def refuse(self, record: RunRecord, error: FlowstoneError) -> None:
+        """End a run as failed that was taken over but cannot be continued here (`JOB-11`)."""
+        past = await Past.read(self.services.store, record)
+        now = self.services.store.now()
+        body: dict[str, object] = {"targets": list(record.targets), "partition": record.partition}
+        failed = {**body, "error": error_body(error, record.partition)}
+        events = (
+            EventRecord(past.last_event + 1, RunFailed.type, now, failed),
+            EventRecord(past.last_event + 2, RunFinished.type, now, {**failed, "state": "failed"}),
+        )
+        done = RunDone(state="failed", error=describe(error, partition=record.partition))
+        await self.services.store.advance(Advance(run_id=record.id, fence=record.fence, events=events, finish=done))
+
+    # -- awaiting -----------------------------------------------------------------------------------------------
+
+    async def complete(self, request: Request) -> RunDriver:
+        """Run and return the driver once it has ended; cancelling the caller cancels the run, unless others await it."""
+        flight = await self.start(request)
+        driver = flight.driver
+        flight.awaited += 1
+        try:
+            await self._ended(driver, request)
+        except asyncio.CancelledError:
+            flight.awaited -= 1
+            if not flight.awaited and not flight.detached:
+                with anyio.CancelScope(shield=True):
+                    await self.cancel(driver.id, actor="the awaiting task was cancelled")
+                    await driver.done.wait()
+            raise
+        flight.awaited -= 1
+        return driver
+
+    async def _ended(self, driver: RunDriver, request: Request) -> None:
+        if driver.request is request or request.timeout is None:
+            await driver.done.wait()
+            return
+        joined = asyncio.Event()
+        timer = self.services.clock.call_later(request.timeout, joined.set)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_first, driver.done, joined, group.cancel_scope, name="join")
+                await joined.wait()
+                group.cancel_scope.cancel()
+        finally:
+            timer.cancel()
+        if not driver.done.is_set():
+            raise TimedOut(
+                f"run {driver.id} did not end within {request.timeout:g} s; it goes on", run_id=driver.id, hint="Await it again."
+            )
+
+    # -- cancelling ---------------------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str, *, actor: str = "process") -> RunRecord | None:
+        """Record that a run is cancelled; from then on nothing of it starts or commits."""
+        now = self.services.store.now()
+        flight = self.flights.get(run_id)
+        record = flight.driver.record if flight is not None else await self.services.store.run(run_id)
+        if record is None:
+            return None
+        body = {"targets": list(record.targets), "partition": record.partition}
+        since = flight.driver.seconds if flight is not None else 0.0
+        events = (
+            EventRecord(0, RunCancelled.type, now, {**body, "seconds": since}),
+            EventRecord(0, RunFinished.type, now, {**body, "seconds": since, "state": "cancelled"}),
+        )
+        audit = (AuditEntry(action="run.cancelled", subject=run_id, run_id=run_id, actor=actor, actor_kind="process"),)
+        after = await self.services.store.cancel(run_id, events, audit)
+        if flight is not None and after is not None and after.state == "cancelled":
+            flight.driver.stop("cancelled")
+        return after
+
+    # -- leaving ------------------------------------------------------------------------------------------------
+
+    async def close(self, grace: float) -> None:
+        """Stop: nothing new starts, bodies have `grace` seconds, then they are cancelled; runs are handed back."""
+        drivers = [flight.driver for flight in self.flights.values()]
+        for driver in drivers:
+            driver.stop("shutdown")
+        timer = self.services.clock.call_later(grace, lambda: [driver.interrupt() for driver in drivers if not driver.done.is_set()])
+        try:
+            for driver in drivers:
+                await driver.done.wait()
+        finally:
+            timer.cancel()
+
+    def lose(self) -> None:
+        """The engine lost its lease: stop all runs at once; nothing of them can be committed here any more."""
+        for flight in list(self.flights.values()):
+            flight.driver.error = flight.driver.error or stopped.lease_lost(flight.driver.id)
+            flight.driver.stop("lease_lost")
+
+
+async def _first(done: asyncio.Event, joined: asyncio.Event, scope: anyio.CancelScope) -> None:
+    await done.wait()
+    joined.set()
+
+

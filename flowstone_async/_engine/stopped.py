@@ -1,0 +1,62 @@
+"""The errors of runs that did not come to their own end."""
+
+from __future__ import annotations
+
+from flowstone_async._engine.request import Request
+from flowstone_async.errors import Cancelled, FlowstoneError, LeaseLost, TimedOut, WorkerLost
+from flowstone_async.planning.units import Unit
+
+
+def timed_out(run_id: str, request: Request) -> FlowstoneError:
+    """The run took longer than its timeout."""
+    return TimedOut(
+        f"run of {', '.join(map(repr, request.targets))} took longer than its timeout of {request.timeout:g} s",
+        run_id=run_id,
+        details={"timeout": request.timeout},
+        hint="Raise timeout= (False is no limit), or submit it; what was committed is kept and reused.",
+    )
+
+
+def cancelled(run_id: str) -> FlowstoneError:
+    """The run was cancelled."""
+    return Cancelled(f"run {run_id} was cancelled", run_id=run_id, hint="Run again; what was committed is reused.")
+
+
+def lease_lost(run_id: str) -> FlowstoneError:
+    """Somebody else owns the run now."""
+    return LeaseLost(
+        f"run {run_id} is owned by another worker now, or was ended by one; nothing more of it was written here",
+        run_id=run_id,
+        hint="Look at the run: the other worker continues it.",
+    )
+
+
+def closed(run_id: str) -> FlowstoneError:
+    """The engine was left while the run was going on."""
+    return Cancelled(
+        f"the engine was closed before run {run_id} ended",
+        run_id=run_id,
+        hint="On a durable store another engine continues it; what was committed is kept.",
+    )
+
+
+def bug(run_id: str, error: Exception) -> FlowstoneError:
+    """A mistake in the library."""
+    found = FlowstoneError(
+        f"run {run_id} broke off because of a mistake in flowstone_async: {type(error).__name__}: {error}",
+        run_id=run_id,
+        hint="Please report it with this traceback.",
+    )
+    found.__cause__ = error
+    return found
+
+
+def worker_lost(unit: Unit, lost: int) -> FlowstoneError:
+    """Too many workers died under an asset."""
+    return WorkerLost(
+        f"{lost} workers died while they computed asset {unit.node.name!r}",
+        asset=unit.node.name,
+        partition=unit.partition,
+        details={"lost": lost},
+        hint="It may exhaust memory or crash the interpreter: try it alone, or with run_in='process'.",
+    )

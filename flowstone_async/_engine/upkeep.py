@@ -1,0 +1,107 @@
+"""What an engine does beside its runs: continue those of the dead, notice cancellations, prune what is old."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+
+from flowstone_async._engine.reading import Reader
+from flowstone_async._engine.session import Session
+from flowstone_async.config import seconds
+from flowstone_async.definition.policy import Duration
+from flowstone_async.errors import FlowstoneError
+
+ORPHANS_AT_ONCE = 50
+PRUNE_EVERY = 600.0
+_logger = logging.getLogger("flowstone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long what is over is kept.
+
+    Attributes:
+        runs: Finished runs with their events; None keeps them.
+        values: Values that a newer one has superseded; None keeps them.
+    """
+
+    runs: Duration | None = "30d"
+    values: Duration | None = "7d"
+
+    @staticmethod
+    def off() -> Retention:
+        """Keep everything."""
+        return Retention(runs=None, values=None)
+
+    def limits(self) -> tuple[float | None, float | None]:
+        """Return both in seconds."""
+        runs = None if self.runs is None else seconds(self.runs, what="retention.runs")
+        return runs, None if self.values is None else seconds(self.values, what="retention.values")
+
+
+class Upkeep:
+    """The engine's recurring duties, each of which may fail without ending the others."""
+
+    def __init__(self, session: Session, retention: Retention) -> None:
+        self._session, self._retention = session, retention
+        self._limits = retention.limits()
+        self._scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        """Go on until `stop`."""
+        poll = self._session.services.settings.poll
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._every, poll, self.continue_orphans, name="orphans")
+                group.start_soon(self._every, poll, self.notice_cancellations, name="cancellations")
+                if any(self._limits):
+                    group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
+
+    async def stop(self) -> None:
+        """End the duties; nothing new is begun."""
+        self._scope.cancel()
+
+    async def _every(self, period: float, duty: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await duty()
+            except FlowstoneError as error:
+                _logger.warning("upkeep: %s; it is tried again in %g s", error.message, period)
+            await self._session.services.clock.sleep(period)
+
+    async def continue_orphans(self) -> None:
+        """Hand back what could not be handed back before, and continue runs whose engine died."""
+        store = self._session.services.store
+        for run_id, fence in list(self._session.to_hand_back.items()):
+            await store.hand_back(run_id, fence)
+            del self._session.to_hand_back[run_id]
+        worker = self._session.services.worker
+        if worker is None:
+            return
+        found = await store.take_orphans(worker, tuple(self._session.catalogs), limit=ORPHANS_AT_ONCE)
+        for record in found:
+            _logger.info("continuing run %s of %s, whose engine died", record.id, ", ".join(record.targets))
+            try:
+                await self._session.resume(record)
+            except FlowstoneError as error:
+                _logger.error("run %s cannot be continued: %s", record.id, error.message)
+                await self._session.refuse(record, error)
+
+    async def notice_cancellations(self) -> None:
+        """Stop runs that somebody in another process has cancelled."""
+        for run_id, flight in list(self._session.flights.items()):
+            record = await self._session.services.store.run(run_id)
+            if record is not None and record.state == "cancelled":
+                flight.driver.stop("cancelled")
+
+    async def prune(self) -> None:
+        """Forget what is old, in small batches."""
+        runs, values = self._limits
+        while True:
+            forgotten = await self._session.services.store.prune(runs=runs, values=values)
+            await Reader(self._session).forget(forgotten)
+            if not forgotten:
+                return

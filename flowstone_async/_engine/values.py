@@ -1,0 +1,105 @@
+"""Values inside a run: which manager holds them, loading them for a body, publishing and letting go after a commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.params import Prints
+from flowstone_async._engine.request import Request
+from flowstone_async._engine.services import Services
+from flowstone_async.definition.keys import decode_key
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.io.base import IOManager, ValueRef
+from flowstone_async.planning.units import Unit, UnitInput, Units
+from flowstone_async.resources import ResourceScope
+from flowstone_async.types import Materialization
+from flowstone_async._engine.board import Board
+
+_logger = logging.getLogger("flowstone")
+
+
+class RunValues:
+    """The values of one run, as its bodies get at them."""
+
+    catalog: Catalog
+    request: Request
+    services: Services
+    prints: Prints
+    units: Units
+    board: Board
+
+    def manager(self, runnable: Runnable) -> IOManager:
+        """Return the I/O manager that holds an asset's values in this run."""
+        return runnable.manager if self.request.io is None else self.request.io
+
+    def settled(self, index: int) -> tuple[Unit, Settled]:
+        """Return how a unit ended."""
+        settled = self.board.settled[index]
+        return self.units.all[index], Settled("missing") if settled is None else settled
+
+    def external(self, edge: UnitInput) -> Materialization | None:
+        """Return another pipeline's current value."""
+        return None if edge.external is None else self.board.current.get(edge.external)
+
+    async def load(self, unit: Unit, settled: Settled, wanted: object) -> Any:
+        """Return a unit's value, as a copy of the caller's own."""
+        made = settled.materialization
+        assert made is not None  # noqa: S101 - only units with a value are loaded
+        runnable = self.catalog.runnable(unit.node)
+        ref = value_ref(made, runnable, unit.partition, settled.payload)
+        return await self.manager(runnable).load(ref, wanted)
+
+    async def load_external(self, edge: UnitInput, current: Materialization, wanted: object) -> Any:
+        """Return another pipeline's current value, as a copy of the caller's own."""
+        manager = self.catalog.managers.find(None if edge.binding.external is None else edge.binding.external.io)
+        ref = ValueRef(
+            key=current.key,
+            partition=decode_key(current.key.partition),
+            materialization=current.id,
+            run_id=current.run_id,
+            type=wanted,
+            location=current.location,
+            checksum=current.checksum,
+        )
+        return await (manager if self.request.io is None else self.request.io).load(ref, wanted)
+
+    async def resource(self, name: str, scope: ResourceScope) -> Any:
+        """Return an open resource."""
+        return await scope.get(name, self.catalog.graph.resources)
+
+    async def after_commit(
+        self, manager: IOManager, unit: Unit, made: Materialization, superseded: Sequence[Materialization]
+    ) -> None:
+        """Show what is current now where a manager publishes, and on a memory store let go of what was before."""
+        runnable = self.catalog.runnable(unit.node)
+        publish = getattr(manager, "publish", None)
+        try:
+            if publish is not None:
+                await publish(value_ref(made, runnable, unit.partition))
+            if not self.services.store.durable:
+                for old in superseded:
+                    if old.key == unit.key:
+                        await manager.delete(value_ref(old, runnable, unit.partition))
+        except FlowstoneError as error:
+            _logger.warning("%s is committed, but %s", unit.key, error.message)
+
+
+def value_ref(
+    made: Materialization, runnable: Runnable, partition: object, payload: bytes | None = None
+) -> ValueRef:
+    """Return where a materialization's value is."""
+    return ValueRef(
+        key=made.key,
+        partition=partition,
+        materialization=made.id,
+        run_id=made.run_id,
+        type=runnable.node.value_type,
+        stream=runnable.stream,
+        location=made.location,
+        checksum=made.checksum,
+        payload=payload,
+    )

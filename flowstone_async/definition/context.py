@@ -1,0 +1,139 @@
+"""What a body may ask about the run that calls it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from typing_extensions import override
+
+from flowstone_async.errors import ConfigError
+
+DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
+_logger = logging.getLogger("flowstone")
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """The facts of one call of a body, which its `Context` shows; the engine's side of it.
+
+    Attributes:
+        open: Whether the body is still running.
+        params_read: Whether `ctx.params` was read, which makes all params an input.
+        notes: What was noted with `ctx.metadata`.
+    """
+
+    pipeline: str
+    asset: str
+    partition: object
+    run_id: str
+    attempt: int
+    started_at: datetime
+    scheduled_at: datetime | None = None
+    params: object = None
+    resources: Mapping[str, object] = field(default_factory=dict[str, object])
+    dep_status: Mapping[str, DepStatus] = field(default_factory=dict[str, DepStatus])
+    open: bool = True
+    params_read: bool = False
+    notes: dict[str, object] = field(default_factory=dict[str, object])
+
+
+class Context:
+    """What a body may ask about the run that calls it; take it as `ctx: Context`.
+
+    Using it after the body has ended is a `ConfigError`.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def _live(self) -> Call:
+        call = self._call
+        if not call.open:
+            raise ConfigError(
+                f"the context of asset {call.asset!r} was used after its body had ended",
+                asset=call.asset,
+                run_id=call.run_id,
+                hint="Await everything that needs `ctx` inside the body.",
+            )
+        return call
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline."""
+        return self._live().pipeline
+
+    @property
+    def asset(self) -> str:
+        """Name of the asset."""
+        return self._live().asset
+
+    @property
+    def partition(self) -> Any:
+        """Partition key, as a real object; None for an asset with one value."""
+        return self._live().partition
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self._live().run_id
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return self._live().attempt
+
+    @property
+    def started_at(self) -> datetime:
+        """Start of this attempt, aware, on the store's clock."""
+        return self._live().started_at
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """The tick that asked for the run, or None."""
+        return self._live().scheduled_at
+
+    @property
+    def params(self) -> Any:
+        """The run's params, of the pipeline's params type. Reading them makes all of them an input."""
+        call = self._live()
+        call.params_read = True
+        return call.params
+
+    @property
+    def resources(self) -> Mapping[str, Any]:
+        """The resources that the body declares, by name."""
+        return self._live().resources
+
+    @property
+    def dep_status(self) -> Mapping[str, DepStatus]:
+        """By parameter of a dependency: `"ok"`, `"skipped"`, `"failed"` or `"missing"`."""
+        return self._live().dep_status
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger bound to run, asset and partition."""
+        call = self._live()
+        facts = {"run_id": call.run_id, "asset": call.asset, "partition": call.partition}
+        return _BoundLogger(_logger, facts)
+
+    def metadata(self, **values: object) -> None:
+        """Note facts about the value (row counts, previews): kept with the record, shown beside it.
+
+        Args:
+            values: JSON-compatible values; a later call adds to or replaces earlier ones.
+        """
+        self._live().notes.update(values)
+
+
+class _BoundLogger(logging.LoggerAdapter[logging.Logger]):
+    @override
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
+        extra = dict(self.extra or {}) | dict(kwargs.get("extra") or {})
+        where = f"{extra['asset']}" + (f" {extra['partition']}" if extra["partition"] is not None else "")
+        return f"[{where}] {msg}", {**kwargs, "extra": extra}

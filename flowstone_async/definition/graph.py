@@ -1,0 +1,161 @@
+"""The validated whole: nodes with every parameter resolved, in topological order. A frozen value."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flowstone_async.definition.asset import AssetDefinition, Condition
+from flowstone_async.definition.binding import Binding, ContextBinding, DependencyBinding, ResourceBinding
+from flowstone_async.definition.policy import Cache
+from flowstone_async.definition.resource import ResourceDefinition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundCondition:
+    """A `when` or `unless` with its parameters resolved; the asset runs if it answers `expected`."""
+
+    function: Condition
+    name: str
+    expected: bool
+    bindings: tuple[Binding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Node:
+    """One asset of a validated pipeline.
+
+    Attributes:
+        value_type: Type of the value (of one item, for a stream); None when not annotated.
+        dependencies: The edges whose values the body takes, in the order of its parameters.
+        upstreams: Names of all assets that come first, conditions' included, each once.
+        takes_context: Whether the body takes a `Context`.
+    """
+
+    name: str
+    definition: AssetDefinition
+    bindings: tuple[Binding, ...]
+    conditions: tuple[BoundCondition, ...]
+    key_bindings: tuple[Binding, ...]
+    value_type: object
+    dependencies: tuple[DependencyBinding, ...]
+    upstreams: tuple[str, ...]
+    takes_context: bool
+
+    @property
+    def cache(self) -> Cache:
+        """The cache policy as an object; see also `definition.cache` for `False` and `"exists"`."""
+        policy = self.definition.cache
+        return policy if isinstance(policy, Cache) else _DEFAULT_CACHE
+
+    def resources(self) -> tuple[str, ...]:
+        """Return names of the resources that the body takes."""
+        return tuple(each.resource for each in self.bindings if isinstance(each, ResourceBinding))
+
+
+_DEFAULT_CACHE = Cache()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundResource:
+    """A resource with its parameters resolved."""
+
+    definition: ResourceDefinition
+    provides: object
+    bindings: tuple[Binding, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph:
+    """A validated pipeline.
+
+    Attributes:
+        nodes: By name, in the order of declaration.
+        order: Topological, ties in the order of declaration.
+        dependants: Names of the assets that come directly after each, in the order of declaration.
+    """
+
+    pipeline: str
+    nodes: Mapping[str, Node]
+    order: tuple[str, ...]
+    dependants: Mapping[str, tuple[str, ...]]
+    resources: Mapping[str, BoundResource] = field(default_factory=dict[str, BoundResource])
+    params: type | None = None
+
+    def sinks(self) -> tuple[str, ...]:
+        """Return the assets that nothing depends on."""
+        return tuple(name for name in self.nodes if not self.dependants[name])
+
+
+def edges(
+    bindings: Sequence[Binding], conditions: Sequence[BoundCondition], key_bindings: Sequence[Binding]
+) -> tuple[tuple[DependencyBinding, ...], tuple[str, ...]]:
+    """Return the body's edges, and the names of everything that comes first."""
+    own = tuple(each for each in bindings if isinstance(each, DependencyBinding))
+    others = [each for condition in conditions for each in condition.bindings] + list(key_bindings)
+    every = [*own, *(each for each in others if isinstance(each, DependencyBinding))]
+    names = dict.fromkeys(each.upstream for each in every if each.external is None)
+    return own, tuple(names)
+
+
+def takes_context(bindings: Sequence[Binding]) -> bool:
+    """Tell whether a body takes a `Context`."""
+    return any(isinstance(each, ContextBinding) for each in bindings)
+
+
+def topological(upstreams: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Order names so that each comes after its upstreams, ties in the order given (Kahn, 1962).
+
+    Args:
+        upstreams: Name -> names that come first. Members of a cycle are left out.
+    """
+    place = {name: index for index, name in enumerate(upstreams)}
+    names = list(upstreams)
+    missing = {name: sum(each in place for each in first) for name, first in upstreams.items()}
+    after = followers(upstreams)
+    ready = [place[name] for name, count in missing.items() if not count]
+    heapq.heapify(ready)
+    ordered: list[str] = []
+    while ready:
+        name = names[heapq.heappop(ready)]
+        ordered.append(name)
+        for dependant in after[name]:
+            missing[dependant] -= 1
+            if not missing[dependant]:
+                heapq.heappush(ready, place[dependant])
+    return tuple(ordered)
+
+
+def followers(upstreams: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Turn edges round: name -> names that come directly after it."""
+    after: dict[str, list[str]] = {name: [] for name in upstreams}
+    for name, first in upstreams.items():
+        for upstream in first:
+            if upstream in after:
+                after[upstream].append(name)
+    return {name: tuple(each) for name, each in after.items()}
+
+
+def cycles(upstreams: Mapping[str, Sequence[str]], *, limit: int = 20) -> Iterator[tuple[str, ...]]:
+    """Yield cycles as paths in the direction of the data, each once and closed: `("a", "b", "a")`.
+
+    One depth-first walk: every edge back into the path that is being walked closes a cycle. Linear in nodes and
+    edges plus the length of what is yielded.
+    """
+    after = followers(upstreams)
+    done: set[str] = set()
+    for root in upstreams:
+        path: dict[str, Iterator[str]] = {} if root in done else {root: iter(after[root])}
+        while path and limit:
+            name, rest = next(reversed(path.items()))
+            following = next(rest, None)
+            if following is None:
+                done.add(name)
+                del path[name]
+            elif following in path:
+                walked = list(path)
+                yield (*walked[walked.index(following) :], following)
+                limit -= 1
+            elif following not in done:
+                path[following] = iter(after[following])

@@ -1,0 +1,348 @@
+"""The engine: opens and wires everything for pipelines on one store, and has the verbs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from typing_extensions import Unpack, override
+
+from flowstone_async._engine.executor import THREADS, Executor
+from flowstone_async._engine.handle import RunHandle
+from flowstone_async._engine.health import Capabilities, Health, capabilities, health
+from flowstone_async._engine.host import Host
+from flowstone_async._engine.opening import Wiring, open_session
+from flowstone_async._engine.orphans import rename_assets
+from flowstone_async._engine.services import Settings
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.targets import Target
+from flowstone_async._engine.upkeep import Retention, Upkeep
+from flowstone_async._engine.verbs import RunOptions, Verbs
+from flowstone_async._engine.watchdog import Watchdog
+from flowstone_async.clock import Clock, SystemClock
+from flowstone_async.config import seconds
+from flowstone_async.definition.collection import Collection, Hook
+from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
+from flowstone_async.definition.policy import Duration
+from flowstone_async.errors import ConfigError, RunNotFound
+from flowstone_async.events import Event
+from flowstone_async.redaction import Redactor
+from flowstone_async.store.protocol import Store
+from flowstone_async.store.records import RunRecord, RunState, Worker
+from flowstone_async.stores import choose_store
+from flowstone_async.types import new_id
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+K = TypeVar("K")
+Limit = Duration | Literal[False]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The checked options of an engine."""
+
+    settings: Settings
+    lease: float
+    retention: Retention
+    secret: bytes | None
+    threads: int
+    processes: int | None
+
+
+class Engine(Verbs):
+    """Runs pipelines on one store: `async with Engine(pipe) as engine`.
+
+    Entering and leaving may happen in different tasks (a pytest-asyncio fixture, an ASGI lifespan).
+
+    Args:
+        pipelines: One or more; two of one name are refused.
+        store: `"embedded"` (a real Postgres in `./.flowstone`), `"embedded:<dir>"`, `"memory"`,
+            `"postgresql://..."`, or an asyncpg pool, which is used and never closed.
+        io: I/O managers by name; `"default"` is for assets that say nothing.
+        resources: Replacements by type or name, used as they are and never closed.
+        concurrency: Bodies at once in each run.
+        default_timeout: Of `run`; False is no limit.
+        threads: Threads for bodies with `run_in="thread"`.
+        processes: Processes for bodies with `run_in="process"`; the number of CPUs without it.
+        lease: How long work outlives the last sign of life of its engine.
+        poll: How long a lost notification may go unnoticed.
+        grace: Time that bodies have when the engine is left.
+        cancel_grace: Time that `finally` blocks have after a cancellation.
+        hook_timeout: Of each hook; False is no limit.
+        block_warning: Warn when a body holds the event loop this long; False never does.
+        max_lost: How many engines may die under an asset before it fails.
+        retention: How long finished runs and superseded values are kept; False keeps them.
+        strict_metadata: Whether metadata that cannot be stored fails its asset.
+        migrate: Bring the schema up to date on entering; False refuses an old one.
+        notify: False polls only.
+        direct: A DSN past a transaction pooler, for the listener, the lease and migrations.
+        redact: More field names whose values are never shown.
+        secret: 32 bytes or more, to sign pickles with; a list rotates.
+
+    Raises:
+        ConfigError: An option is wrong.
+
+    Example:
+        >>> async with Engine(pipe) as engine:
+        ...     await engine.run(total)
+    """
+
+    def __init__(
+        self,
+        *pipelines: Collection,
+        store: object = "embedded",
+        io: Mapping[str, object] | None = None,
+        resources: Mapping[Any, object] | None = None,
+        concurrency: int = 32,
+        default_timeout: Limit = "5m",
+        threads: int = THREADS,
+        processes: int | None = None,
+        lease: Duration = "30s",
+        poll: Duration = "1s",
+        grace: Duration = "30s",
+        cancel_grace: Duration = "10s",
+        hook_timeout: Limit = "10s",
+        block_warning: Limit = "500ms",
+        max_lost: int = 3,
+        retention: Retention | Literal[False] | None = None,
+        strict_metadata: bool = False,
+        migrate: bool = True,
+        notify: bool = True,
+        direct: str | None = None,
+        redact: Sequence[str] = (),
+        secret: bytes | Sequence[bytes] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        _check_pipelines(pipelines)
+        _check_counts(concurrency=concurrency, threads=threads, max_lost=max_lost, processes=processes)
+        self.pipelines = pipelines
+        self._clock = clock or SystemClock()
+        self._io, self._resources = dict(io or {}), dict(resources or {})
+        self._redactor = Redactor(redact)
+        self._choice = choose_store(store, migrate=migrate, notify=notify, direct=direct)
+        settings = Settings(
+            default_timeout=_limit(default_timeout, "default_timeout"),
+            concurrency=concurrency,
+            cancel_grace=seconds(cancel_grace, what="cancel_grace"),
+            grace=seconds(grace, what="grace"),
+            poll=seconds(poll, what="poll"),
+            hook_timeout=_limit(hook_timeout, "hook_timeout"),
+            block_warning=_limit(block_warning, "block_warning"),
+            max_lost=max_lost,
+            strict_metadata=strict_metadata,
+        )
+        self._options = _Options(
+            settings=settings,
+            lease=seconds(lease, what="lease"),
+            retention=Retention() if retention is None else Retention.off() if retention is False else retention,
+            secret=_secret(secret),
+            threads=threads,
+            processes=processes,
+        )
+        self._hooks: list[Hook] = []
+        self._exit: AsyncExitStack | None = None
+        self._opened: Session | None = None
+        self._store: Store | None = None
+
+    # -- life cycle ---------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Validate the pipelines, open the store, begin upkeep.
+
+        Raises:
+            DefinitionError: A pipeline is wrong; nothing was opened.
+            StoreUnavailable: The store cannot be reached.
+            ConfigError: The engine is open already, or an option does not fit the store.
+        """
+        if self._exit is not None:
+            raise ConfigError("this engine is open already", hint="Make another Engine, or use this one.")
+        for pipeline in self.pipelines:
+            pipeline.validate()
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._exit = stack.pop_all()
+        return self
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        worker, settings = new_id(), self._options.settings
+        opened = await stack.enter_async_context(self._choice.open(self._clock, worker, settings.poll))
+        store = opened.store
+        wiring = Wiring(
+            store=store,
+            clock=self._clock,
+            default_io=opened.default_io,
+            settings=settings,
+            io=self._io,
+            resources=self._resources,
+            hooks=self._hooks,
+            redactor=self._redactor,
+            executor=Executor(threads=self._options.threads, processes=self._options.processes),
+            worker=worker if opened.leased else None,
+            secret=self._options.secret or opened.secret,
+        )
+        host = Host("flowstone engine")
+        session = open_session(self.pipelines, wiring, host)
+        record = Worker(id=worker, host=socket.gethostname(), pid=os.getpid(), pipelines=tuple(session.catalogs))
+        await store.open(record, lease=self._options.lease if opened.leased else None, lost=session.lose)
+        stack.push_async_callback(store.close)
+        await host.open()
+        stack.push_async_callback(host.close, grace=settings.grace)
+        stack.push_async_callback(session.services.resources.close)
+        stack.push_async_callback(session.close, settings.grace)
+        await rename_assets(session)
+        upkeep = Upkeep(session, self._options.retention)
+        if opened.leased:
+            host.start_soon(upkeep.run, name="upkeep")
+            stack.push_async_callback(upkeep.stop)
+        if settings.block_warning is not None:
+            watchdog = Watchdog(settings.block_warning, session)
+            stack.enter_context(watchdog)
+        self._opened, self._store = session, store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give running bodies their grace, hand runs back, close resources in reverse order, leave the store."""
+        stack, self._exit, self._opened = self._exit, None, None
+        if stack is not None:
+            await stack.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """Open and close the engine with an ASGI app: `FastAPI(lifespan=engine.lifespan)`.
+
+        Args:
+            app: The app; not used.
+        """
+        async with self:
+            yield
+
+    @override
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        yield self._live()
+
+    def _live(self) -> Session:
+        if self._opened is None:
+            raise ConfigError(
+                "the engine is not open",
+                hint="Write:\n    async with Engine(pipe) as engine:\n        await engine.run(asset)",
+            )
+        return self._opened
+
+    # -- background runs ----------------------------------------------------------------------------------------
+
+    @overload
+    async def submit(self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[RunOptions]) -> RunHandle[T]: ...
+    @overload
+    async def submit(
+        self, target: OpenRef[T], /, *, partition: object = None, **options: Unpack[RunOptions]
+    ) -> RunHandle[T]: ...
+    @overload
+    async def submit(
+        self, target: AssetRef[T1], second: AssetRef[T2], /, *, partition: object = None, **options: Unpack[RunOptions]
+    ) -> RunHandle[tuple[T1, T2]]: ...
+    @overload
+    async def submit(self, *targets: Target, partition: object = None, **options: Unpack[RunOptions]) -> RunHandle[Any]: ...
+    async def submit(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> RunHandle[Any]:
+        """Start a run in this engine and return its handle at once; whoever awaits it may go away.
+
+        Args:
+            targets: Handles or names.
+            partition: The run's key.
+            options: See `RunOptions`; the timeout has no default here.
+        """
+        session = self._live()
+        request = session.request(targets, partition=partition, submitted=True, **options)
+        if not request.continuable:
+            raise ConfigError("io= of a submitted run must be a name", hint="List the manager in Engine(io={...}) and give its name.")
+        flight = await session.start(request)
+        flight.detached = True
+        await flight.driver.created.wait()
+        return RunHandle(session, flight.driver.record, flight.driver)
+
+    async def find(self, run_id: str) -> RunHandle[Any]:
+        """Return the handle of a run, from any process that shares the store.
+
+        Raises:
+            RunNotFound: The store has no such run.
+        """
+        session = self._live()
+        record = await session.services.store.run(run_id)
+        if record is None:
+            raise RunNotFound(f"no run {run_id!r} in this store", run_id=run_id, hint="`flowstone runs` lists them.")
+        flight = session.flights.get(run_id)
+        return RunHandle(session, record, None if flight is None else flight.driver)
+
+    async def runs(
+        self, *, state: RunState | None = None, asset: Target | None = None, limit: int = 50, after: str | None = None
+    ) -> tuple[RunRecord, ...]:
+        """Return runs, newest first.
+
+        Args:
+            state: Only runs in this state.
+            asset: Only runs with this target.
+            limit: At most so many.
+            after: Id of the last run of the previous page.
+        """
+        session = self._live()
+        name = None if asset is None else asset if isinstance(asset, str) else asset.name
+        return await session.services.store.runs(
+            pipelines=tuple(session.catalogs), state=state, asset=name, limit=limit, after=after
+        )
+
+    def on(self, event: type[Event]) -> Any:
+        """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`."""
+
+        def register(function: Any) -> Any:
+            self._hooks.append(Hook(event, function))
+            return function
+
+        return register
+
+    def capabilities(self) -> Capabilities:
+        """Tell from the configuration what this engine can do."""
+        return capabilities(self._live())
+
+    async def health(self) -> Health:
+        """Ask the store, the lease and the resources how they are; answers within 5 s even if the store hangs."""
+        return await health(self._live())
+
+
+def _check_pipelines(pipelines: Sequence[object]) -> None:
+    names: list[str] = []
+    for each in pipelines:
+        if not isinstance(each, Collection):
+            raise ConfigError(f"{each!r} is not a pipeline", hint="Pass Pipeline objects: Engine(pipe).")
+        names.append(each.name)
+    if not names:
+        raise ConfigError("an engine needs at least one pipeline", hint="Say Engine(pipe).")
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ConfigError(f"two pipelines are called {double!r}", hint="Their names are their identity: rename one.")
+
+
+def _check_counts(*, processes: int | None, **counts: int) -> None:
+    for name, value in {**counts, "processes": processes}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{name}={value!r}", hint="Give a whole number of 1 or more.")
+
+
+def _limit(value: Limit, what: str) -> float | None:
+    return None if value is False else seconds(value, what=what)
+
+
+def _secret(given: bytes | Sequence[bytes] | None) -> bytes | None:
+    first = given if isinstance(given, bytes | None) else given[0] if given else None
+    if first is not None and len(first) < 32:  # noqa: PLR2004 - the length of the hash that signs
+        raise ConfigError("secret= is too short", hint="Give 32 random bytes or more.")
+    return first
+
+

@@ -1,0 +1,76 @@
+"""Errors as they are stored, and back: the same type, code, message and text in another process.
+
+Nothing is imported by name: an error comes back as one of the library's own types, with the class name and text of a
+foreign one kept.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+
+from flowstone_async.errors import DefinitionError, ExecutionError, Failure, FlowstoneError
+
+
+def _kinds(base: type[FlowstoneError]) -> Iterator[type[FlowstoneError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
+
+
+def describe(error: FlowstoneError, *, partition: str | None = None) -> Failure:
+    """Return an error as values that can be stored.
+
+    Args:
+        error: The error.
+        partition: Its partition key, encoded.
+    """
+    cause = error.__cause__
+    return Failure(
+        type=type(error).__name__,
+        library=True,
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        asset=error.asset,
+        partition=partition,
+        run_id=error.run_id,
+        hint=error.hint,
+        details=error.details,
+        attempt=error.attempt if isinstance(error, ExecutionError) else 1,
+        traceback_text=error.traceback_text if isinstance(error, ExecutionError) else "",
+        cause=None if cause is None else "".join(traceback.format_exception_only(cause)).strip(),
+    )
+
+
+def rebuild(failure: Failure, *, partition: object = None) -> FlowstoneError:
+    """Return the error that `failure` describes; its cause is a text of the original one.
+
+    Args:
+        failure: What was stored.
+        partition: The partition key, as a real object.
+    """
+    known = {kind.__name__: kind for kind in _kinds(FlowstoneError)}
+    kind = known.get(failure.type, ExecutionError)
+    error = kind.__new__(kind)
+    if isinstance(error, DefinitionError):
+        error.pipeline, error.problems = str(failure.details.get("pipeline", "")), ()
+    FlowstoneError.__init__(
+        error,
+        failure.message,
+        asset=failure.asset,
+        partition=partition,
+        run_id=failure.run_id,
+        details=failure.details,
+        hint=failure.hint,
+        retryable=failure.retryable,
+    )
+    if isinstance(error, ExecutionError):
+        error.attempt, error.traceback_text = failure.attempt, failure.traceback_text
+    if failure.cause:
+        error.__cause__ = RecordedError(failure.cause)
+    return error
+
+
+class RecordedError(Exception):
+    """The text of an exception that was raised in another process."""

@@ -1,0 +1,149 @@
+"""The port of I/O managers: where values live.
+
+A value is written to a place of its own, named after its materialization, *before* the record that makes it visible
+is committed; readers follow the record. A crash in between leaves nothing visible. A manager is given the identity
+of the value (`ValueRef`) and never chooses what is current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from flowstone_async.store.protocol import Values
+from flowstone_async.types import AssetKey
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueRef:
+    """Which value is stored, loaded or deleted.
+
+    Attributes:
+        key: The asset key.
+        partition: The partition key as a real object.
+        materialization: Id of the materialization; unique to this computation.
+        run_id: The run that computed it.
+        type: The declared value type (of one item, for a stream), or None where there is none.
+        stream: Whether the value is a stream of items.
+        location: Where it was stored, in the manager's own words; empty when it is about to be stored.
+        checksum: The checksum reported when it was stored.
+        payload: Its encoded bytes, where they are at hand, so that nothing need be read.
+        names: Names local to where the asset was defined, which annotations inside `type` may use; always the same
+            object for an asset.
+    """
+
+    key: AssetKey
+    partition: Any
+    materialization: str
+    run_id: str
+    type: object
+    stream: bool = False
+    location: str = ""
+    checksum: str | None = None
+    payload: bytes | None = None
+    names: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a manager reports of a value it stored.
+
+    Attributes:
+        location: Where it lies, in the manager's own words; comes back in `ValueRef.location`.
+        size: Bytes of the encoded value.
+        checksum: Hash of the stored bytes, or None.
+        fingerprint: Hash of the value, equal for equal values in any process; None if there is no stable one.
+        payload: Bytes that the store shall commit together with the record, or None.
+        table: Table of the store's database that shall hold the payload instead of the record; see `io.Postgres`.
+        at: When it was stored, or None for the commit's own instant.
+    """
+
+    location: str
+    size: int
+    checksum: str | None = None
+    fingerprint: str | None = None
+    payload: bytes | None = None
+    table: str | None = None
+    at: datetime | None = None
+
+
+@runtime_checkable
+class IOManager(Protocol):
+    """Where values live. Write your own by giving these methods; `name` is how records call it.
+
+    All of them may be called concurrently. `StorageError` with `retryable=True` is tried again twice by the engine,
+    except when a stream was being stored: it cannot be read twice, so the manager itself tries each chunk again.
+    """
+
+    @property
+    def name(self) -> str:
+        """Identity of the manager and its place: two that share it read each other's values."""
+        ...
+
+    async def store(self, ref: ValueRef, value: Any) -> Stored:
+        """Write a value to the place of its materialization; a repeated call replaces it.
+
+        Args:
+            ref: What it is.
+            value: The value; an async iterator of items if `ref.stream`, to be read once and never held whole.
+
+        Raises:
+            StorageError: It cannot be encoded as its declared type, or written.
+        """
+        ...
+
+    async def load(self, ref: ValueRef, want: type[T] | object) -> Any:
+        """Return a copy of the value that belongs to the caller.
+
+        Args:
+            ref: What it is.
+            want: The consumer's annotation, or None for the declared type.
+
+        Raises:
+            StorageError: Its bytes are missing or fail their checksum.
+        """
+        ...
+
+    async def delete(self, ref: ValueRef) -> None:
+        """Delete the value; harmless if it is gone."""
+        ...
+
+    def supports(self, type_: object) -> bool:
+        """Tell whether values of a declared type can be stored."""
+        ...
+
+
+class StoreBound(Protocol):
+    """A manager that keeps values in the engine's own store; the engine binds it before use."""
+
+    def bound(self, values: Values, *, durable: bool) -> IOManager:
+        """Return the manager for a store.
+
+        Raises:
+            ConfigError: It cannot be used on this store.
+        """
+        ...
+
+
+class Signing(Protocol):
+    """A manager that may have to sign what it stores; the engine gives it the keys before use."""
+
+    def signed(self, key: bytes | Sequence[bytes]) -> IOManager:
+        """Return the manager that signs with a key; of several, the first signs and all verify. None: no key.
+
+        Raises:
+            ConfigError: It needs a key, and there is none.
+        """
+        ...
+
+
+class Publishing(Protocol):
+    """A manager that shows a copy of the current value under a name of its own, after the commit."""
+
+    async def publish(self, ref: ValueRef) -> None:
+        """Publish a value that has just been committed as current."""
+        ...

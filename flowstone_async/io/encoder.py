@@ -1,0 +1,60 @@
+"""Codecs by the declared type of a value, made when first needed and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from flowstone_async.io.codec import Codec, codec_for
+
+Format: TypeAlias = Literal["json", "pickle"]
+
+_MOST = 1_000
+
+
+class Encoder:
+    """The codecs of one format.
+
+    They are found by the identity of the annotation: equal annotations such as `int | str` and `str | int` may be
+    encoded differently, and hashing one costs more than encoding a number.
+
+    Args:
+        format: The codecs' format.
+        key: The keys that sign pickles.
+    """
+
+    __slots__ = ("_codecs", "_key", "format")
+
+    def __init__(self, format: Format, key: Sequence[bytes] = ()) -> None:  # noqa: A002 # the option's name
+        self.format: Format = format
+        self._key = key
+        # The annotation is kept with its codec, so that nothing else can get its identity.
+        self._codecs: dict[int, tuple[Codec, object, Mapping[str, object] | None]] = {}
+
+    def signed(self, key: bytes | Sequence[bytes]) -> Encoder:
+        """Return an encoder of the same format with keys.
+
+        Raises:
+            ConfigError: The format needs a key, and there is none.
+        """
+        keys = (key,) if isinstance(key, bytes) else tuple(key)
+        codec_for(None, format=self.format, key=keys)
+        return Encoder(self.format, keys)
+
+    def codec(self, annotation: object, names: Mapping[str, object] | None = None) -> Codec:
+        """Return the codec of a declared type.
+
+        Args:
+            annotation: The declared type.
+            names: Names local to where it was defined.
+
+        Raises:
+            ConfigError: The format is unknown, or needs a key and has none.
+        """
+        found = self._codecs.get(id(annotation))
+        if found is None or found[2] is not names:
+            if len(self._codecs) >= _MOST:
+                self._codecs.clear()
+            codec = codec_for(annotation, format=self.format, key=self._key, names=names)
+            found = self._codecs[id(annotation)] = (codec, annotation, names)
+        return found[0]

@@ -1,0 +1,185 @@
+"""The public facade over definitions, with the in-memory verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Literal, NoReturn, TypeVar, overload
+
+from typing_extensions import Unpack, override
+
+from flowstone_async._engine.host import Host
+from flowstone_async._engine.opening import Wiring, open_session
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.targets import Target
+from flowstone_async._engine.verbs import RunOptions, Verbs
+from flowstone_async.clock import SystemClock
+from flowstone_async.definition.collection import TOLERATED, Collection, Defaults, Tolerated
+from flowstone_async.definition.decorators import Decorators
+from flowstone_async.definition.handle import OpenRef, PartitionedRef
+from flowstone_async.definition.policy import CachePolicy, Duration, Retry
+from flowstone_async.errors import ConfigError
+from flowstone_async.io.memory import Memory
+from flowstone_async.store.memory import MemoryStore
+from flowstone_async.store.records import Worker
+from flowstone_async.types import new_id
+
+T = TypeVar("T")
+K = TypeVar("K")
+HISTORY = 1000
+LEASE = 30.0
+
+
+class Pipeline(Decorators, Verbs):
+    """Assets, resources and hooks under one name.
+
+    Its verbs (`run`, `get`, `plan` …) work in memory: no file, no server. The memory lives as long as the pipeline
+    and is tied to no event loop. For durable runs give the pipeline to an `Engine`.
+
+    Args:
+        name: Its identity in a store: lower-case letters, digits, `_`, `-`, at most 100 characters.
+        params: Type of the runs' params: a pydantic model or a dataclass.
+        io: I/O manager, or its name, for assets that give none.
+        cache: Cache policy for assets that give none.
+        retry: Retry policy for assets that give none.
+        timeout: Of each attempt, for assets that give none.
+        optional_tolerates: What an optional dependency may suffer without failing its dependant.
+
+    Example:
+        >>> pipe = Pipeline("hello")
+        >>> @pipe.asset
+        ... async def greeting() -> str:
+        ...     return "Hello, World!"
+        >>> pipe.run_sync(greeting)
+        'Hello, World!'
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        params: type | None = None,
+        io: object = None,
+        cache: CachePolicy | None = None,
+        retry: Retry | Literal[False] | None = None,
+        timeout: Duration | Literal[False] | None = None,
+        optional_tolerates: frozenset[Tolerated] | set[Tolerated] = TOLERATED,
+    ) -> None:
+        unknown = set(optional_tolerates) - TOLERATED
+        if unknown:
+            raise ConfigError(f"optional_tolerates has {min(unknown)!r}", hint="Allowed are 'failed', 'skipped', 'missing'.")
+        super().__init__(
+            name,
+            params=params,
+            defaults=Defaults(io=io, cache=cache, retry=retry, timeout=timeout),
+            optional_tolerates=frozenset(optional_tolerates),
+        )
+        self._wiring: Wiring[MemoryStore] | None = None
+        self._here: dict[int, _Here] = {}
+
+    # -- in memory ----------------------------------------------------------------------------------------------
+
+    @override
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        """Open what runs need in this event loop while at least one call needs it."""
+        self.validate()
+        loop = id(asyncio.get_running_loop())
+        here = self._here.get(loop)
+        if here is None:
+            here = self._here[loop] = _Here(self, self._wired())
+        here.users += 1
+        try:
+            yield await here.session()
+        finally:
+            here.users -= 1
+            if not here.users:
+                if self._here.get(loop) is here:
+                    del self._here[loop]
+                await here.close()
+
+    def _wired(self) -> Wiring[MemoryStore]:
+        if self._wiring is None:
+            clock = SystemClock()
+            self._wiring = Wiring(store=MemoryStore(clock, history=HISTORY), clock=clock, default_io=Memory())
+        return self._wiring
+
+    @overload
+    def run_sync(self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[RunOptions]) -> T: ...
+    @overload
+    def run_sync(self, target: OpenRef[T], /, *, partition: object = None, **options: Unpack[RunOptions]) -> T: ...
+    @overload
+    def run_sync(self, *targets: Target, partition: object = None, **options: Unpack[RunOptions]) -> Any: ...
+    def run_sync(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> Any:
+        """Run from synchronous code: the one bridge. Takes and returns what `run` does.
+
+        Raises:
+            ConfigError: An event loop is running in this thread: await `run` there.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(_awaited(self.run(*targets, partition=partition, **options)))
+        raise ConfigError("an event loop is already running here", hint="Use `await pipe.run(...)`.")
+
+    def submit(self, *targets: Target, **options: object) -> NoReturn:
+        """Refuse: background runs need an engine.
+
+        Raises:
+            ConfigError: Always, with the lines to write.
+        """
+        raise ConfigError(
+            "a pipeline alone runs in memory and has no background runs",
+            hint="Write:\n    async with Engine(pipe) as engine:\n        run = await engine.submit(asset)",
+        )
+
+
+class _Here:
+    """What runs of a pipeline need in one event loop: a host, and a session in it."""
+
+    def __init__(self, pipeline: Collection, wiring: Wiring[MemoryStore]) -> None:
+        self.users = 0
+        self._store = wiring.store.share()
+        self._pipeline = pipeline
+        self._wiring = replace(wiring, store=self._store, worker=new_id())
+        self._host = Host(f"pipeline {pipeline.name}")
+        self._opened: asyncio.Event | None = None
+        self._session: Session | None = None
+
+    async def session(self) -> Session:
+        """Return the session; the first caller opens it."""
+        if self._opened is None:
+            self._opened = asyncio.Event()
+            try:
+                await self._host.open()
+                await self._store.open(self._worker(), lease=LEASE, lost=_never)
+                self._session = open_session([self._pipeline], self._wiring, self._host)
+            finally:
+                self._opened.set()
+        await self._opened.wait()
+        if self._session is None or self._session.catalogs[self._pipeline.name].graph is not self._pipeline.compiled():
+            self._session = open_session([self._pipeline], self._wiring, self._host)
+        return self._session
+
+    async def close(self) -> None:
+        """Close the resources that were opened, then the host."""
+        if self._session is not None:
+            await self._session.services.resources.close()
+        await self._host.close()
+        await self._store.close()
+
+    def _worker(self) -> Worker:
+        names = (self._pipeline.name,)
+        return Worker(id=self._wiring.worker or "", host=socket.gethostname(), pid=os.getpid(), pipelines=names)
+
+
+def _never() -> None:
+    """A lease in memory is never lost."""
+
+
+async def _awaited(running: Coroutine[Any, Any, T]) -> T:
+    return await running

@@ -1,0 +1,125 @@
+"""One stored value against its inputs: fresh, stale, or not to be told yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, TypeAlias
+
+from flowstone_async.config import seconds
+from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding
+from flowstone_async.definition.graph import Node
+from flowstone_async.types import AssetKey, Materialization
+
+Verdict: TypeAlias = Literal["fresh", "missing", "stale", "maybe"]
+
+
+class Judgement(NamedTuple):
+    """Whether a stored value may be reused, and why or why not."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+FRESH = Judgement("fresh", "fresh")
+MISSING = Judgement("missing", "never computed")
+
+
+class Facts(NamedTuple):
+    """What freshness is judged by, beside the record.
+
+    Attributes:
+        version: The asset's declared version (or, for a constant, the value's fingerprint).
+        code_hash: Hash of the code now; asked only where it counts.
+        params: Fingerprint of a params field, `"*"` for all.
+        now: On the store's clock.
+    """
+
+    version: str | None
+    code_hash: Callable[[], str]
+    params: Callable[[str], str]
+    now: datetime
+
+
+def judge_alone(node: Node, current: Materialization | None, facts: Facts) -> Judgement:
+    """Judge everything but the upstreams: existence, policy, version, age, code, params."""
+    if current is None:
+        return MISSING
+    policy = node.definition.cache
+    if policy is False:
+        return Judgement("stale", "cache=False: computed in every run")
+    if policy == "exists":
+        return FRESH
+    if current.version != facts.version:
+        return Judgement("stale", f"version {_shown(facts.version)}, stored with {_shown(current.version)}")
+    cache = node.cache
+    if cache.ttl is not None and facts.now - current.committed_at >= timedelta(seconds=seconds(cache.ttl)):
+        return Judgement("stale", f"older than its ttl {cache.ttl}")
+    if cache.on_code_change == "rerun" and current.code_hash != facts.code_hash():
+        return Judgement("stale", "code changed since")
+    return _judge_params(node, current, facts)
+
+
+def _shown(version: str | None) -> str:
+    return "none" if version is None else repr(version)
+
+
+def _judge_params(node: Node, current: Materialization, facts: Facts) -> Judgement:
+    declared = taken_params(node)
+    if cache_keyed(node):
+        return FRESH
+    recorded = [each for each in current.inputs if each.kind == "param"]
+    if not declared and not recorded:
+        return FRESH
+    names = {each.name for each in recorded}
+    for name in declared:
+        if name not in names:
+            return Judgement("stale", f"takes params {name} since")
+    for each in recorded:
+        if each.name not in declared and not (each.name == "*" and node.takes_context):
+            return Judgement("stale", f"no longer takes params {each.name}")
+        if facts.params(each.name) != each.fingerprint:
+            return Judgement("stale", "params changed" if each.name == "*" else f"param {each.name!r} changed")
+    return FRESH
+
+
+def cache_keyed(node: Node) -> bool:
+    """Tell whether a function of the asset stands for all its inputs."""
+    return node.cache.key is not None
+
+
+def taken_params(node: Node) -> tuple[str, ...]:
+    """Return the params fields that a body declares to take; `"*"` for all."""
+    if not any(isinstance(each, ParamsBinding | ParamFieldBinding) for each in node.bindings):
+        return ()
+    found = ["*" if isinstance(b, ParamsBinding) else b.field for b in node.bindings if isinstance(b, ParamsBinding | ParamFieldBinding)]
+    return tuple(dict.fromkeys(found))
+
+
+def judge_inputs(current: Materialization, now: Mapping[AssetKey, str], unseen: Iterable[AssetKey] = ()) -> Judgement:
+    """Judge the upstreams: those the value was computed from against those of now.
+
+    Args:
+        current: The stored value's record.
+        now: Upstream key -> fingerprint, or `"absent:<why>"`, for those that are settled.
+        unseen: Upstream keys that are not looked at (their values are gone, or cannot be told yet).
+    """
+    recorded = {each.key: each.fingerprint for each in current.inputs if each.kind == "asset" and each.key is not None}
+    known = set(unseen)
+    for key, fingerprint in now.items():
+        before = recorded.get(key)
+        if before is None:
+            return Judgement("stale", f"input {_named(key)} was added")
+        if before != fingerprint:
+            return Judgement("stale", f"input {_named(key)} changed")
+    for key in known:
+        if key not in recorded:
+            return Judgement("stale", f"input {_named(key)} was added")
+    if len(recorded) > len(now) + len(known):
+        gone = next(key for key in recorded if key not in now and key not in known)
+        return Judgement("stale", f"input {_named(gone)} was removed")
+    return FRESH
+
+
+def _named(key: AssetKey) -> str:
+    return repr(key.asset) if not key.partition else f"{key.asset!r} [{key.partition}]"

@@ -1,0 +1,211 @@
+"""Secrets kept out of what people and machines read: logs, events, errors, previews, pages.
+
+A secret is recognized by its type (`SecretStr`), by the name it goes under, or by its place in a text: credentials in a
+URL, `token=...`, `Authorization: ...`. What was once seen as a `SecretStr` is found again in any later text. In doubt
+something harmless is hidden rather than a secret shown.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+HIDDEN: Final = "***"
+
+Value: TypeAlias = Any
+"""Any object of the user's."""
+
+_NAMES = ("password", "passwd", "passphrase", "pwd", "token", "secret", "authorization", "cookie", "api key")
+_MOST_KNOWN = 1_000
+_SHORTEST_KNOWN = 4
+_NESTED = 100
+
+_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.-]*://)(?:(?P<user>[^\s/@:]*):[^\s/]*|[^\s/@:]{20,})@")
+_BEARER = re.compile(r"(?i)\b(bearer)\s+(?=\S*[\d._-])[\w.~+/-]{8,}=*")
+_COUNT = re.compile(r"\d{1,9}(?![\w.-])")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+class Redactor:
+    """Hides secrets in values and texts. It remembers secrets it has seen, and may be shared between threads.
+
+    Args:
+        extra: More names of fields, headers and keys that hold secrets, in any spelling (`"credit_card"`).
+
+    Example:
+        >>> Redactor().value({"user": "ada", "api-key": "k"}), Redactor().text("GET https://ada:pw@host/?token=abc")
+        ({'user': 'ada', 'api-key': '***'}, 'GET https://ada:***@host/?token=***')
+    """
+
+    def __init__(self, extra: Iterable[str] = ()) -> None:
+        names = [*_NAMES, *extra]
+        self._words = tuple(filter(None, map(_letters, names)))
+        self._named = _assignment(names)
+        # Whatever may need hiding contains one of these, in lower case.
+        self._signs = ("://", "bearer", *{re.split(r"[\W_]+", name.lower().strip())[0] for name in names} - {""})
+        self._known: dict[str, None] = {}
+        self._known_pattern: re.Pattern[str] | None = None
+
+    def learn(self, secret: str) -> None:
+        """Hide `secret` in every later text; texts of fewer than 4 characters are not learned."""
+        if len(secret) < _SHORTEST_KNOWN or secret in self._known:
+            return
+        known = {**self._known, secret: None}
+        while len(known) > _MOST_KNOWN:
+            del known[next(iter(known))]
+        self._known = known
+        self._known_pattern = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))))
+
+    def names_secret(self, name: object) -> bool:
+        """Tell whether what goes under a name is a secret."""
+        if isinstance(name, bytes):
+            name = name.decode("latin-1")
+        if not isinstance(name, str):
+            return False
+        letters = _letters(name)
+        return any(word in letters for word in self._words)
+
+    def value(self, value: Value) -> Value:
+        """Return a copy of a value with its secrets hidden, at any depth; the value itself stays as it is.
+
+        Mappings, lists, tuples, sets, dataclasses and pydantic models are looked into; other objects are kept.
+        """
+        return self._value(value, 0)
+
+    def text(self, text: str) -> str:
+        """Return a text with its secrets hidden and control characters escaped, but for line ends and tabs."""
+        text = self._hide(text)
+        return text if text.isprintable() else _CONTROL.sub(_escape, text)
+
+    def line(self, text: str) -> str:
+        """Return a text as one line of a log: as `text`, with line ends and tabs escaped too."""
+        text = self.text(text)
+        return text if text.isprintable() else text.replace("\n", "\\n").replace("\t", "\\t")
+
+    def _value(self, value: Value, depth: int) -> Value:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return self._hide(value)
+        if depth > _NESTED:
+            return HIDDEN
+        if _is_secret(value):
+            self._learn_from(value)
+            return HIDDEN
+        if isinstance(value, Mapping):
+            entries = cast("Mapping[Value, Value]", value).items()
+            return {self._key(key): self._field(key, item, depth) for key, item in entries}
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._items(cast("Value", value), depth)
+        fields = _fields(value)
+        return self._object(value, fields, depth) if fields else value
+
+    def _field(self, name: object, value: Value, depth: int) -> Value:
+        if value is None or isinstance(value, bool) or not self.names_secret(name):
+            return self._value(value, depth + 1)
+        if isinstance(value, int | float) and _counts(name):
+            return value
+        if _is_secret(value):
+            self._learn_from(value)
+        return HIDDEN
+
+    def _key(self, key: Value) -> Value:
+        return self._hide(key) if isinstance(key, str) else key
+
+    def _items(self, value: Value, depth: int) -> Value:
+        kind: Callable[[Iterable[Value]], Value] = type(value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            pairs = zip(cast("Value", value)._fields, cast("tuple[Value, ...]", value), strict=True)
+            return cast("Value", kind)._make(self._field(name, item, depth) for name, item in pairs)
+        items = list(cast("Iterable[Value]", value))
+        if kind is tuple and len(items) == 2 and isinstance(items[1], str | bytes):  # noqa: PLR2004 # a header
+            return (items[0], self._field(items[0], items[1], depth))
+        hidden = [self._value(item, depth + 1) for item in items]
+        return kind(hidden) if kind in (list, tuple, set, frozenset) else hidden
+
+    def _object(self, value: Value, fields: Iterable[str], depth: int) -> Value:
+        changed = {name: self._field(name, getattr(value, name, None), depth) for name in fields}
+        try:
+            made = copy.copy(value)
+            for name, item in changed.items():
+                object.__setattr__(made, name, item)
+        except Exception:  # __copy__ and descriptors are anybody's code
+            return HIDDEN
+        return made
+
+    def _learn_from(self, secret: Value) -> None:
+        found = secret.get_secret_value()
+        if isinstance(found, bytes):
+            found = found.decode("utf-8", "replace")
+        if isinstance(found, str):
+            self.learn(found)
+
+    def _hide(self, text: str) -> str:
+        if self._known_pattern is not None:
+            text = self._known_pattern.sub(HIDDEN, text)
+        lower = text.lower()
+        if not any(sign in lower for sign in self._signs):
+            return text
+        if "://" in text:
+            text = _CREDENTIALS.sub(_without_password, text)
+        text = self._named.sub(_without_value, text)
+        return _BEARER.sub(rf"\1 {HIDDEN}", text)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def _counts(name: object) -> bool:
+    """Tell whether a name that holds a number says how many tokens, as those of language models do."""
+    letters = _letters(str(name))
+    return "tokens" in letters and not any(_letters(other) in letters for other in _NAMES if other != "token")
+
+
+def _is_secret(value: object) -> bool:
+    return hasattr(type(value), "get_secret_value")
+
+
+def _fields(value: Value) -> list[str]:
+    kind = cast("type[Value]", type(value))
+    if hasattr(kind, "__pydantic_fields__"):
+        return [*kind.__pydantic_fields__, *(getattr(value, "__pydantic_extra__", None) or ())]
+    return [each.name for each in dataclasses.fields(value)] if dataclasses.is_dataclass(kind) else []
+
+
+def _assignment(names: Iterable[str]) -> re.Pattern[str]:
+    """Return the pattern of a secret that a text gives by name: query, keyword, JSON, header."""
+    spelled = (r"[\W_]?".join(filter(None, re.split(r"[\W_]+", name))) for name in names)
+    name = rf"[\w.-]*(?:{'|'.join(filter(None, spelled))})[\w-]*"
+    return re.compile(
+        rf"""
+        (?P<name>{name})
+        (?P<is>["']?\s*(?:=(?!=)|:(?!:|//)|%3[dD])\s*)
+        (?:
+            (?P<quote>b?(?P<mark>\\?["']))(?:\\.|(?!(?P=mark)).)*(?P<end>(?P=mark)|$)
+          | (?<=:\ )(?:basic|bearer|digest|negotiate|token)\s+[^\s"']+
+          | (?P<plain>(?!["'])[^\s&,;)\]}}"']+)
+        )
+        """,
+        re.VERBOSE | re.IGNORECASE,
+    )
+
+
+def _without_value(match: re.Match[str]) -> str:
+    plain = match["plain"]
+    if plain is not None and _counts(match["name"]) and _COUNT.fullmatch(plain):
+        return match[0]
+    return f"{match['name']}{match['is']}{match['quote'] or ''}{HIDDEN}{match['end'] or ''}"
+
+
+def _without_password(match: re.Match[str]) -> str:
+    user = match["user"]
+    return f"{match['scheme']}{HIDDEN}@" if user is None else f"{match['scheme']}{user}:{HIDDEN}@"
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 # what two digits hold

@@ -1,0 +1,168 @@
+"""Open resources: opened on first need, once per scope, closed in reverse order when the scope ends.
+
+Each open resource lives in a task of its own, so that it may hold task groups and timeouts, and so that the body that
+asked first does not own it: cancelling that body neither closes it nor stops its opening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import anyio
+
+from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding, ResourceBinding
+from flowstone_async.definition.graph import BoundResource
+from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavailable
+
+CLOSE_LIMIT = 10.0
+_logger = logging.getLogger("flowstone")
+Announce: TypeAlias = Callable[[str, BaseException | None], None]
+
+
+class Spawner(Protocol):
+    """Whoever starts the tasks that resources live in."""
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
+        """Start a child task."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    name: str
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ResourceScope:
+    """The open resources of one scope: an engine, a run, or one attempt of an asset.
+
+    Attributes:
+        scope: Which resources belong here; others are asked of `outer`.
+        replaced: Handles given from outside, by name; used as they are and never closed.
+        params: Params of the run, for resources of a run or asset.
+    """
+
+    scope: str
+    spawner: Spawner
+    outer: ResourceScope | None = None
+    replaced: Mapping[str, object] = field(default_factory=dict[str, object])
+    params: Any = None
+    announce: Announce | None = None
+    _open: dict[str, _Open] = field(default_factory=dict[str, _Open])
+
+    async def get(self, name: str, resources: Mapping[str, BoundResource]) -> Any:
+        """Return a resource, opening it (and what it takes) on first need.
+
+        Raises:
+            ResourceUnavailable: Opening it failed; the next call tries again.
+        """
+        if name in self.replaced:
+            return self.replaced[name]
+        bound = resources[name]
+        if bound.definition.scope != self.scope:
+            if self.outer is None:
+                raise ConfigError(f"resource {name!r} lives in a {bound.definition.scope}, and there is none here")
+            return await self.outer.get(name, resources)
+        entry = self._open.get(name)
+        if entry is None:
+            entry = self._open[name] = _Open(name)
+            self.spawner.start_soon(self._live, entry, bound, resources, name=f"resource {name}")
+        await entry.ready.wait()
+        if entry.error is not None:
+            raise _unavailable(name, entry.error)
+        return entry.value
+
+    def opened(self) -> Mapping[str, Any]:
+        """Return the handles that are open now, by name."""
+        return {name: each.value for name, each in self._open.items() if each.ready.is_set() and each.error is None}
+
+    async def close(self) -> None:
+        """Close what is open, in reverse order of opening; one that fails or hangs does not keep the others open."""
+        while self._open:
+            name, entry = self._open.popitem()
+            entry.leave.set()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT) as limit:
+                await entry.closed.wait()
+            if limit.cancelled_caught:
+                _logger.warning("resource %r did not close within %g s", name, CLOSE_LIMIT)
+
+    async def _live(self, entry: _Open, bound: BoundResource, resources: Mapping[str, BoundResource]) -> None:
+        generator: AsyncIterator[Any] | None = None
+        try:
+            arguments = await self._arguments(bound, resources)
+            made = bound.definition.body(**arguments)
+            if inspect.isasyncgen(made):
+                generator = made
+                entry.value = await anext(made)
+            else:
+                entry.value = await made
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - opening is user code
+            self._failed(entry, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        entry.ready.set()
+        self._tell("resource.opened", None)
+        try:
+            await entry.leave.wait()
+        finally:
+            await self._end(entry, generator)
+
+    async def _end(self, entry: _Open, generator: AsyncIterator[Any] | None) -> None:
+        try:
+            if generator is not None:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT):
+                    await anext(generator, None)
+        except Exception:  # noqa: BLE001 - closing is user code, and must not keep others open
+            _logger.exception("resource %r failed to close", entry.name)
+        finally:
+            entry.closed.set()
+
+    def _failed(self, entry: _Open, error: BaseException) -> None:
+        self._open.pop(entry.name, None)
+        stopped = StopAsyncIteration, asyncio.CancelledError
+        text = "it ended without yielding" if isinstance(error, StopAsyncIteration) else "its opening was cancelled"
+        entry.error = RuntimeError(text) if isinstance(error, stopped) else error if isinstance(error, Exception) else RuntimeError(text)
+        entry.ready.set()
+        entry.closed.set()
+        self._tell("resource.failed", error)
+
+    def _tell(self, event: str, error: BaseException | None) -> None:
+        if self.announce is not None:
+            self.announce(event, error)
+
+    async def _arguments(self, bound: BoundResource, resources: Mapping[str, BoundResource]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for binding in bound.bindings:
+            match binding:
+                case ResourceBinding():
+                    found[binding.parameter] = await self.get(binding.resource, resources)
+                case ParamsBinding():
+                    found[binding.parameter] = self.params
+                case ParamFieldBinding():
+                    found[binding.parameter] = getattr(self.params, binding.field)
+                case _:
+                    continue
+        return found
+
+
+def _unavailable(name: str, cause: Exception) -> FlowstoneError:
+    if isinstance(cause, ResourceUnavailable):
+        return cause
+    error = ResourceUnavailable(
+        f"resource {name!r} could not be opened: {cause or type(cause).__name__}",
+        details={"resource": name, "error_type": type(cause).__name__},
+        hint="Mend it and run again; it is opened anew by the next attempt.",
+    )
+    error.__cause__ = cause
+    return error

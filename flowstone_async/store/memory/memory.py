@@ -1,0 +1,102 @@
+"""What one memory store keeps, shared by all its handles."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+from itertools import islice
+from threading import RLock
+
+from flowstone_async.clock import Clock
+from flowstone_async.store.memory.key import Key, Keys
+from flowstone_async.store.memory.lease import Lease
+from flowstone_async.store.memory.log import Log
+from flowstone_async.store.memory.run import Run
+from flowstone_async.store.memory.values import MemoryValues
+from flowstone_async.store.memory.waiters import Waiters
+from flowstone_async.store.records import AuditEntry
+from flowstone_async.types import Materialization
+
+ACTS_PER_RUN = 10
+
+
+class Memory:
+    """Keys, runs, events, acts and values, guarded by one lock.
+
+    Everything that reads or writes here holds `lock`. It is re-entrant only because the garbage collector may close
+    an abandoned `changed()` at any moment, also while this thread holds it.
+
+    Attributes:
+        runs: By id, in order of creation.
+        active: Those that are not final.
+        finished: Final ones, in order of their end.
+        acts: Audit entries with their number and instant, the newest `ACTS_PER_RUN` times `history`.
+        leases: Of workers that are alive, by id.
+    """
+
+    def __init__(self, clock: Clock, history: int) -> None:
+        self.clock = clock
+        self.history = history
+        self.lock = RLock()
+        self.keys = Keys()
+        self.runs: dict[str, Run] = {}
+        self.active: dict[str, Run] = {}
+        self.finished: deque[Run] = deque()
+        self.log = Log()
+        self.acts: deque[tuple[int, datetime, AuditEntry]] = deque(maxlen=ACTS_PER_RUN * history)
+        self.acted = 0
+        self.leases: dict[str, Lease] = {}
+        self.waiters = Waiters()
+        self.values = MemoryValues(self.lock, clock.now)
+
+    def add(self, run: Run) -> None:
+        """Keep a new run."""
+        self.runs[run.id] = self.active[run.id] = run
+
+    def finish(self, run: Run) -> None:
+        """Move a run that has ended to the history, which forgets its oldest."""
+        del self.active[run.id]
+        self.finished.append(run)
+        if len(self.finished) > self.history:
+            self.forget(1)
+
+    def forget(self, count: int) -> None:
+        """Forget the runs that ended first, with their events."""
+        for _ in range(count):
+            run = self.finished.popleft()
+            run.forgotten = True
+            del self.runs[run.id]
+        self.log.trim()
+
+    def forget_older(self, instant: datetime, limit: int) -> None:
+        """Forget at most `limit` runs that ended before an instant."""
+        count = 0
+        for run in islice(self.finished, limit):
+            if run.finished_at is None or run.finished_at >= instant:
+                break
+            count += 1
+        self.forget(count)
+
+    def note(self, entries: Iterable[AuditEntry], at: datetime) -> None:
+        """Keep audit entries."""
+        for entry in entries:
+            self.acted += 1
+            self.acts.append((self.acted, at, entry))
+
+    def replace(self, key: Key, current: Materialization | None, at: datetime) -> Materialization | None:
+        """Make a materialization current, or none; returns the one that was, whose value is deleted."""
+        before = self.keys.replace(key, current, at)
+        if before is not None:
+            self.values.drop(before.id)
+        return before
+
+    def changed(self, key: Key) -> None:
+        """Wake those that wait for a key."""
+        if self.waiters.topics:
+            self.waiters.wake(f"key:{key.name}")
+
+    def moved(self, run: Run) -> None:
+        """Wake those that wait for a run."""
+        if self.waiters.topics:
+            self.waiters.wake(f"run:{run.id}")

@@ -1,0 +1,102 @@
+"""Who owns runs: workers that die, orphans, handing back, cancelling."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+from flowstone_async.errors import Failure, WorkerLost
+from flowstone_async.failures import describe
+from flowstone_async.store.memory.key import Key
+from flowstone_async.store.memory.memory import Memory
+from flowstone_async.store.memory.run import NOBODY, Run
+from flowstone_async.store.records import AssetDone, AssetOutcome, AuditEntry, EventRecord, RunState
+
+
+def expire(memory: Memory, worker: str) -> None:
+    """Let a worker die: it is told, and every later step of its runs is refused."""
+    lease = memory.leases.pop(worker, None)
+    if lease is None:
+        return
+    lease.expire()
+    for run in memory.active.values():
+        if run.worker == worker:
+            run.accepts = NOBODY
+
+
+def leave(memory: Memory, workers: Iterable[str]) -> None:
+    """End the leases of workers that go in good order; what they own is handed back."""
+    ended = {worker for worker in workers if memory.leases.pop(worker, None) is not None}
+    for run in memory.active.values() if ended else ():
+        if run.worker in ended:
+            hand_back(memory, run)
+
+
+def hand_back(memory: Memory, run: Run) -> None:
+    """Let a run that is owned go, for another worker to take."""
+    run.worker = None
+    run.accepts = NOBODY
+    memory.moved(run)
+
+
+def take_orphans(memory: Memory, worker: str, pipelines: Collection[str], limit: int) -> list[Run]:
+    """Give at most `limit` orphans to `worker`; end those that cannot be continued."""
+    if worker not in memory.leases:
+        return []
+    at = memory.clock.now()
+    taken: list[Run] = []
+    for run in tuple(memory.active.values()):
+        if run.state != "running" or run.created.pipeline not in pipelines:
+            continue
+        if run.worker in memory.leases:
+            continue
+        if not run.created.continuable:
+            _end(memory, run, "failed", _worker_lost(run), at)
+        elif len(taken) < limit:
+            _take(memory, run, worker)
+            taken.append(run)
+    return taken
+
+
+def _take(memory: Memory, run: Run, worker: str) -> None:
+    if run.worker is not None:
+        run.lost += 1
+        for key in run.claims:
+            key.lost += 1
+    run.owned(worker)
+    memory.moved(run)
+
+
+def cancel(memory: Memory, run: Run, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> None:
+    """End a run that is not final as cancelled."""
+    at = memory.clock.now()
+    first = len(run.events) + 1
+    numbered = tuple(event._replace(no=number) for number, event in enumerate(events, first))
+    run.events.extend(numbered)
+    memory.log.append(run, numbered)
+    memory.note(audit, at)
+    _end(memory, run, "cancelled", None, at)
+
+
+def _end(memory: Memory, run: Run, state: RunState, error: Failure | None, at: datetime) -> None:
+    """End a run from outside: its fence moves, and what it was computing ends with it."""
+    outcome: AssetOutcome = "cancelled" if state == "cancelled" else "failed"
+    for key in tuple(run.claims):
+        run.free(key)
+        key.attempted(run.id, _cut_off(key, outcome, error, at), at)
+        memory.changed(key)
+    run.fence += 1
+    run.ended(state, error, at)
+    memory.finish(run)
+    memory.moved(run)
+
+
+def _cut_off(key: Key, outcome: AssetOutcome, error: Failure | None, at: datetime) -> AssetDone:
+    started = key.claimed_at or at
+    seconds = (at - started).total_seconds()
+    return AssetDone(key=key.name, outcome=outcome, started_at=started, seconds=seconds, error=error)
+
+
+def _worker_lost(run: Run) -> Failure:
+    what = "was handed back" if run.worker is None else f"lost its worker {run.worker}"
+    return describe(WorkerLost(f"run {run.id} {what}, and no other worker can continue it", run_id=run.id))

@@ -1,0 +1,110 @@
+"""Runs: who owns one, what it holds, what it has told, and how its last steps were answered."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from datetime import datetime
+
+from flowstone_async.errors import Failure
+from flowstone_async.store.memory.key import Key
+from flowstone_async.store.records import FINAL_RUN_STATES, Advanced, EventRecord, RunDone, RunRecord, RunState
+
+ANSWERS = 64
+NOBODY = -1
+
+
+class Run:
+    """One run.
+
+    Attributes:
+        accepts: The fence a step must carry to be committed; `NOBODY` while no worker owns the run, and at its end.
+        answers: Mark (see `step.py`) and answer of the last steps, for a step that is repeated.
+        end: The end that a step of its own gave it.
+        forgotten: Whether it fell out of the history: its events in the log are passed over.
+    """
+
+    __slots__ = (
+        "accepts",
+        "answers",
+        "claims",
+        "created",
+        "created_at",
+        "end",
+        "error",
+        "events",
+        "fence",
+        "finished_at",
+        "forgotten",
+        "id",
+        "lost",
+        "state",
+        "worker",
+    )
+
+    def __init__(self, created: RunRecord, at: datetime) -> None:
+        self.id = created.id
+        self.created = created
+        self.created_at = created.created_at or at
+        self.state: RunState = created.state
+        self.worker = created.worker
+        self.fence = created.fence
+        self.accepts = created.fence
+        self.lost = created.lost
+        self.error: Failure | None = None
+        self.finished_at: datetime | None = None
+        self.end: RunDone | None = None
+        self.claims: set[Key] = set()
+        self.events: list[EventRecord] = []
+        self.answers: deque[tuple[int | str | None, Advanced]] = deque(maxlen=ANSWERS)
+        self.forgotten = False
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended."""
+        return self.state in FINAL_RUN_STATES
+
+    def record(self) -> RunRecord:
+        """Return the run as the port shows it."""
+        return replace(
+            self.created,
+            state=self.state,
+            worker=self.worker,
+            fence=self.fence,
+            lost=self.lost,
+            created_at=self.created_at,
+            finished_at=self.finished_at,
+            error=self.error,
+        )
+
+    def claim(self, key: Key, at: datetime) -> None:
+        """Hold a key that is free."""
+        key.holder = self.id
+        key.claimed_at = at
+        key.lost = 0
+        key.view = None
+        self.claims.add(key)
+
+    def free(self, key: Key) -> None:
+        """Let go of a key that it holds."""
+        key.holder = None
+        key.view = None
+        self.claims.remove(key)
+
+    def answer(self, mark: int | str) -> Advanced | None:
+        """Return how the step of that mark was answered, if it is one of the last."""
+        return next((answer for known, answer in self.answers if known == mark), None)
+
+    def owned(self, worker: str) -> None:
+        """Give the run to another worker, under a new fence."""
+        self.worker = worker
+        self.fence += 1
+        self.accepts = self.fence
+
+    def ended(self, state: RunState, error: Failure | None, at: datetime) -> None:
+        """End the run; nothing of it is accepted any more."""
+        self.state = state
+        self.error = error
+        self.finished_at = at
+        self.worker = None
+        self.accepts = NOBODY

@@ -1,0 +1,332 @@
+"""Connections to the server: a pool for everything, direct ones for the lease, the listener and migrations.
+
+A call on a connection is always bounded by the client: what does not answer in time is broken off, never waited for.
+Behind a transaction pooler (`direct=` was given) each statement is a transaction of its own that prepares nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import cast
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+from asyncpg import Connection, Record
+from asyncpg.pool import Pool
+
+from flowstone_async.errors import ConfigError, StoreUnavailable
+from flowstone_async.store.postgres.errors import is_lost, translate
+from flowstone_async.store.postgres.queries import QUERIES
+
+OLDEST_SERVER = 150000
+_CONNECT = 10.0
+_ANSWER = 30.0
+_SIZE = 8
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
+
+
+class Session:
+    """A connection while it is borrowed.
+
+    Args:
+        connection: The driver's connection.
+        connections: Where it comes from.
+    """
+
+    __slots__ = ("_connection", "_connections", "_inside", "broken")
+
+    def __init__(self, connection: Connection, connections: Connections) -> None:
+        self._connection = connection
+        self._connections = connections
+        self._inside = False
+        self.broken = False
+
+    async def fetch(self, name: str, *arguments: object) -> list[Record]:
+        """Run a named query and return its rows."""
+        return await self.fetch_text(self._connections.text(name), *arguments)
+
+    async def fetch_text(self, text: str, *arguments: object) -> list[Record]:
+        """Run one statement and return its rows."""
+        if self._connections.pooled and not self._inside:
+            async with self.transaction():
+                return await self._fetch(text, *arguments)
+        return await self._fetch(text, *arguments)
+
+    async def _fetch(self, text: str, *arguments: object) -> list[Record]:
+        try:
+            rows = await self._connection.fetch(text, *arguments, timeout=self._connections.patience)
+        except BaseException as error:
+            self._judge(error)
+            raise
+        return cast("list[Record]", rows)
+
+    async def execute_named(self, name: str) -> None:
+        """Run a named statement that takes no arguments and returns nothing."""
+        await self.execute(QUERIES[name])
+
+    async def execute(self, text: str) -> None:
+        """Run statements that return nothing, without arguments."""
+        try:
+            await self._connection.execute(text, timeout=self._connections.patience)
+        except BaseException as error:
+            self._judge(error)
+            raise
+
+    def _judge(self, error: BaseException) -> None:
+        # An interrupted call leaves the connection in the middle of an answer.
+        if is_lost(error) and not isinstance(error, asyncpg.DataError):
+            self.broken = True
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[None]:
+        """Make what is run inside one transaction."""
+        await self.execute("BEGIN")
+        self._inside = True
+        try:
+            yield
+        except BaseException:
+            if not self.broken:
+                await self.execute("ROLLBACK")
+            raise
+        else:
+            await self.execute("COMMIT")
+        finally:
+            self._inside = False
+
+    def terminate(self) -> None:
+        """Break the connection off."""
+        self._connection.terminate()
+
+
+class Connections:
+    """Where connections come from.
+
+    Args:
+        source: A DSN, or a pool of the caller's, which is used and never closed.
+        direct: DSN of the server itself, where `source` leads through a transaction pooler.
+        patience: Seconds that one statement may take.
+
+    Attributes:
+        own: Whether the pool is the store's own.
+        pooled: Whether a transaction pooler is in between.
+        where: The server, for people; without the password.
+        generation: Grows with the tables while they are young, so that statements are planned again.
+    """
+
+    def __init__(self, source: str | Pool, *, direct: str | None, patience: float = _ANSWER) -> None:
+        self.own = isinstance(source, str)
+        self.pooled = direct is not None
+        self.patience = patience
+        self.generation = 0
+        self._source = source
+        self._direct = direct if direct is not None else source if isinstance(source, str) else None
+        self._pool: Pool | None = None
+        self._texts: dict[str, str] = {}
+        self.where = _where(self._direct)
+
+    @property
+    def has_direct(self) -> bool:
+        """Whether direct connections can be made."""
+        return self._direct is not None
+
+    def text(self, name: str) -> str:
+        """Return a query's text as it is to be prepared now."""
+        found = self._texts.get(name)
+        if found is None:
+            found = self._texts[name] = f"{QUERIES[name]}\n-- {self.generation}"
+        return found
+
+    def replan(self, generation: int) -> None:
+        """Let every statement be planned again from now on."""
+        self.generation = generation
+        self._texts.clear()
+
+    async def open(self) -> None:
+        """Connect, and see whether the server is one that can keep runs.
+
+        Raises:
+            StoreUnavailable: It cannot be reached, refuses the login or is read-only.
+            ConfigError: It is too old, or the address cannot be read.
+        """
+        async with self.translated():
+            if isinstance(self._source, str):
+                self._pool = await _create_pool(self._source, self.pooled)
+            else:
+                self._pool = self._source
+            try:
+                async with self.session() as session:
+                    _check(await session.fetch("server"), self.where)
+            except BaseException:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Close the pool if it is the store's own."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self.own:
+            try:
+                async with asyncio.timeout(5):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[Session]:
+        """Borrow a connection. What the driver raises passes through."""
+        pool = self._pool
+        if pool is None:
+            raise StoreUnavailable("the store is not open")
+        connection = cast("Connection", await pool.acquire(timeout=self.patience))
+        session = Session(connection, self)
+        try:
+            yield session
+        finally:
+            if session.broken:
+                session.terminate()
+            with suppress(*DRIVER_ERRORS):
+                await pool.release(connection, timeout=5)
+
+    @asynccontextmanager
+    async def direct(self) -> AsyncGenerator[Session]:
+        """Open a connection past any pooler and close it. What the driver raises passes through."""
+        if self._direct is None:
+            async with self.session() as session:
+                yield session
+            return
+        session = Session(await self.connect(), self)
+        try:
+            yield session
+        finally:
+            session.terminate()
+
+    async def connect(self) -> Connection:
+        """Return a new direct connection, which the caller closes."""
+        if self._direct is None:
+            raise ConfigError("a pool was given without direct=", hint="Give the server's DSN with direct=.")
+        return await _connect(self._direct)
+
+    async def fetch(self, name: str, *arguments: object) -> list[Record]:
+        """Run one named query on a connection of the pool, and once more if that connection was dead already.
+
+        Raises:
+            FlowstoneError: As `translate` says.
+        """
+        async with self.translated():
+            try:
+                async with self.session() as session:
+                    return await session.fetch(name, *arguments)
+            except DRIVER_ERRORS as error:
+                if not is_lost(error) or isinstance(error, TimeoutError | asyncpg.DataError):
+                    raise
+            async with self.session() as session:
+                return await session.fetch(name, *arguments)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Session]:
+        """Borrow a connection for one transaction.
+
+        Raises:
+            FlowstoneError: As `translate` says. After a lost connection it is not known whether the commit happened.
+        """
+        async with self.translated(), self.session() as session, session.transaction():
+            yield session
+
+    @asynccontextmanager
+    async def translated(self) -> AsyncGenerator[None]:
+        """Turn what the driver raises into the library's errors."""
+        try:
+            yield
+        except DRIVER_ERRORS as error:
+            raise translate(error, where=self.where) from error
+
+
+class Kept:
+    """A connection that one task keeps between its calls, so that it need not borrow one each time.
+
+    Args:
+        connections: Where it comes from.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._stack: AsyncExitStack | None = None
+        self._session: Session | None = None
+
+    async def session(self) -> Session:
+        """Return a session that is not broken. What the driver raises passes through."""
+        if self._session is not None and self._session.broken:
+            await self.give_back()
+        if self._session is None:
+            stack = AsyncExitStack()
+            self._session = await stack.enter_async_context(self._connections.session())
+            self._stack = stack
+        return self._session
+
+    async def give_back(self) -> None:
+        """Let the connection go."""
+        stack, self._stack, self._session = self._stack, None, None
+        if stack is not None:
+            await stack.aclose()
+
+
+async def _create_pool(dsn: str, pooled: bool) -> Pool:  # noqa: FBT001
+    try:
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=_SIZE,
+            reset=_leave,
+            timeout=_CONNECT,
+            command_timeout=_ANSWER,
+            statement_cache_size=0 if pooled else 200,
+            max_cached_statement_lifetime=0,
+        )
+        return cast("Pool", await pool)
+    except (ValueError, ssl.SSLError) as error:
+        raise _unreadable(error) from error
+
+
+async def _connect(dsn: str) -> Connection:
+    try:
+        return cast("Connection", await asyncpg.connect(dsn, timeout=_CONNECT, statement_cache_size=0))
+    except ValueError as error:
+        raise _unreadable(error) from error
+
+
+async def _leave(_: Connection) -> None:
+    """Keep a connection as it is: nothing here leaves any state behind."""
+
+
+def _unreadable(error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the address of the Postgres server cannot be read: {type(error).__name__}",
+        hint="It looks like postgresql://user:password@host:5432/database.",
+    )
+
+
+def _check(rows: Sequence[Record], where: str) -> None:
+    version, standby, read_only = rows[0]
+    if version < OLDEST_SERVER:
+        raise ConfigError(
+            f"Postgres at {where} is version {version // 10000}; 15 or newer is needed",
+            hint="Upgrade the server, or use another one.",
+        )
+    if standby or read_only:
+        raise StoreUnavailable(
+            f"Postgres at {where} is {'a standby' if standby else 'read-only'}",
+            hint="Name the primary in the address (…?target_session_attrs=read-write).",
+        )
+
+
+def _where(dsn: str | None) -> str:
+    if dsn is None:
+        return "the given pool"
+    try:
+        parts = urlsplit(dsn)
+        host = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0]
+        return f"{host}:{parts.port or 5432}{parts.path}"
+    except ValueError:
+        return "the given address"

@@ -1,0 +1,82 @@
+"""What has happened: runs, events and audit entries, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from uuid import UUID
+
+from flowstone_async.store.postgres import encoding
+from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.rows import audit_entry, run_record
+from flowstone_async.store.records import (
+    FINAL_RUN_STATES,
+    AuditEntry,
+    EventRecord,
+    RunRecord,
+    RunState,
+    StoredEvent,
+)
+
+_LATEST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
+
+
+class History:
+    """Reads what has happened.
+
+    Args:
+        connections: To the server.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """Return one run."""
+        rows = await self._connections.fetch("run", run_id)
+        return run_record(rows[0]) if rows else None
+
+    async def runs(
+        self, pipelines: Sequence[str], *, state: RunState | None, asset: str | None, limit: int, after: str | None
+    ) -> tuple[RunRecord, ...]:
+        """Return runs, newest first."""
+        behind: tuple[object, ...] = _LATEST
+        if after is not None:
+            last = await self._connections.fetch("run", after)
+            if not last:
+                return ()
+            behind = (last[0]["created_at"], last[0]["id"])
+        target = None if asset is None else encoding.encode(asset)
+        names = list(dict.fromkeys(pipelines))
+        rows = await self._connections.fetch(_listing(state), names, state, target, *behind, limit)
+        return tuple(map(run_record, rows))
+
+    async def events(self, run_id: str, *, after: int, limit: int) -> tuple[EventRecord, ...]:
+        """Return a run's events behind a number."""
+        rows = await self._connections.fetch("events", run_id, after, limit)
+        read = (event for row in rows for event in encoding.events(row[0]) if event.no > after)
+        return tuple(islice(read, limit))
+
+    async def all_events(self, pipelines: Sequence[str], *, after: int, limit: int) -> tuple[StoredEvent, ...]:
+        """Return events of all runs behind a cursor; see `settled` in queries/event.sql for what can be read."""
+        settled = (await self._connections.fetch("settled"))[0][0]
+        rows = await self._connections.fetch("all_events", list(dict.fromkeys(pipelines)), after, limit, settled)
+        read = (
+            StoredEvent(cursor, str(run_id), pipeline, event)
+            for first, run_id, pipeline, body in rows
+            for cursor, event in enumerate(encoding.events(body), first)
+            if cursor > after
+        )
+        return tuple(islice(read, limit))
+
+    async def audit(self, *, limit: int, after: int | None) -> tuple[tuple[int, datetime, AuditEntry], ...]:
+        """Return audit entries, newest first."""
+        rows = await self._connections.fetch("audit", limit, after)
+        return tuple((row["no"], row["at"], audit_entry(row)) for row in rows)
+
+
+def _listing(state: RunState | None) -> str:
+    if state is None or state == "succeeded":
+        return "runs"
+    return "runs_unhappy" if state in FINAL_RUN_STATES else "runs_active"

@@ -1,0 +1,147 @@
+"""Runs that change hands: cancelled from outside, handed back, taken from dead workers.
+
+Each is one transaction that locks the run first and its asset keys second, in the order of their primary key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from asyncpg import Record
+
+from flowstone_async.errors import Failure, WorkerLost
+from flowstone_async.store.postgres.connections import Connections, Session
+from flowstone_async.store.postgres.encoding import failure_text
+from flowstone_async.store.postgres.hints import Hints
+from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.rows import run_record
+from flowstone_async.store.postgres.step import audit_row, event_rows
+from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
+from flowstone_async.types import AssetKey
+
+# How many runs that nobody can continue are ended in one transaction.
+_ENDED_AT_ONCE = 100
+
+
+class Ownership:
+    """Moves runs from hand to hand.
+
+    Args:
+        connections: To the server.
+        instants: The store's clock.
+        hints: Who waits for what changes.
+        healthy: Whether this worker may declare others dead whose lease has run out.
+        alive: Proof of life of another worker, where there is one: False is a proof of its death.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        instants: Instants,
+        hints: Hints,
+        *,
+        healthy: Callable[[], bool],
+        alive: Callable[[str], bool] | None,
+    ) -> None:
+        self._connections = connections
+        self._instants = instants
+        self._hints = hints
+        self._healthy = healthy
+        self._alive = alive
+
+    async def cancel(
+        self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
+    ) -> RunRecord | None:
+        """End a run that is not final as cancelled; see `Store.cancel`."""
+        async with self._connections.transaction() as session:
+            await session.execute_named("lock_events")
+            rows = await session.fetch("cancel", run_id, self._instants.given())
+            if rows:
+                run = run_record(rows[0])
+                assert run.finished_at is not None  # noqa: S101 - the statement has just set it
+                freed = await session.fetch("end_claims", run_id, "cancelled", run.finished_at, None)
+                await self._tell(session, run, events, run.finished_at)
+                await write_audit(session, audit, run.finished_at)
+        if not rows:
+            rows = await self._connections.fetch("run", run_id)
+            return run_record(rows[0]) if rows else None
+        self._instants.learn(run.finished_at)
+        self._hints.ended(run_id, map(_key, freed))
+        return run
+
+    async def _tell(self, session: Session, run: RunRecord, events: Sequence[EventRecord], at: datetime) -> None:
+        if not events:
+            return
+        last: int = (await session.fetch("last_event", run.id))[0][0]
+        numbered = [event._replace(no=no) for no, event in enumerate(events, last + 1)]
+        columns = zip(*event_rows(run.id, numbered), strict=True)
+        await session.fetch("append_events", *columns, run.pipeline, at)
+
+    async def hand_back(self, run_id: str, fence: int) -> None:
+        """Give up a run; see `Store.hand_back`."""
+        if await self._connections.fetch("hand_back", run_id, fence):
+            self._hints.ended(run_id, ())
+
+    async def hand_back_all(self, worker: str) -> None:
+        """Give up all that a worker owns."""
+        for row in await self._connections.fetch("hand_back_all", worker):
+            self._hints.ended(str(row[0]), ())
+
+    async def expire(self, worker: str) -> None:
+        """Declare a worker dead."""
+        await self._connections.fetch("expire", worker)
+
+    async def take_orphans(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
+        """Take over running runs whose owner is dead; see `Store.take_orphans`."""
+        seen = (await self._connections.fetch("orphans_seen", worker, list(pipelines)))[0]
+        may_take, others, expired, waiting = seen
+        gone = [other for other in others if self._alive is not None and not self._alive(other)]
+        if not self._healthy():
+            expired = []
+        if not may_take or not (waiting or gone or expired):
+            return ()
+        if gone or expired:
+            await self._connections.fetch("declare_dead", expired, gone)
+        await self._end_the_lost(pipelines)
+        async with self._connections.transaction() as session:
+            orphans = await session.fetch("orphans", list(pipelines), True, limit)
+            taken = await session.fetch("take", [row[0] for row in orphans], worker) if orphans else []
+            bereft = [row[0] for row in orphans if row[1] is not None]
+            if bereft:
+                await session.fetch("count_lost", bereft)
+        order = {row[0]: place for place, row in enumerate(orphans)}
+        return tuple(run_record(row) for row in sorted(taken, key=lambda row: order[row["id"]]))
+
+    async def _end_the_lost(self, pipelines: Sequence[str]) -> None:
+        """End orphans that nobody can continue as failed."""
+        ended: list[tuple[str, list[AssetKey]]] = []
+        async with self._connections.transaction() as session:
+            for run_id, worker in await session.fetch("orphans", list(pipelines), False, _ENDED_AT_ONCE):
+                error = failure_text(_worker_lost(str(run_id), worker))
+                at = (await session.fetch("fail", run_id, self._instants.given(), error))[0][0]
+                freed = await session.fetch("end_claims", run_id, "failed", at, error)
+                ended.append((str(run_id), list(map(_key, freed))))
+        for run, keys in ended:
+            self._hints.ended(run, keys)
+
+
+async def write_audit(session: Session, entries: Sequence[AuditEntry], at: datetime | None) -> None:
+    """Write audit entries in the transaction of what they describe."""
+    if entries:
+        await session.fetch("append_audit", *zip(*map(audit_row, entries), strict=True), at)
+
+
+def _worker_lost(run_id: str, worker: str | None) -> Failure:
+    return Failure(
+        type=WorkerLost.__name__,
+        library=True,
+        code=WorkerLost.code,
+        message=f"worker {worker} died, and run {run_id} cannot be continued by another",
+        retryable=WorkerLost.default_retryable,
+        run_id=run_id,
+    )
+
+
+def _key(row: Record) -> AssetKey:
+    return AssetKey(row[0], row[1], row[2], row[3])

@@ -1,0 +1,83 @@
+-- Workers, their leases, and the runs of dead ones. Leases run on the server's real time, also where a virtual clock
+-- decides about instants.
+
+-- name: register
+INSERT INTO flowstone.worker (id, host, pid, pipelines, started_at, lease_until)
+VALUES ($1, $2, $3, $4, statement_timestamp(), statement_timestamp() + $5 * interval '1 second');
+
+-- name: renew
+-- Never brings a worker back that was declared dead.
+UPDATE flowstone.worker SET lease_until = statement_timestamp() + $2 * interval '1 second'
+WHERE id = $1 AND NOT dead
+RETURNING id;
+
+-- name: unregister
+DELETE FROM flowstone.worker WHERE id = $1;
+
+-- name: expire
+UPDATE flowstone.worker SET dead = true WHERE id = $1;
+
+-- name: orphans_seen
+-- Whether $1 may take anything now, other workers with their leases, and whether there are runs without a live owner.
+SELECT EXISTS (SELECT FROM flowstone.worker WHERE id = $1 AND NOT dead),
+    ARRAY (SELECT id FROM flowstone.worker WHERE NOT dead AND id <> $1 ORDER BY id),
+    ARRAY (SELECT id FROM flowstone.worker WHERE NOT dead AND id <> $1 AND lease_until < statement_timestamp()),
+    EXISTS (
+        SELECT FROM flowstone.run AS r
+        WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($2::text[])
+            AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+    );
+
+-- name: declare_dead
+-- $1 workers whose lease has run out, $2 workers whose process is known to be gone.
+UPDATE flowstone.worker SET dead = true
+WHERE id = ANY (ARRAY (
+    SELECT id FROM flowstone.worker
+    WHERE NOT dead AND (id = ANY ($2::text[]) OR (id = ANY ($1::text[]) AND lease_until < statement_timestamp()))
+    ORDER BY id
+    FOR UPDATE SKIP LOCKED))
+RETURNING id;
+
+-- name: orphans
+-- Running runs without a live owner; nobody else looks at one while it is locked.
+SELECT r.id, r.worker
+FROM flowstone.run AS r
+WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($1::text[]) AND r.continuable = $2
+    AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+ORDER BY r.created_at, r.id
+LIMIT $3
+FOR UPDATE OF r SKIP LOCKED;
+
+-- name: take
+UPDATE flowstone.run
+SET worker = $2, fence = fence + 1, lost = lost + CASE WHEN worker IS NULL THEN 0 ELSE 1 END
+WHERE id = ANY ($1::uuid[])
+RETURNING id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
+    finished_at, error;
+
+-- name: count_lost
+-- One more owner died under each claim of the runs $1.
+INSERT INTO flowstone.asset_key AS k (pipeline, asset, io, partition)
+SELECT asked.pipeline, asked.asset, asked.io, asked.partition
+FROM (
+    SELECT DISTINCT c.key ->> 0 AS pipeline, c.key ->> 1 AS asset, c.key ->> 2 AS partition, c.key ->> 3 AS io
+    FROM flowstone.event AS e
+    CROSS JOIN LATERAL json_array_elements(e.claims::json) AS c (key)
+    WHERE e.run_id = ANY ($1::uuid[]) AND e.claims IS NOT NULL
+) AS asked
+CROSS JOIN LATERAL (
+    SELECT FROM flowstone.asset_key AS k
+    WHERE k.pipeline = asked.pipeline AND k.asset = asked.asset AND k.io = asked.io
+        AND k.partition = asked.partition AND k.claim_run = ANY ($1::uuid[])
+    OFFSET 0
+) AS holds
+ORDER BY asked.pipeline, asked.asset, asked.io, asked.partition
+ON CONFLICT (pipeline, asset, io, partition) DO UPDATE SET lost = k.lost + 1
+WHERE k.claim_run = ANY ($1::uuid[]);
+
+-- name: fail
+-- End a run that nobody can continue.
+UPDATE flowstone.run
+SET state = 'failed', fence = fence + 1, finished_at = coalesce($2::timestamptz, statement_timestamp()), error = $3
+WHERE id = $1
+RETURNING finished_at;

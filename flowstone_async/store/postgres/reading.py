@@ -1,0 +1,110 @@
+"""Reads of asset states: calls that wait at the same time share one query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from asyncpg import Record
+
+from flowstone_async.errors import FlowstoneError, StoreUnavailable
+from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.rows import asset_state
+from flowstone_async.store.records import AssetState
+from flowstone_async.types import AssetKey
+
+States = Mapping[AssetKey, AssetState]
+_MOST_KEYS = 5_000
+
+
+class Question:
+    """One call that waits."""
+
+    __slots__ = ("answer", "keys")
+
+    def __init__(self, keys: Collection[AssetKey]) -> None:
+        self.keys = dict.fromkeys(keys)
+        self.answer: asyncio.Future[States] = asyncio.get_running_loop().create_future()
+
+
+class StateReader:
+    """Answers `states`.
+
+    Args:
+        connections: To the server.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._waiting: list[Question] = []
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    async def states(self, keys: Collection[AssetKey]) -> States:
+        """Return what is known of keys."""
+        if not keys:
+            return {}
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        question = Question(keys)
+        self._waiting.append(question)
+        self._wake.set()
+        return await question.answer
+
+    def close(self) -> None:
+        """Answer what was asked, and no more."""
+        self._closed = True
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Answer questions, until closed."""
+        try:
+            while not self._closed or self._waiting:
+                self._wake.clear()
+                while self._waiting:
+                    await self._answer(self._next())
+                if not self._closed:
+                    await self._wake.wait()
+        finally:
+            self._closed = True
+            for question in self._waiting:
+                if not question.answer.done():
+                    question.answer.set_exception(StoreUnavailable("the store was closed"))
+
+    def _next(self) -> list[Question]:
+        count, size = 0, 0
+        for question in self._waiting:
+            size += len(question.keys)
+            if count and size > _MOST_KEYS:
+                break
+            count += 1
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
+
+    async def _answer(self, questions: list[Question]) -> None:
+        try:
+            found = await self._look_up(dict.fromkeys(key for question in questions for key in question.keys))
+        except FlowstoneError as error:
+            for question in questions:
+                await self._answer_alone(question, error, alone=len(questions) == 1)
+            return
+        for question in questions:
+            if not question.answer.done():
+                question.answer.set_result({key: state for key in question.keys if (state := found.get(key))})
+
+    async def _answer_alone(self, question: Question, error: FlowstoneError, *, alone: bool) -> None:
+        """Answer one question of several that failed together: perhaps another's keys were to blame."""
+        if not alone and not isinstance(error, StoreUnavailable):
+            await self._answer([question])
+        elif not question.answer.done():
+            question.answer.set_exception(error)
+
+    async def _look_up(self, keys: Collection[AssetKey]) -> dict[AssetKey, AssetState]:
+        found: dict[AssetKey, AssetState] = {}
+        names = list(keys)
+        for start in range(0, len(names), _MOST_KEYS):
+            columns = zip(*names[start : start + _MOST_KEYS], strict=True)
+            rows: list[Record] = await self._connections.fetch("states", *columns)
+            for state in map(asset_state, rows):
+                found[state.key] = state
+        return found

@@ -1,0 +1,216 @@
+"""The port on Postgres: opens and wires the parts, and gives each call to the one that does it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import cast
+
+from asyncpg.pool import Pool
+from typing_extensions import override
+
+from flowstone_async.clock import Clock
+from flowstone_async.errors import ConfigError, StoreUnavailable
+from flowstone_async.store.postgres.committer import Committer
+from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.hints import Hints
+from flowstone_async.store.postgres.history import History
+from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.lease import Lease
+from flowstone_async.store.postgres.migrate import migrate, require_current
+from flowstone_async.store.postgres.ownership import Ownership
+from flowstone_async.store.postgres.reading import StateReader
+from flowstone_async.store.protocol import Store, Values
+from flowstone_async.store.records import (
+    Advance,
+    Advanced,
+    AssetState,
+    AuditEntry,
+    EventRecord,
+    Removed,
+    RunRecord,
+    RunState,
+    StoredEvent,
+    Worker,
+)
+from flowstone_async.types import AssetKey, Materialization
+
+_CLOSE = 10.0
+
+
+class PostgresStore(Store):
+    """A durable store: everything it acknowledges survives the death of any process.
+
+    Args:
+        dsn: Address of the server, or a pool of the caller's, which is used and never closed. A pool alone can
+            register no worker: give `direct` too.
+        direct: Address of the server itself for the listener, the lease and migrations, where `dsn` leads through a
+            transaction pooler. Statements then prepare nothing and are each a transaction of their own.
+        clock: Where instants come from if it is virtual; otherwise they come from the database. Leases always run on
+            real time.
+        migrate: Whether `open` brings the schema up to date, or refuses one that is not.
+        notify: Whether to tell other processes of changes, and to listen to theirs; without it they look every
+            `poll` seconds.
+        poll: Seconds after which `changed` returns at the latest.
+        alive: Proof of life of a worker by its id: what it says is dead is dead at once, whatever its lease says.
+        patience: Seconds for which a commit is tried again while the server cannot be reached.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        dsn: str | Pool,
+        *,
+        direct: str | None = None,
+        clock: Clock,
+        migrate: bool = True,
+        notify: bool = True,
+        poll: float = 1.0,
+        alive: Callable[[str], bool] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self._connections = Connections(dsn, direct=direct)
+        self._instants = Instants(clock)
+        self._migrate = migrate
+        self._notify = notify
+        self._poll = poll
+        self._lease: Lease | None = None
+        self._worker = ""
+        self._host: asyncio.Task[None] | None = None
+        self._hints = Hints()
+        self._committer = Committer(
+            self._connections, self._instants, self._hints, owns=self._owns, patience=patience
+        )
+        self._reader = StateReader(self._connections)
+        self._history = History(self._connections)
+        self._ownership = Ownership(
+            self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive
+        )
+
+    def _owns(self) -> bool:
+        return self._lease is None or self._lease.holds()
+
+    def _healthy(self) -> bool:
+        return self._lease is not None and self._lease.is_healthy()
+
+    @override
+    async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
+        if self._host is not None:
+            raise ConfigError("the store is open already", hint="Make one store for each engine.")
+        if lease is not None and not self._connections.has_direct:
+            raise ConfigError(
+                "a pool alone can keep no lease", hint="Give the server's DSN with direct=, or use no worker: slots=0."
+            )
+        self._worker = worker.id
+        try:
+            await self._connections.open()
+            async with self._connections.translated(), self._connections.direct() as session:
+                await (migrate if self._migrate else require_current)(session)
+            self._instants.learn((await self._connections.fetch("ping", None))[0][0])
+            if lease is not None:
+                self._lease = Lease(self._connections, worker, lease, lost)
+                await self._lease.start()
+        except BaseException:
+            await self._leave()
+            raise
+        self._host = asyncio.create_task(self._serve(), name=f"flowstone store {worker.id}")
+
+    async def _serve(self) -> None:
+        """Run the store's own tasks: they outlive the task that opens the store, and may end in another."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._committer.serve(), name="flowstone committer")
+            group.create_task(self._reader.serve(), name="flowstone reader")
+
+    @override
+    async def close(self) -> None:
+        host, self._host = self._host, None
+        if host is None:
+            return
+        try:
+            self._committer.close()
+            self._reader.close()
+            try:
+                async with asyncio.timeout(_CLOSE):
+                    await host
+                    if self._lease is not None and self._lease.holds():
+                        await self._ownership.hand_back_all(self._worker)
+            except (TimeoutError, StoreUnavailable):
+                host.cancel()
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            if self._lease is not None:
+                await self._lease.stop()
+        finally:
+            await self._connections.close()
+
+    async def expire(self, worker: str) -> None:
+        """For tests: let a worker die, as if its lease had expired and another worker had noticed."""
+        await self._ownership.expire(worker)
+        if self._lease is not None and worker == self._worker:
+            self._lease.renew_now()
+
+    @override
+    def now(self) -> datetime:
+        return self._instants.now()
+
+    @override
+    async def states(self, keys: Collection[AssetKey]) -> Mapping[AssetKey, AssetState]:
+        return await self._reader.states(keys)
+
+    @override
+    async def advance(self, step: Advance) -> Advanced:
+        return await self._committer.advance(step, self._worker)
+
+    @override
+    async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+        return await self._ownership.take_orphans(worker, pipelines, limit)
+
+    @override
+    async def hand_back(self, run_id: str, fence: int) -> None:
+        await self._ownership.hand_back(run_id, fence)
+        self._committer.ledger.pop(run_id, None)
+
+    @override
+    async def run(self, run_id: str) -> RunRecord | None:
+        return await self._history.run(run_id)
+
+    @override
+    async def runs(
+        self,
+        *,
+        pipelines: Sequence[str],
+        state: RunState | None = None,
+        asset: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[RunRecord, ...]:
+        return await self._history.runs(pipelines, state=state, asset=asset, limit=limit, after=after)
+
+    @override
+    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
+        return await self._ownership.cancel(run_id, events, audit)
+
+    @override
+    async def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[EventRecord, ...]:
+        return await self._history.events(run_id, after=after, limit=limit)
+
+    @override
+    async def all_events(
+        self, *, pipelines: Sequence[str], after: int = 0, limit: int = 1000
+    ) -> tuple[StoredEvent, ...]:
+        return await self._history.all_events(pipelines, after=after, limit=limit)
+
+    @override
+    async def audit(
+        self, *, limit: int = 100, after: int | None = None
+    ) -> tuple[tuple[int, datetime, AuditEntry], ...]:
+        return await self._history.audit(limit=limit, after=after)
+
+    @override
+    async def changed(self, topic: str, *, within: float) -> None:
+        await self._hints.changed(topic, within=min(within, self._poll))

@@ -1,0 +1,219 @@
+"""The store's port: intents of the engine, not tables.
+
+One contract suite (tests/contract) runs on every implementation. Obligations that hold for all methods: a call
+either took effect as a whole or raised; a store that cannot be reached raises `StoreUnavailable`; no method calls
+user code; every method may be cancelled, and a cancelled write either happened or did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from flowstone_async.store.records import (
+    Advance,
+    Advanced,
+    AssetState,
+    AuditEntry,
+    EventRecord,
+    Removed,
+    RunRecord,
+    RunState,
+    StoredEvent,
+    Worker,
+)
+from flowstone_async.types import AssetKey, Materialization
+
+
+class Values(Protocol):
+    """Where a store keeps values of its own: payloads committed with their record, and streamed chunks.
+
+    Chunks are written ahead of the record that makes them visible; chunks whose record never came are deleted by
+    `Store.prune` after a day.
+    """
+
+    async def payload(self, materialization: str) -> bytes | None:
+        """Return the payload that was committed with a materialization; None if it is gone."""
+        ...
+
+    async def prepare_table(self, table: str) -> None:
+        """Make the table of an `io.Postgres(table=...)` if it does not exist: `pipeline, asset, partition` (primary
+        key), `materialization uuid, value bytea, stored_at timestamptz`. The name was checked before.
+
+        Raises:
+            ConfigError: The store has no tables (memory), or the table has another shape.
+        """
+        ...
+
+    async def table_payload(self, table: str, key: AssetKey) -> tuple[str, bytes] | None:
+        """Return the materialization and payload that the table holds for a key now, or None."""
+        ...
+
+    async def delete_from_table(self, table: str, materialization: str, key: AssetKey) -> None:
+        """Delete the row of a key if it still holds that materialization."""
+        ...
+
+    async def append_chunk(self, materialization: str, no: int, data: bytes) -> None:
+        """Keep chunk `no` (from 0) of a stream; repeating a call with the same number replaces it."""
+        ...
+
+    def chunks(self, materialization: str) -> AsyncIterator[bytes]:
+        """Yield the chunks in order, a bounded number in memory at a time. No connection is held between two."""
+        ...
+
+    async def delete(self, materializations: Collection[str]) -> None:
+        """Delete payloads and chunks; unknown ids are ignored."""
+        ...
+
+
+class Store(Protocol):
+    """Where records live."""
+
+    durable: bool
+    values: Values
+
+    async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
+        """Connect, migrate, and register `worker` under a lease that is renewed until `close`.
+
+        Args:
+            worker: The engine that opens the store.
+            lease: Seconds a claim outlives its last renewal; None registers no worker (nothing may be claimed).
+            lost: Called once, in the loop that opened the store, when the lease is lost: all work must stop, and
+                every later `advance` of this worker's runs is refused.
+
+        Raises:
+            StoreUnavailable: It cannot be reached or refuses the login.
+            ConfigError: The schema is newer than the library, the server is too old.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Hand back what the worker still owns, end its lease, disconnect. Idempotent."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the store's clock, without asking it: the last known instant plus the monotonic time since."""
+        ...
+
+    async def states(self, keys: Collection[AssetKey]) -> Mapping[AssetKey, AssetState]:
+        """Return what is known of `keys`; unknown ones are left out. A bounded number of queries, no values."""
+        ...
+
+    async def advance(self, step: Advance) -> Advanced:
+        """Commit one step of one run: all of it under the fencing token, or nothing (`accepted=False`).
+
+        Atomic with each other: the run's creation or end, outcomes with their materializations, lineage (one edge
+        for each input that has a materialization), payloads, events, audit entries, releases and claims. A claim is
+        granted when no other run holds the key; a refused one leaves a mark, so that the release of the key wakes
+        `changed("key:…")`. Calling it again with the same contents after a lost reply changes nothing more and
+        answers the same. Concurrent calls share transactions.
+
+        Raises:
+            KeyConflict: `create` carries an id that exists already with other contents.
+        """
+        ...
+
+    async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+        """Give `worker` running runs of `pipelines` whose owner is dead, with a new fence each.
+
+        Only runs that are `continuable`; orphans that are not are ended as failed with `WorkerLost`. Claims stay
+        with the run and count one more lost owner each.
+        """
+        ...
+
+    async def hand_back(self, run_id: str, fence: int) -> None:
+        """Give up a run so that another worker may take it at once; counts as no lost owner."""
+        ...
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """Return one run."""
+        ...
+
+    async def runs(
+        self,
+        *,
+        pipelines: Sequence[str],
+        state: RunState | None = None,
+        asset: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> tuple[RunRecord, ...]:
+        """Return runs, newest first; `after` is the id of the last one of the previous page."""
+        ...
+
+    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
+        """End a run that is not final as cancelled and move its fence, so that nothing of it commits any more.
+
+        Its claimed keys become `cancelled` and free. `events` are appended with numbers that follow the run's last
+        (their own numbers are ignored). Returns the run as it is now, or None if there is none; a run that is final
+        already is returned unchanged and nothing is written.
+        """
+        ...
+
+    async def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[EventRecord, ...]:
+        """Return the run's events with numbers above `after`, in order, at most about `limit`."""
+        ...
+
+    async def all_events(
+        self, *, pipelines: Sequence[str], after: int = 0, limit: int = 1000
+    ) -> tuple[StoredEvent, ...]:
+        """Return events of all runs behind a cursor, in an order that no later commit can fill up from behind."""
+        ...
+
+    async def changed(self, topic: str, *, within: float) -> None:
+        """Return when something about `topic` (`run:<id>` or `key:<asset key>`) may have changed, at the latest
+        after `within` seconds. A hint only: look, then wait again.
+        """
+        ...
+
+    async def keys(
+        self, pipeline: str, asset: str, io: str, *, limit: int = 1000, after: str | None = None
+    ) -> tuple[AssetState, ...]:
+        """Return states of an asset's known partitions, ordered by encoded key, behind `after`."""
+        ...
+
+    async def stored_assets(self, pipeline: str) -> Mapping[str, int]:
+        """Return asset name -> number of current values, for every asset the store knows of."""
+        ...
+
+    async def rename(self, pipeline: str, old: str, new: str) -> int:
+        """Carry values, history and freshness of an asset over to another name; keys the new name has already
+        stay. Lineage and inputs of dependants follow. Returns the number of keys moved.
+        """
+        ...
+
+    async def invalidate(
+        self,
+        keys: Collection[AssetKey],
+        *,
+        cascade: bool,
+        audit: Sequence[AuditEntry] = (),
+    ) -> tuple[Removed, ...]:
+        """Take the current materializations of `keys` away, with `cascade` also of everything computed from them,
+        transitively, each once. A computation that is running keeps its claim. Returns what was really removed.
+        """
+        ...
+
+    async def upstream(self, materialization: str) -> tuple[tuple[AssetKey, str], ...]:
+        """Return the direct inputs of a materialization: their keys and materializations."""
+        ...
+
+    async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
+        """Return the median seconds of the last 20 computations of each asset that has any."""
+        ...
+
+    async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> tuple[Materialization, ...]:
+        """Delete finished runs with their events older than `runs` seconds, and forget superseded materializations
+        older than `values` seconds, at most `limit` of each. Returns the forgotten ones, whose values elsewhere may
+        now be deleted. Current values, active runs and audit entries stay.
+        """
+        ...
+
+    async def audit(self, *, limit: int = 100, after: int | None = None) -> tuple[tuple[int, datetime, AuditEntry], ...]:
+        """Return audit entries, newest first, below the number `after`."""
+        ...
+
+    async def health(self) -> Mapping[str, object]:
+        """Ask the store whether it answers; returns facts (latency in seconds, versions). Raises as any call."""
+        ...

@@ -1,0 +1,122 @@
+"""Choosing a store from what an engine is given, and opening what it needs around it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowstone_async.clock import Clock
+from flowstone_async.errors import ConfigError
+from flowstone_async.io.base import IOManager
+from flowstone_async.io.memory import Memory
+from flowstone_async.io.postgres import Postgres
+from flowstone_async.store.memory import MemoryStore
+from flowstone_async.store.protocol import Store
+
+FOLDER = ".flowstone"
+_logger = logging.getLogger("flowstone")
+_FORMS = "'embedded', 'embedded:<dir>', 'memory', 'postgresql://...', or an asyncpg pool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedStore:
+    """A store that is ready to be opened by an engine.
+
+    Attributes:
+        default_io: Where values live that nobody says anything about.
+        leased: Whether a worker may be registered: needs a connection past any pooler.
+        secret: The store's own secret, or None.
+    """
+
+    store: Store
+    default_io: IOManager
+    leased: bool = True
+    secret: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreChoice:
+    """A store that was chosen, not yet opened."""
+
+    kind: str
+    place: Any = None
+    migrate: bool = True
+    notify: bool = True
+    direct: str | None = None
+
+    @asynccontextmanager
+    async def open(self, clock: Clock, worker: str, poll: float) -> AsyncIterator[OpenedStore]:
+        """Make the store ready; a server of ours runs until the end of the block.
+
+        Args:
+            clock: Time; the database's own is used unless it is virtual.
+            worker: Id of the engine.
+            poll: Seconds between polls.
+        """
+        match self.kind:
+            case "memory":
+                store = self.place.share() if isinstance(self.place, MemoryStore) else MemoryStore(clock)
+                yield OpenedStore(store=store, default_io=Memory())
+            case "embedded":
+                async with self._embedded(clock, worker, poll) as opened:
+                    yield opened
+            case _:
+                leased = isinstance(self.place, str) or self.direct is not None
+                yield OpenedStore(store=self._postgres(self.place, clock, poll, None), default_io=Postgres(), leased=leased)
+
+    @asynccontextmanager
+    async def _embedded(self, clock: Clock, worker: str, poll: float) -> AsyncIterator[OpenedStore]:
+        from flowstone_async.store.embedded import EmbeddedServer
+
+        server = EmbeddedServer(Path(self.place), notice=_logger.warning)
+        address = await server.open()
+        try:
+            lock = server.process_lock(worker)
+            try:
+                store = self._postgres(address.dsn(), clock, poll, server.is_alive)
+                yield OpenedStore(store=store, default_io=Postgres(), secret=server.secret())
+            finally:
+                lock.release()
+        finally:
+            await server.close()
+
+    def _postgres(self, dsn: Any, clock: Clock, poll: float, alive: Callable[[str], bool] | None) -> Store:
+        from flowstone_async.store.postgres import PostgresStore
+
+        return PostgresStore(
+            dsn, direct=self.direct, clock=clock, migrate=self.migrate, notify=self.notify, poll=poll, alive=alive
+        )
+
+
+def choose_store(given: object, *, migrate: bool, notify: bool, direct: str | None) -> StoreChoice:
+    """Check what an engine was given as its store.
+
+    Raises:
+        ConfigError: It is nothing that can be a store; the forms are listed.
+    """
+    if isinstance(given, MemoryStore):
+        return StoreChoice(kind="memory", place=given)
+    if isinstance(given, str):
+        if given == "memory":
+            return StoreChoice(kind="memory")
+        if given == "embedded" or given.startswith("embedded:"):
+            return StoreChoice(kind="embedded", place=given.partition(":")[2] or FOLDER, migrate=migrate, notify=notify)
+        if given.startswith(("postgresql://", "postgres://")):
+            return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)
+    elif _is_pool(given):
+        return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)
+    shown = given.partition("@")[2] or given if isinstance(given, str) else repr(given)
+    raise ConfigError(f"store={shown!r} is not a store", hint=f"Give {_FORMS}.")
+
+
+def _is_pool(given: object) -> bool:
+    if importlib.util.find_spec("asyncpg") is None or not type(given).__module__.startswith("asyncpg"):
+        return False
+    import asyncpg
+
+    return isinstance(given, asyncpg.Pool)

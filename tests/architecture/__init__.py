@@ -1,0 +1,1 @@
+"""The shape of the code base: budgets, the lock, the built wheel."""

@@ -1,0 +1,64 @@
+"""Fixtures of the contract suite: every test runs on every store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from flowstone_async.store.protocol import Store
+from tests.contract.clock import SetClock
+from tests.contract.stores import Engine, MemoryStores, Stores
+from tests.support.postgres import TestServer
+
+try:
+    from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
+
+    KINDS = ["memory", "postgres", "postgres without notify"]
+except ImportError:  # until there is one
+    KINDS = ["memory"]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[TestServer]:
+    """The Postgres server of the session; started when the first test wants it."""
+    with TestServer() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
+    """One set of records that several engines may open."""
+    if request.param == "memory":
+        opened = MemoryStores()
+        yield opened
+        await opened.close()
+        return
+    server: TestServer = request.getfixturevalue("server")
+    await server.create_template(TEMPLATE, migrated(server))
+    dsn = await server.clone(TEMPLATE)
+    opened = PostgresStores(dsn, notify=request.param == "postgres")
+    try:
+        yield opened
+    finally:
+        await opened.close()
+        await server.drop(dsn)
+
+
+@pytest.fixture
+def clock(stores: Stores) -> SetClock:
+    """The clock of `stores`."""
+    return stores.clock
+
+
+@pytest_asyncio.fixture
+async def engine(stores: Stores) -> Engine:
+    """One engine on `stores`."""
+    return await stores.engine()
+
+
+@pytest.fixture
+def store(engine: Engine) -> Store:
+    """The store of `engine`."""
+    return engine.store

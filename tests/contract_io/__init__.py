@@ -1,0 +1,1 @@
+"""What every I/O manager owes: one suite that runs on all of them."""

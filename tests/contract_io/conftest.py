@@ -1,0 +1,91 @@
+"""Fixtures of the contract suite: every test runs on every I/O manager."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from flowstone_async import io
+from tests.contract.stores import MemoryStores, Stores
+from tests.contract_io.places import Place
+from tests.support.postgres import TestServer
+
+try:
+    from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
+
+    ON_POSTGRES = ["postgres"]
+except ImportError:  # until there is one
+    ON_POSTGRES = []
+
+KEY = b"k" * 32
+STREAMING = ["memory", "files", "postgres over memory", *ON_POSTGRES]
+KINDS = [*STREAMING, *(f"{kind} table" for kind in ON_POSTGRES)]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[TestServer]:
+    """The Postgres server of the session; started when the first test wants it."""
+    with TestServer() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place for single values."""
+    async with _place(request, tmp_path) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(params=STREAMING)
+async def streaming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place for streams."""
+    async with _place(request, tmp_path) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(params=[kind for kind in KINDS if kind.endswith("table")])
+async def table(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place in a table."""
+    async with _place(request, tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _place(request: pytest.FixtureRequest, folder: Path) -> AsyncGenerator[Place]:
+    kind: str = request.param
+    async with _stores(request) if kind in ("postgres", "postgres table") else _memory() as stores:
+        engine = await stores.engine()
+        if kind == "memory":
+            yield Place(manager=io.Memory(), engine=engine, pickling=io.Memory(format="pickle"))
+        elif kind == "files":
+            pickling = io.Files(folder, format="pickle").signed(KEY)
+            yield Place(manager=io.Files(folder), engine=engine, pickling=pickling)
+        else:
+            name = "lake.numbers" if kind.endswith("table") else None
+            manager = io.Postgres(name).bound(engine.store.values, durable=True)
+            pickling = io.Postgres(name, format="pickle").signed(KEY).bound(engine.store.values, durable=True)
+            yield Place(manager=manager, engine=engine, pickling=pickling)
+
+
+@asynccontextmanager
+async def _memory() -> AsyncGenerator[Stores]:
+    opened = MemoryStores()
+    yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def _stores(request: pytest.FixtureRequest) -> AsyncGenerator[Stores]:
+    server: TestServer = request.getfixturevalue("server")
+    await server.create_template(TEMPLATE, migrated(server))
+    dsn = await server.clone(TEMPLATE)
+    opened = PostgresStores(dsn, notify=False)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+        await server.drop(dsn)

@@ -1,0 +1,1 @@
+"""Runs through the engine on the memory store and a virtual clock."""

@@ -1,0 +1,1 @@
+"""The algebra of partitions (PART): keys, sets of them, ranges, and mappings between them."""
