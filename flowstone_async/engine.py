@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -215,7 +215,7 @@ class Engine(Verbs):
             await stack.aclose()
 
     @asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncIterator[None]:
+    async def lifespan(self, app: object) -> AsyncGenerator[None]:
         """Open and close the engine with an ASGI app: `FastAPI(lifespan=engine.lifespan)`.
 
         Args:
@@ -226,7 +226,7 @@ class Engine(Verbs):
 
     @override
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
+    async def _session(self) -> AsyncGenerator[Session]:
         yield self._live()
 
     def _live(self) -> Session:
@@ -240,7 +240,9 @@ class Engine(Verbs):
     # -- background runs ----------------------------------------------------------------------------------------
 
     @overload
-    async def submit(self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[RunOptions]) -> RunHandle[T]: ...
+    async def submit(
+        self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[RunOptions]
+    ) -> RunHandle[T]: ...
     @overload
     async def submit(
         self, target: OpenRef[T], /, *, partition: object = None, **options: Unpack[RunOptions]
@@ -250,7 +252,9 @@ class Engine(Verbs):
         self, target: AssetRef[T1], second: AssetRef[T2], /, *, partition: object = None, **options: Unpack[RunOptions]
     ) -> RunHandle[tuple[T1, T2]]: ...
     @overload
-    async def submit(self, *targets: Target, partition: object = None, **options: Unpack[RunOptions]) -> RunHandle[Any]: ...
+    async def submit(
+        self, *targets: Target, partition: object = None, **options: Unpack[RunOptions]
+    ) -> RunHandle[Any]: ...
     async def submit(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> RunHandle[Any]:
         """Start a run in this engine and return its handle at once; whoever awaits it may go away.
 
@@ -262,7 +266,9 @@ class Engine(Verbs):
         session = self._live()
         request = session.request(targets, partition=partition, submitted=True, **options)
         if not request.continuable:
-            raise ConfigError("io= of a submitted run must be a name", hint="List the manager in Engine(io={...}) and give its name.")
+            raise ConfigError(
+                "io= of a submitted run must be a name", hint="List the manager in Engine(io={...}) and give its name."
+            )
         flight = await session.start(request)
         flight.detached = True
         await flight.driver.created.wait()
@@ -344,5 +350,3 @@ def _secret(given: bytes | Sequence[bytes] | None) -> bytes | None:
     if first is not None and len(first) < 32:  # noqa: PLR2004 - the length of the hash that signs
         raise ConfigError("secret= is too short", hint="Give 32 random bytes or more.")
     return first
-
-

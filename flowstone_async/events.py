@@ -7,11 +7,11 @@ JSON (`to_body`), and come back as the same types (`from_record`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, get_type_hints
+from typing import ClassVar
 
-from flowstone_async.errors import Failure, FlowstoneError
+from flowstone_async.errors import FlowstoneError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, TypeVar, overload
@@ -71,7 +71,9 @@ class Pipeline(Decorators, Verbs):
     ) -> None:
         unknown = set(optional_tolerates) - TOLERATED
         if unknown:
-            raise ConfigError(f"optional_tolerates has {min(unknown)!r}", hint="Allowed are 'failed', 'skipped', 'missing'.")
+            raise ConfigError(
+                f"optional_tolerates has {min(unknown)!r}", hint="Allowed are 'failed', 'skipped', 'missing'."
+            )
         super().__init__(
             name,
             params=params,
@@ -85,7 +87,7 @@ class Pipeline(Decorators, Verbs):
 
     @override
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
+    async def _session(self) -> AsyncGenerator[Session]:
         """Open what runs need in this event loop while at least one call needs it."""
         self.validate()
         loop = id(asyncio.get_running_loop())

@@ -106,7 +106,7 @@ class ResourceScope:
                 entry.value = await anext(made)
             else:
                 entry.value = await made
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - opening is user code
+        except (Exception, asyncio.CancelledError) as error:
             self._failed(entry, error)
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -123,7 +123,7 @@ class ResourceScope:
             if generator is not None:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT):
                     await anext(generator, None)
-        except Exception:  # noqa: BLE001 - closing is user code, and must not keep others open
+        except Exception:
             _logger.exception("resource %r failed to close", entry.name)
         finally:
             entry.closed.set()
@@ -132,7 +132,13 @@ class ResourceScope:
         self._open.pop(entry.name, None)
         stopped = StopAsyncIteration, asyncio.CancelledError
         text = "it ended without yielding" if isinstance(error, StopAsyncIteration) else "its opening was cancelled"
-        entry.error = RuntimeError(text) if isinstance(error, stopped) else error if isinstance(error, Exception) else RuntimeError(text)
+        entry.error = (
+            RuntimeError(text)
+            if isinstance(error, stopped)
+            else error
+            if isinstance(error, Exception)
+            else RuntimeError(text)
+        )
         entry.ready.set()
         entry.closed.set()
         self._tell("resource.failed", error)

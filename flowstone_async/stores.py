@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class StoreChoice:
     direct: str | None = None
 
     @asynccontextmanager
-    async def open(self, clock: Clock, worker: str, poll: float) -> AsyncIterator[OpenedStore]:
+    async def open(self, clock: Clock, worker: str, poll: float) -> AsyncGenerator[OpenedStore]:
         """Make the store ready; a server of ours runs until the end of the block.
 
         Args:
@@ -67,11 +67,13 @@ class StoreChoice:
                     yield opened
             case _:
                 leased = isinstance(self.place, str) or self.direct is not None
-                yield OpenedStore(store=self._postgres(self.place, clock, poll, None), default_io=Postgres(), leased=leased)
+                yield OpenedStore(
+                    store=self._postgres(self.place, clock, poll, None), default_io=Postgres(), leased=leased
+                )
 
     @asynccontextmanager
-    async def _embedded(self, clock: Clock, worker: str, poll: float) -> AsyncIterator[OpenedStore]:
-        from flowstone_async.store.embedded import EmbeddedServer
+    async def _embedded(self, clock: Clock, worker: str, poll: float) -> AsyncGenerator[OpenedStore]:
+        from flowstone_async.store.embedded.server import EmbeddedServer
 
         server = EmbeddedServer(Path(self.place), notice=_logger.warning)
         address = await server.open()

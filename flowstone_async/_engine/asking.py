@@ -26,7 +26,7 @@ async def ask_conditions(run: Running, unit: Unit) -> Settled | None:
     for condition in unit.node.conditions:
         try:
             answer = await _ask(run, unit, condition.function, condition.bindings)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - conditions are user code
+        except (Exception, asyncio.CancelledError) as error:
             _passed_on(error)
             return _failed(unit, f"condition {condition.name}", error)
         if not isinstance(answer, bool):
@@ -44,7 +44,7 @@ async def ask_key(run: Running, unit: Unit) -> str | Settled:
     assert function is not None  # noqa: S101 - asked only of assets that have one
     try:
         answer = await _ask(run, unit, function, unit.node.key_bindings)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - cache keys are user code
+    except (Exception, asyncio.CancelledError) as error:
         _passed_on(error)
         return _failed(unit, "its cache key", error)
     if not isinstance(answer, str):
@@ -78,7 +78,7 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         announce=services.resources.announce,
     )
     answer: Any = None
-    with run.interruptible(unit.index):
+    with run.interruptible(unit.place):
         try:
             prepared = await prepare(run, unit, bindings, unit.asked, call, scope)
             answer = function(**prepared.arguments)

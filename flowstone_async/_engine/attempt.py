@@ -7,7 +7,7 @@ import json
 import logging
 import traceback
 from contextlib import AbstractContextManager, aclosing
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.catalog import Runnable
@@ -22,7 +22,6 @@ from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
 from flowstone_async.resources import ResourceScope
 from flowstone_async.types import Input, Materialization, new_id
-from typing_extensions import assert_never
 
 STORE_ATTEMPTS = 3
 _logger = logging.getLogger("flowstone")
@@ -78,10 +77,10 @@ class Attempt:
         deadline = Deadline(self._services.clock, limit, grace)
         error: BaseException | None = None
         computed: Computed | None = None
-        with deadline, self.run.interruptible(self.unit.index):
+        with deadline, self.run.interruptible(self.unit.place):
             try:
                 computed = await self._compute()
-            except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - user code may raise anything
+            except (Exception, asyncio.CancelledError) as raised:
                 error = raised
             finally:
                 self._call.open = False
@@ -149,7 +148,7 @@ class Attempt:
         return await _stored(manager, ref, value)
 
     def _inputs(self, inputs: tuple[Input, ...]) -> tuple[Input, ...]:
-        keyed = self.run.cache_keys.get(self.unit.index)
+        keyed = self.run.cache_keys.get(self.unit.place)
         if keyed is not None:
             return (*(each for each in inputs if each.kind == "asset"), Input("key", "key", keyed))
         if self._call.params_read and not any(each.kind == "param" and each.name == "*" for each in inputs):

@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 import anyio
 
+from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.status import AssetStatus
-from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.keys import decode_key, encode_key

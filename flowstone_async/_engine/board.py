@@ -14,8 +14,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from flowstone_async._engine.outcome import Settled
-from flowstone_async.errors import DependencyFailed, DependencyNotReady, FlowstoneError
 from flowstone_async.definition.graph import Node
+from flowstone_async.errors import DependencyFailed, DependencyNotReady, FlowstoneError
 from flowstone_async.planning.freshness import FRESH, MISSING, Facts, Judgement, cache_keyed, judge_alone, judge_inputs
 from flowstone_async.planning.plan import Asked, Verdicts
 from flowstone_async.planning.units import Unit, Units
@@ -79,7 +79,7 @@ class Board:
         for index, settled in history.items():
             self._settle(index, settled, note=False)
         for unit in self.units.all:
-            index = unit.index
+            index = unit.place
             if self._phase[index] is Phase.PARKED and self._verdicts.needed[index] == 2:  # noqa: PLR2004 - see Verdicts
                 if not self._asked.with_deps and index not in targets:
                     self._take_stored(unit)
@@ -116,7 +116,12 @@ class Board:
         if self._asked.force == "all" or (self._asked.force is True and index in self.units.targets):
             return Judgement("stale", "forced")
         own = judge_alone(unit.node, current, self._facts(unit.node))
-        if own.verdict != "fresh" or current is None or unit.node.definition.cache == "exists" or cache_keyed(unit.node):
+        if (
+            own.verdict != "fresh"
+            or current is None
+            or unit.node.definition.cache == "exists"
+            or cache_keyed(unit.node)
+        ):
             return own
         return judge_inputs(current, *self._seen(unit))
 
@@ -150,9 +155,13 @@ class Board:
         if verdict == "maybe":
             self._phase[index] = Phase.PROBE
             asked = {upstream for each in unit.asked for upstream in each.units}
-            self._wait(index, [u for u in unit.upstreams if u in asked or self.judgements[u].verdict != "missing"], asked)
+            self._wait(
+                index, [u for u in unit.upstreams if u in asked or self.judgements[u].verdict != "missing"], asked
+            )
         elif verdict == "fresh":
-            self._settle(index, Settled("cached", self.current[unit.key], reason=self.judgements[index].reason), note=True)
+            self._settle(
+                index, Settled("cached", self.current[unit.key], reason=self.judgements[index].reason), note=True
+            )
         else:
             self._demand(index)
 
@@ -269,7 +278,7 @@ class Board:
     def _take_stored(self, unit: Unit) -> None:
         current = self.current.get(unit.key)
         settled = Settled("missing") if current is None else Settled("cached", current, reason="taken as it is stored")
-        self._settle(unit.index, settled, note=False)
+        self._settle(unit.place, settled, note=False)
 
     def _blocked(self, unit: Unit) -> Settled | None:
         """Return how a unit ends that an input keeps from running; a failed input counts before a skipped one."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
+from flowstone_async._engine.params import ParamsType
 from flowstone_async.config import seconds
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.code_hash import CodeHash, code_hash
@@ -18,7 +19,6 @@ from flowstone_async.errors import ConfigError, DefinitionError, Problem
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.codec import codec_for
 from flowstone_async.planning.freshness import Facts
-from flowstone_async._engine.params import ParamsType
 
 ONCE = Retry(1)
 
@@ -72,7 +72,10 @@ class Managers:
             found = self.named.get(given)
             if found is None:
                 known = ", ".join(map(repr, self.named)) or "none"
-                raise ConfigError(f"io={given!r}: no I/O manager has that name. Known are: {known}.", hint="List it in Engine(io={...}).")
+                raise ConfigError(
+                    f"io={given!r}: no I/O manager has that name. Known are: {known}.",
+                    hint="List it in Engine(io={...}).",
+                )
             return found
         return self.bind(given)
 
@@ -155,7 +158,13 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
                 asset=node.name,
                 hint="Run it in a thread or process.",
             )
-    catalog = Catalog(collection, graph, managers, ParamsType(collection.params_type), cast("frozenset[str]", collection.optional_tolerates))
+    catalog = Catalog(
+        collection,
+        graph,
+        managers,
+        ParamsType(collection.params_type),
+        cast("frozenset[str]", collection.optional_tolerates),
+    )
     if strict:
         problems = [problem for node in graph.nodes.values() if (problem := _unsupported(catalog, node)) is not None]
         if problems:

@@ -84,7 +84,7 @@ def _pickled(definition: AssetDefinition, arguments: Mapping[str, object]) -> by
     for name, value in arguments.items():
         try:
             pickle.dumps(value)
-        except Exception as error:  # noqa: BLE001 - pickling is anybody's code
+        except Exception as error:
             raise ConfigError(
                 f"asset {definition.name!r} says run_in='process', but {name!r} cannot be sent to a process: {error}",
                 asset=definition.name,
@@ -102,5 +102,5 @@ def _work(module: str, name: str, payload: bytes) -> bytes:
     value = body(**pickle.loads(payload))  # noqa: S301 - made by our own parent
     try:
         return pickle.dumps(value)
-    except Exception as error:  # noqa: BLE001 - pickling is anybody's code
+    except Exception as error:
         raise ConfigError(f"the value that {name!r} returned cannot be sent back from its process: {error}") from error

@@ -54,7 +54,7 @@ class Hooks:
                 await _invoke(hook, event)
             if limit.cancelled_caught:
                 _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
-        except Exception:  # noqa: BLE001 - hooks are user code and change nothing
+        except Exception:
             _logger.exception("hook %s failed for %s", name, event.type)
 
 

@@ -25,7 +25,9 @@ class Journal:
         self._records: list[EventRecord] = []
         self._events: list[Event] = []
 
-    def add(self, kind: type[Event], at: datetime, body: dict[str, object], error: FlowstoneError | None = None) -> None:
+    def add(
+        self, kind: type[Event], at: datetime, body: dict[str, object], error: FlowstoneError | None = None
+    ) -> None:
         """Add an event.
 
         Args:
@@ -41,7 +43,7 @@ class Journal:
         self._records.append(record)
         if self._hooked and self._hooks.wants(kind):
             event = event_of(self._pipeline, self._run_id, record)
-            self._events.append(event if error is None else dataclasses.replace(event, **{"error": error}))
+            self._events.append(event if error is None else dataclasses.replace(event, error=error))
 
     def take(self) -> tuple[tuple[EventRecord, ...], list[Event]]:
         """Return what has been added since, as records to commit and typed events to emit afterwards."""

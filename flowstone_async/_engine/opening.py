@@ -61,7 +61,10 @@ def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
         if hasattr(made, "bound"):
             made = made.bound(wiring.store.values, durable=wiring.store.durable)
         if not isinstance(made, IOManager):
-            raise ConfigError(f"io={given!r} is not an I/O manager", hint="Give io.Postgres(), io.Files(...), or an object with its methods.")
+            raise ConfigError(
+                f"io={given!r} is not an I/O manager",
+                hint="Give io.Postgres(), io.Files(...), or an object with its methods.",
+            )
         known[id(given)] = (given, made)
         return made
 
@@ -83,7 +86,9 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         ConfigError: A manager or resource is wrong.
     """
     ready = managers(wiring)
-    catalogs = {each.name: make_catalog(each, ready, strict=wiring.store.durable, dask=wiring.dask) for each in collections}
+    catalogs = {
+        each.name: make_catalog(each, ready, strict=wiring.store.durable, dask=wiring.dask) for each in collections
+    }
     replaced: dict[str, object] = {}
     for catalog in catalogs.values():
         replaced |= replacements(catalog.graph, wiring.resources)
@@ -121,6 +126,7 @@ def _check_all_used(given: Mapping[object, object], graphs: Sequence[Graph]) -> 
         if key not in known:
             shown = key if isinstance(key, str) else render(key)
             names = sorted(name for graph in graphs for name in graph.resources)
-            raise ConfigError(f"resources={{{shown!r}: ...}}: no pipeline has such a resource", hint=f"Known are: {', '.join(names) or 'none'}.")
-
-
+            raise ConfigError(
+                f"resources={{{shown!r}: ...}}: no pipeline has such a resource",
+                hint=f"Known are: {', '.join(names) or 'none'}.",
+            )

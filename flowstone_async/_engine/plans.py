@@ -15,7 +15,11 @@ Apply = Callable[[Plan, tuple[Target, ...], object, Any], Awaitable[Any]]
 
 
 async def plan(
-    session: Session, targets: Sequence[Target], partition: object, options: Mapping[str, Any], apply: Apply | None = None
+    session: Session,
+    targets: Sequence[Target],
+    partition: object,
+    options: Mapping[str, Any],
+    apply: Apply | None = None,
 ) -> Plan:
     """Return what a run would do and why."""
     request = session.request(targets, partition=partition, **options)

@@ -99,7 +99,10 @@ class Reader:
             case "skipped":
                 state, because = "skipped", status.reason or "a condition kept it from running"
             case "running":
-                state, because = "running", f"run {status.run_id} computes it since {status.started_at:%Y-%m-%d %H:%M:%S}"
+                state, because = (
+                    "running",
+                    f"run {status.run_id} computes it since {status.started_at:%Y-%m-%d %H:%M:%S}",
+                )
             case "cancelled":
                 state, because = "cancelled", f"run {status.run_id} was cancelled"
             case _ if not status.has_value:
@@ -126,7 +129,9 @@ class Reader:
                 break
             left = None if timeout is None else timeout - (clock.monotonic() - begun)
             if left is not None and left <= 0:
-                raise TimedOut(f"asset {place.name!r} did not end within {timeout:g} s; its run goes on", asset=place.name)
+                raise TimedOut(
+                    f"asset {place.name!r} did not end within {timeout:g} s; its run goes on", asset=place.name
+                )
             poll = self._session.services.settings.poll
             await self._store.changed(f"key:{place.key}", within=poll if left is None else min(poll, left))
         if state is not None and state.state == "failed" and state.error is not None:
@@ -139,16 +144,25 @@ class Reader:
         """Return ids of the runs that are computing an asset and partition, or will."""
         place = self._place(target, partition, None)
         state = await self._state(place.key)
-        found = [run_id for run_id, flight in self._session.flights.items() if flight.driver.state == "running" and any(
-            unit.key == place.key and not flight.driver.board.is_settled(unit.index) for unit in flight.driver.units.all
-        )]
+        found = [
+            run_id
+            for run_id, flight in self._session.flights.items()
+            if flight.driver.state == "running"
+            and any(
+                unit.key == place.key and not flight.driver.board.is_settled(unit.place)
+                for unit in flight.driver.units.all
+            )
+        ]
         if state is not None and state.claimed_by is not None and state.claimed_by not in found:
             found.append(state.claimed_by)
         return found
 
     def _underway(self, key: AssetKey) -> bool:
         return any(
-            flight.driver.state == "running" and any(unit.key == key and not flight.driver.board.is_settled(unit.index) for unit in flight.driver.units.all)
+            flight.driver.state == "running"
+            and any(
+                unit.key == key and not flight.driver.board.is_settled(unit.place) for unit in flight.driver.units.all
+            )
             for flight in self._session.flights.values()
         )
 
@@ -170,7 +184,10 @@ class Reader:
         return removed
 
     async def _remove(self, keys: Sequence[AssetKey], *, cascade: bool, given: IOManager | None) -> int:
-        audit = [AuditEntry(action="asset.invalidated", subject=str(key), actor_kind="process", actor="process") for key in keys]
+        audit = [
+            AuditEntry(action="asset.invalidated", subject=str(key), actor_kind="process", actor="process")
+            for key in keys
+        ]
         removed = await self._store.invalidate(keys, cascade=cascade, audit=audit)
         await self.forget([each.materialization for each in removed], given=given)
         return len(removed)

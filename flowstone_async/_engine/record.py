@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.outcome import Computed, Failing, Settled
@@ -19,7 +19,6 @@ from flowstone_async.events import (
 from flowstone_async.failures import describe
 from flowstone_async.planning.units import Unit
 from flowstone_async.store.records import AssetDone, AuditEntry
-from datetime import timedelta
 
 _logger = logging.getLogger("flowstone")
 
@@ -38,7 +37,9 @@ def note_retry(journal: Journal, unit: Unit, attempt: int, failing: Failing, wai
     due = now + timedelta(seconds=wait)
     body = {**_where(unit), "attempt": attempt, "wait": wait, "due": due.isoformat()}
     journal.add(AssetRetrying, now, body, failing.error)
-    _logger.info("asset %s%s failed, attempt %d; again in %.3g s: %s", *_label(unit), attempt, wait, failing.error.message)
+    _logger.info(
+        "asset %s%s failed, attempt %d; again in %.3g s: %s", *_label(unit), attempt, wait, failing.error.message
+    )
 
 
 def _label(unit: Unit) -> tuple[str, str]:
@@ -74,7 +75,18 @@ def _log(level: int, unit: Unit, run_id: str, outcome: str, seconds: float, atte
     extra = {**facts, "seconds": seconds, "attempts": attempts}
     tail = f": {why}" if why else ""
     name, where = _label(unit)
-    _logger.log(level, "asset %s%s %s in %.3g s, attempts %d, run %s%s", name, where, outcome, seconds, attempts, run_id, tail, extra=extra)
+    _logger.log(
+        level,
+        "asset %s%s %s in %.3g s, attempts %d, run %s%s",
+        name,
+        where,
+        outcome,
+        seconds,
+        attempts,
+        run_id,
+        tail,
+        extra=extra,
+    )
 
 
 def note_settled(journal: Journal, unit: Unit, settled: Settled, now: datetime, run_id: str) -> list[AssetDone]:
@@ -122,7 +134,12 @@ def asset_done(unit: Unit, outcome: Computed | Failing, settled: Settled) -> Ass
     )
 
 
-_ACTIONS = {"completed": "asset.succeeded", "failed": "asset.failed", "skipped": "asset.skipped", "cancelled": "asset.cancelled"}
+_ACTIONS = {
+    "completed": "asset.succeeded",
+    "failed": "asset.failed",
+    "skipped": "asset.skipped",
+    "cancelled": "asset.cancelled",
+}
 
 
 def audit_of(run_id: str, done: AssetDone) -> AuditEntry:

@@ -67,12 +67,19 @@ def fresh(error: FlowstoneError) -> FlowstoneError:
 
 async def report_of(driver: RunDriver) -> RunReport:
     """Return what came of a run; never raises for failures of assets."""
-    entries = [await _entry(driver, unit) for unit in driver.units.all if driver.board.settled[unit.index] is not None]
+    entries = [await _entry(driver, unit) for unit in driver.units.all if driver.board.settled[unit.place] is not None]
     if driver.stopping is not None or driver.state == "cancelled":
-        entries += [_unfinished(unit) for unit in driver.units.all if driver.board.settled[unit.index] is None and driver.board.was_opened(unit.index)]
+        entries += [
+            _unfinished(unit)
+            for unit in driver.units.all
+            if driver.board.settled[unit.place] is None and driver.board.was_opened(unit.place)
+        ]
     failed = [entry for entry in entries if entry.state == "failed"]
     targets = [driver.board.settled[index] for index in driver.units.targets]
-    values = [next((e.value for e in entries if e.asset == unit.node.name and e.partition == unit.partition), None) for unit in (driver.units.all[i] for i in driver.units.targets)]
+    values = [
+        next((e.value for e in entries if e.asset == unit.node.name and e.partition == unit.partition), None)
+        for unit in (driver.units.all[i] for i in driver.units.targets)
+    ]
     ok = driver.state == "succeeded" and all(each is not None and each.error is None for each in targets)
     return RunReport(
         run_id=driver.id,
@@ -99,7 +106,7 @@ _STATES: dict[str, ReportState] = {
 
 
 async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
-    _, settled = driver.settled(unit.index)
+    _, settled = driver.settled(unit.place)
     value = await driver.load(unit, settled, None) if settled.materialization is not None else None
     return AssetReport(
         asset=unit.node.name,

@@ -77,12 +77,12 @@ class Past:
             event = self.ends.get((unit.node.name, unit.key.partition))
             settled = None if event is None else _settled(unit, event, current)
             if settled is not None:
-                found[unit.index] = settled
+                found[unit.place] = settled
         return found
 
     def attempts(self, units: Units) -> dict[int, int]:
         """Return the number of failed attempts of each unit that had any."""
-        return {unit.index: n for unit in units.all if (n := self.tried.get((unit.node.name, unit.key.partition)))}
+        return {unit.place: n for unit in units.all if (n := self.tried.get((unit.node.name, unit.key.partition)))}
 
 
 def _settled(unit: Unit, event: EventRecord, current: Mapping[AssetKey, Materialization]) -> Settled | None:
@@ -96,4 +96,6 @@ def _settled(unit: Unit, event: EventRecord, current: Mapping[AssetKey, Material
             return Settled("skipped", reason=str(body.get("reason", "")))
         case _:
             error = rebuild(failure_of(body.get("error", {})), partition=unit.partition)
-            return Settled("blocked" if body.get("blocked") else "failed", error=error, seconds=seconds, attempts=attempts)
+            return Settled(
+                "blocked" if body.get("blocked") else "failed", error=error, seconds=seconds, attempts=attempts
+            )

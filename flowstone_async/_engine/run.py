@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
+from flowstone_async._engine import stopped
 from flowstone_async._engine.asking import ask_conditions, ask_key
 from flowstone_async._engine.attempt import Attempt
 from flowstone_async._engine.board import Board, Next
@@ -35,7 +36,6 @@ from flowstone_async._engine.record import (
     note_started,
 )
 from flowstone_async._engine.request import Request
-from flowstone_async._engine import stopped
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.values import RunValues
 from flowstone_async.errors import FlowstoneError
@@ -132,7 +132,7 @@ class RunDriver(RunValues):
                 await self._conclude()
         except FlowstoneError as error:
             self._break(error)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours must reach whoever awaits the run
+        except Exception as error:
             self._break(stopped.bug(self.id, error))
         finally:
             if timer is not None:
@@ -176,7 +176,10 @@ class RunDriver(RunValues):
                 self.error = self.error or stopped.closed(self.id)
 
     async def _tell_cancelled(self) -> None:
-        now, body = self.services.store.now(), {"targets": list(self.request.targets), "partition": self.request.encoded}
+        now, body = (
+            self.services.store.now(),
+            {"targets": list(self.request.targets), "partition": self.request.encoded},
+        )
         self.journal.add(RunCancelled, now, {**body, "seconds": self.seconds})
         self.journal.add(RunFinished, now, {**body, "seconds": self.seconds, "state": "cancelled"})
         await self.hooks.emit_all(self.journal.take()[1])
@@ -216,7 +219,9 @@ class RunDriver(RunValues):
         runnable = self.catalog.runnable(unit.node)
         if lost >= self.services.settings.max_lost:
             error = stopped.worker_lost(unit, lost)
-            outcome: Computed | Failing | Interrupted = Failing(error=error, started_at=self.services.store.now(), seconds=0.0)
+            outcome: Computed | Failing | Interrupted = Failing(
+                error=error, started_at=self.services.store.now(), seconds=0.0
+            )
         else:
             attempt = Attempt(self, unit, runnable, number)
             if number == 1:
@@ -374,14 +379,20 @@ class RunDriver(RunValues):
         if self.error is None and failed is not None:
             self.error = failed.error
         now = self.services.store.now()
-        body: dict[str, object] = {"targets": list(self.request.targets), "partition": self.request.encoded, "seconds": self.seconds}
+        body: dict[str, object] = {
+            "targets": list(self.request.targets),
+            "partition": self.request.encoded,
+            "seconds": self.seconds,
+        }
         if self.error is None:
             self.journal.add(RunSucceeded, now, dict(body))
         else:
             self.journal.add(RunFailed, now, dict(body), self.error)
         state: Literal["succeeded", "failed"] = "succeeded" if self.error is None else "failed"
         self.journal.add(RunFinished, now, {**body, "state": state}, self.error)
-        return RunDone(state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded))
+        return RunDone(
+            state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded)
+        )
 
     def _granted(self, index: int, claim: Claimed) -> None:
         self._claims[index] = claim

@@ -136,7 +136,9 @@ class Session:
         now = self.services.store.now()
         units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now)
         keys = [unit.key for unit in units.all]
-        keys += [each.external for unit in units.all for each in (*unit.inputs, *unit.asked) if each.external is not None]
+        keys += [
+            each.external for unit in units.all for each in (*unit.inputs, *unit.asked) if each.external is not None
+        ]
         states = await self.services.store.states(keys)
         current = {key: state.current for key, state in states.items() if state.current is not None}
         prints = Prints(request.params_json)
@@ -149,7 +151,9 @@ class Session:
             return found
 
         verdicts = judge_all(units, current, facts, request.asked)
-        return Prospect(catalog=catalog, request=request, units=units, verdicts=verdicts, current=current, prints=prints)
+        return Prospect(
+            catalog=catalog, request=request, units=units, verdicts=verdicts, current=current, prints=prints
+        )
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -161,7 +165,9 @@ class Session:
             return joined
         record = self._record(request)
         if request.run_id is not None and await self.services.store.run(record.id) is not None:
-            raise KeyConflict(f"run_id={record.id!r} was used already", run_id=record.id, hint="Leave it out, or make a new one.")
+            raise KeyConflict(
+                f"run_id={record.id!r} was used already", run_id=record.id, hint="Leave it out, or make a new one."
+            )
         flight = await self._launch(request, record)
         if request.joinable:
             self._joinable[identity] = flight
@@ -280,7 +286,9 @@ class Session:
             timer.cancel()
         if not driver.done.is_set():
             raise TimedOut(
-                f"run {driver.id} did not end within {request.timeout:g} s; it goes on", run_id=driver.id, hint="Await it again."
+                f"run {driver.id} did not end within {request.timeout:g} s; it goes on",
+                run_id=driver.id,
+                hint="Await it again.",
             )
 
     # -- cancelling ---------------------------------------------------------------------------------------------
@@ -311,7 +319,9 @@ class Session:
         drivers = [flight.driver for flight in self.flights.values()]
         for driver in drivers:
             driver.stop("shutdown")
-        timer = self.services.clock.call_later(grace, lambda: [driver.interrupt() for driver in drivers if not driver.done.is_set()])
+        timer = self.services.clock.call_later(
+            grace, lambda: [driver.interrupt() for driver in drivers if not driver.done.is_set()]
+        )
         try:
             for driver in drivers:
                 await driver.done.wait()
@@ -328,5 +338,3 @@ class Session:
 async def _first(done: asyncio.Event, joined: asyncio.Event, scope: anyio.CancelScope) -> None:
     await done.wait()
     joined.set()
-
-

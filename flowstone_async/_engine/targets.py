@@ -46,8 +46,14 @@ def _by_handle(catalogs: Mapping[str, Catalog], target: AssetRef[Any]) -> tuple[
         return found[0]
     if found:
         names = [f"{catalog.graph.pipeline}.{name}" for catalog, name in found]
-        raise ConfigError(f"asset {definition.name!r} was included more than once: {', '.join(names)}", hint="Name one of them.")
-    named = [catalog for catalog in catalogs.values() if definition.name in catalog.graph.nodes and catalog.graph.pipeline == definition.home.name]
+        raise ConfigError(
+            f"asset {definition.name!r} was included more than once: {', '.join(names)}", hint="Name one of them."
+        )
+    named = [
+        catalog
+        for catalog in catalogs.values()
+        if definition.name in catalog.graph.nodes and catalog.graph.pipeline == definition.home.name
+    ]
     return _only(catalogs, named, definition.name, definition.name)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.params import Prints
@@ -17,7 +18,6 @@ from flowstone_async.io.base import IOManager, ValueRef
 from flowstone_async.planning.units import Unit, UnitInput, Units
 from flowstone_async.resources import ResourceScope
 from flowstone_async.types import Materialization
-from flowstone_async._engine.board import Board
 
 _logger = logging.getLogger("flowstone")
 
@@ -88,9 +88,7 @@ class RunValues:
             _logger.warning("%s is committed, but %s", unit.key, error.message)
 
 
-def value_ref(
-    made: Materialization, runnable: Runnable, partition: object, payload: bytes | None = None
-) -> ValueRef:
+def value_ref(made: Materialization, runnable: Runnable, partition: object, payload: bytes | None = None) -> ValueRef:
     """Return where a materialization's value is."""
     return ValueRef(
         key=made.key,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from typing_extensions import TypedDict, Unpack
 
-from flowstone_async._engine.backfill import BackfillReport, Only, OnError, backfill
+from flowstone_async._engine.backfill import BackfillReport, OnError, Only, backfill
 from flowstone_async._engine.plans import check_plan, plan
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import RunReport
@@ -205,7 +205,9 @@ class Verbs(ABC):
             for run_id in found:
                 await session.cancel(run_id)
             if not found:
-                raise NothingToCancel(f"no active run computes {catalog.graph.pipeline}.{name}", asset=name, partition=partition)
+                raise NothingToCancel(
+                    f"no active run computes {catalog.graph.pipeline}.{name}", asset=name, partition=partition
+                )
             return len(found)
 
     async def invalidate(
@@ -293,5 +295,3 @@ class Verbs(ABC):
                 params=params,
                 on_progress=on_progress,
             )
-
-

@@ -44,7 +44,9 @@ class Watchdog:
             held = time.monotonic() - self._beat
             if held > self._limit and reported != self._beat:
                 reported = self._beat
-                _logger.warning("engine.loop_blocked: the event loop is held for more than %g s by %s", self._limit, self._who())
+                _logger.warning(
+                    "engine.loop_blocked: the event loop is held for more than %g s by %s", self._limit, self._who()
+                )
             try:
                 self._loop.call_soon_threadsafe(self._answer)
             except RuntimeError:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from typing_extensions import override
 
@@ -72,7 +73,7 @@ class KeyMapping(ABC):
         """
 
 
-def mapping(fn: Callable[..., Iterable[object]]) -> KeyMapping:
+def mapping(fn: Callable[[Any], Iterable[object]]) -> KeyMapping:
     """Relate a key to the keys that a function gives, in its order: `over=mapping(lambda day: [day - WEEK, day])`.
 
     Keys before the start of the upstream's set are left out, and repeated ones count once.
@@ -245,7 +246,7 @@ class SharedDimensions(KeyMapping):
 class FunctionMapping(KeyMapping):
     """The keys that a function of the user's gives."""
 
-    fn: Callable[..., Iterable[object]]
+    fn: Callable[[Any], Iterable[object]]
 
     @override
     def refusal(self, downstream: KeySet[object] | None, upstream: KeySet[object] | None) -> str | None:
@@ -274,44 +275,6 @@ class FunctionMapping(KeyMapping):
     @override
     def __repr__(self) -> str:
         return f"mapping({getattr(self.fn, '__qualname__', repr(self.fn))})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edge:
-    """How the keys of an asset and of an upstream go together, once `match` has found nothing against it.
-
-    Attributes:
-        downstream: The dependant's set, or None if it follows the run's key.
-        upstream: The upstream's set, or None likewise.
-        over: The mapping that was given, or None.
-    """
-
-    downstream: KeySet[object] | None
-    upstream: KeySet[object] | None
-    over: KeyMapping | None = None
-
-    @property
-    def mapped(self) -> bool:
-        """Whether the dependant receives a mapping from key to value, rather than one value."""
-        return self.over is not None
-
-    def upstream_keys(
-        self, key: object, now: datetime, known: KnownKeys | None = None
-    ) -> KeyRange[object] | tuple[object]:
-        """Return the upstream's keys that a key of the dependant needs, in order; `(None,)` for one without keys.
-
-        Args:
-            key: A valid key of the dependant, or the run's.
-            now: The instant that open sets end at.
-            known: Keys of the dynamic sets among the upstream's dimensions.
-
-        Raises:
-            PartitionError: A function of the user's gives something that is no key of the upstream.
-        """
-        if self.over is not None:
-            dependant = Dependant(key_set=self.downstream, key=key, now=now, known=known)
-            return self.over.upstream_keys(dependant, self.upstream)
-        return (None,) if self.upstream is not None and not self.upstream.dimensions else (key,)
 
 
 def match(

@@ -16,7 +16,7 @@ if sys.platform != "win32":
 
 DRAFT_SUFFIX = ".draft"
 
-_TRIES = 10
+_TRIES = 100
 
 
 class Draft:

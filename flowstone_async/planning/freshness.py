@@ -92,7 +92,11 @@ def taken_params(node: Node) -> tuple[str, ...]:
     """Return the params fields that a body declares to take; `"*"` for all."""
     if not any(isinstance(each, ParamsBinding | ParamFieldBinding) for each in node.bindings):
         return ()
-    found = ["*" if isinstance(b, ParamsBinding) else b.field for b in node.bindings if isinstance(b, ParamsBinding | ParamFieldBinding)]
+    found = [
+        "*" if isinstance(b, ParamsBinding) else b.field
+        for b in node.bindings
+        if isinstance(b, ParamsBinding | ParamFieldBinding)
+    ]
     return tuple(dict.fromkeys(found))
 
 

@@ -68,7 +68,7 @@ def judge_all(
     forced = frozenset(units.targets) if asked.force is True else frozenset[int]()
     judged: list[Judgement] = []
     for unit in units.all:
-        if asked.force == "all" or unit.index in forced:
+        if asked.force == "all" or unit.place in forced:
             judged.append(Judgement("stale", "forced"))
         else:
             judged.append(_judge(unit, units, judged, current, facts, deep=asked.with_deps))
@@ -121,7 +121,9 @@ def _judge(
 def _depends(upstream: Unit, verdict: Judgement) -> str:
     if verdict.verdict == "stale":
         return f"depends on whether {upstream.node.name!r} changes when computed again ({verdict.reason})"
-    return f"depends on {upstream.node.name!r}: {verdict.reason}" if "depends on" not in verdict.reason else verdict.reason
+    return (
+        f"depends on {upstream.node.name!r}: {verdict.reason}" if "depends on" not in verdict.reason else verdict.reason
+    )
 
 
 def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
@@ -129,8 +131,8 @@ def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
     for target in units.targets:
         needed[target] = 2
     for unit in reversed(units.all):
-        level = needed[unit.index]
-        verdict = judged[unit.index].verdict
+        level = needed[unit.place]
+        verdict = judged[unit.place].verdict
         if not level or verdict == "fresh":
             continue
         asked = {index for each in unit.asked for index in each.units}
@@ -150,8 +152,8 @@ def _shallow(units: Units, judged: list[Judgement], current: Mapping[AssetKey, M
         for index in units.all[target].upstreams:
             needed[index] = 2
     for unit in units.all:
-        if unit.index not in targets:
-            judged[unit.index] = FRESH if unit.key in current else MISSING
+        if unit.place not in targets:
+            judged[unit.place] = FRESH if unit.key in current else MISSING
     return Verdicts(tuple(judged), tuple(needed))
 
 
@@ -251,7 +253,9 @@ def _table(plan: Plan) -> Iterator[str]:
     for row in rows:
         yield "  ".join(row[index].ljust(widths[index]) for index in shown).rstrip()
     total = "" if plan.seconds is None else f", about {plan.seconds:.2f}s"
-    counts = {action: sum(each.action == action for each in plan.entries) for action in ("run", "reuse", "unknown", "blocked")}
+    counts = {
+        action: sum(each.action == action for each in plan.entries) for action in ("run", "reuse", "unknown", "blocked")
+    }
     yield ", ".join(f"{count} to {_VERBS[action]}" for action, count in counts.items() if count) + total
 
 
@@ -279,13 +283,13 @@ def make_plan(
     entries: list[PlanEntry] = []
     longest: dict[int, float] = {}
     for unit in units.all:
-        level = verdicts.needed[unit.index]
+        level = verdicts.needed[unit.place]
         if not level:
             continue
         action, reason = _action(unit, units, verdicts, asked)
         stored = current.get(unit.key)
         estimate = durations.get(unit.node.name) if action in ("run", "unknown") else None
-        longest[unit.index] = (estimate or 0.0) + max((longest.get(each, 0.0) for each in unit.upstreams), default=0.0)
+        longest[unit.place] = (estimate or 0.0) + max((longest.get(each, 0.0) for each in unit.upstreams), default=0.0)
         entries.append(
             PlanEntry(
                 asset=unit.node.name,
@@ -302,18 +306,18 @@ def make_plan(
 
 
 def _action(unit: Unit, units: Units, verdicts: Verdicts, asked: Asked) -> tuple[Action, str]:
-    verdict, reason = verdicts.judgements[unit.index]
+    verdict, reason = verdicts.judgements[unit.place]
     if verdict == "fresh":
-        return "reuse", reason if asked.with_deps or unit.index in units.targets else "taken as it is stored"
+        return "reuse", reason if asked.with_deps or unit.place in units.targets else "taken as it is stored"
     if not asked.with_deps:
-        if unit.index not in units.targets:
+        if unit.place not in units.targets:
             return "blocked", "not stored, and with_deps=False"
         missing = missing_inputs(unit, units, verdicts)
         if missing:
             return "blocked", f"needs {', '.join(map(repr, missing))}, not stored"
     if verdict == "maybe":
         return "unknown", reason
-    if verdicts.needed[unit.index] == 1:
+    if verdicts.needed[unit.place] == 1:
         return "unknown", f"{reason}; needed only if a dependant runs"
     return "run", reason
 

@@ -36,14 +36,14 @@ class Unit(NamedTuple):
     """One asset for one partition, in one run.
 
     Attributes:
-        index: Its place in `Units.all`, topological.
+        place: Its index in `Units.all`, topological.
         partition: The key as a real object.
         inputs: Edges of the body.
         asked: Edges of conditions and of a cache key, which must be settled before freshness is judged.
         upstreams: Indexes of all units that come first, each once.
     """
 
-    index: int
+    place: int
     node: Node
     partition: Any
     key: AssetKey
@@ -188,5 +188,5 @@ def expand(graph: Graph, targets: Sequence[str], partition: object, *, io: str, 
     after: list[list[int]] = [[] for _ in expansion.units]
     for unit in expansion.units:
         for upstream in unit.upstreams:
-            after[upstream].append(unit.index)
+            after[upstream].append(unit.place)
     return Units(tuple(expansion.units), wanted, tuple(tuple(each) for each in after))

@@ -203,14 +203,18 @@ class Store(Protocol):
         """Return the median seconds of the last 20 computations of each asset that has any."""
         ...
 
-    async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> tuple[Materialization, ...]:
+    async def prune(
+        self, *, runs: float | None, values: float | None, limit: int = 1000
+    ) -> tuple[Materialization, ...]:
         """Delete finished runs with their events older than `runs` seconds, and forget superseded materializations
         older than `values` seconds, at most `limit` of each. Returns the forgotten ones, whose values elsewhere may
         now be deleted. Current values, active runs and audit entries stay.
         """
         ...
 
-    async def audit(self, *, limit: int = 100, after: int | None = None) -> tuple[tuple[int, datetime, AuditEntry], ...]:
+    async def audit(
+        self, *, limit: int = 100, after: int | None = None
+    ) -> tuple[tuple[int, datetime, AuditEntry], ...]:
         """Return audit entries, newest first, below the number `after`."""
         ...
 

@@ -9,15 +9,9 @@ import pytest_asyncio
 
 from flowstone_async.store.protocol import Store
 from tests.contract.clock import SetClock
+from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
 from tests.contract.stores import Engine, MemoryStores, Stores
 from tests.support.postgres import TestServer
-
-try:
-    from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
-
-    KINDS = ["memory", "postgres", "postgres without notify"]
-except ImportError:  # until there is one
-    KINDS = ["memory"]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +21,7 @@ def server() -> Iterator[TestServer]:
         yield started
 
 
-@pytest_asyncio.fixture(params=KINDS)
+@pytest_asyncio.fixture(params=["memory", "postgres", "postgres without notify"])
 async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     """One set of records that several engines may open."""
     if request.param == "memory":

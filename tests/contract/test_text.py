@@ -44,9 +44,6 @@ TEXTS = {
     "long": "x" * 20_000,
 }
 
-UNSTORABLE = {"nul", "only nul", "lone surrogate"}
-STORABLE = {name: text for name, text in TEXTS.items() if name not in UNSTORABLE}
-
 STORABLE = {name: text for name, text in TEXTS.items() if name not in UNSTORABLE}
 NUMBERS = key("numbers")
 SLICES = {name: key("numbers", f"i:{no}") for no, name in enumerate(TEXTS)}

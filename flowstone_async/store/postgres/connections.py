@@ -214,15 +214,19 @@ class Connections:
         Raises:
             FlowstoneError: As `translate` says.
         """
+        return await self.fetch_text(self.text(name), *arguments)
+
+    async def fetch_text(self, text: str, *arguments: object) -> list[Record]:
+        """Run one statement, as `fetch` does; doing it twice must change nothing more."""
         async with self.translated():
             try:
                 async with self.session() as session:
-                    return await session.fetch(name, *arguments)
+                    return await session.fetch_text(text, *arguments)
             except DRIVER_ERRORS as error:
                 if not is_lost(error) or isinstance(error, TimeoutError | asyncpg.DataError):
                     raise
             async with self.session() as session:
-                return await session.fetch(name, *arguments)
+                return await session.fetch_text(text, *arguments)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Session]:

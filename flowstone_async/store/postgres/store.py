@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import cast
 
 from asyncpg.pool import Pool
 from typing_extensions import override
 
 from flowstone_async.clock import Clock
 from flowstone_async.errors import ConfigError, StoreUnavailable
+from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
@@ -21,7 +22,10 @@ from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.reading import StateReader
-from flowstone_async.store.protocol import Store, Values
+from flowstone_async.store.postgres.renaming import rename
+from flowstone_async.store.postgres.retention import Retention
+from flowstone_async.store.postgres.values import PostgresValues
+from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -85,6 +89,9 @@ class PostgresStore(Store):
         )
         self._reader = StateReader(self._connections)
         self._history = History(self._connections)
+        self._catalog = Catalog(self._connections, self._instants, self._hints)
+        self._retention = Retention(self._connections, self._instants)
+        self.values = PostgresValues(self._connections, self._instants)
         self._ownership = Ownership(
             self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive
         )
@@ -214,3 +221,54 @@ class PostgresStore(Store):
     @override
     async def changed(self, topic: str, *, within: float) -> None:
         await self._hints.changed(topic, within=min(within, self._poll))
+
+    @override
+    async def keys(
+        self, pipeline: str, asset: str, io: str, *, limit: int = 1000, after: str | None = None
+    ) -> tuple[AssetState, ...]:
+        return await self._catalog.keys(pipeline, asset, io, limit=limit, after=after)
+
+    @override
+    async def stored_assets(self, pipeline: str) -> Mapping[str, int]:
+        return await self._catalog.stored_assets(pipeline)
+
+    @override
+    async def rename(self, pipeline: str, old: str, new: str) -> int:
+        return await rename(self._connections, pipeline, old, new)
+
+    @override
+    async def invalidate(
+        self,
+        keys: Collection[AssetKey],
+        *,
+        cascade: bool,
+        audit: Sequence[AuditEntry] = (),
+    ) -> tuple[Removed, ...]:
+        return await self._catalog.invalidate(keys, cascade=cascade, audit=audit)
+
+    @override
+    async def upstream(self, materialization: str) -> tuple[tuple[AssetKey, str], ...]:
+        return await self._catalog.upstream(materialization)
+
+    @override
+    async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
+        return await self._catalog.durations(pipeline, assets)
+
+    @override
+    async def prune(
+        self, *, runs: float | None, values: float | None, limit: int = 1000
+    ) -> tuple[Materialization, ...]:
+        return await self._retention.prune(runs=runs, values=values, limit=limit)
+
+    @override
+    async def health(self) -> Mapping[str, object]:
+        asked = time.monotonic()
+        instant, version, schema = (await self._connections.fetch("ping", self._instants.given()))[0]
+        self._instants.learn(instant)
+        return {
+            "store": "postgres",
+            "latency": time.monotonic() - asked,
+            "server": version,
+            "schema": schema,
+            "where": self._connections.where,
+        }

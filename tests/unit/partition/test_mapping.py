@@ -16,7 +16,7 @@ from flowstone_async.definition.enumerated import Keys
 from flowstone_async.definition.instant_windows import Hourly
 from flowstone_async.definition.key_set import KeySet
 from flowstone_async.definition.listed_keys import KnownKeys
-from flowstone_async.definition.mapping import Edge, KeyMapping, mapping, match
+from flowstone_async.definition.mapping import Dependant, KeyMapping, mapping, match
 from flowstone_async.definition.single import Single
 from flowstone_async.errors import ConfigError, PartitionError
 
@@ -31,12 +31,13 @@ tenants = Dynamic[str]("tenants")
 def needed(
     downstream: KeySet[object] | None,
     upstream: KeySet[object] | None,
-    over: KeyMapping | None,
+    over: KeyMapping,
     key: object,
     known: KnownKeys | None = None,
 ) -> list[object]:
     assert match(downstream, upstream, over) is None
-    return list(Edge(downstream=downstream, upstream=upstream, over=over).upstream_keys(key, NOW, known))
+    dependant = Dependant(key_set=downstream, key=key, now=NOW, known=known)
+    return list(over.upstream_keys(dependant, upstream))
 
 
 def january(first: int, last: int) -> list[date]:
@@ -44,16 +45,16 @@ def january(first: int, last: int) -> list[date]:
 
 
 def test_the_same_set_is_matched_key_by_key() -> None:
-    """PART-09."""
-    assert needed(days, Daily(date(2025, 1, 1)), None, date(2025, 1, 15)) == [date(2025, 1, 15)]
-    assert not Edge(downstream=days, upstream=days).mapped
+    """PART-09: a set is the same by its rule."""
+    assert match(days, Daily(date(2025, 1, 1))) is None
+    assert match(grid, Daily("2025-01-01") * Keys("us", "eu", "asia")) is None
 
 
 @pytest.mark.parametrize("downstream", [None, days, grid, Single()])
 def test_an_undeclared_or_single_upstream_needs_nothing(downstream: KeySet[object] | None) -> None:
     """PART-09, PART-07: one follows the run, the other has one value."""
-    assert needed(downstream, None, None, "key") == ["key"]
-    assert needed(downstream, Single(), None, "key") == [None]
+    assert match(downstream, None) is None
+    assert match(downstream, Single()) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,6 @@ def test_last_includes_the_key_itself_and_nothing_before_the_start() -> None:
     assert needed(days, days, days.last(7), date(2025, 1, 3)) == january(1, 3)
     assert needed(days, days, days.last(1), date(2025, 1, 1)) == january(1, 1)
     assert needed(regions, regions, regions.last(2), "eu") == ["us", "eu"]
-    assert Edge(downstream=days, upstream=days, over=days.last(7)).mapped
 
 
 @given(st.integers(-40, 80), st.integers(1, 50))
@@ -253,5 +253,5 @@ def test_mappings_are_values_that_read_like_their_making() -> None:
 def test_all_of_a_long_time_lists_no_keys() -> None:
     """PART-10, G-03."""
     hours = Hourly("1000-01-01")
-    keys = Edge(downstream=None, upstream=hours, over=hours.all()).upstream_keys(None, NOW)
+    keys = hours.all().upstream_keys(Dependant(key_set=None, key=None, now=NOW), hours)
     assert len(keys) == (NOW - hours.start) // timedelta(hours=1) == 8_985_708

@@ -6,7 +6,7 @@ SELECT inputs FROM flowstone.materialization WHERE id = $1;
 -- name: dependants
 -- Keys and, transitively, those whose current value was computed from a value of one of them; each once.
 WITH RECURSIVE reached (pipeline, asset, io, partition) AS (
-    SELECT n.pipeline, n.asset, n.io, n.partition
+    SELECT n.pipeline COLLATE "C", n.asset COLLATE "C", n.io COLLATE "C", n.partition COLLATE "C"
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n (pipeline, asset, partition, io)
     UNION
     SELECT k.pipeline, k.asset, k.io, k.partition
@@ -34,9 +34,10 @@ SELECT pipeline, asset, partition, io FROM reached ORDER BY pipeline, asset, io,
 -- Lock keys that have a current value, in the order of their primary key.
 SELECT k.*
 FROM (
-    SELECT DISTINCT n.pipeline, n.asset, n.io, n.partition
+    SELECT DISTINCT n.pipeline COLLATE "C" AS pipeline, n.asset COLLATE "C" AS asset, n.io COLLATE "C" AS io,
+        n.partition COLLATE "C" AS partition
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n (pipeline, asset, partition, io)
-    ORDER BY n.pipeline COLLATE "C", n.asset COLLATE "C", n.io COLLATE "C", n.partition COLLATE "C"
+    ORDER BY 1, 2, 3, 4
 ) AS n
 CROSS JOIN LATERAL (
     SELECT k.pipeline, k.asset, k.partition, k.io, k.current, k.contended AND k.claim_run IS NULL
@@ -62,8 +63,8 @@ SELECT coalesce($6::timestamptz, statement_timestamp()), id FROM unnest($5::uuid
 SELECT pg_advisory_xact_lock(hashtextextended('flowstone.rename', 0));
 
 -- name: renamable
--- Keys of the asset $2 of the pipeline $1 that the name $3 has not, and that nobody computes now.
-SELECT k.io, k.partition, k.current
+-- Keys of the asset $2 of the pipeline $1 that the name $3 has not.
+SELECT k.io, k.partition
 FROM flowstone.asset_key AS k
 WHERE k.pipeline = $1 AND k.asset = $2
     AND NOT EXISTS (

@@ -108,7 +108,7 @@ CROSS JOIN LATERAL (
         AND k.partition = asked.partition AND k.claim_run = $1
     OFFSET 0
 ) AS holds
-ORDER BY asked.pipeline, asked.asset, asked.io, asked.partition
+ORDER BY asked.pipeline COLLATE "C", asked.asset COLLATE "C", asked.io COLLATE "C", asked.partition COLLATE "C"
 ON CONFLICT (pipeline, asset, io, partition) DO UPDATE
 SET claim_run = NULL, state = $2, run_id = $1, attempts = 1, started_at = k.claimed_at, completed_at = $3,
     seconds = extract(epoch FROM $3::timestamptz - k.claimed_at), error = $4, reason = NULL, previous = NULL

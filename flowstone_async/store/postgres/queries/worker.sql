@@ -71,7 +71,7 @@ CROSS JOIN LATERAL (
         AND k.partition = asked.partition AND k.claim_run = ANY ($1::uuid[])
     OFFSET 0
 ) AS holds
-ORDER BY asked.pipeline, asked.asset, asked.io, asked.partition
+ORDER BY asked.pipeline COLLATE "C", asked.asset COLLATE "C", asked.io COLLATE "C", asked.partition COLLATE "C"
 ON CONFLICT (pipeline, asset, io, partition) DO UPDATE SET lost = k.lost + 1
 WHERE k.claim_run = ANY ($1::uuid[]);
 

@@ -1,0 +1,81 @@
+"""Forgetting: finished runs with their events, superseded materializations, streams whose record never came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from flowstone_async.store.postgres.connections import Connections, Session
+from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.rows import materialization
+from flowstone_async.types import Materialization
+
+_UNREFERENCED = 86_400.0
+_RUNS_AT_ONCE = 100
+_EVENTS_AT_ONCE = 5_000
+
+
+class Retention:
+    """Forgets what is old.
+
+    Args:
+        connections: To the server.
+        instants: The store's clock.
+    """
+
+    def __init__(self, connections: Connections, instants: Instants) -> None:
+        self._connections = connections
+        self._instants = instants
+
+    async def prune(self, *, runs: float | None, values: float | None, limit: int) -> tuple[Materialization, ...]:
+        """Forget what is older than some seconds; see `Store.prune`. Each batch is a transaction of its own."""
+        if runs is not None:
+            await self._forget_runs(runs, limit)
+        forgotten = await self._forget_values(values, limit) if values is not None else ()
+        await self._forget_streams(limit)
+        await self._connections.fetch("forget_workers")
+        return forgotten
+
+    async def _forget_runs(self, age: float, limit: int) -> None:
+        rows = await self._connections.fetch("finished_runs", age, limit, self._instants.given())
+        old = [row[0] for row in rows]
+        for start in range(0, len(old), _RUNS_AT_ONCE):
+            batch = old[start : start + _RUNS_AT_ONCE]
+            while len(await self._connections.fetch("forget_events", batch, _EVENTS_AT_ONCE)) == _EVENTS_AT_ONCE:
+                pass
+            await self._connections.fetch("forget_runs", batch)
+
+    async def _forget_values(self, age: float, limit: int) -> tuple[Materialization, ...]:
+        now = self._instants.given()
+        async with self._connections.transaction() as session:
+            old = list({row[0] for row in await session.fetch("superseded", age, limit, now)})
+            if not old:
+                return ()
+            kept = {row[0] for row in await session.fetch("current_ones", old)}
+            forgotten = [one for one in old if one not in kept]
+            records = [materialization(row) for row in await session.fetch("materializations", forgotten)]
+            await _forget_lineage(session, records)
+            for name in ("delete_chunks", "delete_uploads", "forget_materializations"):
+                await session.fetch(name, forgotten)
+            await session.fetch("forget_superseded", old, age, now)
+        return tuple(records)
+
+    async def _forget_streams(self, limit: int) -> None:
+        async with self._connections.transaction() as session:
+            rows = await session.fetch("uploads", _UNREFERENCED, limit, self._instants.given())
+            gone: Sequence[UUID] = [row[0] for row in rows if not row[1]]
+            if gone:
+                await session.fetch("delete_chunks", gone)
+            if rows:
+                await session.fetch("delete_uploads", [row[0] for row in rows])
+
+
+async def _forget_lineage(session: Session, records: Sequence[Materialization]) -> None:
+    edges = [
+        (*source.key, made.id)
+        for made in records
+        for source in made.inputs
+        if source.key is not None and source.materialization is not None
+    ]
+    if edges:
+        await session.fetch("forget_lineage", *zip(*edges, strict=True))
