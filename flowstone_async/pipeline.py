@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, TypeVar, overload
@@ -16,8 +16,9 @@ from flowstone_async._engine.host import Host
 from flowstone_async._engine.opening import Wiring, open_session
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
+from flowstone_async._engine.trial import Trial
 from flowstone_async._engine.verbs import RunOptions, Verbs
-from flowstone_async.clock import SystemClock
+from flowstone_async.clock import ManualClock, SystemClock
 from flowstone_async.definition.collection import TOLERATED, Collection, Defaults, Tolerated
 from flowstone_async.definition.decorators import Decorators
 from flowstone_async.definition.handle import OpenRef, PartitionedRef
@@ -127,6 +128,40 @@ class Pipeline(Decorators, Verbs):
         except RuntimeError:
             return asyncio.run(_awaited(self.run(*targets, partition=partition, **options)))
         raise ConfigError("an event loop is already running here", hint="Use `await pipe.run(...)`.")
+
+    @asynccontextmanager
+    async def test(
+        self,
+        *,
+        values: Mapping[Any, object] | None = None,
+        resources: Mapping[Any, object] | None = None,
+        params: object = None,
+    ) -> AsyncGenerator[Trial]:
+        """Try the pipeline in a test: in memory of its own, on a clock that stands still until it is advanced.
+
+        Args:
+            values: Values of assets, by handle or name, in place of computing them.
+            resources: Replacements, by type or name.
+            params: For runs that give none.
+
+        Raises:
+            ConfigError: A value or resource is of the wrong type, or for something unknown.
+
+        Example:
+            >>> async with pipe.test(values={raw: [1, 2]}) as t:
+            ...     assert await t.run(doubled) == [2, 4]
+        """
+        self.validate()
+        clock = ManualClock()
+        wiring = Wiring(store=MemoryStore(clock), clock=clock, default_io=Memory(), resources=dict(resources or {}))
+        here = _Here(self, wiring)
+        here.users = 1
+        try:
+            session = await here.session()
+            yield Trial(session, clock, values or {}, params)
+            await session.close(0.0)
+        finally:
+            await here.close()
 
     def submit(self, *targets: Target, **options: object) -> NoReturn:
         """Refuse: background runs need an engine.

@@ -109,6 +109,8 @@ class Attempt:
         )
         try:
             prepared = await prepare(self.run, self.unit, self.unit.node.bindings, self.unit.inputs, self._call, scope)
+            if self._services.called is not None:
+                self._services.called(self.unit.node.name)
             value = await self._services.executor.call(self.unit.node.definition, prepared.arguments)
             stored = await self._store(value)
         finally:

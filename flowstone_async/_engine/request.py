@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flowstone_async.planning.plan import Asked, Force
+from flowstone_async.types import Materialization
 
 CONCURRENCY = 32
 
@@ -26,7 +27,8 @@ class Request:
         continuable: Whether the run can be continued by another process: all of its options can be stored.
         timeout: Seconds for the whole run, or None.
         concurrency: Bodies at once.
-        joinable: Whether an equal request joins it.
+        submitted: Whether nobody need await it.
+        given: Made-up materializations that stand for assets, in tests.
     """
 
     pipeline: str
@@ -44,11 +46,12 @@ class Request:
     concurrency: int = CONCURRENCY
     run_id: str | None = None
     submitted: bool = False
+    given: Mapping[str, Materialization] = field(default_factory=dict[str, Materialization])
 
     @property
     def asked(self) -> Asked:
         """The options that decide what is computed."""
-        return Asked(force=self.force, with_deps=self.with_deps)
+        return Asked(force=self.force, with_deps=self.with_deps, given=frozenset(self.given))
 
     @property
     def joinable(self) -> bool:

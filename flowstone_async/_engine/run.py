@@ -117,6 +117,11 @@ class RunDriver(RunValues):
         """Seconds since this process began to drive it."""
         return self.services.clock.monotonic() - self._begun
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether it does nothing but wait for time to pass or for another run."""
+        return bool(self._waiting) and not self._workers and not self._bodies
+
     # -- the way of a run ---------------------------------------------------------------------------------------
 
     async def drive(self) -> None:

@@ -38,7 +38,13 @@ class Settings:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Services:
-    """What runs need of the engine they run in."""
+    """What runs need of the engine they run in.
+
+    Attributes:
+        worker: The engine's id in the store, or None if it may own no runs.
+        given: Values that tests put in place of stored ones, by the id of their made-up materialization.
+        called: Told the asset's name before each call of a body.
+    """
 
     store: Store
     clock: Clock
@@ -49,7 +55,8 @@ class Services:
     spawn: Callable[..., None]
     worker: str | None
     host: str = field(default_factory=socket.gethostname)
-    values: Callable[[str], object] | None = None
+    given: dict[str, object] = field(default_factory=dict[str, object])
+    called: Callable[[str], None] | None = None
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
         """Start a child task of the engine."""

@@ -141,6 +141,9 @@ class Session:
         ]
         states = await self.services.store.states(keys)
         current = {key: state.current for key, state in states.items() if state.current is not None}
+        for unit in units.all if request.given else ():
+            if unit.node.name in request.given:
+                current[unit.key] = request.given[unit.node.name]
         prints = Prints(request.params_json)
         known: dict[str, Facts] = {}
 

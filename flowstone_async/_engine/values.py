@@ -15,6 +15,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.io.base import IOManager, ValueRef
+from flowstone_async.io.copying import copy_value
 from flowstone_async.planning.units import Unit, UnitInput, Units
 from flowstone_async.resources import ResourceScope
 from flowstone_async.types import Materialization
@@ -49,6 +50,8 @@ class RunValues:
         """Return a unit's value, as a copy of the caller's own."""
         made = settled.materialization
         assert made is not None  # noqa: S101 - only units with a value are loaded
+        if made.id in self.services.given:
+            return copy_value(self.services.given[made.id])
         runnable = self.catalog.runnable(unit.node)
         ref = value_ref(made, runnable, unit.partition, settled.payload)
         return await self.manager(runnable).load(ref, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -82,10 +83,10 @@ def mapping(fn: Callable[[Any], Iterable[object]]) -> KeyMapping:
         fn: Takes the dependant's key (None without one) and returns keys of the upstream.
 
     Raises:
-        ConfigError: `fn` is no function.
+        ConfigError: `fn` is no plain function.
     """
-    if not callable(fn):
-        raise ConfigError(f"mapping({fn!r}) takes a function", hint="Write mapping(lambda key: [...]).")
+    if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(f"mapping({fn!r}) takes a plain function", hint="Write mapping(lambda key: [...]).")
     return FunctionMapping(fn)
 
 
@@ -114,8 +115,10 @@ def shared_dimensions(product: KeySet[object], dimensions: tuple[KeySet[object],
     """Return what `product.dimension(...)` is.
 
     Raises:
-        ConfigError: One of them is no dimension of the product.
+        ConfigError: One of them is no dimension of the product, or none is named.
     """
+    if not dimensions:
+        raise ConfigError(f"{product!r}.dimension() names no dimension", hint="For all keys use over=....all().")
     for dimension in dimensions:
         if not isinstance(dimension, KeySet) or locate(dimension, product) is None:
             raise ConfigError(
@@ -259,9 +262,10 @@ class FunctionMapping(KeyMapping):
 
     def _judged(self, dependant: Dependant, upstream: KeySet[object] | None) -> Iterator[object]:
         given: object = self.fn(dependant.key)
-        if isinstance(given, str | tuple) or not isinstance(given, Iterable):
+        if isinstance(given, str | tuple | set | frozenset) or not isinstance(given, Iterable):
             raise PartitionError(
-                f"{self!r} returned {given!r}, which is no list of keys", hint="Return a list, also for one key."
+                f"{self!r} returned {given!r}, which is no list of keys",
+                hint="Return a list: in the order wanted, and also for one key.",
             )
         for key in given:
             try:
@@ -288,6 +292,8 @@ def match(
         over: The mapping given with the edge.
     """
     if over is not None:
+        if not isinstance(over, KeyMapping):
+            return f"over={over!r} is no mapping of keys. Use .last(n) or .all() of a set, or mapping(fn)."
         if upstream is not None and not upstream.dimensions:
             return "the upstream has one value and no keys that over= could choose. Leave over= out."
         return over.refusal(downstream, upstream)

@@ -94,7 +94,7 @@ class Product(PartitionSet[T_co]):
         needs all keys of the grid with its day.
 
         Raises:
-            ConfigError: One of them is no dimension of this product.
+            ConfigError: One of them is no dimension of this product, or none is named.
         """
         return shared_dimensions(self, dimensions)
 

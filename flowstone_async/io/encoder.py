@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
+from flowstone_async.errors import ConfigError
 from flowstone_async.io.codec import Codec, codec_for
 
 Format: TypeAlias = Literal["json", "pickle"]
@@ -21,11 +22,16 @@ class Encoder:
     Args:
         format: The codecs' format.
         key: The keys that sign pickles.
+
+    Raises:
+        ConfigError: The format is unknown.
     """
 
     __slots__ = ("_codecs", "_key", "format")
 
     def __init__(self, format: Format, key: Sequence[bytes] = ()) -> None:  # noqa: A002 # the option's name
+        if format not in get_args(Format):
+            raise ConfigError(f"format={format!r} is not known", hint='Use "json" or "pickle".')
         self.format: Format = format
         self._key = key
         # The annotation is kept with its codec, so that nothing else can get its identity.
@@ -49,7 +55,7 @@ class Encoder:
             names: Names local to where it was defined.
 
         Raises:
-            ConfigError: The format is unknown, or needs a key and has none.
+            ConfigError: The format needs a key, and there is none.
         """
         found = self._codecs.get(id(annotation))
         if found is None or found[2] is not names:

@@ -32,10 +32,12 @@ class Asked:
     Attributes:
         force: True computes the targets whatever is stored, `"all"` every unit.
         with_deps: Whether upstreams are computed; otherwise they are taken as they are stored.
+        given: Names of assets whose values are given, whatever is stored.
     """
 
     force: Force = False
     with_deps: bool = True
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,9 @@ def judge_all(
     forced = frozenset(units.targets) if asked.force is True else frozenset[int]()
     judged: list[Judgement] = []
     for unit in units.all:
+        if unit.node.name in asked.given:
+            judged.append(FRESH)
+            continue
         if asked.force == "all" or unit.place in forced:
             judged.append(Judgement("stale", "forced"))
         else:

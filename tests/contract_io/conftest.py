@@ -10,20 +10,14 @@ import pytest
 import pytest_asyncio
 
 from flowstone_async import io
+from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
 from tests.contract.stores import MemoryStores, Stores
 from tests.contract_io.places import Place
 from tests.support.postgres import TestServer
 
-try:
-    from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
-
-    ON_POSTGRES = ["postgres"]
-except ImportError:  # until there is one
-    ON_POSTGRES = []
-
 KEY = b"k" * 32
-STREAMING = ["memory", "files", "postgres over memory", *ON_POSTGRES]
-KINDS = [*STREAMING, *(f"{kind} table" for kind in ON_POSTGRES)]
+STREAMING = ["memory", "files", "postgres over memory", "postgres"]
+TABLE = "postgres table"
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +27,7 @@ def server() -> Iterator[TestServer]:
         yield started
 
 
-@pytest_asyncio.fixture(params=KINDS)
+@pytest_asyncio.fixture(params=[*STREAMING, TABLE])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """A place for single values."""
     async with _place(request, tmp_path) as opened:
@@ -47,7 +41,7 @@ async def streaming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         yield opened
 
 
-@pytest_asyncio.fixture(params=[kind for kind in KINDS if kind.endswith("table")])
+@pytest_asyncio.fixture(params=[TABLE])
 async def table(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """A place in a table."""
     async with _place(request, tmp_path) as opened:
@@ -57,7 +51,7 @@ async def table(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 @asynccontextmanager
 async def _place(request: pytest.FixtureRequest, folder: Path) -> AsyncGenerator[Place]:
     kind: str = request.param
-    async with _stores(request) if kind in ("postgres", "postgres table") else _memory() as stores:
+    async with _stores(request) if kind in ("postgres", TABLE) else _memory() as stores:
         engine = await stores.engine()
         if kind == "memory":
             yield Place(manager=io.Memory(), engine=engine, pickling=io.Memory(format="pickle"))
@@ -65,7 +59,7 @@ async def _place(request: pytest.FixtureRequest, folder: Path) -> AsyncGenerator
             pickling = io.Files(folder, format="pickle").signed(KEY)
             yield Place(manager=io.Files(folder), engine=engine, pickling=pickling)
         else:
-            name = "lake.numbers" if kind.endswith("table") else None
+            name = "lake.numbers" if kind == TABLE else None
             manager = io.Postgres(name).bound(engine.store.values, durable=True)
             pickling = io.Postgres(name, format="pickle").signed(KEY).bound(engine.store.values, durable=True)
             yield Place(manager=manager, engine=engine, pickling=pickling)

@@ -99,12 +99,9 @@ async def test_a_stream_is_never_held_whole(streaming: Place) -> None:
 
 
 async def test_large_items_make_small_chunks(streaming: Place) -> None:
-    produced = 0
-
     async def texts() -> AsyncGenerator[str]:
-        nonlocal produced
-        for produced in range(1, 41):  # noqa: B007 - read outside
-            yield str(produced % 10) * 100_000
+        for no in range(40):
+            yield str(no % 10) * 100_000
 
     ref = await streaming.keep_stream(texts(), str)
 
@@ -281,9 +278,7 @@ async def test_a_shorter_stream_replaces_a_longer_one(streaming: Place) -> None:
 
 async def test_streams_are_written_at_once_and_kept_apart(streaming: Place) -> None:
     refs = [streaming.ref(int, stream=True, partition=no) for no in range(5)]
-    stored = await asyncio.gather(
-        *(streaming.manager.store(ref, counting(1500 + no)) for no, ref in enumerate(refs))
-    )
+    stored = await asyncio.gather(*(streaming.manager.store(ref, counting(1500 + no)) for no, ref in enumerate(refs)))
     refs = [await streaming.commit(ref, one) for ref, one in zip(refs, stored, strict=True)]
 
     assert [len(await streaming.items(ref)) for ref in refs] == [1500, 1501, 1502, 1503, 1504]

@@ -18,19 +18,19 @@ from flowstone_async.io.base import Stored, ValueRef
 from flowstone_async.io.codec import codec_for
 from flowstone_async.io.postgres import Postgres
 from flowstone_async.store.memory import MemoryStore
-from flowstone_async.store.memory.values import MemoryValues
+from flowstone_async.store.protocol import Values
 from flowstone_async.types import AssetKey, new_id
 
 MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture
-def values() -> MemoryValues:
+def values() -> Values:
     return MemoryStore(SystemClock()).values
 
 
 @pytest.fixture
-def postgres(values: MemoryValues) -> Postgres:
+def postgres(values: Values) -> Postgres:
     return Postgres().bound(values, durable=True)
 
 
@@ -54,7 +54,7 @@ def payload_of(stored: Stored) -> bytes:
     return stored.payload
 
 
-def test_a_memory_store_is_refused(values: MemoryValues) -> None:
+def test_a_memory_store_is_refused(values: Values) -> None:
     with pytest.raises(ConfigError, match="memory store") as caught:
         Postgres().bound(values, durable=False)
 
@@ -80,12 +80,12 @@ def test_a_table_is_part_of_the_name(table: str) -> None:
     assert Postgres(table).name == f"postgres:{table}"
 
 
-async def test_a_store_without_tables_says_so(values: MemoryValues) -> None:
+async def test_a_store_without_tables_says_so(values: Values) -> None:
     with pytest.raises(ConfigError, match="tables"):
         await Postgres("users").bound(values, durable=True).store(ref_of(int), 1)
 
 
-async def test_a_stream_is_refused_by_a_table(values: MemoryValues) -> None:
+async def test_a_stream_is_refused_by_a_table(values: Values) -> None:
     postgres = Postgres("users").bound(values, durable=True)
 
     with pytest.raises(StorageError, match="stream"):
@@ -98,7 +98,7 @@ async def test_a_small_payload_is_plain_json(postgres: Postgres) -> None:
     assert from_json(payload_of(stored)) == {"a": 1}
 
 
-async def test_a_payload_above_64_kilobytes_is_compressed(postgres: Postgres, values: MemoryValues) -> None:
+async def test_a_payload_above_64_kilobytes_is_compressed(postgres: Postgres, values: Values) -> None:
     plain = Postgres(compress=False).bound(values, durable=True)
     text = "x" * 100_000
 
@@ -136,7 +136,7 @@ async def test_what_cannot_be_unpacked_is_an_error(postgres: Postgres) -> None:
     assert "force=True" in str(caught.value)
 
 
-async def test_a_value_over_the_limit_is_refused(values: MemoryValues) -> None:
+async def test_a_value_over_the_limit_is_refused(values: Values) -> None:
     postgres = Postgres(max_bytes=1000).bound(values, durable=True)
     await postgres.store(ref_of(str), "x" * 900)
 
@@ -152,7 +152,7 @@ def test_a_limit_below_one_is_refused() -> None:
 
 
 async def test_a_large_value_warns_once_for_each_asset(
-    postgres: Postgres, values: MemoryValues, caplog: pytest.LogCaptureFixture
+    postgres: Postgres, values: Values, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="flowstone"):
         await postgres.store(ref_of(str), "x" * (MEGABYTE - 10))
@@ -171,21 +171,23 @@ async def numbers(count: int) -> AsyncGenerator[int]:
         yield no
 
 
-async def kept(values: MemoryValues, ref: ValueRef) -> list[bytes]:
+async def kept(values: Values, ref: ValueRef) -> list[bytes]:
     return [chunk async for chunk in values.chunks(ref.materialization)]
 
 
-async def test_a_stream_is_one_chunk_for_a_thousand_items(postgres: Postgres, values: MemoryValues) -> None:
+async def test_a_stream_is_one_chunk_for_a_thousand_items(postgres: Postgres, values: Values) -> None:
     ref = ref_of(int, stream=True)
 
     stored = await postgres.store(ref, numbers(2500))
 
     assert len(await kept(values, ref)) == 3
     assert stored.payload is None
-    assert stored.size == sum(len(codec_for(int).encode_chunk(list(range(a, min(a + 1000, 2500))))) for a in (0, 1000, 2000))
+    assert stored.size == sum(
+        len(codec_for(int).encode_chunk(list(range(a, min(a + 1000, 2500))))) for a in (0, 1000, 2000)
+    )
 
 
-async def test_a_stream_of_large_items_is_written_as_they_come(postgres: Postgres, values: MemoryValues) -> None:
+async def test_a_stream_of_large_items_is_written_as_they_come(postgres: Postgres, values: Values) -> None:
     ref = ref_of(str, stream=True)
     before: list[int] = []
 
@@ -196,20 +198,20 @@ async def test_a_stream_of_large_items_is_written_as_they_come(postgres: Postgre
 
     await postgres.store(ref, texts())
 
-    assert before[2] == 0
+    assert before[:3] == [0, 0, 1]
     assert before[-1] >= 5
     assert all(len(chunk) < 500_000 for chunk in await kept(values, ref))
 
 
 @pytest.mark.parametrize("change", ["damaged", "swapped", "missing", "none left"])
-async def test_a_changed_stream_is_found_out(postgres: Postgres, values: MemoryValues, change: str) -> None:
+async def test_a_changed_stream_is_found_out(postgres: Postgres, values: Values, change: str) -> None:
     ref = ref_of(int, stream=True)
     ref = committed(ref, await postgres.store(ref, numbers(3000)))
     frames = await kept(values, ref)
     await values.delete([ref.materialization])
     match change:
         case "damaged":
-            frames[1] = frames[1][:50] + b"1" + frames[1][51:]
+            frames[1] = frames[1][:50] + bytes([frames[1][50] ^ 1]) + frames[1][51:]
         case "swapped":
             frames[0], frames[1] = frames[1], frames[0]
         case "missing":
@@ -232,7 +234,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_chunk_that_could_not_be_written_is_tried_again(
-    postgres: Postgres, values: MemoryValues, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = ref_of(int, stream=True)
     write = values.append_chunk
@@ -253,7 +255,7 @@ async def test_a_chunk_that_could_not_be_written_is_tried_again(
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_chunk_that_cannot_be_written_ends_the_stream(
-    postgres: Postgres, values: MemoryValues, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = ref_of(int, stream=True)
     write = values.append_chunk
@@ -280,7 +282,7 @@ async def test_a_chunk_that_cannot_be_written_ends_the_stream(
 
 
 async def test_a_failure_to_clean_up_does_not_hide_why_the_stream_ended(
-    postgres: Postgres, values: MemoryValues, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken() -> AsyncGenerator[int]:
         yield 1
@@ -294,7 +296,7 @@ async def test_a_failure_to_clean_up_does_not_hide_why_the_stream_ended(
         await postgres.store(ref_of(int, stream=True), broken())
 
 
-async def test_a_chunk_over_the_limit_is_refused(values: MemoryValues) -> None:
+async def test_a_chunk_over_the_limit_is_refused(values: Values) -> None:
     postgres = Postgres(max_bytes=1000).bound(values, durable=True)
     ref = ref_of(str, stream=True)
 
@@ -306,7 +308,7 @@ async def test_a_chunk_over_the_limit_is_refused(values: MemoryValues) -> None:
     assert await kept(values, ref) == []
 
 
-def test_pickles_need_a_key(values: MemoryValues) -> None:
+def test_pickles_need_a_key(values: Values) -> None:
     for none in (b"", ()):
         with pytest.raises(ConfigError, match="key"):
             Postgres(format="pickle").signed(none)
@@ -318,7 +320,7 @@ def test_json_needs_no_key() -> None:
     assert Postgres().signed(()).supports(int)
 
 
-async def test_a_pickle_signed_by_somebody_else_is_not_read(values: MemoryValues) -> None:
+async def test_a_pickle_signed_by_somebody_else_is_not_read(values: Values) -> None:
     ours = Postgres(format="pickle").signed(b"ours").bound(values, durable=True)
     theirs = Postgres(format="pickle").signed([b"theirs"]).bound(values, durable=True)
     turned = Postgres(format="pickle").signed([b"new", b"ours"]).bound(values, durable=True)

@@ -176,6 +176,7 @@ def test_a_function_maps_in_its_own_order() -> None:
         ("us", r"returned 'us', which is no list of keys\n  Return a list"),
         (("us", "eu"), "no list of keys"),
         (None, "no list of keys"),
+        ({"us", "eu"}, r"no list of keys\n  Return a list: in the order wanted"),
         (["uk"], r"gave a wrong key: 'uk' is not one of"),
         ([1], "gave a wrong key: 1 is of type int"),
         ([1.5], "gave a wrong key: .*float"),
@@ -233,8 +234,22 @@ def test_last_of_a_product_names_a_dimension() -> None:
     """PART-09."""
     with pytest.raises(ConfigError, match=r"no single order .*\n  Say along which dimension: over=days.last\(7\)"):
         grid.last(7)
-    with pytest.raises(ConfigError, match="takes a function"):
-        mapping([1])  # type: ignore[arg-type]
+
+
+def test_what_is_no_mapping() -> None:
+    """G-05."""
+
+    async def later(day: date) -> list[date]:
+        return [day]
+
+    for fn in ([1], later):
+        with pytest.raises(ConfigError, match="takes a plain function"):
+            mapping(fn)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="names no dimension"):
+        grid.dimension()
+    reason = match(days, days, days)  # type: ignore[arg-type]
+    assert reason is not None
+    assert reason.startswith("over=Daily('2025-01-01') is no mapping of keys. Use .last(n)")
 
 
 def test_mappings_are_values_that_read_like_their_making() -> None:
