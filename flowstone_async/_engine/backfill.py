@@ -183,7 +183,7 @@ def _all_keys(session: Session, declared: Any, name: str) -> Iterable[Any]:
             asset=name,
             hint="Pass partitions=[...], or declare a set on the asset.",
         )
-    return declared.keys(session.services.store.now())
+    return declared.whole() if declared.finite else declared.keys(session.services.store.now())
 
 
 class _Shared(AsyncIterator[Any]):

@@ -116,8 +116,19 @@ def replacements(graph: Graph, given: Mapping[object, object]) -> dict[str, obje
     for name, resource in graph.resources.items():
         for key in (name, resource.provides):
             if key in given:
-                found[name] = given[key]
+                found[name] = _fitting(name, resource.provides, given[key])
     return found
+
+
+def _fitting(name: str, provides: object, value: object) -> object:
+    """Return a replacement that is of the type its resource provides; a protocol fits anything with its members."""
+    structural = getattr(provides, "_is_protocol", False)
+    if isinstance(provides, type) and not structural and not isinstance(value, provides):
+        raise ConfigError(
+            f"resource {name!r} provides {render(provides)}, and its replacement is {type(value).__name__}",
+            hint=f"Give a {render(provides)}, or a subclass of it.",
+        )
+    return value
 
 
 def _check_all_used(given: Mapping[object, object], graphs: Sequence[Graph]) -> None:

@@ -74,6 +74,7 @@ class Graph:
         nodes: By name, in the order of declaration.
         order: Topological, ties in the order of declaration.
         dependants: Names of the assets that come directly after each, in the order of declaration.
+        shapes: What planning has made of some targets already; a memory, not a part of the value.
     """
 
     pipeline: str
@@ -82,6 +83,7 @@ class Graph:
     dependants: Mapping[str, tuple[str, ...]]
     resources: Mapping[str, BoundResource] = field(default_factory=dict[str, BoundResource])
     params: type | None = None
+    shapes: dict[tuple[str, ...], object] = field(default_factory=dict[tuple[str, ...], object], repr=False)
 
     def sinks(self) -> tuple[str, ...]:
         """Return the assets that nothing depends on."""

@@ -64,7 +64,7 @@ class Files(IOManager):
         root: Folder of the values, relative to the working directory at this moment; made when first needed.
         path: Where the copies are shown, below `root`: a template with `{pipeline}`, `{asset}` and `{partition}`, or a
             function of the partition. Characters that are no part of a portable file name are written as `%XX`.
-        suffix: Put after the path, unless it ends with it; `".json"`, or `".pickle"` for that format.
+        suffix: Put after a path that does not end with it; `".json"`, or `".pickle"` for that format.
         format: `"json"`, or `"pickle"`, which takes any picklable object and needs `Engine(secret=...)`.
 
     Raises:
@@ -242,7 +242,9 @@ class Files(IOManager):
             path = public_path(self._public, ref.key, ref.partition, fold=self._folding())
         except ConfigError as error:
             raise storage_error(ref, error.message, hint=error.hint) from error
-        return path if path.endswith(self._suffix) else path + self._suffix
+        # Of a template, its own text decides: a key may end with the suffix by chance.
+        written = self._public if isinstance(self._public, str) else path
+        return path if written.endswith(self._suffix) else path + self._suffix
 
     def _owner(self, shown: str) -> Path:
         """Return the file that says of which materialization a shown file is a copy."""

@@ -2,7 +2,8 @@
 
 What is written is plain ASCII that every file system takes as it is. Other characters become `%XX`, by the bytes of
 their UTF-8, so that neither case nor Unicode normalization can make one name of two; `|`, which separates the parts
-of a tuple, becomes a comma. `~` begins what was added: the hash of a name that is too long.
+of a tuple, becomes a comma. `~` begins what was added: the hash of a name that is too long, and alone it
+stands for the empty text.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._=@+ -]")
 _CUT_ESCAPE = re.compile(r"%[0-9A-F]?\Z")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|\Z)", re.IGNORECASE)
 _HASH_DIGITS = 8
+_EMPTY = "~"
 
 
 def file_name(text: str, *, fold: bool = False) -> str:
@@ -100,10 +102,12 @@ def checked_template(path: str) -> str:
 
 
 def _readable(key: AssetKey, partition: object) -> str:
-    """Return what people call the partition: without the tags of its encoded form."""
-    if not key.partition or isinstance(partition, str):
-        return partition if isinstance(partition, str) else ""
-    return format_key(partition)  # type: ignore[arg-type]
+    """Return what people call the partition, without the tags of its encoded form, as part of a name."""
+    if not key.partition:
+        return ""
+    if isinstance(partition, str):
+        return _escaped(partition) or _EMPTY
+    return _escaped(format_key(partition))  # type: ignore[arg-type]
 
 
 def _filled(template: str, fields: dict[str, str]) -> str:
@@ -111,7 +115,7 @@ def _filled(template: str, fields: dict[str, str]) -> str:
     for literal, name, _, _ in Formatter().parse(template):
         parts.append(_escaped(literal))
         if name is not None:
-            parts.append(_escaped(fields[name]))
+            parts.append(fields[name])
     return "".join(parts)
 
 

@@ -62,7 +62,8 @@ async def _place(request: pytest.FixtureRequest, folder: Path) -> AsyncGenerator
             name = "lake.numbers" if kind == TABLE else None
             manager = io.Postgres(name).bound(engine.store.values, durable=True)
             pickling = io.Postgres(name, format="pickle").signed(KEY).bound(engine.store.values, durable=True)
-            yield Place(manager=manager, engine=engine, pickling=pickling)
+            dsn = stores._dsn if isinstance(stores, PostgresStores) else ""
+            yield Place(manager=manager, engine=engine, pickling=pickling, dsn=dsn)
 
 
 @asynccontextmanager

@@ -20,11 +20,13 @@ class Place:
 
     Attributes:
         pickling: The same place with `format="pickle"`.
+        dsn: Its database, if it has one.
     """
 
     manager: IOManager
     engine: Engine
     pickling: IOManager
+    dsn: str = ""
     _drive: Drive | None = field(default=None, init=False)
 
     def ref(self, type_: object, *, asset: str = "numbers", partition: Any = None, stream: bool = False) -> ValueRef:

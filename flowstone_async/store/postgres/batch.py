@@ -10,7 +10,6 @@ from typing import NamedTuple, cast
 from asyncpg import Record
 
 from flowstone_async.store.postgres.encoding import failure_text
-from flowstone_async.store.postgres.ledger import DrivenRun
 from flowstone_async.store.postgres.step import PendingStep, Row, release_row
 from flowstone_async.store.records import Claimed
 from flowstone_async.types import AssetKey
@@ -60,10 +59,11 @@ class Reply(NamedTuple):
 class Batch:
     """Steps of different runs, or several of one run that goes on; no key of an asset twice.
 
-    Two runs that claim one key share its row: the first asks, and the answer holds for both.
+    Two runs that claim one key share its row: the first asks, and the answer holds for both. Steps that write to tables
+    of the users' own, by name of the table with their runs, share no batch with others: theirs takes more statements.
     """
 
-    __slots__ = ("_begun", "_ended", "_held", "_roles", "_rows", "_shared", "_sorted", "_weight", "pending")
+    __slots__ = ("_begun", "_ended", "_held", "_roles", "_rows", "_shared", "_sorted", "_weight", "pending", "tables")
 
     def __init__(self) -> None:
         self.pending: list[PendingStep] = []
@@ -75,20 +75,23 @@ class Batch:
         self._shared: set[Name] = set()
         self._sorted: list[Row] = []
         self._weight = 0
+        self.tables: dict[str, list[tuple[str, Row]]] = {}
 
     @property
     def is_full(self) -> bool:
         """Whether no further step should be added."""
         return len(self.pending) >= MOST_STEPS or len(self._rows) >= MOST_KEYS or self._weight >= MOST_BYTES
 
-    def add(self, pending: PendingStep, driven: DrivenRun) -> bool:
+    def add(self, pending: PendingStep) -> bool:
         """Add a step; returns False, and does nothing, if it must wait for the next batch."""
         step = pending.step
         goes_on = step.create is None and step.finish is None
+        if self.pending and bool(pending.tables) != bool(self.tables):
+            return False
         role = self._roles.get(step.run_id)
         if role is not None and not (goes_on and role == (True, step.fence)):
             return False
-        rows = pending.keys if step.finish is None else [*pending.keys, *_leftovers(pending, driven)]
+        rows = pending.keys if step.finish is None else [*pending.keys, *_leftovers(pending)]
         known = self._rows
         shared: list[Name] = []
         for row in rows:
@@ -104,6 +107,8 @@ class Batch:
         self._shared.update(shared)
         if role is None:
             self._enter(pending, goes_on)
+        for table, row in pending.tables:
+            self.tables.setdefault(table, []).append((step.run_id, row))
         self._weight += pending.weight
         self.pending.append(pending)
         return True
@@ -119,7 +124,7 @@ class Batch:
         else:
             self._held.append((step.run_id, step.fence))
 
-    def arguments(self, now: datetime | None, ledger: Mapping[str, DrivenRun]) -> list[object]:
+    def arguments(self, now: datetime | None) -> list[object]:
         """Return the statement's arguments."""
         pending = self.pending
         self._sorted = sorted(self._rows.values(), key=_name)
@@ -129,23 +134,23 @@ class Batch:
         keys.insert(_SLOT, range(len(self._sorted)))
         return [
             now,
-            list({ledger[run_id].worker for run_id in self._roles}),
+            list({one.driven.worker for one in pending}),
             *_columns(self._held, 2),
             *_columns(self._ended, 4),
             *_columns(self._begun, 12),
             *keys,
-            *_columns(self._event_rows(ledger), 7),
+            *_columns(self._event_rows(), 7),
             *_columns([row for one in pending for row in one.materializations], 21),
             *_columns([row for one in pending for row in one.lineage], 6),
             *_columns([row for one in pending for row in one.audit], 8),
         ]
 
-    def _event_rows(self, ledger: Mapping[str, DrivenRun]) -> list[Row]:
+    def _event_rows(self) -> list[Row]:
         rows: list[Row] = []
         place = 0
         for one in self.pending:
             for run_id, first_no, count, body, claims in one.events:
-                rows.append((run_id, first_no, count, place, ledger[run_id].pipeline, body, claims))
+                rows.append((run_id, first_no, count, place, one.driven.pipeline, body, claims))
                 place += count + 1
         return rows
 
@@ -179,12 +184,13 @@ def claimed(step_claims: Iterable[AssetKey], run_id: str, reply: Reply) -> dict[
     return answers
 
 
-def _leftovers(pending: PendingStep, driven: DrivenRun) -> list[Row]:
+def _leftovers(pending: PendingStep) -> list[Row]:
     """Return rows that release what a run holds that ends."""
-    if not driven.held:
+    held = pending.driven.held
+    if not held:
         return []
     step = pending.step
-    left = driven.held.difference((done.key for done in step.done), step.releases)
+    left = held.difference((done.key for done in step.done), step.releases)
     return [release_row(step.run_id, key) for key in left]
 
 

@@ -18,11 +18,12 @@ from asyncpg import Record
 
 from flowstone_async.errors import FlowstoneError, KeyConflict, StoreUnavailable
 from flowstone_async.store.postgres.batch import Batch, Name, Reply, claimed
-from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections, Kept
+from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections, Kept, Session
 from flowstone_async.store.postgres.errors import is_poison, is_transient, translate
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.ledger import DrivenRun, Ledger
+from flowstone_async.store.postgres.queries import QUERIES
 from flowstone_async.store.postgres.rows import materialization, run_record
 from flowstone_async.store.postgres.step import PendingStep
 from flowstone_async.store.records import Advance, Advanced, RunRecord
@@ -76,7 +77,7 @@ class Committer:
             driven = self.ledger.get(step.run_id) or await self._learn(step.run_id)
         if driven is None:
             return Advanced(accepted=False, at=self._instants.now())
-        pending = PendingStep(step, asyncio.get_running_loop().create_future())
+        pending = PendingStep(step, driven, asyncio.get_running_loop().create_future())
         if step.done:
             await self._require_claims(pending, driven)
         if self._closed:
@@ -148,12 +149,7 @@ class Committer:
         while queue and not batch.is_full:
             pending = queue.popleft()
             run_id = pending.step.run_id
-            driven = self.ledger.get(run_id)
-            if pending.answer.cancelled() and pending.earlier is not None:
-                continue
-            if driven is None:
-                _refuse(pending, self._instants.now())
-            elif run_id in late or not batch.add(pending, driven):
+            if run_id in late or not batch.add(pending):
                 late.add(run_id)
                 behind.append(pending)
         queue.extendleft(reversed(behind))
@@ -172,8 +168,8 @@ class Committer:
             reply = batch.read(record)
             before = await self._replaced(reply)
         except (*DRIVER_ERRORS, ValueError, TypeError, OverflowError, FlowstoneError) as error:
-            if is_poison(error) and len(batch.pending) > 1:
-                for half in _halves(batch, self.ledger):
+            if len(batch.pending) > 1 and (is_poison(error) or (batch.tables and not is_transient(error))):
+                for half in _halves(batch):
                     await self._commit(half)
                 return
             failure = translate(error, where=self._connections.where)
@@ -187,12 +183,14 @@ class Committer:
 
     async def _send(self, batch: Batch) -> Record | None:
         """Send a batch until it is answered; returns None if this process may not commit any more."""
-        arguments = batch.arguments(self._instants.given(), self.ledger)
+        arguments = batch.arguments(self._instants.given())
         give_up = time.monotonic() + self._patience
         delay = _FIRST_DELAY
         while self._owns():
             try:
                 session = await self._kept.session()
+                if batch.tables:
+                    return await _send_with_tables(session, batch, arguments)
                 return (await session.fetch("advance", *arguments))[0]
             except DRIVER_ERRORS as error:
                 pause = delay * random.uniform(0.5, 1.5)  # noqa: S311
@@ -213,7 +211,7 @@ class Committer:
         if step.run_id in reply.refused:
             await self._refused(pending, reply.at)
             return
-        self._note(step, reply)
+        self._note(pending, reply)
         claims = claimed(step.claims, step.run_id, reply)
         if pending.earlier is not None:
             claims = {**pending.earlier.claims, **claims}
@@ -231,18 +229,18 @@ class Committer:
 
     def _ask_again(self, pending: PendingStep, answer: Advanced, left: tuple[AssetKey, ...]) -> None:
         """Ask once more for claims whose row was shared with a run that was refused."""
-        again = PendingStep(Advance(run_id=pending.step.run_id, fence=pending.step.fence, claims=left), pending.answer)
+        step = Advance(run_id=pending.step.run_id, fence=pending.step.fence, claims=left)
+        again = PendingStep(step, pending.driven, pending.answer)
         again.earlier = answer
         self._queue.appendleft(again)
 
-    def _note(self, step: Advance, reply: Reply) -> None:
+    def _note(self, pending: PendingStep, reply: Reply) -> None:
         """Keep the ledger in step with what was committed."""
+        step = pending.step
         if step.finish is not None:
             self.ledger.pop(step.run_id, None)
             return
-        driven = self.ledger.get(step.run_id)
-        if driven is None:
-            return
+        driven = pending.driven
         if step.done or step.releases:
             driven.held.difference_update((done.key for done in step.done), step.releases)
         for key in step.claims:
@@ -268,6 +266,18 @@ class Committer:
         _refuse(pending, at)
 
 
+async def _send_with_tables(session: Session, batch: Batch, arguments: Sequence[object]) -> Record:
+    """Commit a batch together with rows of the users' own tables."""
+    async with session.transaction():
+        record = (await session.fetch("advance", *arguments))[0]
+        refused = batch.read(record).refused
+        for table, rows in sorted(batch.tables.items()):
+            columns = zip(*(row for run_id, row in rows if run_id not in refused), strict=True)
+            if arranged := list(columns):
+                await session.fetch_text(QUERIES["upsert"].replace("user_table", table), *arranged, record[0])
+    return record
+
+
 def _contents(run: RunRecord) -> tuple[object, ...]:
     return (run.pipeline, run.targets, run.partition, dict(run.options), run.params, run.worker, run.continuable)
 
@@ -277,13 +287,13 @@ def _name(key: AssetKey) -> Name:
     return pipeline, asset, io, partition
 
 
-def _halves(batch: Batch, ledger: Mapping[str, DrivenRun]) -> Sequence[Batch]:
+def _halves(batch: Batch) -> Sequence[Batch]:
     middle = len(batch.pending) // 2
     halves: list[Batch] = []
     for part in (batch.pending[:middle], batch.pending[middle:]):
         half = Batch()
         for pending in part:
-            half.add(pending, ledger[pending.step.run_id])
+            half.add(pending)
         halves.append(half)
     return halves
 

@@ -9,6 +9,8 @@ from itertools import pairwise
 
 from flowstone_async.errors import StorageError
 from flowstone_async.store.postgres.encoding import encode, failure_text, legible
+from flowstone_async.store.postgres.identifiers import quoted
+from flowstone_async.store.postgres.ledger import DrivenRun
 from flowstone_async.store.records import Advance, Advanced, AssetDone, AuditEntry, EventRecord, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
@@ -25,19 +27,35 @@ class PendingStep:
 
     Attributes:
         step: What is to be committed.
+        driven: What is known of its run.
         answer: What its caller awaits.
         keys: Rows of asset keys: claims, outcomes and releases.
         events: Event rows.
         begun: The run's row, if the step creates it.
+        tables: Rows for tables of the users' own: the table as SQL, then what `upsert` takes.
         weight: Bytes of the parts that may be large.
         earlier: What an earlier flush has answered already, if only claims were left over.
     """
 
-    __slots__ = ("answer", "audit", "begun", "earlier", "events", "keys", "lineage", "materializations", "step", "weight")
+    __slots__ = (
+        "answer",
+        "audit",
+        "begun",
+        "driven",
+        "earlier",
+        "events",
+        "keys",
+        "lineage",
+        "materializations",
+        "step",
+        "tables",
+        "weight",
+    )
 
-    def __init__(self, step: Advance, answer: asyncio.Future[Advanced]) -> None:
+    def __init__(self, step: Advance, driven: DrivenRun, answer: asyncio.Future[Advanced]) -> None:
         run_id = step.run_id
         self.step = step
+        self.driven = driven
         self.answer = answer
         self.earlier: Advanced | None = None
         self.begun = None if step.create is None else _run_row(step.create, step)
@@ -46,6 +64,7 @@ class PendingStep:
         self.keys = list(_key_rows(step))
         self.materializations: list[Row] = []
         self.lineage: list[Row] = []
+        self.tables: list[tuple[str, Row]] = []
         self.weight = 0
         for done in step.done:
             if done.materialization is not None:
@@ -63,6 +82,9 @@ class PendingStep:
                     run_id=self.step.run_id,
                     hint="Make it a stream, or keep it with io.Files or io.S3.",
                 )
+        if done.table is not None:
+            self.tables.append((quoted(done.table), (*done.key, made.id, payload or b"")))
+            payload = None
         self.materializations.append(_materialization_row(self.step.run_id, gate, done.key, made, payload))
         self.lineage += _lineage_rows(made)
 

@@ -191,19 +191,27 @@ def _runs(program: str) -> Callable[..., bool]:
     return lambda command, **_: Path(command[0]).name == program or program in command
 
 
-def _begin(command: list[str], **options: Any) -> None:
+def _begin(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     """Begin to run a program and do not wait for it."""
     text = options.pop("input")
     options.pop("timeout")
     options.pop("check")
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+    running: subprocess.Popen[bytes] = subprocess.Popen(command, stdin=subprocess.PIPE, **options)
     assert running.stdin is not None
     running.stdin.write(text)
     running.stdin.close()
+    return running
 
 
 def _begin_and_die(command: list[str], **options: Any) -> None:
     _begin(command, **options)
+    _die()
+
+
+def _begin_freeze_and_die(command: list[str], **options: Any) -> None:
+    orphan = _begin(command, **options).pid
+    os.kill(orphan, signal.SIGSTOP)
+    _say(orphan=orphan)
     _die()
 
 
@@ -215,6 +223,7 @@ def _interrupt(*_: object, **__: object) -> None:
 _CRASHES: dict[str, Callable[[], None]] = {
     "before initdb": lambda: _before(account.subprocess, "run", when=_runs("initdb")),
     "during initdb": lambda: _before(account.subprocess, "run", _begin_and_die, when=_runs("initdb")),
+    "during a long initdb": lambda: _before(account.subprocess, "run", _begin_freeze_and_die, when=_runs("initdb")),
     "before the database is made": lambda: _before(account.subprocess, "run", when=_runs("--single")),
     "during the making of the database": lambda: _before(
         account.subprocess, "run", _begin_and_die, when=_runs("--single")

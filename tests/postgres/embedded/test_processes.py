@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from flowstone_async.errors import StoreUnavailable
+from flowstone_async.store.embedded import cluster
 from flowstone_async.store.embedded.locks import is_held
 from flowstone_async.store.embedded.server import EmbeddedServer
 from tests.postgres.embedded.process import Process, postmaster_pid
@@ -87,6 +89,20 @@ def test_killed_at_any_point_the_same_command_works_again(fresh: Path, point: st
         "pg_hba.conf",
         "pg_ident.conf",
     ]
+
+
+def test_an_orphan_of_a_killed_start_is_waited_for(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_UNSENT_SECONDS", 0)
+    with Process(fresh, crash="during a long initdb") as killed:
+        orphan = killed.first["orphan"]
+        assert killed.end() == -signal.SIGKILL
+    try:
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            EmbeddedServer(fresh, patience=0).start()
+    finally:
+        os.kill(orphan, signal.SIGCONT)
+    with Process(fresh) as again:
+        assert again.first["role"] == "flowstone"
 
 
 def test_ctrl_c_reaches_the_user_and_not_the_server(home: Path) -> None:

@@ -5,59 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from flowstone_async.definition.keys import encode_key
 from flowstone_async.errors import ConfigError, StorageError
-from flowstone_async.io import chunks
-from flowstone_async.io.base import ValueRef
 from flowstone_async.io.files import Files
-from flowstone_async.types import AssetKey, new_id
-
-
-def ref_of(type_: object, *, partition: Any = None, stream: bool = False) -> ValueRef:
-    return ValueRef(
-        key=AssetKey("sales", "orders", encode_key(partition)),
-        partition=partition,
-        materialization=new_id(),
-        run_id="run",
-        type=type_,
-        stream=stream,
-    )
-
-
-async def kept(files: Files, value: object, ref: ValueRef) -> ValueRef:
-    """Store and publish a value, as an engine does around its commit."""
-    stored = await files.store(ref, value)
-    ref = replace(ref, location=stored.location, checksum=stored.checksum)
-    await files.publish(ref)
-    return ref
-
-
-def shown(root: Path) -> list[str]:
-    return sorted(
-        str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and ".values" not in path.parts
-    )
-
-
-def everything(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-async def numbers(count: int) -> AsyncGenerator[int]:
-    for no in range(count):
-        yield no
+from tests.unit.io.folders import everything, failing, folders, kept, shown
+from tests.unit.io.refs import numbers, ref_of
 
 
 async def test_a_value_has_a_file_of_its_own(tmp_path: Path) -> None:
@@ -127,6 +87,17 @@ async def test_a_path_that_leaves_the_root_fails_before_anything_is_stored(tmp_p
     assert everything(tmp_path) == []
 
 
+@given(st.text(max_size=300), st.text(max_size=300))
+@example("b", "b.json")
+@example("", "s:")
+def test_two_keys_are_shown_in_two_places(one: str, other: str) -> None:
+    files = Files("root")
+
+    shown = {files._shown(ref_of(int, partition=each)) for each in (one, other)}
+
+    assert len(shown) == len({one, other})
+
+
 @pytest.mark.parametrize("partition", ["../../evil", "/etc/evil", "..", "a/../../b", "\0", ".values"])
 async def test_no_key_leaves_its_folder(tmp_path: Path, partition: str) -> None:
     root = tmp_path / "root"
@@ -168,7 +139,7 @@ async def test_deleting_a_value_takes_what_it_shows_and_empty_folders(tmp_path: 
 
     await files.delete(ref)
 
-    assert not list(tmp_path.glob("*"))
+    assert folders(tmp_path) == []
 
 
 async def test_deleting_an_earlier_value_leaves_what_the_later_one_shows(tmp_path: Path) -> None:
@@ -231,13 +202,6 @@ async def test_a_record_cannot_name_a_place_outside(tmp_path: Path, location: st
             await call
 
 
-def failing(number: int) -> Any:
-    def fail(*_: object, **__: object) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
 @pytest.mark.parametrize(
     ("number", "expected"),
     [
@@ -294,106 +258,6 @@ async def test_what_cannot_be_shown_keeps_what_was(tmp_path: Path, monkeypatch: 
 
     assert json.loads((tmp_path / "sales/orders.json").read_bytes()) == 1
     assert shown(tmp_path) == ["sales/orders.json"]
-
-
-async def test_a_stream_is_shown_as_one_array(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-
-    await kept(files, numbers(2500), ref_of(int, partition="many", stream=True))
-    await kept(files, numbers(0), ref_of(int, partition="none", stream=True))
-
-    assert json.loads((tmp_path / "sales/orders/many.json").read_bytes()) == list(range(2500))
-    assert json.loads((tmp_path / "sales/orders/none.json").read_bytes()) == []
-
-
-async def test_a_stream_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    ref = ref_of(int, stream=True)
-    seen: list[bool] = []
-
-    async def watching() -> AsyncGenerator[int]:
-        async for no in numbers(2000):
-            yield no
-        seen.append((tmp_path / f".values/sales/orders/{ref.materialization}").exists())
-
-    await files.store(ref, watching())
-
-    assert seen == [False]
-
-
-@pytest.mark.parametrize("cut", [1, 3, 100, 7000])
-async def test_a_stream_cut_short_is_found_out(tmp_path: Path, cut: int) -> None:
-    files = Files(tmp_path)
-    ref = await kept(files, numbers(2500), ref_of(int, stream=True))
-    path = tmp_path / ref.location
-    path.write_bytes(path.read_bytes()[:-cut])
-
-    with pytest.raises(StorageError, match="chunk") as caught:
-        [item async for item in await files.load(ref, None)]
-
-    assert str(path) in caught.value.message
-    assert "force=True" in str(caught.value)
-
-
-async def test_a_stream_cut_between_two_chunks_is_found_out(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    ref = await kept(files, numbers(2000), ref_of(int, stream=True))
-    path = tmp_path / ref.location
-    data = path.read_bytes()
-    path.write_bytes(data[: 4 + int.from_bytes(data[:4], "big")])
-
-    with pytest.raises(StorageError, match="missing"):
-        [item async for item in await files.load(ref, None)]
-
-
-async def test_no_file_stays_open_when_a_reader_stops(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    ref = await kept(files, numbers(5000), ref_of(int, stream=True))
-    before = open_files()
-
-    async with aclosing(aiter(await files.load(ref, None))) as items:
-        await anext(items)
-        assert open_files() == before
-
-
-async def test_a_full_disk_ends_a_stream_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_PAUSES", (0, 0))
-    files = Files(tmp_path)
-    ended: list[bool] = []
-
-    async def items() -> AsyncGenerator[int]:
-        try:
-            async for no in numbers(1500):
-                yield no
-            monkeypatch.setattr(os, "write", failing(errno.ENOSPC))
-            yield 1
-        finally:
-            ended.append(True)
-
-    with pytest.raises(StorageError, match="No space left") as caught:
-        await files.store(ref_of(int, stream=True), items())
-
-    assert caught.value.retryable
-    assert ended == [True]
-    assert everything(tmp_path) == []
-
-
-async def test_a_disk_that_has_space_again_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_PAUSES", (0, 0))
-    files, real = Files(tmp_path), os.write
-    fails = iter([False, True, True, False])
-
-    def unsteady(descriptor: int, data: bytes) -> int:
-        if next(fails, False):
-            real(descriptor, bytes(data[:10]))
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(descriptor, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", unsteady)
-        ref = await kept(files, numbers(3000), ref_of(int, stream=True))
-
-    assert [item async for item in await files.load(ref, None)] == list(range(3000))
 
 
 def test_pickles_need_a_key(tmp_path: Path) -> None:

@@ -13,18 +13,7 @@ import pytest
 from flowstone_async.errors import StorageError
 from flowstone_async.io.base import ValueRef
 from flowstone_async.io.memory import Memory
-from flowstone_async.types import AssetKey, new_id
-
-
-def ref_of(type_: object, *, stream: bool = False) -> ValueRef:
-    return ValueRef(
-        key=AssetKey("sales", "orders"),
-        partition=None,
-        materialization=new_id(),
-        run_id="run",
-        type=type_,
-        stream=stream,
-    )
+from tests.unit.io.refs import ref_of
 
 
 async def through(memory: Memory, value: object, type_: object) -> Any:

@@ -19,7 +19,7 @@ from flowstone_async.io.codec import codec_for
 from flowstone_async.io.postgres import Postgres
 from flowstone_async.store.memory import MemoryStore
 from flowstone_async.store.protocol import Values
-from flowstone_async.types import AssetKey, new_id
+from tests.unit.io.refs import committed, numbers, ref_of
 
 MEGABYTE = 1024 * 1024
 
@@ -32,21 +32,6 @@ def values() -> Values:
 @pytest.fixture
 def postgres(values: Values) -> Postgres:
     return Postgres().bound(values, durable=True)
-
-
-def ref_of(type_: object, *, asset: str = "orders", stream: bool = False) -> ValueRef:
-    return ValueRef(
-        key=AssetKey("sales", asset),
-        partition=None,
-        materialization=new_id(),
-        run_id="run",
-        type=type_,
-        stream=stream,
-    )
-
-
-def committed(ref: ValueRef, stored: Stored, payload: bytes | None = None) -> ValueRef:
-    return replace(ref, location=stored.location, checksum=stored.checksum, payload=payload or stored.payload)
 
 
 def payload_of(stored: Stored) -> bytes:
@@ -164,11 +149,6 @@ async def test_a_large_value_warns_once_for_each_asset(
     assert "sales.orders" in caplog.messages[0]
     assert "io.Files" in caplog.messages[0]
     assert "2.0 MiB" in caplog.messages[0]
-
-
-async def numbers(count: int) -> AsyncGenerator[int]:
-    for no in range(count):
-        yield no
 
 
 async def kept(values: Values, ref: ValueRef) -> list[bytes]:

@@ -36,3 +36,19 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
 FROM pg_attribute AS a
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
+
+-- name: upsert
+-- Rows of a table of the users' own, whose name stands in for `user_table`: those whose record is current by now.
+INSERT INTO user_table AS t (pipeline, asset, partition, materialization, value, stored_at)
+SELECT n.pipeline, n.asset, n.partition, n.id, n.value, $7::timestamptz
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::bytea[])
+    AS n (pipeline, asset, partition, io, id, value)
+CROSS JOIN LATERAL (
+    SELECT FROM flowstone.asset_key AS k
+    WHERE k.pipeline = n.pipeline AND k.asset = n.asset AND k.io = n.io AND k.partition = n.partition
+        AND k.current = n.id
+    OFFSET 0
+) AS k
+ORDER BY n.pipeline COLLATE "C", n.asset COLLATE "C", n.partition COLLATE "C"
+ON CONFLICT (pipeline, asset, partition) DO UPDATE
+SET materialization = EXCLUDED.materialization, value = EXCLUDED.value, stored_at = EXCLUDED.stored_at;
