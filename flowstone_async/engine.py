@@ -147,6 +147,7 @@ class Engine(Verbs):
             processes=processes,
         )
         self._hooks: list[Hook] = []
+        self._takes_work = True
         self._exit: AsyncExitStack | None = None
         self._opened: Session | None = None
         self._store: Store | None = None
@@ -173,7 +174,7 @@ class Engine(Verbs):
     async def _open(self, stack: AsyncExitStack) -> None:
         worker, settings = new_id(), self._options.settings
         opened = await stack.enter_async_context(self._choice.open(self._clock, worker, settings.poll))
-        store = opened.store
+        store, leased = opened.store, opened.leased and self._takes_work
         wiring = Wiring(
             store=store,
             clock=self._clock,
@@ -184,13 +185,13 @@ class Engine(Verbs):
             hooks=self._hooks,
             redactor=self._redactor,
             executor=Executor(threads=self._options.threads, processes=self._options.processes),
-            worker=worker if opened.leased else None,
+            worker=worker if leased else None,
             secret=self._options.secret or opened.secret,
         )
         host = Host("flowstone engine")
         session = open_session(self.pipelines, wiring, host)
         record = Worker(id=worker, host=socket.gethostname(), pid=os.getpid(), pipelines=tuple(session.catalogs))
-        await store.open(record, lease=self._options.lease if opened.leased else None, lost=session.lose)
+        await store.open(record, lease=self._options.lease if leased else None, lost=session.lose)
         stack.push_async_callback(store.close)
         await host.open()
         stack.push_async_callback(host.close, grace=settings.grace)
@@ -198,7 +199,7 @@ class Engine(Verbs):
         stack.push_async_callback(session.close, settings.grace)
         await rename_assets(session)
         upkeep = Upkeep(session, self._options.retention)
-        if opened.leased:
+        if leased:
             host.start_soon(upkeep.run, name="upkeep")
             stack.push_async_callback(upkeep.stop)
         if settings.block_warning is not None:
@@ -320,6 +321,19 @@ class Engine(Verbs):
     async def health(self) -> Health:
         """Ask the store, the lease and the resources how they are; answers within 5 s even if the store hangs."""
         return await health(self._live())
+
+
+def session_of(engine: Engine) -> Session:
+    """Return what an open engine runs on, for the compositions beside it (`cli`, `web`, `testing`)."""
+    return engine._live()
+
+
+@asynccontextmanager
+async def looking(engine: Engine) -> AsyncGenerator[Engine]:
+    """Open an engine that only looks: it registers no worker, continues no run and prunes nothing."""
+    engine._takes_work = False
+    async with engine:
+        yield engine
 
 
 def _check_pipelines(pipelines: Sequence[object]) -> None:

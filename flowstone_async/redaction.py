@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any, Final, TypeAlias, cast
 
 HIDDEN: Final = "***"
@@ -19,13 +21,17 @@ Value: TypeAlias = Any
 """Any object of the user's."""
 
 _NAMES = ("password", "passwd", "passphrase", "pwd", "token", "secret", "authorization", "cookie", "api key")
+_PLAIN = frozenset({bool, int, float, NoneType})
 _MOST_KNOWN = 1_000
 _SHORTEST_KNOWN = 4
 _NESTED = 100
 
-_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][\w+.-]*://)(?:(?P<user>[^\s/@:]*):[^\s/]*|[^\s/@:]{20,})@")
-_BEARER = re.compile(r"(?i)\b(bearer)\s+(?=\S*[\d._-])[\w.~+/-]{8,}=*")
-_COUNT = re.compile(r"\d{1,9}(?![\w.-])")
+# A password may contain what should have been escaped; a port is none.
+_CREDENTIALS = re.compile(r"(?<=://)(?:(?P<user>[^\s/@:]*+):(?!\d{1,5}[/?#])[^\s?#]{0,512}|[^\s/@:]{20,}+)@")
+_BEARER = re.compile(r"(?i)\b(bearer)\s{1,8}+(?=[\w~+/]{0,200}[\d._-])[\w.~+/-]{8,}+=*")
+_HEADER = re.compile(r"(?i)\b((?:set-)?cookie|(?:proxy-)?authorization)(:[ \t]*)(?=[^\s\"'])[^\r\n\"']+")
+_COUNT = re.compile(r"\d{1,9}")
+_CALL = re.compile(r"[A-Za-z_][\w.]*[(\[]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -42,7 +48,9 @@ class Redactor:
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
         names = [*_NAMES, *extra]
-        self._words = tuple(filter(None, map(_letters, names)))
+        self._is_named = functools.lru_cache(maxsize=4_096)(
+            functools.partial(_contains, frozenset(map(_letters, names)))
+        )
         self._named = _assignment(names)
         # Whatever may need hiding contains one of these, in lower case.
         self._signs = ("://", "bearer", *{re.split(r"[\W_]+", name.lower().strip())[0] for name in names} - {""})
@@ -63,10 +71,7 @@ class Redactor:
         """Tell whether what goes under a name is a secret."""
         if isinstance(name, bytes):
             name = name.decode("latin-1")
-        if not isinstance(name, str):
-            return False
-        letters = _letters(name)
-        return any(word in letters for word in self._words)
+        return isinstance(name, str) and self._is_named(name)
 
     def value(self, value: Value) -> Value:
         """Return a copy of a value with its secrets hidden, at any depth; the value itself stays as it is.
@@ -86,7 +91,7 @@ class Redactor:
         return text if text.isprintable() else text.replace("\n", "\\n").replace("\t", "\\t")
 
     def _value(self, value: Value, depth: int) -> Value:
-        if value is None or isinstance(value, bool | int | float):
+        if type(value) in _PLAIN:
             return value
         if isinstance(value, str):
             return self._hide(value)
@@ -99,7 +104,7 @@ class Redactor:
             entries = cast("Mapping[Value, Value]", value).items()
             return {self._key(key): self._field(key, item, depth) for key, item in entries}
         if isinstance(value, list | tuple | set | frozenset):
-            return self._items(cast("Value", value), depth)
+            return self._items(cast("Value", value), type(cast("Value", value)), depth)
         fields = _fields(value)
         return self._object(value, fields, depth) if fields else value
 
@@ -115,16 +120,14 @@ class Redactor:
     def _key(self, key: Value) -> Value:
         return self._hide(key) if isinstance(key, str) else key
 
-    def _items(self, value: Value, depth: int) -> Value:
-        kind: Callable[[Iterable[Value]], Value] = type(value)
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            pairs = zip(cast("Value", value)._fields, cast("tuple[Value, ...]", value), strict=True)
-            return cast("Value", kind)._make(self._field(name, item, depth) for name, item in pairs)
-        items = list(cast("Iterable[Value]", value))
+    def _items(self, value: Value, kind: Value, depth: int) -> Value:
+        if hasattr(kind, "_make") and hasattr(kind, "_fields"):
+            return kind._make(self._field(name, item, depth) for name, item in zip(kind._fields, value, strict=True))
+        items = list(value)
         if kind is tuple and len(items) == 2 and isinstance(items[1], str | bytes):  # noqa: PLR2004 # a header
             return (items[0], self._field(items[0], items[1], depth))
         hidden = [self._value(item, depth + 1) for item in items]
-        return kind(hidden) if kind in (list, tuple, set, frozenset) else hidden
+        return cast("Value", kind(hidden)) if kind in (tuple, set, frozenset) else hidden
 
     def _object(self, value: Value, fields: Iterable[str], depth: int) -> Value:
         changed = {name: self._field(name, getattr(value, name, None), depth) for name in fields}
@@ -147,16 +150,25 @@ class Redactor:
         if self._known_pattern is not None:
             text = self._known_pattern.sub(HIDDEN, text)
         lower = text.lower()
-        if not any(sign in lower for sign in self._signs):
+        for sign in self._signs:
+            if sign in lower:
+                break
+        else:
             return text
         if "://" in text:
             text = _CREDENTIALS.sub(_without_password, text)
+        text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
         text = self._named.sub(_without_value, text)
         return _BEARER.sub(rf"\1 {HIDDEN}", text)
 
 
 def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name)).lower()
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _contains(words: frozenset[str], name: str) -> bool:
+    letters = _letters(name)
+    return any(word and word in letters for word in words)
 
 
 def _counts(name: object) -> bool:
@@ -177,17 +189,15 @@ def _fields(value: Value) -> list[str]:
 
 
 def _assignment(names: Iterable[str]) -> re.Pattern[str]:
-    """Return the pattern of a secret that a text gives by name: query, keyword, JSON, header."""
+    """Return the pattern of a secret that a text gives by name: query, keyword, JSON; it takes linear time."""
     spelled = (r"[\W_]?".join(filter(None, re.split(r"[\W_]+", name))) for name in names)
-    name = rf"[\w.-]*(?:{'|'.join(filter(None, spelled))})[\w-]*"
     return re.compile(
         rf"""
-        (?P<name>{name})
-        (?P<is>["']?\s*(?:=(?!=)|:(?!:|//)|%3[dD])\s*)
+        (?P<name>(?:{"|".join(filter(None, spelled))})[\w-]{{0,40}}+)
+        (?P<is>\\?["']?\s{{0,8}}+(?:=(?!=)|:(?!:|//)|%3d)\s{{0,8}}+)
         (?:
-            (?P<quote>b?(?P<mark>\\?["']))(?:\\.|(?!(?P=mark)).)*(?P<end>(?P=mark)|$)
-          | (?<=:\ )(?:basic|bearer|digest|negotiate|token)\s+[^\s"']+
-          | (?P<plain>(?!["'])[^\s&,;)\]}}"']+)
+            (?P<quote>b?(?P<mark>\\?["']))(?:(?!(?P=mark))(?:\\.|[^\n]))*+(?P<end>(?P=mark))?
+          | (?P<plain>(?:(?:basic|bearer|digest)\s{{1,8}}+)?(?:[^\s&"'\\]|\\(?!["']))++)
         )
         """,
         re.VERBOSE | re.IGNORECASE,
@@ -195,15 +205,17 @@ def _assignment(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def _without_value(match: re.Match[str]) -> str:
-    plain = match["plain"]
-    if plain is not None and _counts(match["name"]) and _COUNT.fullmatch(plain):
-        return match[0]
-    return f"{match['name']}{match['is']}{match['quote'] or ''}{HIDDEN}{match['end'] or ''}"
+    plain: str | None = match["plain"]
+    if plain is None:
+        return f"{match['name']}{match['is']}{match['quote']}{HIDDEN}{match['end'] or ''}"
+    secret = plain.rstrip(",;)]}")
+    harmless = (_counts(match["name"]) and _COUNT.fullmatch(secret)) or (match["is"] == " = " and _CALL.match(plain))
+    return match[0] if harmless or not secret else f"{match['name']}{match['is']}{HIDDEN}{plain[len(secret) :]}"
 
 
 def _without_password(match: re.Match[str]) -> str:
-    user = match["user"]
-    return f"{match['scheme']}{HIDDEN}@" if user is None else f"{match['scheme']}{user}:{HIDDEN}@"
+    user: str | None = match["user"]
+    return f"{HIDDEN}@" if user is None else f"{user}:{HIDDEN}@"
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, final
 
@@ -51,8 +52,10 @@ class Input(NamedTuple):
     materialization: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Materialization:
+NOTHING: Final[Mapping[str, object]] = {}
+
+
+class Materialization(NamedTuple):
     """The record of one committed computation of an asset for a partition.
 
     Attributes:
@@ -89,7 +92,7 @@ class Materialization:
     seconds: float
     attempts: int
     host: str
-    metadata: Mapping[str, object] = field(default_factory=dict[str, object])
+    metadata: Mapping[str, object] = NOTHING
 
 
 @final
@@ -125,12 +128,16 @@ class All:
 ALL: Final = All()
 
 
+_random = random.Random(os.urandom(32))
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
 def new_id() -> str:
-    """Return a new UUID (version 7: ordered by the millisecond it was made in), as text."""
+    """Return a new UUID (version 7: ordered by the millisecond it was made in), as text.
+
+    Unique, not secret: 74 bits of each come from a generator that is seeded by the system, anew after a fork.
+    """
     stamp = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10), "big")
-    value = (stamp << 80) | noise
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    text = f"{value:032x}"
+    noise = _random.getrandbits(74)
+    text = f"{stamp:012x}{0x7000 | noise >> 62:04x}{0x8000_0000_0000_0000 | noise & 0x3FFF_FFFF_FFFF_FFFF:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -89,6 +89,23 @@ async def prepare(
     return Prepared(arguments, tuple(inputs))
 
 
+async def prepare_edges(values: Values, unit: Unit) -> Prepared:
+    """Do as `prepare` for a body that takes nothing but values of upstreams."""
+    arguments: dict[str, object] = {}
+    inputs: list[Input] = []
+    for edge in unit.inputs:
+        binding = edge.binding
+        if edge.keys is None and edge.external is None:
+            upstream, settled = values.settled(edge.units[0])
+            made = settled.materialization
+            if made is not None:
+                inputs.append(Input("asset", binding.parameter, made.fingerprint, made.key, made.id))
+                arguments[binding.parameter] = await values.load(upstream, settled, binding.wanted)
+                continue
+        arguments[binding.parameter], _ = await _edge(values, edge, inputs)
+    return Prepared(arguments, tuple(inputs))
+
+
 async def _edge(values: Values, edge: UnitInput, inputs: list[Input]) -> tuple[object, DepStatus]:
     if edge.external is not None:
         current = values.external(edge)

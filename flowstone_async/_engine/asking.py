@@ -77,18 +77,19 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         params=run.request.params,
         announce=services.resources.announce,
     )
-    answer: Any = None
-    with run.interruptible(unit.place):
-        try:
-            prepared = await prepare(run, unit, bindings, unit.asked, call, scope)
-            answer = function(**prepared.arguments)
-            if inspect.isawaitable(answer):
-                answer = await answer
-        finally:
-            call.open = False
-            if scope.opened():
-                await scope.close()
-    return answer
+    error: BaseException | None = None
+    run.enter(unit.place)
+    try:
+        prepared = await prepare(run, unit, bindings, unit.asked, call, scope)
+        answer = function(**prepared.arguments)
+        return await answer if inspect.isawaitable(answer) else answer
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        run.leave(unit.place, error)
+        call.open = False
+        await scope.close()
 
 
 def _failed(unit: Unit, what: str, cause: BaseException) -> Settled:

@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 import traceback
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Protocol, assert_never
 
-from flowstone_async._engine.arguments import Values, prepare
+from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
-from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome
+from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
 from flowstone_async.definition.context import Call
@@ -21,7 +22,7 @@ from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError,
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
 from flowstone_async.resources import ResourceScope
-from flowstone_async.types import Input, Materialization, new_id
+from flowstone_async.types import NOTHING, Input, Materialization, new_id
 
 STORE_ATTEMPTS = 3
 _logger = logging.getLogger("flowstone")
@@ -37,8 +38,12 @@ class Running(Values, Protocol):
     interrupted: bool
     cache_keys: dict[int, str]
 
-    def interruptible(self, index: int) -> AbstractContextManager[None]:
+    def enter(self, place: int) -> None:
         """Mark the current task as running user code, so that stopping the run cancels it."""
+        ...
+
+    def leave(self, place: int, error: BaseException | None) -> None:
+        """Take the mark back; a cancellation that came from stopping the run is taken back too."""
         ...
 
     def manager(self, runnable: Runnable) -> IOManager:
@@ -49,22 +54,16 @@ class Running(Values, Protocol):
 class Attempt:
     """One call of one body."""
 
+    __slots__ = ("_begun", "_call", "_id", "_services", "manager", "number", "run", "runnable", "started_at", "unit")
+
     def __init__(self, run: Running, unit: Unit, runnable: Runnable, number: int) -> None:
         self.run, self.unit, self.runnable, self.number = run, unit, runnable, number
-        services = run.services
-        self._services = services
+        services = self._services = run.services
+        self.manager = run.manager(runnable)
         self.started_at = services.store.now()
         self._begun = services.clock.monotonic()
-        self._call = Call(
-            pipeline=unit.key.pipeline,
-            asset=unit.node.name,
-            partition=unit.partition,
-            run_id=run.id,
-            attempt=number,
-            started_at=self.started_at,
-            params=run.request.params,
-        )
         self._id = new_id()
+        self._call: Call | None = None
 
     @property
     def seconds(self) -> float:
@@ -73,53 +72,85 @@ class Attempt:
 
     async def make(self) -> Outcome:
         """Make the attempt. Only a cancellation of the whole engine travels as an exception."""
-        limit, grace = self.runnable.timeout, self._services.settings.cancel_grace
-        deadline = Deadline(self._services.clock, limit, grace)
+        limit = self.runnable.timeout
+        deadline = None if limit is None else Deadline(self._services.clock, limit, self._services.settings.cancel_grace)
+        run, place = self.run, self.unit.place
         error: BaseException | None = None
-        computed: Computed | None = None
-        with deadline, self.run.interruptible(self.unit.place):
-            try:
+        run.enter(place)
+        try:
+            if deadline is None:
                 computed = await self._compute()
-            except (Exception, asyncio.CancelledError) as raised:
-                error = raised
-            finally:
+                if not run.interrupted:
+                    return computed
+            else:
+                with deadline:
+                    computed = await self._compute()
+                    if not deadline.expired and not run.interrupted:
+                        return computed
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - user code may raise anything
+            error = raised
+        finally:
+            run.leave(place, error)
+            if self._call is not None:
                 self._call.open = False
-        if self.run.interrupted:
+        if run.interrupted:
             return Interrupted(self.started_at, self.seconds)
-        if deadline.expired:
-            return self._failing(_timed_out(self.unit, limit))
+        return self._failed(error, expired=deadline is not None and deadline.expired)
+
+    def _failed(self, error: BaseException | None, *, expired: bool) -> Failing:
+        if expired or error is None:
+            return self._failing(_timed_out(self.unit, self.runnable.timeout))
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise error
-            return self._failing(_wrapped(self, error, "the body raised CancelledError, although nobody cancelled it"))
-        if error is not None:
-            return self._failing(self._translated(error))
-        assert computed is not None  # noqa: S101 - for the type checker: there is no error
-        return computed
+            return self._failing(self._wrapped(error, "the body raised CancelledError, although nobody cancelled it"))
+        return self._failing(self._translated(error))
 
     async def _compute(self) -> Computed:
-        scope = ResourceScope(
+        unit = self.unit
+        if not self.runnable.elaborate:
+            prepared = await prepare_edges(self.run, unit)
+            return await self._called(prepared)
+        scope = self._scope()
+        try:
+            self._call = self._make_call()
+            prepared = await prepare(self.run, unit, unit.node.bindings, unit.inputs, self._call, scope)
+            return await self._called(prepared)
+        finally:
+            await scope.close()
+
+    async def _called(self, prepared: Prepared) -> Computed:
+        services = self._services
+        if services.called is not None:
+            services.called(self.unit.node.name)
+        value = await services.executor.call(self.unit.node.definition, prepared.arguments)
+        return self._computed(await self._store(value), self._inputs(prepared.inputs))
+
+    def _scope(self) -> ResourceScope:
+        resources = self._services.resources
+        return ResourceScope(
             scope="asset",
             spawner=self._services,
             outer=self.run.resources,
-            replaced=self._services.resources.replaced,
-            params=self._call.params,
-            announce=self._services.resources.announce,
+            replaced=resources.replaced,
+            params=self.run.request.params,
+            announce=resources.announce,
         )
-        try:
-            prepared = await prepare(self.run, self.unit, self.unit.node.bindings, self.unit.inputs, self._call, scope)
-            if self._services.called is not None:
-                self._services.called(self.unit.node.name)
-            value = await self._services.executor.call(self.unit.node.definition, prepared.arguments)
-            stored = await self._store(value)
-        finally:
-            if scope.opened():
-                await scope.close()
-        return self._computed(stored, self._inputs(prepared.inputs))
+
+    def _make_call(self) -> Call:
+        return Call(
+            pipeline=self.unit.key.pipeline,
+            asset=self.unit.node.name,
+            partition=self.unit.partition,
+            run_id=self.run.id,
+            attempt=self.number,
+            started_at=self.started_at,
+            params=self.run.request.params,
+        )
 
     async def _store(self, value: Any) -> Stored:
-        manager = self.run.manager(self.runnable)
+        manager = self.manager
         ref = ValueRef(
             key=self.unit.key,
             partition=self.unit.partition,
@@ -153,7 +184,8 @@ class Attempt:
         keyed = self.run.cache_keys.get(self.unit.place)
         if keyed is not None:
             return (*(each for each in inputs if each.kind == "asset"), Input("key", "key", keyed))
-        if self._call.params_read and not any(each.kind == "param" and each.name == "*" for each in inputs):
+        call = self._call
+        if call is not None and call.params_read and not any(each.kind == "param" and each.name == "*" for each in inputs):
             return (*inputs, Input("param", "*", self.run.prints("*")))
         return inputs
 
@@ -167,7 +199,7 @@ class Attempt:
                 version=self.runnable.version,
                 code_hash=self.runnable.code.hash,
                 inputs=inputs,
-                manager=self.run.manager(self.runnable).name,
+                manager=self.manager.name,
                 location=stored.location,
                 size=stored.size,
                 checksum=stored.checksum,
@@ -182,10 +214,10 @@ class Attempt:
             table=stored.table,
         )
 
-    def _metadata(self) -> dict[str, object]:
+    def _metadata(self) -> Mapping[str, object]:
+        if self._call is None or not self._call.notes:
+            return NOTHING
         notes = self._call.notes
-        if not notes:
-            return {}
         try:
             return json.loads(json.dumps(self._services.redactor.value(notes)))
         except (TypeError, ValueError) as error:
@@ -203,7 +235,21 @@ class Attempt:
             error.partition = self.unit.partition if error.partition is None else error.partition
             error.run_id = error.run_id or self.run.id
             return error
-        return _wrapped(self, error, str(error) or type(error).__name__)
+        return self._wrapped(error, str(error) or type(error).__name__)
+
+    def _wrapped(self, cause: BaseException, text: str) -> ExecutionError:
+        redactor = self._services.redactor
+        error = ExecutionError(
+            redactor.text(f"asset {self.unit.node.name!r} failed: {type(cause).__name__}: {text}"),
+            asset=self.unit.node.name,
+            partition=self.unit.partition,
+            run_id=self.run.id,
+            details={"error_type": type(cause).__qualname__},
+            attempt=self.number,
+            traceback_text=redactor.text("".join(traceback.format_exception(cause))),
+        )
+        error.__cause__ = cause
+        return error
 
     def _failing(self, error: FlowstoneError) -> Failing:
         policy = self.runnable.retry
@@ -220,22 +266,6 @@ async def _stored(manager: IOManager, ref: ValueRef, value: Any) -> Stored:
         raise
     except OSError as error:
         raise StorageError(f"{manager.name} could not store {ref.key}: {error}", retryable=True) from error
-
-
-def _wrapped(attempt: Attempt, cause: BaseException, text: str) -> ExecutionError:
-    redactor = attempt._services.redactor
-    trace = "".join(traceback.format_exception(cause))
-    error = ExecutionError(
-        redactor.text(f"asset {attempt.unit.node.name!r} failed: {type(cause).__name__}: {text}"),
-        asset=attempt.unit.node.name,
-        partition=attempt.unit.partition,
-        run_id=attempt.run.id,
-        details={"error_type": type(cause).__qualname__},
-        attempt=attempt.number,
-        traceback_text=redactor.text(trace),
-    )
-    error.__cause__ = cause
-    return error
 
 
 def _timed_out(unit: Unit, limit: float | None) -> TimedOut:

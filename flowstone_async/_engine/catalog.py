@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from datetime import datetime
 from typing import Any, cast
 
 from flowstone_async._engine.params import ParamsType
 from flowstone_async.config import seconds
 from flowstone_async.definition.assignable import render
+from flowstone_async.definition.binding import DependencyBinding
 from flowstone_async.definition.code_hash import CodeHash, code_hash
 from flowstone_async.definition.collection import Collection, Hook, not_found
 from flowstone_async.definition.graph import Graph, Node
@@ -23,7 +25,7 @@ from flowstone_async.planning.freshness import Facts
 ONCE = Retry(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Runnable:
     """One asset, ready to run.
 
@@ -31,6 +33,7 @@ class Runnable:
         manager: Where its values live, unless a call says otherwise.
         timeout: Seconds for each attempt, or None.
         version: Declared version, or a constant's fingerprint.
+        elaborate: Whether the body takes anything but values of upstreams.
     """
 
     node: Node
@@ -39,8 +42,9 @@ class Runnable:
     timeout: float | None
     version: str | None
     stream: bool
+    elaborate: bool
 
-    @property
+    @cached_property
     def code(self) -> CodeHash:
         """Hash, function and line of the body's code."""
         return code_hash(self.node.definition.body)
@@ -129,6 +133,7 @@ class Catalog:
             timeout=None if timeout is None or timeout is False else seconds(timeout, what="timeout"),
             version=version,
             stream=isinstance(kind, StreamKind),
+            elaborate=not all(isinstance(each, DependencyBinding) for each in node.bindings),
         )
 
     def facts(self, node: Node, prints: Callable[[str], str], now: datetime) -> Facts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.types import Input, Materialization
@@ -12,8 +12,7 @@ from flowstone_async.types import Input, Materialization
 UnitState: TypeAlias = Literal["ok", "cached", "failed", "blocked", "skipped", "cancelled", "missing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """How a unit ended in a run.
 
     Attributes:
@@ -39,8 +38,7 @@ class Settled:
         return f"absent:{'failed' if self.state in ('failed', 'blocked', 'cancelled') else self.state}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Computed:
+class Computed(NamedTuple):
     """An attempt gave a value, which is stored and not yet committed."""
 
     materialization: Materialization
@@ -69,8 +67,7 @@ class Interrupted:
 Outcome: TypeAlias = Computed | Failing | Interrupted
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A body's arguments, and what was consumed to make them."""
 
     arguments: dict[str, object]

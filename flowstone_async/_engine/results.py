@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from flowstone_async._engine import stopped
@@ -59,9 +58,10 @@ def _skipped(unit: Unit, settled: Settled, run_id: str) -> FlowstoneError:
 
 def fresh(error: FlowstoneError) -> FlowstoneError:
     """Return a copy of an error for one more caller: raising it adds to no other caller's traceback."""
-    copied = copy.copy(error)
+    kind = type(error)
+    copied = kind.__new__(kind, *error.args)
+    copied.__dict__.update(error.__dict__)
     copied.__cause__, copied.__suppress_context__ = error.__cause__, True
-    copied.__traceback__ = None
     return copied
 
 

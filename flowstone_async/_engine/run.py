@@ -435,20 +435,17 @@ class RunDriver(RunValues):
             _logger.error("run %s: %s did not end within its grace and is cut off", self.id, names)
             self._group.cancel_scope.cancel()
 
-    @contextmanager
-    def interruptible(self, index: int) -> Iterator[None]:
+    def enter(self, place: int) -> None:
         """Mark the current task as running user code, so that stopping the run cancels it."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - there is always one here
-        self._bodies[index] = task
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.interrupted or not task.cancelling():
-                raise
+        if task is not None:
+            self._bodies[place] = task
+
+    def leave(self, place: int, error: BaseException | None) -> None:
+        """Take the mark back; a cancellation that came from stopping the run is taken back too."""
+        task = self._bodies.pop(place, None)
+        if self.interrupted and task is not None and isinstance(error, asyncio.CancelledError) and task.cancelling():
             task.uncancel()
-        finally:
-            del self._bodies[index]
 
     @contextmanager
     def _interruptible_wait(self) -> Iterator[None]:

@@ -322,9 +322,9 @@ class Session:
         drivers = [flight.driver for flight in self.flights.values()]
         for driver in drivers:
             driver.stop("shutdown")
-        timer = self.services.clock.call_later(
-            grace, lambda: [driver.interrupt() for driver in drivers if not driver.done.is_set()]
-        )
+        if grace <= 0:
+            _interrupt(drivers)
+        timer = self.services.clock.call_later(grace, lambda: _interrupt(drivers))
         try:
             for driver in drivers:
                 await driver.done.wait()
@@ -336,6 +336,12 @@ class Session:
         for flight in list(self.flights.values()):
             flight.driver.error = flight.driver.error or stopped.lease_lost(flight.driver.id)
             flight.driver.stop("lease_lost")
+
+
+def _interrupt(drivers: Sequence[RunDriver]) -> None:
+    for driver in drivers:
+        if not driver.done.is_set():
+            driver.interrupt()
 
 
 async def _first(done: asyncio.Event, joined: asyncio.Event, scope: anyio.CancelScope) -> None:

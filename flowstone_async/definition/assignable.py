@@ -132,10 +132,27 @@ def _class_fits(source: Annotation, target: Annotation) -> bool:
 
 def _keys_fit(source: Annotation, target: Annotation) -> bool:
     source, target = typing.get_origin(source) or source, typing.get_origin(target) or target
-    given, wanted = typing_extensions.get_type_hints(source), typing_extensions.get_type_hints(target)
-    return target.__required_keys__ <= source.__required_keys__ and all(
+    given = typing_extensions.get_type_hints(source, include_extras=True)
+    wanted = typing_extensions.get_type_hints(target, include_extras=True)
+    required = wanted.keys() - optional_keys(target, wanted)
+    return required <= given.keys() - optional_keys(source, given) and all(
         _fits(given[key], wanted[key]) for key in wanted.keys() & given.keys()
     )
+
+
+def optional_keys(kind: Annotation, hints: Mapping[str, Annotation]) -> frozenset[str]:
+    """Return the keys that a dict of a `TypedDict` need not have.
+
+    Its own `__optional_keys__` knows nothing of `NotRequired` where annotations are postponed.
+
+    Args:
+        kind: The `TypedDict`.
+        hints: Its resolved annotations, with extras.
+    """
+    marked = {key: typing.get_origin(hint) for key, hint in hints.items()}
+    needed = {key for key, mark in marked.items() if mark is typing_extensions.Required}
+    free = {key for key, mark in marked.items() if mark is typing_extensions.NotRequired}
+    return frozenset((kind.__optional_keys__ | free) - needed)
 
 
 def _callable_fits(source: Annotation, target: Annotation) -> bool:

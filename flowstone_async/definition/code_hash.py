@@ -14,6 +14,7 @@ import functools
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,7 +60,8 @@ def code_hash(fn: object) -> CodeHash:
             return found
         return CodeHash(hash=_digest([found.hash, *bound]), function=found.function, line=found.line)
     except Exception:  # attributes of user objects are anybody's code
-        name = str(getattr(fn, "__qualname__", type(fn).__qualname__))
+        named = isinstance(fn, types.FunctionType | types.BuiltinFunctionType | type)
+        name = fn.__qualname__ if named else type(fn).__qualname__
         return CodeHash(hash=_digest([name]), function=name, line=0)
 
 
@@ -118,6 +120,7 @@ class _Constant:
 _Unit: TypeAlias = types.FunctionType | type | _Constant
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Chain: TypeAlias = tuple[str, ...]
+_Stamp: TypeAlias = tuple[int, int] | None
 
 
 class _Walk:
@@ -128,55 +131,36 @@ class _Walk:
         self._package = str(root.__module__).partition(".")[0]
         self._seen: set[_Unit] = {root}
         self._left: list[_Unit] = [root]
-        self._texts: list[str] = []
 
     def hash(self) -> CodeHash:
+        """Return the hash over everything that is reached."""
+        texts: list[str] = []
         while self._left:
-            unit = self._left.pop()
-            if isinstance(unit, types.FunctionType):
-                text, named = self._read_function(unit)
-            elif isinstance(unit, type):
-                text, named = self._read_class(unit)
-            else:
-                text, named = self._read_constant(unit)
-            self._texts.append(_digest([text]))
-            for each in named:
-                if each not in self._seen:
-                    self._seen.add(each)
-                    self._left.append(each)
+            text, named = self._read(self._left.pop())
+            texts.append(text)
+            for unit in named:
+                if unit not in self._seen:
+                    self._seen.add(unit)
+                    self._left.append(unit)
         # The root comes first; of the rest the order of the walk says nothing.
-        root, *rest = self._texts
+        root, *rest = texts
         code = self._root.__code__
         return CodeHash(hash=_digest([root, *sorted(rest)]), function=self._root.__qualname__, line=code.co_firstlineno)
 
-    def _read_function(self, function: types.FunctionType) -> tuple[str, list[_Unit]]:
-        code = function.__code__
-        closure = dict(_closure(function))
-        nodes = _source(code)
-        if nodes:
-            text = "".join(_dump(node, skip=("name",)) for node in nodes)
-            executed = [part for node in nodes for part in _executed(node, signature=function is not self._root)]
-            chains = _chains(executed)
-        else:
-            text = _bytecode(code, function.__doc__)
-            chains = {(name,) for name in _names(code)}
-        text += repr(sorted(_constants(closure.items())))
-        chains = {chain for chain in chains if chain[0] in _names(code)}
-        return text, self._resolve(chains, {**function.__globals__, **closure}, function.__module__)
-
-    def _read_class(self, kind: type) -> tuple[str, list[_Unit]]:
-        module = sys.modules[kind.__module__]
-        file = _parsed(getattr(module, "__file__", None))
-        node = file.classes.get(kind.__qualname__) if file else None
-        if node is None:
-            return kind.__qualname__, [each for each in vars(kind).values() if isinstance(each, types.FunctionType)]
-        return _dump(node), self._resolve(_chains([node]), vars(module), kind.__module__)
-
-    def _read_constant(self, constant: _Constant) -> tuple[str, list[_Unit]]:
-        module = sys.modules[constant.module]
-        file = _parsed(module.__file__)
-        statements = file.bindings[constant.name] if file else []
-        return "".join(map(_dump, statements)), self._resolve(_chains(statements), vars(module), constant.module)
+    def _read(self, unit: _Unit) -> tuple[str, list[_Unit]]:
+        if isinstance(unit, types.FunctionType):
+            closure = dict(_closure(unit))
+            facts = _function_facts(unit.__code__, unit.__code__.co_filename, unit.__doc__)
+            chains = facts.body if unit is self._root else facts.body | facts.signature
+            text = facts.text + repr(sorted(_constants(closure.items())))
+            return text, self._resolve(chains, {**unit.__globals__, **closure}, unit.__module__)
+        module = sys.modules[unit.__module__ if isinstance(unit, type) else unit.module]
+        file = module.__file__ or ""
+        key = unit.__qualname__ if isinstance(unit, type) else unit.name
+        facts = _other_facts(file, _stamp(file), key, is_class=isinstance(unit, type))
+        if facts is None and isinstance(unit, type):
+            return key, [each for each in vars(unit).values() if isinstance(each, types.FunctionType)]
+        return (facts.text, self._resolve(facts.body, vars(module), module.__name__)) if facts else (key, [])
 
     def _resolve(self, chains: Iterable[_Chain], scope: Mapping[str, Named], module: str) -> list[_Unit]:
         found = (self._unit(chain, scope, module) for chain in chains)
@@ -201,7 +185,8 @@ class _Walk:
         """Return the constant that a name of a module is, also where it was imported from another."""
         for _ in range(100):
             found = sys.modules.get(module)
-            file = _parsed(getattr(found, "__file__", None)) if self._is_ours(module) else None
+            path = getattr(found, "__file__", None) or ""
+            file = _parsed(path, _stamp(path)) if self._is_ours(module) else None
             if found is None or file is None:
                 break
             if name in file.bindings:
@@ -226,8 +211,7 @@ def _closure(function: types.FunctionType) -> Iterator[tuple[str, Named]]:
 
 def _names(code: types.CodeType) -> set[str]:
     """Return the global and enclosing names that code uses, nested functions included."""
-    inner = (_names(each) for each in code.co_consts if isinstance(each, types.CodeType))
-    return {*code.co_names, *code.co_freevars}.union(*inner)
+    return {name for each in (code, *_codes(code)) for name in (*each.co_names, *each.co_freevars)}
 
 
 def _bytecode(code: types.CodeType, doc: str | None) -> str:
@@ -240,29 +224,76 @@ def _bytecode(code: types.CodeType, doc: str | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """A parsed file: functions by the first line of their code, classes by qualified name, names by what binds them."""
+class _Facts:
+    """What one function, class or binding is: its text, and the dotted names in its body and signature."""
 
+    text: str
+    body: frozenset[_Chain]
+    signature: frozenset[_Chain] = frozenset()
+
+
+@functools.lru_cache(maxsize=50_000)
+def _function_facts(code: types.CodeType, file: str, doc: str | None) -> _Facts:
+    names = _names(code)
+    parsed = _parsed(file, _stamp(file))
+    # A file that was edited under the running program does not say what runs.
+    nodes = parsed.functions.get(code.co_firstlineno, []) if parsed and code in parsed.codes else []
+    nodes = [node for node in nodes if getattr(node, "name", "<lambda>") == code.co_name]
+    if not nodes:
+        return _Facts(_digest([_bytecode(code, doc)]), frozenset((name,) for name in names))
+    body = (chain for chain in _chains(map(_body, nodes)) if chain[0] in names)
+    text = _digest(_dump(node, skip=("name",)) for node in nodes)
+    return _Facts(text, frozenset(body), frozenset(_chains(node.args for node in nodes)))
+
+
+@functools.lru_cache(maxsize=50_000)
+def _other_facts(file: str, stamp: _Stamp, name: str, *, is_class: bool) -> _Facts | None:
+    parsed = _parsed(file, stamp)
+    if parsed is None:
+        return None
+    nodes = [parsed.classes[name]] if is_class and name in parsed.classes else []
+    nodes = nodes if is_class else parsed.bindings.get(name, [])
+    return _Facts(_digest(map(_dump, nodes)), frozenset(_chains(nodes))) if nodes else None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A parsed file.
+
+    Attributes:
+        codes: What its functions compile to.
+        functions: Functions by the first line of their code.
+        classes: Classes by qualified name.
+        bindings: The statements that bind each name of the module.
+        imports: Names imported from modules: the module as written, and the name there.
+    """
+
+    codes: set[types.CodeType] = field(default_factory=set[types.CodeType])
     functions: dict[int, list[_Function]] = field(default_factory=dict[int, "list[_Function]"])
     classes: dict[str, ast.ClassDef] = field(default_factory=dict[str, ast.ClassDef])
     bindings: dict[str, list[ast.stmt]] = field(default_factory=dict[str, "list[ast.stmt]"])
     imports: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
 
 
-def _source(code: types.CodeType) -> list[_Function]:
-    """Return the function that code was compiled from; several where lambdas share a line, none if it has changed."""
-    file = _parsed(code.co_filename)
-    nodes = file.functions.get(code.co_firstlineno, []) if file else []
-    return [node for node in nodes if getattr(node, "name", "<lambda>") == code.co_name]
-
-
-@functools.lru_cache(maxsize=1_024)
-def _parsed(name: str | None) -> _File | None:
+def _stamp(file: str) -> _Stamp:
     try:
-        tree = ast.parse("".join(linecache.getlines(name or "")))
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(name: str, _: _Stamp) -> _File | None:
+    """Parse a file, or a cell of a notebook; None where there is no source."""
+    linecache.checkcache(name)
+    try:
+        source = "".join(linecache.getlines(name))
+        tree = ast.parse(source)
+        compiled = compile(source, name, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):
         return None
-    file = _File()
+    file = _File(codes=set(_codes(compiled)))
     _index(tree, "", file)
     for statement in _top_level(tree.body):
         for bound in _bound(statement):
@@ -271,6 +302,13 @@ def _parsed(name: str | None) -> _File | None:
             source = "." * statement.level + (statement.module or "")
             file.imports.update((alias.asname or alias.name, (source, alias.name)) for alias in statement.names)
     return file
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield each
+            yield from _codes(each)
 
 
 def _index(node: ast.AST, prefix: str, file: _File) -> None:
@@ -305,11 +343,8 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
             yield from (each.id for each in ast.walk(target) if isinstance(each, ast.Name))
 
 
-def _executed(node: _Function, *, signature: bool) -> list[ast.AST]:
-    """Return what runs when a function is called; its defaults too, if they are helpers and not markers."""
-    body = [node.body] if isinstance(node, ast.Lambda) else node.body
-    defaults = [*node.args.defaults, *(each for each in node.args.kw_defaults if each)] if signature else []
-    return [*body, *defaults]
+def _body(node: _Function) -> ast.AST:
+    return node.body if isinstance(node, ast.Lambda) else ast.Module(body=node.body, type_ignores=[])
 
 
 def _chains(nodes: Iterable[ast.AST]) -> set[_Chain]:

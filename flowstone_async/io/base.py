@@ -8,9 +8,8 @@ of the value (`ValueRef`) and never chooses what is current.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from flowstone_async.store.protocol import Values
 from flowstone_async.types import AssetKey
@@ -18,8 +17,7 @@ from flowstone_async.types import AssetKey
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueRef:
+class ValueRef(NamedTuple):
     """Which value is stored, loaded or deleted.
 
     Attributes:
@@ -48,8 +46,7 @@ class ValueRef:
     names: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class Stored(NamedTuple):
     """What a manager reports of a value it stored.
 
     Attributes:

@@ -34,6 +34,9 @@ _SMALL: Mapping[type, int] = {
     complex: 24,
 }
 _KEY = 12
+_TEXTS = (str, bytes, bytearray)
+_SLICED = (list, tuple)
+_SEQUENCES = (list, tuple, set, frozenset)
 _SAMPLES = (24, 8, 4, 2)
 
 
@@ -53,11 +56,11 @@ def bulk(value: object) -> int:
 
 
 def _bulk(value: object, depth: int) -> int:
-    if isinstance(value, str | bytes | bytearray):
+    if isinstance(value, _TEXTS):
         return len(value) + 3
     if depth == len(_SAMPLES):
         return sys.getsizeof(value, 64)
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _SEQUENCES):
         return _mean(cast("Collection[object]", value), depth)
     if isinstance(value, dict):
         return _entries(cast("dict[object, object]", value), depth)
@@ -78,7 +81,7 @@ def _mean(parts: Collection[object], depth: int) -> int:
     most = _SAMPLES[depth]
     sample: Iterable[object] = parts
     if count > most:
-        sample = parts[:: count // most + 1] if isinstance(parts, list | tuple) else islice(parts, most)
+        sample = parts[:: count // most + 1] if isinstance(parts, _SLICED) else islice(parts, most)
     known = _SMALL.get
     size = seen = 0
     for part in sample:

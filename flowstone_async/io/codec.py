@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import pickle
+import sys
 import typing
 from collections import OrderedDict, abc
 from collections.abc import Callable, Mapping, Sequence
@@ -292,6 +293,8 @@ class _Forms:
         self._made: dict[object, Form] = {}
 
     def of(self, annotation: Annotation) -> Form:
+        if annotation is getattr(sys.modules.get("pydantic"), "JsonValue", object):
+            return forms.anything()
         plain = bare(annotation)
         if typing.get_origin(annotation) is typing.Annotated:
             return self._annotated(annotation, plain)
@@ -324,8 +327,8 @@ class _Forms:
             return self.of(kind.__supertype__)
         if kind in (typing.Union, UnionType):
             return forms.union([(render(each), self.of(each)) for each in arguments])
-        if typing.get_origin(annotation) is Literal and forms.SCALARS.issuperset(map(type, arguments)):
-            return forms.choice(arguments)
+        if typing.get_origin(annotation) is Literal:
+            return forms.choice(self.of(union_of(map(type, arguments))), arguments)
         if is_kind(kind, Flag):
             return forms.converted(kind, int, lambda flag: flag.value, kind)
         if is_kind(kind, Enum):

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Protocol
 import typing_extensions
 from pydantic_core import from_json, to_json
 
-from flowstone_async.definition.assignable import Annotation, is_kind, render, substitute, type_arguments
+from flowstone_async.definition.assignable import Annotation, is_kind, optional_keys, render, substitute, type_arguments
 from flowstone_async.errors import StorageError
 from flowstone_async.io import fingerprint as forms
 from flowstone_async.io.fingerprint import Convert, Form, Misfit, Plain, Value
@@ -322,7 +322,7 @@ def _typed_dict(kind: Annotation, hints: Mapping[str, Any]) -> _Fields:
         types={name: hints[name] for name in sorted(hints)},
         take=take,
         rebuild=lambda state: state,
-        optional=frozenset(kind.__optional_keys__),
+        optional=optional_keys(kind, hints),
     )
 
 

@@ -2,15 +2,15 @@
 
 A `Form` takes values of one declared type apart into plain JSON (None, bool, int, float, str, lists and objects) and
 puts them together again. What it takes apart comes back equal and of the same type; anything else is a `Misfit`.
-Objects keep the order of their keys, so a fingerprint is taken after `Form.order`; sets are sorted when packed.
-Read `Form`, then `sequence`. `codec.py` chooses forms by annotation.
+Objects keep the order of their keys, so a fingerprint is taken after `Form.order`; sets are sorted when packed. Read
+`Form`, then `sequence`. `codec.py` chooses forms by annotation.
 """
 
 from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from hashlib import blake2b
@@ -23,10 +23,8 @@ from pydantic_core import TzInfo, to_json
 
 from flowstone_async.definition.assignable import render
 
-Plain: TypeAlias = Any
-"""Plain JSON: None, bool, int, float, str, a list or an object of these."""
-Value: TypeAlias = Any
-"""A value of the declared type, which only the running program knows."""
+Plain: TypeAlias = Any  # None, bool, int, float, str, a list or an object of these
+Value: TypeAlias = Any  # of the declared type, which only the running program knows
 Convert = Callable[[Any], Any]
 Kinds = frozenset[type[Any]]
 
@@ -36,6 +34,7 @@ JSON_KINDS: Kinds = SCALARS | {list, dict}
 DICT: Kinds = frozenset({dict})
 _LIST: Kinds = frozenset({list})
 _STR: Kinds = frozenset({str})
+_NONE: Kinds = frozenset()
 class_of: Callable[[object], type[Any]] = type
 _DECLARE = "Annotate the return type: values then come back as the declared type."
 
@@ -89,7 +88,7 @@ class Form:
     kinds: Kinds
     accepts: type[Any] | None = None
     order: Convert | None = None
-    plain: Kinds = frozenset()
+    plain: Kinds = _NONE
     exact: bool = True
 
 
@@ -100,8 +99,6 @@ def digest(canonical: bytes | memoryview) -> str:
 
 class StreamFingerprint:
     """The fingerprint of a stream, item by item: where its chunks were cut makes no difference."""
-
-    __slots__ = ("_hash",)
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=16, person=b"stream")
@@ -131,14 +128,14 @@ def scalar(kind: type[Any]) -> Form:
 
 def _real() -> Form:
     """Return the form of `float`, which takes an int that it can hold, as type checkers do."""
+    strict = scalar(float)
 
     def pack(value: object) -> object:
         if type(value) is int and abs(value) < 1 << 1023 and float(value) == value:
             return float(value)
         return strict.pack(value)
 
-    strict = scalar(float)
-    return Form(pack=pack, unpack=strict.unpack, kinds=strict.kinds, accepts=float, plain=strict.plain)
+    return replace(strict, pack=pack)
 
 
 def converted(kind: type[Any], packed_kind: type[Any], to_plain: Convert, from_plain: Convert) -> Form:
@@ -190,7 +187,6 @@ def ordered(plain: Plain) -> Plain:
 def sequence(kind: type[Any], item: Form, *, sort: bool = False) -> Form:
     """Return the form of a list, of a tuple of any length or, sorted by the canonical bytes of its items, of a set."""
     pack_all, unpack_all = _each(item.pack, item.plain), _each(item.unpack, item.plain)
-    order_one = item.order
     # Values of one class that JSON knows sort as they are; any order does that is always the same.
     key = None if item.plain in (_STR, frozenset({int})) else to_json
 
@@ -208,8 +204,8 @@ def sequence(kind: type[Any], item: Form, *, sort: bool = False) -> Form:
         items = map(order_one or as_it_is, packed)
         return sorted(items, key=to_json) if sort else list(items)
 
-    in_order = None if order_one is None else order
-    return Form(pack=pack, unpack=unpack, kinds=_LIST, accepts=kind, order=in_order, exact=item.exact)
+    order_one, order_all = item.order, order if item.order else None
+    return Form(pack=pack, unpack=unpack, kinds=_LIST, accepts=kind, order=order_all, exact=item.exact)
 
 
 def fixed(items: Sequence[Form]) -> Form:
@@ -233,14 +229,7 @@ def fixed(items: Sequence[Form]) -> Form:
 
 
 def mapping(kind: type[Any], key: Form, value: Form, *, sort: bool = True) -> Form:
-    """Return the form of a mapping: an object if its keys become text, else a list of pairs.
-
-    Args:
-        kind: `dict`, or another class made from pairs.
-        key: Form of the keys.
-        value: Form of the values.
-        sort: Whether the order of the entries means nothing.
-    """
+    """Return the form of a mapping: an object if its keys become text, else pairs; sorted if order means nothing."""
     text = sort and key.kinds == _STR
     as_is = bool(kind is dict and key.plain == _STR and value.plain)
     pack_keys, unpack_keys = _each(key.pack, key.plain), _each(key.unpack, key.plain)
@@ -298,10 +287,10 @@ def union(choices: Sequence[tuple[str, Form]]) -> Form:
     def chosen(packed: Plain) -> tuple[Form, Plain]:
         if told and type(packed) in by_kind:
             return named[by_kind[type(packed)]], packed
-        choice, *part = only(list, packed) or (None,)
-        if told or len(part) != 1 or choice not in named:
+        tag, *part = packed if not told and class_of(packed) is list and packed else (None,)
+        if class_of(tag) is not str or tag not in named or len(part) != 1:
             raise wrong(name, packed)
-        return named[choice], part[0]
+        return named[tag], part[0]
 
     def unpack(packed: Plain) -> Value:
         form, part = chosen(packed)
@@ -317,21 +306,27 @@ def union(choices: Sequence[tuple[str, Form]]) -> Form:
         unpack=unpack,
         kinds=kinds if told else _LIST,
         order=order if any(form.order for form in named.values()) else None,
-        plain=kinds if told and all(form.plain for form in named.values()) else frozenset(),
+        plain=kinds if told and all(form.plain for form in named.values()) else _NONE,
         exact=all(form.exact for form in named.values()),
     )
 
 
-def choice(values: Sequence[Plain]) -> Form:
-    """Return the form of a few scalars."""
-    allowed: set[tuple[type[Any], Plain]] = {(type(value), value) for value in values}
+def choice(form: Form, values: Sequence[Value]) -> Form:
+    """Return the form of a few values among those of `form`."""
+    allowed: set[tuple[type[Any], Value]] = {(type(value), value) for value in values}
 
-    def check(value: Value) -> Plain:
-        if type(value) in SCALARS and (type(value), value) in allowed:
-            return value
-        raise Misfit(f"expected one of {', '.join(map(repr, values))}, found something else")
+    def check(value: Value) -> Value:
+        if not any(type(value) is kind for kind, _ in allowed) or (type(value), value) not in allowed:
+            raise Misfit(f"expected one of {', '.join(map(repr, values))}, found something else")
+        return value
 
-    return Form(pack=check, unpack=check, kinds=frozenset(map(type, values)))
+    def pack(value: Value) -> Plain:
+        return form.pack(check(value))
+
+    def unpack(packed: Plain) -> Value:
+        return check(form.unpack(packed))
+
+    return replace(form, pack=pack, unpack=unpack, accepts=None, plain=_NONE)
 
 
 def only(kind: type[Any], value: Value) -> Value:
@@ -385,7 +380,6 @@ def _moment(kind: type[datetime | time], text: str) -> datetime | time:
     return found.replace(tzinfo=ZoneInfo(zone) if zone else found.tzinfo, fold=int(text.endswith("#1")))
 
 
-_MICROSECOND = timedelta(microseconds=1)
 BUILTIN: Mapping[object, Form] = {
     **{kind: scalar(kind) for kind in (NoneType, bool, int, str)},
     float: _real(),
@@ -393,7 +387,7 @@ BUILTIN: Mapping[object, Form] = {
     date: converted(date, str, date.isoformat, date.fromisoformat),
     datetime: converted(datetime, str, _moment_text, lambda text: _moment(datetime, text)),
     time: converted(time, str, _moment_text, lambda text: _moment(time, text)),
-    timedelta: converted(timedelta, int, lambda value: value // _MICROSECOND, lambda count: count * _MICROSECOND),
+    timedelta: converted(timedelta, int, lambda it: it // timedelta.resolution, lambda n: n * timedelta.resolution),
     Decimal: converted(Decimal, str, str, Decimal),
     UUID: converted(UUID, str, str, UUID),
     complex: converted(complex, list, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),

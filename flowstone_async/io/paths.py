@@ -2,8 +2,8 @@
 
 What is written is plain ASCII that every file system takes as it is. Other characters become `%XX`, by the bytes of
 their UTF-8, so that neither case nor Unicode normalization can make one name of two; `|`, which separates the parts
-of a tuple, becomes a comma. `~` begins what was added: the hash of a name that is too long, and alone it
-stands for the empty text.
+of a tuple, becomes a comma. `~` begins what was added: the hash of a name that is too long; alone it stands for the
+empty text.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ def public_path(path: str | Callable[[Any], str], key: AssetKey, partition: obje
     Raises:
         ConfigError: The path names no file below the root.
     """
-    fields = {"pipeline": key.pipeline, "asset": key.asset, "partition": _readable(key, partition)}
+    fields = {
+        "pipeline": _escaped(key.pipeline),
+        "asset": _escaped(key.asset),
+        "partition": _readable(key, partition),
+    }
     if isinstance(path, str):
         parts = [_filled(part, fields) for part in path.split("/")]
     else:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias
 
 from flowstone_async.errors import Failure
-from flowstone_async.types import AssetKey, Materialization
+from flowstone_async.types import NOTHING, AssetKey, Materialization
 
 RunState: TypeAlias = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 AssetOutcome: TypeAlias = Literal["completed", "failed", "skipped", "cancelled"]
@@ -119,8 +119,7 @@ class StoredEvent(NamedTuple):
     event: EventRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
+class AuditEntry(NamedTuple):
     """One act, for the audit log.
 
     Attributes:
@@ -135,11 +134,10 @@ class AuditEntry:
     actor: str = "engine"
     actor_kind: str = "engine"
     run_id: str | None = None
-    details: Mapping[str, object] = field(default_factory=dict[str, object])
+    details: Mapping[str, object] = NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssetDone:
+class AssetDone(NamedTuple):
     """The outcome of one asset in one run, to be committed.
 
     Attributes:
@@ -172,8 +170,7 @@ class RunDone:
     error: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
+class Advance(NamedTuple):
     """Everything that one step forward of one run writes, in one transaction, under the run's fencing token.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.protocol import Store
@@ -25,6 +25,15 @@ from flowstone_async.types import AssetKey, Input, Materialization, new_id
 PIPELINE = "sales"
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _last = ""
+
+
+R = TypeVar("R")
+
+
+def replace(record: R, **changes: Any) -> R:
+    """Return a copy of a record, dataclass or tuple, with other values."""
+    changed: Any = record
+    return changed._replace(**changes) if isinstance(record, tuple) else dataclasses.replace(changed, **changes)
 
 
 def identifier() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -22,6 +21,7 @@ from tests.contract.builders import (
     identifier,
     key,
     materialization,
+    replace,
     run_record,
     state_of,
 )

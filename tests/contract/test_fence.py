@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import Advance, RunDone
@@ -17,6 +16,7 @@ from tests.contract.builders import (
     identifier,
     key,
     materialization,
+    replace,
     run_record,
     state_of,
 )

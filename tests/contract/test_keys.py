@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey, Input
-from tests.contract.builders import Drive, completed, done, failure, key, materialization, state_of
+from tests.contract.builders import Drive, completed, done, failure, key, materialization, replace, state_of
 from tests.contract.stores import Engine, Stores
 
 NUMBERS, TOTAL = key("numbers"), key("total")

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from flowstone_async.store.records import Advance, Claimed, RunRecord
-from tests.contract.builders import Drive, completed, event, identifier, key, materialization, run_record, state_of
+from tests.contract.builders import (
+    Drive,
+    completed,
+    event,
+    identifier,
+    key,
+    materialization,
+    replace,
+    run_record,
+    state_of,
+)
 from tests.contract.clock import SetClock
 from tests.contract.stores import Engine, Stores
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 
 from flowstone_async.errors import KeyConflict
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import Advance, RunDone
-from tests.contract.builders import act, completed, done, event, failure, key, materialization, run_record, state_of
+from tests.contract.builders import (
+    act,
+    completed,
+    done,
+    event,
+    failure,
+    key,
+    materialization,
+    replace,
+    run_record,
+    state_of,
+)
 from tests.contract.stores import Engine
 
 NUMBERS, TOTAL = key("numbers"), key("total")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import Advance, RunDone
-from tests.contract.builders import failure, identifier, run_record
+from tests.contract.builders import failure, identifier, replace, run_record
 from tests.contract.clock import SetClock
 from tests.contract.stores import Engine, Stores
 

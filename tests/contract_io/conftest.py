@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,13 +18,6 @@ from tests.support.postgres import TestServer
 KEY = b"k" * 32
 STREAMING = ["memory", "files", "postgres over memory", "postgres"]
 TABLE = "postgres table"
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[TestServer]:
-    """The Postgres server of the session; started when the first test wants it."""
-    with TestServer() as started:
-        yield started
 
 
 @pytest_asyncio.fixture(params=[*STREAMING, TABLE])

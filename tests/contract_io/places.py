@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from flowstone_async.definition.keys import encode_key
@@ -57,7 +57,7 @@ class Place:
         )
         answer = await self._drive.advance(done=(completed(made, payload=stored.payload, table=stored.table),))
         assert answer.accepted
-        return replace(ref, location=stored.location, checksum=stored.checksum)
+        return ref._replace(location=stored.location, checksum=stored.checksum)
 
     async def keep(self, value: object, type_: object, **facts: Any) -> ValueRef:
         """Store and commit a value."""

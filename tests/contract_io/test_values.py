@@ -7,7 +7,7 @@ import enum
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -219,7 +219,7 @@ async def test_annotations_may_use_names_of_the_place_where_the_asset_was_define
         inner: Inner
 
     names = {"Inner": Inner}
-    ref = replace(place.ref(Outer), names=names)
+    ref = place.ref(Outer)._replace(names=names)
 
     ref = await place.commit(ref, await place.manager.store(ref, Outer(Inner(1))))
 
@@ -246,12 +246,11 @@ async def test_a_pickle_takes_any_object(place: Place) -> None:
 
 
 async def test_a_pickle_is_not_read_where_none_was_declared(place: Place) -> None:
-    if isinstance(place.manager, io.Memory):
-        pytest.skip("what one memory holds, no other reads")
     ref = place.ref(int)
     ref = await place.commit(ref, await place.pickling.store(ref, 7))
 
-    with pytest.raises(StorageError, match="JSON") as caught:
+    # What one memory holds, no other finds.
+    with pytest.raises(StorageError, match="missing" if isinstance(place.manager, io.Memory) else "JSON") as caught:
         await place.load(ref)
 
     assert caught.value.asset == "numbers"

@@ -49,23 +49,23 @@ def find_binaries(account: Account, major: int | None, *, package: str = PACKAGE
     Raises:
         ConfigError: There are none, none of that version, or they do not run here.
     """
-    others: list[int] = []
-    for program in _programs(package):
-        binaries = Binaries(folder=program.parent, version=_version(account, program))
-        if major in (None, binaries.major):
-            return binaries
-        others.append(binaries.major)
-    if not others:
+    found = [Binaries(folder=program.parent, version=_version(account, program)) for program in _programs(package)]
+    found.sort(key=lambda binaries: binaries.major, reverse=True)
+    if not found:
         raise ConfigError(
             "the embedded store needs the extra 'embedded', which is not installed",
             hint="pip install 'flowstone_async[embedded]', or use a server of your own: store='postgresql://...'.",
         )
-    raise ConfigError(
-        f"the data was made by Postgres {major}; installed is Postgres {' and '.join(map(str, others))}",
-        hint=f"Install a {PACKAGE} that has Postgres {major}, start anew in another folder: store='embedded:<dir>', "
-        "or remove this one. Nothing was changed.",
-        details={"needed": major, "installed": others},
-    )
+    fitting = [binaries for binaries in found if major in (None, binaries.major)]
+    if not fitting:
+        installed = [binaries.major for binaries in found]
+        raise ConfigError(
+            f"the data was made by Postgres {major}; installed is Postgres {' and '.join(map(str, installed))}",
+            hint=f"Install a {PACKAGE} that has Postgres {major}, start anew in another folder: "
+            "store='embedded:<dir>', or remove this one. Nothing was changed.",
+            details={"needed": major, "installed": installed},
+        )
+    return fitting[0]
 
 
 def runnable(binaries: Binaries, account: Account, shelf: Path) -> Binaries:
@@ -106,11 +106,10 @@ def _copy(source: Path, target: Path, account: Account) -> None:
 
 
 def _programs(package: str) -> list[Path]:
-    """Return the path of each `postgres`, newest first."""
+    """Return the path of each `postgres` in the package, which is not imported."""
     spec = importlib.util.find_spec(package)
     locations = (spec.submodule_search_locations if spec else None) or ()
-    found = [program for location in locations for program in Path(location).glob("pginstall*/bin/postgres")]
-    return sorted(found, key=lambda program: program.parts[-3], reverse=True)
+    return [program for location in locations for program in Path(location).glob("pginstall*/bin/postgres")]
 
 
 def _version(account: Account, program: Path) -> str:

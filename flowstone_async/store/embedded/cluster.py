@@ -122,11 +122,11 @@ class Cluster:
         deadline = time.monotonic() + self._patience
         pause, longest = _PAUSE_SECONDS
         while True:
+            if not is_held(self._place.server_lock):
+                return False
             postmaster = read_postmaster(self._place.data)
             if postmaster is not None and self._answers(postmaster):
                 return True
-            if not is_held(self._place.server_lock):
-                return False
             if postmaster is not None and postmaster.status == "stopping":
                 # It may be waiting for its clients to leave, which do not know.
                 postmaster.signal(signal.SIGINT)
@@ -143,11 +143,19 @@ class Cluster:
         return self._place.account.caller.run(program, *options, patience=30).code == 0
 
     def _launch(self) -> bool:
+        """Run the server, and make its data first where there is none; tell whether it was made."""
         place, lock = self._place, FileLock(self._place.server_lock)
+        postmaster = read_postmaster(place.data)
         if not lock.acquire():
-            raise self._stuck(read_postmaster(place.data))
+            raise self._stuck(postmaster)
         try:
-            self._clear()
+            if not self._clear():
+                pid = None if postmaster is None else postmaster.pid
+                raise StoreUnavailable(
+                    f"process {pid} runs a server on {place.data} that was started by other means",
+                    hint=f"Stop it: kill -INT {pid}",
+                    details={"pid": pid},
+                )
             binaries = runnable(self._binaries, place.account, place.cluster / "binaries")
             created = not place.data.exists()
             if created:
@@ -217,15 +225,19 @@ class Cluster:
             hint="Name another folder: store='embedded:<dir>'.",
         )
 
-    def _clear(self) -> None:
-        """Remove what a server that is gone left behind."""
+    def _clear(self) -> bool:
+        """Remove what a server that is gone left behind; tell whether it is gone, or runs without our lock."""
         place = self._place
+        postmaster = read_postmaster(place.data)
+        if postmaster is not None and postmaster.is_running:
+            return False
         for path in (place.data / "postmaster.pid", *place.data.glob(".s.PGSQL.*")):
             path.unlink(missing_ok=True)
         record = place.cluster / "socket"
         if record.exists():
             shutil.rmtree(Path(os.fsdecode(record.read_bytes())), ignore_errors=True)
             record.unlink()
+        return True
 
     def _shut_down(self, number: signal.Signals, patience: float) -> bool:
         """Send a signal and wait until no process is left; tell whether that was in time."""

@@ -34,13 +34,18 @@ class Postmaster:
     host: str
     status: str
 
+    @property
+    def is_running(self) -> bool:
+        """Whether that process runs on that data: is neither dead, nor another one by now, nor in another container."""
+        return str(self.data) in _command(self.pid)
+
     def signal(self, number: signal.Signals) -> bool:
-        """Send a signal, unless the process is another one by now, or of another container.
+        """Send a signal, if the process is running.
 
         Returns:
             Whether it was sent.
         """
-        if str(self.data) not in _command(self.pid):
+        if not self.is_running:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)

@@ -199,8 +199,8 @@ class EmbeddedServer:
             return _Use(place=place, cluster=cluster, lock=lock, address=cluster.address(), pid=os.getpid())
 
     def _exit(self, use: _Use) -> None:
-        if use.pid != os.getpid() or not use.lock.is_current:
-            # A fork of the user, or a folder that was removed and perhaps made anew: not ours to stop.
+        if use.pid != os.getpid():
+            # A fork of the user: the lock is the parent's, and so is the server.
             use.lock.abandon()
             return
         try:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from datetime import datetime
-from operator import attrgetter
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.records import AssetDone, AssetState, AttemptState
@@ -15,19 +13,10 @@ from flowstone_async.types import AssetKey, Materialization
 
 DURATIONS = 20
 
-_NAMES = tuple(field.name for field in fields(Materialization))
-_read = attrgetter(*_NAMES)
-_WRITERS = tuple(getattr(Materialization, name).__set__ for name in _NAMES)
-_WRITE_COMMITTED_AT = Materialization.__dict__["committed_at"].__set__
-
 
 def committed(materialization: Materialization, at: datetime) -> Materialization:
-    """Return a copy that was committed at `at`; in half the time of `dataclasses.replace`."""
-    copy = object.__new__(Materialization)
-    for write, value in zip(_WRITERS, _read(materialization), strict=True):
-        write(copy, value)
-    _WRITE_COMMITTED_AT(copy, at)
-    return copy
+    """Return a copy that was committed at `at`."""
+    return materialization._replace(committed_at=at)
 
 
 class StoredAsset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 from flowstone_async.store.memory.key import Key, Keys
 from flowstone_async.store.memory.memory import Memory
@@ -76,7 +75,7 @@ def _move(memory: Memory, key: Key, name: AssetKey) -> None:
         target.asset.durations.extend(key.asset.durations)
     current = keys.replace(key, None, None)
     if current is not None:
-        keys.replace(target, replace(current, key=name), None)
+        keys.replace(target, current._replace(key=name), None)
     key.clear()
     if key.holder is None:
         keys.remove(key)
@@ -88,7 +87,7 @@ def _repoint(key: Key, moved: dict[AssetKey, AssetKey]) -> None:
     current = key.current
     if current is None or not any(source.key in moved for source in current.inputs):
         return
-    key.current = replace(current, inputs=tuple(_followed(source, moved) for source in current.inputs))
+    key.current = current._replace(inputs=tuple(_followed(source, moved) for source in current.inputs))
     key.view = None
 
 

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from asyncpg import Record
 
+from flowstone_async.errors import StorageError
 from flowstone_async.store.postgres.encoding import failure_text
-from flowstone_async.store.postgres.step import PendingStep, Row, release_row
+from flowstone_async.store.postgres.step import NULL, PendingStep, Row, release_row
 from flowstone_async.store.records import Claimed
 from flowstone_async.types import AssetKey
 
-Name = tuple[object, ...]
+Name = tuple[str, ...]
 
 MOST_STEPS = 500
 MOST_KEYS = 5_000
 MOST_BYTES = 8 << 20
 
+# What no text holds, as a rule: the first that indeed none holds separates the values of a column.
+_SEPARATORS = ("\x1f", "\x1d", "\x1c", "\x02", "\x01", "\ue000", "\uf8ff")
+_PAYLOAD = 60
 _KEY_WIDTH = 14
 _SLOT = 4
 _RUN = 5
 _CLAIM = 6
 _CONTENDED = 7
 _CURRENT = 8
-_name = cast("type[Name]", itemgetter(slice(4)))
 
 
 class KeyAnswer(NamedTuple):
@@ -75,7 +77,7 @@ class Batch:
         self._shared: set[Name] = set()
         self._sorted: list[Row] = []
         self._weight = 0
-        self.tables: dict[str, list[tuple[str, Row]]] = {}
+        self.tables: dict[str, list[tuple[str, tuple[object, ...]]]] = {}
 
     @property
     def is_full(self) -> bool:
@@ -95,15 +97,15 @@ class Batch:
         known = self._rows
         shared: list[Name] = []
         for row in rows:
-            name = _name(row)
+            name = row[:4]
             other = known.get(name)
             if other is not None:
-                if row[_RUN] is not None or other[_RUN] is not None:
+                if row[_RUN] is not NULL or other[_RUN] is not NULL:
                     return False
                 if row[_CLAIM] != other[_CLAIM]:
                     shared.append(name)
         for row in rows:
-            known.setdefault(_name(row), row)
+            known.setdefault(row[:4], row)
         self._shared.update(shared)
         if role is None:
             self._enter(pending, goes_on)
@@ -120,37 +122,56 @@ class Batch:
             self._begun.append(pending.begun)
         elif step.finish is not None:
             end = step.finish
-            self._ended.append((step.run_id, step.fence, end.state, failure_text(end.error)))
+            self._ended.append((step.run_id, str(step.fence), end.state, failure_text(end.error) or NULL))
         else:
-            self._held.append((step.run_id, step.fence))
+            self._held.append((step.run_id, str(step.fence)))
 
     def arguments(self, now: datetime | None) -> list[object]:
         """Return the statement's arguments."""
+        self._sorted = sorted(self._rows.values())
+        for separator in _SEPARATORS:
+            columns = self._columns(separator)
+            if columns is not None:
+                workers = list({one.driven.worker for one in self.pending})
+                payloads = [payload for one in self.pending for payload in one.payloads]
+                columns.insert(_PAYLOAD, payloads)
+                return [now, workers, separator, NULL, *columns]
+        raise StorageError("a step's texts hold every control character there is")
+
+    def _columns(self, separator: str) -> list[object] | None:
+        """Return all columns, each as one text; None if one of them has the separator in it."""
         pending = self.pending
-        self._sorted = sorted(self._rows.values(), key=_name)
-        keys = _columns(self._sorted, _KEY_WIDTH)
+        keys = _transposed(self._sorted, _KEY_WIDTH)
         if self._shared:
-            keys[_CONTENDED] = tuple(row[_CONTENDED] or _name(row) in self._shared for row in self._sorted)
-        keys.insert(_SLOT, range(len(self._sorted)))
-        return [
-            now,
-            list({one.driven.worker for one in pending}),
-            *_columns(self._held, 2),
-            *_columns(self._ended, 4),
-            *_columns(self._begun, 12),
-            *keys,
-            *_columns(self._event_rows(), 7),
-            *_columns([row for one in pending for row in one.materializations], 21),
-            *_columns([row for one in pending for row in one.lineage], 6),
-            *_columns([row for one in pending for row in one.audit], 8),
-        ]
+            keys[_CONTENDED] = ["t" if row[:4] in self._shared else row[_CONTENDED] for row in self._sorted]
+        keys.insert(_SLOT, list(map(str, range(len(self._sorted)))))
+        groups = (
+            _transposed(self._held, 2),
+            _transposed(self._ended, 4),
+            _transposed(self._begun, 12),
+            keys,
+            _transposed(self._event_rows(), 7),
+            _transposed([row for one in pending for row in one.materializations], 20),
+            _transposed([row for one in pending for row in one.lineage], 6),
+            _transposed([row for one in pending for row in one.audit], 8),
+        )
+        joined: list[object] = []
+        for columns in groups:
+            breaks = len(columns[0]) - 1
+            for column in columns:
+                text = separator.join(column)
+                if text and text.count(separator) != breaks:
+                    return None
+                joined.append(text)
+        return joined
 
     def _event_rows(self) -> list[Row]:
         rows: list[Row] = []
         place = 0
         for one in self.pending:
+            pipeline = one.driven.pipeline
             for run_id, first_no, count, body, claims in one.events:
-                rows.append((run_id, first_no, count, place, one.driven.pipeline, body, claims))
+                rows.append((run_id, first_no, str(count), str(place), pipeline, body, claims))
                 place += count + 1
         return rows
 
@@ -161,10 +182,10 @@ class Batch:
         released: list[AssetKey] = []
         for slot, holder, current, lost, contended, previous in zip(*(record[n] or () for n in range(3, 9)), strict=True):
             row = self._sorted[slot]
-            name = _name(row)
-            if row[_CLAIM] is not None:
+            name = row[:4]
+            if row[_CLAIM] is not NULL:
                 claims[name] = KeyAnswer(str(holder), None if current is None else str(current), lost)
-            if row[_RUN] is None:
+            if row[_RUN] is NULL:
                 continue
             if contended and holder is None:
                 released.append(_key(row))
@@ -194,10 +215,10 @@ def _leftovers(pending: PendingStep) -> list[Row]:
     return [release_row(step.run_id, key) for key in left]
 
 
-def _columns(rows: Sequence[Row], width: int) -> list[Sequence[object]]:
+def _transposed(rows: Sequence[Row], width: int) -> list[Sequence[str]]:
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
 def _key(row: Row) -> AssetKey:
-    pipeline, asset, io, partition = cast("tuple[str, str, str, str]", row[:4])
+    pipeline, asset, io, partition = row[:4]
     return AssetKey(pipeline, asset, partition, io)

@@ -70,7 +70,7 @@ class Committer:
             return Advanced(accepted=False, at=self._instants.now())
         if step.create is not None:
             if step.create.worker is None and step.create.state == "running":
-                step = replace(step, create=replace(step.create, worker=worker))
+                step = step._replace(create=replace(step.create, worker=worker))
             owner = step.create.worker or "" if step.create is not None else ""
             driven = self.ledger.setdefault(step.run_id, DrivenRun(step.create.pipeline, owner))
         else:

@@ -25,6 +25,11 @@ OLDEST_SERVER = 150000
 _CONNECT = 10.0
 _ANSWER = 30.0
 _SIZE = 8
+
+# Plans are made once, and by index: what the planner believes of a young table's size is soon wrong by far. Speed
+# depends on this, and nothing else does.
+_PLANS = "SET {0} plan_cache_mode = force_generic_plan; SET {0} enable_seqscan = off; SET {0} jit = off"
+
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
 
 
@@ -282,6 +287,7 @@ async def _create_pool(dsn: str, pooled: bool) -> Pool:  # noqa: FBT001
             dsn,
             min_size=0,
             max_size=_SIZE,
+            init=None if pooled else _settle,
             reset=_leave,
             timeout=_CONNECT,
             command_timeout=_ANSWER,
@@ -298,6 +304,11 @@ async def _connect(dsn: str) -> Connection:
         return cast("Connection", await asyncpg.connect(dsn, timeout=_CONNECT, statement_cache_size=0))
     except ValueError as error:
         raise _unreadable(error) from error
+
+
+async def _settle(connection: Connection) -> None:
+    """Pin plans on a connection of the store's own."""
+    await connection.execute(_PLANS.format("SESSION"))
 
 
 async def _leave(_: Connection) -> None:

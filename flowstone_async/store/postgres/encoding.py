@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import cast
 
@@ -24,7 +24,16 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON-compatible")
 
 
-encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_plain).encode
+def _encoder() -> Callable[[object], str]:
+    """Return the standard library's encoder, made once: `JSONEncoder.encode` makes it anew for each call."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_plain).encode
+    pieces = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    return lambda value: "".join(pieces(value, 0))
+
+
+encode = _encoder()
 decode = json.JSONDecoder().decode
 
 _FAILURE = tuple(field.name for field in fields(Failure))
@@ -49,6 +58,11 @@ def inputs(text: str) -> tuple[Input, ...]:
     )
 
 
+def events_text(events: Sequence[EventRecord]) -> str:
+    """Return events as text: a list of lists."""
+    return encode([(no, kind, at.isoformat(), body) for no, kind, at, body in events])
+
+
 def events(text: str) -> list[EventRecord]:
     """Return the events that were written as `text`: a list of lists."""
     return [EventRecord(no, kind, datetime.fromisoformat(at), body) for no, kind, at, body in decode(text)]
@@ -57,6 +71,15 @@ def events(text: str) -> list[EventRecord]:
 def mapping(text: str | None) -> dict[str, object]:
     """Return the mapping that was written as `text`; an empty one for None."""
     return {} if text is None else decode(text)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(instant: datetime) -> str:
+    """Return an instant as microseconds since 1970."""
+    return str((instant - _EPOCH) // _MICROSECOND)
 
 
 def legible(text: str) -> str:

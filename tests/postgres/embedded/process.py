@@ -73,7 +73,10 @@ class Process:
         """Press Ctrl-C at its terminal, which also reaches children of its group."""
         os.killpg(self._process.pid, signal.SIGINT)
 
-    def kill(self) -> None:
+    def kill(self, *, after: float = 0.0) -> None:
+        """Kill it, when it has not ended by itself after some seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(after)
         self._process.kill()
         self._process.communicate()
 
@@ -111,7 +114,8 @@ def _main(options: dict[str, Any]) -> None:
 def _use(options: dict[str, Any]) -> None:
     home, state = Path(options["home"]), Path(options.get("state", "/nonexistent"))
     notices: list[str] = []
-    server = EmbeddedServer(home, settings=FAST, notice=notices.append, state=state)
+    settings = options.get("settings", FAST)
+    server = EmbeddedServer(home, settings=settings, notice=notices.append, state=state)
     address = server.start()
     lock = server.process_lock(options["worker"]) if "worker" in options else contextlib.nullcontext()
     try:
@@ -124,6 +128,8 @@ def _use(options: dict[str, Any]) -> None:
                 _say(stopped=True)
             elif line == "query\n":
                 _say(**_query(address))
+            elif line == "write\n":
+                _say(written=_write(address))
     except KeyboardInterrupt:
         _say(interrupted=True, **_query(address))
         raise
@@ -140,10 +146,18 @@ def _connect(options: dict[str, Any]) -> None:
 
 
 def _query(address: Address) -> dict[str, Any]:
+    return _ask(address, "SELECT current_user::text AS role, system_identifier FROM pg_control_system()")
+
+
+def _write(address: Address) -> int:
+    _ask(address, "CREATE TABLE IF NOT EXISTS t (x bigint GENERATED ALWAYS AS IDENTITY)")
+    return _ask(address, "INSERT INTO t DEFAULT VALUES RETURNING x")["x"]
+
+
+def _ask(address: Address, statement: str) -> dict[str, Any]:
     async def ask() -> dict[str, Any]:
         connection = await asyncpg.connect(**address.arguments())
         try:
-            statement = "SELECT current_user::text AS role, system_identifier FROM pg_control_system()"
             return dict(await connection.fetchrow(statement) or {})
         finally:
             await connection.close()
@@ -191,12 +205,12 @@ def _runs(program: str) -> Callable[..., bool]:
     return lambda command, **_: Path(command[0]).name == program or program in command
 
 
-def _begin(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+def _begin(command: list[str], **options: Any) -> subprocess.Popen[Any]:
     """Begin to run a program and do not wait for it."""
     text = options.pop("input")
     options.pop("timeout")
     options.pop("check")
-    running: subprocess.Popen[bytes] = subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, **options)
     assert running.stdin is not None
     running.stdin.write(text)
     running.stdin.close()

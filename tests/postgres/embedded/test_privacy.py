@@ -148,7 +148,7 @@ class TestPrivateHome:
         self, tmp_path: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         site = tmp_path / "site-packages"  # below pytest's own folder, which is private
-        original = binaries._programs(binaries.PACKAGE)[0].parents[1]
+        original = binaries.find_binaries(server_account(), None).folder.parent
         (site / binaries.PACKAGE).mkdir(parents=True)
         shutil.copytree(original, site / binaries.PACKAGE / original.name, symlinks=True)
         libraries = original.parents[1] / f"{binaries.PACKAGE}.libs"

@@ -97,6 +97,7 @@ def test_an_orphan_of_a_killed_start_is_waited_for(fresh: Path, monkeypatch: pyt
         orphan = killed.first["orphan"]
         assert killed.end() == -signal.SIGKILL
     try:
+        assert is_held(fresh / "server.lock")
         with pytest.raises(StoreUnavailable, match="does not answer"):
             EmbeddedServer(fresh, patience=0).start()
     finally:

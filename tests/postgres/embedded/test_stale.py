@@ -11,6 +11,8 @@ import pytest
 
 from flowstone_async.errors import StoreUnavailable
 from flowstone_async.store.embedded import cluster
+from flowstone_async.store.embedded.account import server_account
+from flowstone_async.store.embedded.binaries import find_binaries
 from flowstone_async.store.embedded.locks import FileLock, is_held
 from flowstone_async.store.embedded.postmaster import Postmaster, read_postmaster
 from flowstone_async.store.embedded.server import EmbeddedServer
@@ -48,6 +50,7 @@ def zombie() -> Generator[int]:
 async def _starts_and_stops(home: Path) -> None:
     server = EmbeddedServer(home, settings=FAST)
     address = await server.open()
+    assert address.host == str(home / "cluster/data")
     await (await asyncpg.connect(**address.arguments())).close()
     await server.close()
     assert not is_held(home / "server.lock")
@@ -89,7 +92,7 @@ async def test_a_stale_pid_that_is_another_server_is_no_obstacle_and_that_lives_
         address = await other.open()
         try:
             _pid_file(dead).write_bytes(_pid_file(folder / "other").read_bytes())
-            # Even its socket answers: see that nobody takes it for ours.
+            # Even its socket answers: nobody may take it for ours.
             await _starts_and_stops(dead)
             await (await asyncpg.connect(**address.arguments())).close()
         finally:
@@ -135,6 +138,31 @@ def test_only_a_process_that_runs_on_the_data_is_signalled(data: str) -> None:
         sent = postmaster.signal(signal.SIGTERM)
         process.communicate()
     assert sent == (process.returncode == -signal.SIGTERM) == (data == "/some/data")
+
+
+def test_a_server_that_was_started_by_hand_is_left_alone(home: Path) -> None:
+    account = server_account()
+    program = find_binaries(account, None).program("postgres")
+    data = home / "cluster/data"
+    arguments = ["-D", str(data), "-k", str(data), "-c", "listen_addresses=", "-c", "logging_collector=off"]
+    with subprocess.Popen(
+        [program, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        user=account.uid if account.borrowed else None,
+        group=account.gid if account.borrowed else None,
+        extra_groups=[] if account.borrowed else None,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "ready to accept connections" in line:
+                break
+        with pytest.raises(StoreUnavailable, match=f"process {process.pid} runs a server on .* by other means"):
+            EmbeddedServer(home).start()
+        assert postmaster_pid(home) == process.pid
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 0
 
 
 def test_a_server_that_hangs_is_reported_and_not_doubled(home: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from flowstone_async.io.files import Files
 async def kept(files: Files, value: object, ref: ValueRef) -> ValueRef:
     """Store and publish a value, as an engine does around its commit."""
     stored = await files.store(ref, value)
-    ref = replace(ref, location=stored.location, checksum=stored.checksum)
+    ref = ref._replace(location=stored.location, checksum=stored.checksum)
     await files.publish(ref)
     return ref
 

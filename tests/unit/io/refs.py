@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any
 
 from flowstone_async.definition.keys import encode_key
@@ -25,7 +24,7 @@ def ref_of(type_: object, *, asset: str = "orders", partition: Any = None, strea
 
 def committed(ref: ValueRef, stored: Stored, payload: bytes | None = None) -> ValueRef:
     """Return the reference that the record of a stored value gives."""
-    return replace(ref, location=stored.location, checksum=stored.checksum, payload=payload or stored.payload)
+    return ref._replace(location=stored.location, checksum=stored.checksum, payload=payload or stored.payload)
 
 
 async def numbers(count: int) -> AsyncGenerator[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ async def test_an_asset_with_one_value_is_shown_under_its_name(tmp_path: Path) -
         ({"path": lambda partition: f"by_region/{partition}"}, "by_region/us.json"),
         ({"suffix": ".data.json"}, "sales/orders/us.data.json"),
     ],
-    ids=str,
+    ids=["template", "suffix in the template", "constant", "no suffix", "function", "suffix"],
 )
 async def test_the_path_and_the_suffix_can_be_chosen(tmp_path: Path, options: dict[str, Any], path: str) -> None:
     await kept(Files(tmp_path, **options), 1, ref_of(int, partition="us"))
@@ -158,7 +157,7 @@ async def test_a_value_that_is_superseded_and_deleted_is_not_shown(tmp_path: Pat
     ref = ref_of(int)
     stored = await files.store(ref, 1)
     later = await kept(files, 2, ref_of(int))
-    ref = replace(ref, location=stored.location)
+    ref = ref._replace(location=stored.location)
     await files.delete(ref)
 
     await files.publish(ref)
@@ -195,7 +194,7 @@ async def test_a_changed_file_is_found_out(tmp_path: Path, data: bytes) -> None:
     "location", ["/etc/passwd", "../secret", ".values/../../secret", "sales/orders.json", ".values/a/../../x", "."]
 )
 async def test_a_record_cannot_name_a_place_outside(tmp_path: Path, location: str) -> None:
-    ref = replace(ref_of(int), location=location)
+    ref = ref_of(int)._replace(location=location)
 
     for call in (Files(tmp_path).load(ref, None), Files(tmp_path).delete(ref), Files(tmp_path).publish(ref)):
         with pytest.raises(StorageError, match="no place"):

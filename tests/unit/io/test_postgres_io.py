@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,7 +115,7 @@ async def test_what_fails_its_checksum_is_an_error(postgres: Postgres) -> None:
 
 async def test_what_cannot_be_unpacked_is_an_error(postgres: Postgres) -> None:
     with pytest.raises(StorageError, match="damaged") as caught:
-        await postgres.load(replace(ref_of(int), payload=b"Zrubbish"), None)
+        await postgres.load(ref_of(int)._replace(payload=b"Zrubbish"), None)
 
     assert "force=True" in str(caught.value)
 

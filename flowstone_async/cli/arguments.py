@@ -1,0 +1,195 @@
+"""From the words of a command line to a command with its options, and to help. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from typing_extensions import override
+
+from flowstone_async.cli.commands import COMMANDS, Command, Option
+from flowstone_async.cli.exit_code import MEANINGS
+from flowstone_async.cli.usage import UsageError, did_you_mean
+
+_WIDEST = 100
+_TARGET = (
+    "TARGET is module:pipe or path/file.py[:pipe]; without it, `target` of [tool.flowstone] in the nearest "
+    "pyproject.toml."
+)
+
+
+class Options(Namespace):
+    """The options of a command; those that it does not have are as if they were not given.
+
+    Attributes:
+        target: `module:pipe` or `path/file.py[:pipe]`, or None for the configured one.
+        asset: Name of an asset, or None.
+    """
+
+    target: str | None = None
+    asset: str | None = None
+    partition: str | None = None
+    partitions: str | None = None
+    param: list[str] | None = None
+    force: bool = False
+    no_deps: bool = False
+    concurrency: int | None = None
+    timeout: str | None = None
+    dry_run: bool = False
+    json: bool = False
+    verbose: bool = False
+    store: str | None = None
+    format: str | None = None
+    output: str | None = None
+    all: bool = False
+    cascade: bool = False
+    yes: bool = False
+    parallel: int = 1
+    only: str = "all"
+    on_error: str = "continue"
+    state: str | None = None
+    limit: int = 50
+    words: Sequence[str] = ()
+
+
+class Invocation(NamedTuple):
+    """A command line, understood: a command with its options, or a text to print instead."""
+
+    command: Command | None
+    options: Options
+    text: str | None = None
+
+
+def parse(words: Sequence[str]) -> Invocation:
+    """Understand a command line.
+
+    Args:
+        words: What follows the name of the program.
+
+    Raises:
+        UsageError: It is no command line of ours.
+    """
+    first = words[0] if words else None
+    if first in ("-h", "--help"):
+        return Invocation(None, Options(), overview())
+    if first == "--version":
+        from flowstone_async import __version__
+
+        return Invocation(None, Options(), f"flowstone {__version__}\n")
+    names = [each.name for each in COMMANDS]
+    if first is None:
+        raise UsageError("no command was given", f"Commands are {', '.join(names)}. See flowstone --help.")
+    command = next((each for each in COMMANDS if each.name == first), None)
+    if command is None:
+        hint = did_you_mean(first, names) or f"Commands are {', '.join(names)}."
+        raise UsageError(f"there is no command {first!r}", f"{hint} See flowstone --help.")
+    parser = _parser(command)
+    rest = words[1:]
+    if any(each in ("-h", "--help") for each in rest[: rest.index("--") if "--" in rest else None]):
+        return Invocation(command, Options(), parser.format_help())
+    options = parser.parse_intermixed_args(rest, namespace=Options())
+    _read_words(command, options)
+    return Invocation(command, options)
+
+
+def overview() -> str:
+    """Return the help of the program as a whole."""
+    commands = "\n".join(f"  {each.name:<12}{each.summary}" for each in COMMANDS)
+    codes = "\n".join(f"  {code:<5}{meaning}" for code, meaning in MEANINGS.items())
+    return (
+        "usage: flowstone COMMAND [TARGET] [ASSET] [options]\n\n"
+        "Assets that compute each other, durably, on nothing but Postgres.\n\n"
+        f"commands:\n{commands}\n\n"
+        f"{_TARGET}\nThe options of a command: flowstone COMMAND --help\n\n"
+        f"exit codes:\n{codes}\n"
+    )
+
+
+def is_target(word: str) -> bool:
+    """Tell whether a word names a pipeline rather than an asset."""
+    return ":" in word or word.endswith(".py") or "/" in word
+
+
+class _Parser(ArgumentParser):
+    known: tuple[str, ...] = ()
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        text, _, unknown = message.partition("unrecognized arguments: ")
+        word = unknown.split(" ")[0].split("=")[0]
+        if not text and word.startswith("-"):
+            hint = did_you_mean(word, self.known)
+            raise UsageError(f"{self.prog} has no option {word}", f"{hint or ''} See {self.prog} --help.".strip())
+        raise UsageError(f"{self.prog}: {message}", f"See {self.prog} --help.")
+
+
+class _Formatter(HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=_width())
+
+
+def _width() -> int:
+    # HelpFormatter would ask the environment.
+    try:
+        return min(os.get_terminal_size(1).columns - 2, _WIDEST)
+    except OSError:
+        return _WIDEST
+
+
+def _parser(command: Command) -> _Parser:
+    asset = {"needed": " ASSET", "optional": " [ASSET]", "none": ""}[command.asset]
+    parser = _Parser(
+        prog=f"flowstone {command.name}",
+        usage=f"flowstone {command.name} [TARGET]{asset} [options]",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        epilog=_TARGET,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.known = (*(flag for each in command.options for flag in each.flags), "--help")
+    parser.add_argument("words", nargs="*", help=SUPPRESS)
+    for option in command.options:
+        parser.add_argument(*option.flags, **_settings(option))
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    return parser
+
+
+def _settings(option: Option) -> dict[str, Any]:
+    shared: dict[str, Any] = {"help": option.help.replace("%", "%%"), "default": SUPPRESS}
+    if not option.metavar:
+        return {**shared, "action": "store_true"}
+    shared["metavar"] = option.metavar
+    if option.choices:
+        return {**shared, "choices": option.choices}
+    if option.repeat:
+        return {**shared, "action": "append"}
+    return {**shared, "type": _count} if option.number else shared
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _read_words(command: Command, options: Options) -> None:
+    """Tell the target from the asset."""
+    words = list(options.words)
+    if words and is_target(words[0]):
+        options.target = words.pop(0)
+    if words and command.asset != "none":
+        options.asset = words.pop(0)
+    if words:
+        taken = f"; {options.asset!r} was taken for the asset" if options.asset is not None and options.target is None else ""
+        raise UsageError(
+            f"flowstone {command.name}: {words[0]!r} is one word too many{taken}",
+            f"A target is written module:pipe or path/file.py. See flowstone {command.name} --help.",
+        )
+    if command.asset == "needed" and options.asset is None:
+        raise UsageError(
+            f"flowstone {command.name}: which asset? None was named",
+            f"Write flowstone {command.name} {options.target or '[TARGET]'} ASSET; flowstone graph draws them all.",
+        )

@@ -1,0 +1,68 @@
+"""Calling the function of a command: its errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, assert_never, cast
+
+from flowstone_async.cli import exit_code
+from flowstone_async.cli.failure import code_of, tell
+from flowstone_async.cli.interrupts import Reactions, run_interruptible
+from flowstone_async.cli.job import Job
+from flowstone_async.cli.output import OutputError, ReaderGone
+from flowstone_async.cli.target import BrokenModule
+from flowstone_async.cli.usage import UsageError
+from flowstone_async.errors import FlowstoneError
+
+Handler = Callable[[Job], int | Awaitable[int]]
+Expected: TypeAlias = FlowstoneError | UsageError | BrokenModule | OutputError | ReaderGone
+_EXPECTED = (FlowstoneError, UsageError, BrokenModule, OutputError, ReaderGone)
+
+
+def call(handler: Handler, job: Job) -> int:
+    """Call the function of a command, in an event loop if it is async, and return the exit code."""
+    if not inspect.iscoroutinefunction(handler):
+        try:
+            return cast("int", handler(job))
+        except _EXPECTED as error:
+            return _code_for(error, job)
+
+    async def awaited() -> int:
+        # Told inside the loop: threads of the user's may hold up its end.
+        try:
+            return await cast("Awaitable[int]", handler(job))
+        except _EXPECTED as error:
+            return _code_for(error, job)
+
+    return run_interruptible(
+        awaited,
+        Reactions(
+            first=lambda: job.output.say("cancelling; Ctrl-C again ends at once"),
+            ended=lambda: job.output.say(f"interrupted; to go on, run the same command again:\n  {job.again}"),
+            leaving=job.output.end_within,
+        ),
+    )
+
+
+def _code_for(error: Expected, job: Job) -> int:
+    output = job.output
+    match error:
+        case FlowstoneError():
+            tell(output, error, verbose=job.options.verbose)
+            return code_of(error)
+        case UsageError():
+            output.fail(error.message, error.hint)
+            return exit_code.USAGE
+        case BrokenModule():
+            output.fail(f"{error.location}: {error}", None if job.options.verbose else "--verbose shows the traceback.")
+            if job.options.verbose:
+                output.say(error.trace.rstrip())
+            return exit_code.DEFINITION
+        case OutputError():
+            output.fail(str(error))
+            return exit_code.FAILED
+        case ReaderGone():
+            return exit_code.OK
+        case _:
+            assert_never(error)

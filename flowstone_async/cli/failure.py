@@ -1,0 +1,80 @@
+"""From an error to what is said of it, and to an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowstone_async.cli import exit_code
+from flowstone_async.cli.output import Output
+from flowstone_async.errors import (
+    AssetNotFound,
+    Cancelled,
+    ConfigError,
+    DefinitionError,
+    ExecutionError,
+    FlowstoneError,
+    RunNotFound,
+    StoreUnavailable,
+    TimedOut,
+)
+
+_CHAIN = 20
+
+
+def code_of(error: FlowstoneError, *, running: bool = False) -> int:
+    """Return the exit code for an error that ended a command.
+
+    Args:
+        error: The error.
+        running: Whether a run had begun: what a body raises is a failure of its asset, whatever its type.
+    """
+    match error:
+        case DefinitionError() if not running:
+            return exit_code.DEFINITION
+        case ConfigError() | AssetNotFound() | RunNotFound() if not running:
+            return exit_code.USAGE
+        case TimedOut():
+            return exit_code.TIMED_OUT
+        case Cancelled():
+            return exit_code.CANCELLED
+        case StoreUnavailable():
+            return exit_code.STORE_UNREACHABLE
+        case _:
+            return exit_code.FAILED
+
+
+def tell(output: Output, error: FlowstoneError, *, verbose: bool) -> None:
+    """Say what went wrong: message, causes and hint, and with `verbose` the traceback of the body."""
+    for each in (error, *error.also):
+        text = "\n".join([each.message, *(f"  because {cause}" for cause in _causes(each))])
+        output.fail(text, each.hint)
+        trace = next((found.traceback_text for found in _library_errors(each) if found.traceback_text), None)
+        if trace is not None:
+            output.say(trace.rstrip() if verbose else "  --verbose shows the traceback.")
+
+
+def first_line(error: FlowstoneError) -> str:
+    """Return an error on one line."""
+    return error.message.split("\n", 1)[0]
+
+
+def _causes(error: FlowstoneError) -> Iterator[str]:
+    """Yield the messages of the library's errors behind an error; an original exception is in its message already."""
+    for cause in _chain(error):
+        if isinstance(cause, FlowstoneError):
+            yield cause.message
+
+
+def _library_errors(error: FlowstoneError) -> Iterator[ExecutionError]:
+    for each in (error, *_chain(error)):
+        if isinstance(each, ExecutionError):
+            yield each
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__
+    for _ in range(_CHAIN):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__

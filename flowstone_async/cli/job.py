@@ -1,0 +1,73 @@
+"""One command with all that it needs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flowstone_async.cli.arguments import Options
+from flowstone_async.cli.output import Output
+from flowstone_async.cli.project import Project, store_of
+from flowstone_async.cli.target import Target, find_target
+from flowstone_async.definition.collection import not_found
+from flowstone_async.definition.graph import Graph
+
+
+class Job(NamedTuple):
+    """One command.
+
+    Attributes:
+        again: The command line, for telling how to go on.
+        options: What it says.
+        output: Where it writes.
+        project: Where it is given.
+    """
+
+    again: str
+    options: Options
+    output: Output
+    project: Project
+
+    def target(self) -> Target:
+        """Return the pipeline that the command is about.
+
+        Raises:
+            UsageError: It cannot be found.
+            BrokenModule: Its module cannot be imported.
+        """
+        return find_target(self.project, self.options.target)
+
+    def store(self) -> str:
+        """Return the store that the command is to use; its password is not shown from now on.
+
+        Raises:
+            UsageError: A variable in it is missing.
+        """
+        store = store_of(self.project, self.options.store)
+        self.output.hide(_passwords(store))
+        return store
+
+    def asset(self, graph: Graph) -> str:
+        """Return the name of the asset that the command is about.
+
+        Args:
+            graph: The pipeline's.
+
+        Raises:
+            AssetNotFound: The pipeline has no such asset.
+        """
+        name = (self.options.asset or "").removeprefix(f"{graph.pipeline}.")
+        if name not in graph.nodes:
+            raise not_found(name, graph.pipeline, graph.nodes)
+        return name
+
+
+def _passwords(store: str) -> list[str]:
+    from urllib.parse import parse_qs, unquote, urlsplit
+
+    try:
+        parts = urlsplit(store)
+        written = parts.password
+    except ValueError:
+        return []
+    found = [] if written is None else [written, unquote(written)]
+    return found + parse_qs(parts.query).get("password", [])

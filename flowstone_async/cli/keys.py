@@ -1,0 +1,125 @@
+"""Partition keys typed on the command line, read as the asset declares them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, cast
+
+from flowstone_async.cli.usage import UsageError
+from flowstone_async.definition.binding import PartitionBinding
+from flowstone_async.definition.graph import Graph, Node
+from flowstone_async.definition.key_range import KeyRange
+from flowstone_async.definition.key_set import KeySet
+from flowstone_async.definition.key_text import parse_key
+from flowstone_async.errors import ConfigError, PartitionError
+
+
+def read_key(graph: Graph, asset: str, text: str | None) -> Any:
+    """Return the key that `-p` names, or None without one.
+
+    Args:
+        graph: The pipeline's.
+        asset: Name of an asset of it.
+        text: What was typed, or None.
+
+    Raises:
+        UsageError: It is a range, or no key of the asset.
+    """
+    found = read_keys(graph, asset, text)
+    if isinstance(found, KeyRange):
+        raise UsageError(f"-p {text}: this command takes one key, not a range", "Give one key, or use backfill.")
+    return found
+
+
+def read_keys(graph: Graph, asset: str, text: str | None) -> Any:
+    """Return the key that `-p` names, or a `KeyRange` for `FIRST..LAST`, or None without either.
+
+    Raises:
+        UsageError: It is neither a key of the asset nor a range of its keys.
+    """
+    node = graph.nodes[asset]
+    own = node.definition.partitions
+    if text is None:
+        if own is not None and own.dimensions:
+            raise UsageError(
+                f"asset {asset!r} has partitions ({own.describe()}), and none was named",
+                f"Name one: -p {_example(own)}; or use backfill for many.",
+            )
+        return None
+    keys = _declared(graph, node)
+    try:
+        if keys is None:
+            return parse_key(text, _annotated(graph, node))
+        return _read(keys, text)
+    except PartitionError as error:
+        where = "" if keys is None else f"The keys of {asset!r} are {keys.describe()}. "
+        raise UsageError(f"-p {text}: {error.message}", f"{where}{error.hint or ''}".strip() or None) from error
+    except ConfigError as error:
+        raise UsageError(f"-p {text}: {error.message}", error.hint) from error
+
+
+def read_range(graph: Graph, asset: str, text: str) -> KeyRange[Any]:
+    """Return the keys that `backfill -p` names, as a range, which one key is too.
+
+    Raises:
+        UsageError: They are no keys of the asset, or it has none of its own to order them.
+    """
+    found = read_keys(graph, asset, text)
+    if isinstance(found, KeyRange):
+        return cast("KeyRange[Any]", found)
+    keys = _declared(graph, graph.nodes[asset])
+    if keys is None:
+        raise UsageError(
+            f"asset {asset!r} declares no partitions, so that there is no range of them",
+            "Run it for one key: flowstone run ... -p KEY; or declare a set on the asset.",
+        )
+    return keys.only(found)
+
+
+def _read(keys: KeySet[Any], text: str) -> Any:
+    try:
+        return keys.validate(keys.parse(text))
+    except PartitionError:
+        if ".." not in text:
+            raise
+    return keys.parse_range(text)
+
+
+def _declared(graph: Graph, node: Node) -> KeySet[Any] | None:
+    """Return the set that the key of a run belongs to: the asset's own, or that of the nearest upstream with one."""
+    queue, seen = deque([node]), {node.name}
+    while queue:
+        each = queue.popleft()
+        declared = each.definition.partitions
+        if declared is not None and declared.dimensions:
+            return declared
+        for binding in each.bindings:
+            if isinstance(binding, PartitionBinding) and binding.marker is not None:
+                return binding.marker.partition_set
+        for binding in each.dependencies:
+            if binding.over is None and binding.external is None and binding.upstream not in seen:
+                seen.add(binding.upstream)
+                queue.append(graph.nodes[binding.upstream])
+    return None
+
+
+def _annotated(graph: Graph, node: Node) -> object:
+    """Return the type that a body without a declared set takes its key as; text if none says."""
+    queue, seen = deque([node]), {node.name}
+    while queue:
+        each = queue.popleft()
+        for binding in each.bindings:
+            if isinstance(binding, PartitionBinding) and binding.annotation not in (None, object, Any):
+                return binding.annotation
+        for name in each.upstreams:
+            if name not in seen:
+                seen.add(name)
+                queue.append(graph.nodes[name])
+    return str
+
+
+def _example(keys: KeySet[Any]) -> str:
+    try:
+        return keys.format(keys.key_at(0))
+    except (ConfigError, PartitionError):
+        return "KEY"

@@ -1,0 +1,32 @@
+"""Engines for commands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from flowstone_async._engine.session import Session
+from flowstone_async.cli.job import Job
+from flowstone_async.engine import Engine, looking, session_of
+from flowstone_async.pipeline import Pipeline
+
+
+@asynccontextmanager
+async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]:
+    """Open an engine that runs assets, and continues runs whose engine died.
+
+    Raises:
+        StoreUnavailable: The store cannot be reached.
+        ConfigError: The store is none of the forms.
+    """
+    async with Engine(pipeline, store=job.store()) as engine:
+        job.output.share(session_of(engine).services.redactor)
+        yield engine
+
+
+@asynccontextmanager
+async def looking_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[tuple[Engine, Session]]:
+    """Open an engine that only looks: it takes no work, so that looking never runs anything."""
+    async with looking(Engine(pipeline, store=job.store())) as engine:
+        job.output.share(session_of(engine).services.redactor)
+        yield engine, session_of(engine)

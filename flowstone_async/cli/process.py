@@ -1,0 +1,49 @@
+"""The process of the `flowstone` command: its streams, and its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TextIO
+
+from flowstone_async.cli import exit_code
+from flowstone_async.cli.execute import execute
+from flowstone_async.cli.output import Output
+
+_PATIENCE = 5.0
+
+
+def run_process() -> int:
+    """Do what the command line of this process says and return the exit code."""
+    data = _reserve_stdout()
+    output = Output(data, sys.stderr, terminal=data.isatty(), end_within=_end_within)
+    try:
+        return execute(sys.argv[1:], output, Path.cwd())
+    except Exception as error:  # the last line of defence: whatever is shown is redacted
+        import traceback
+
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        output.fail(f"flowstone_async made a mistake: {type(error).__name__}: {error}", f"Please report it:\n{trace}")
+        return exit_code.FAILED
+
+
+def _reserve_stdout() -> TextIO:
+    """Return a stream for data, and lead whatever else is printed, by bodies and their processes, to standard error."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # closed by whoever started us
+        kept = os.open(os.devnull, os.O_WRONLY)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)
+    return open(kept, "w", encoding=encoding, errors="backslashreplace")
+
+
+def _end_within(code: int) -> None:
+    """End the process soon, whatever a thread that was left behind (`run_in="thread"`) is still at."""
+    timer = threading.Timer(_PATIENCE, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

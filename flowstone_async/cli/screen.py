@@ -1,0 +1,163 @@
+"""The reporter of people: a view of the run that is redrawn in place, one line for each asset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flowstone_async.cli.output import Output
+from flowstone_async.cli.progress import Line, LineState, Progress
+
+_VARIABLES = ("NO_COLOR", "TERM", "COLORTERM")
+_PER_SECOND = 8
+_MOST_AT_END = 200
+_AROUND = 4
+_BAR = 24
+
+
+class _Mark(NamedTuple):
+    sign: str
+    plain: str
+    style: str
+
+
+_MARKS: dict[LineState, _Mark] = {
+    "done": _Mark("✓", "+", "green"),
+    "reused": _Mark("↺", "=", "cyan"),
+    "running": _Mark("▸", ">", "blue"),
+    "waiting": _Mark("…", ".", "dim"),
+    "skipped": _Mark("–", "-", "yellow"),  # noqa: RUF001 - a dash on purpose
+    "failed": _Mark("✗", "x", "red"),
+    "cancelled": _Mark("–", "-", "dim"),  # noqa: RUF001 - a dash on purpose
+}
+# What is worth a line when there are more than fit.
+_URGENCY: dict[LineState, int] = {
+    "failed": 0, "running": 1, "cancelled": 2, "done": 3, "waiting": 4, "skipped": 5, "reused": 6,
+}  # fmt: skip
+
+
+class Screen:
+    """Draws progress on a terminal."""
+
+    def __init__(self, output: Output, progress: Progress) -> None:
+        self._output, self._progress = output, progress
+        self._console = Console(
+            file=output.data,
+            force_terminal=True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            _environ={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        )
+        self._signs = (self._console.encoding or "").lower().startswith("utf")
+        self._whole = False
+
+    @contextmanager
+    def drawn(self) -> Generator[None]:
+        """Draw until the end of the block, and leave the last view standing."""
+        live = Live(get_renderable=self.view, console=self._console, refresh_per_second=_PER_SECOND)
+        self._output.above = self._print_above
+        try:
+            with live:
+                try:
+                    yield
+                finally:
+                    self._whole = True
+        finally:
+            self._output.above = None
+
+    def _print_above(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+    def view(self) -> RenderableType:
+        """Return the view as it is now."""
+        lines = list(self._progress.lines.values())
+        room = _MOST_AT_END if self._whole else max(self._console.height - _AROUND, 1)
+        shown = _most_urgent(lines, room)
+        parts: list[RenderableType] = [self._header(), self._table(shown)]
+        if len(shown) < len(lines):
+            parts.append(self._text(f"  and {len(lines) - len(shown)} more assets", "dim"))
+        parts.append(self._footer())
+        return Group(*parts)
+
+    def _header(self) -> RenderableType:
+        progress = self._progress
+        header = Table.grid(expand=True, padding=(0, 2))
+        header.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        header.add_column(justify="right", no_wrap=True)
+        title = progress.title if progress.key is None else f"{progress.title}  {progress.key}"
+        run = f"run {progress.run_id}" if progress.run_id and progress.partitions is None else ""
+        header.add_row(self._text(title, "bold"), self._text(run, "dim"))
+        return header
+
+    def _table(self, lines: Sequence[Line]) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=40)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for line in lines:
+            mark = _MARKS[line.state]
+            table.add_row(
+                self._text(mark.sign if self._signs else mark.plain, mark.style),
+                self._text(line.name),
+                self._text(f"{line.seconds:.2f}s" if line.done or line.failed else ""),
+                self._text("" if line.rows is None else f"{line.rows:,} rows"),
+                self._text(self._note(line), "red" if line.state == "failed" else "dim"),
+            )
+        return table
+
+    def _note(self, line: Line) -> str:
+        single = self._progress.partitions is None and max(line.planned, line.settled) <= 1
+        if single:
+            return f"reused: {line.note}" if line.state == "reused" and line.note != "fresh" else _reused(line)
+        counted = [("computed", line.done), ("reused", line.reused), ("failed", line.failed), ("skipped", line.skipped)]
+        counts = ", ".join(f"{count} {what}" for what, count in counted if count)
+        of = f" of {line.planned}" if self._progress.partitions is None else ""
+        return f"{counts}{of}{f'  {line.note}' if line.failed and line.note else ''}"
+
+    def _footer(self) -> RenderableType:
+        progress = self._progress
+        done, total = progress.counts
+        text = self._text(f"{done}/{total} in {_duration(progress.seconds)}")
+        if progress.partitions is None:
+            return text
+        rate = done / progress.seconds if progress.seconds else 0.0
+        left = f"  eta {_duration((total - done) / rate)}" if rate and done < total else ""
+        failed = f"  {progress.report.failed} failed" if progress.report.failed else ""
+        footer = Table.grid(padding=(0, 2))
+        pulse = ProgressBar(total=max(total, 1), completed=done, width=_BAR)
+        footer.add_row(pulse, text, self._text(f"{rate:.1f}/s{failed}{left}"))
+        return footer
+
+    def _text(self, text: str, style: str = "") -> Text:
+        return Text(self._output.redactor.line(text), style=style)
+
+
+def _most_urgent(lines: list[Line], room: int) -> list[Line]:
+    """Return the lines that fit, in their order: those that need looking at before those that do not."""
+    if len(lines) <= room:
+        return lines
+    chosen = sorted(range(len(lines)), key=lambda index: (_URGENCY[lines[index].state], -index))[:room]
+    return [lines[index] for index in sorted(chosen)]
+
+
+def _reused(line: Line) -> str:
+    return "reused" if line.state == "reused" else line.note
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

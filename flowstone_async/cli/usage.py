@@ -1,0 +1,47 @@
+"""What is wrong with a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+
+class UsageError(Exception):
+    """The command line says something that cannot be done; nothing has run.
+
+    Attributes:
+        message: What was found, what was expected.
+        hint: The way forward, or None.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return "Did you mean 'x'?" for the nearest known word, or None."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else None
+
+
+def read_timeout(text: str | None) -> float | Literal[False] | None:
+    """Return the limit that `--timeout` names: seconds, False for none, None if it says nothing.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    from flowstone_async.config import seconds
+    from flowstone_async.errors import ConfigError
+
+    if text is None:
+        return None
+    if text == "none":
+        return False
+    try:
+        return seconds(text, what="--timeout")
+    except ConfigError as error:
+        raise UsageError(error.message, "Write it like 500ms, 30s, 15m or 24h; none is no limit.") from error
