@@ -26,7 +26,7 @@ from flowstone_async._engine.verbs import RunOptions, Verbs
 from flowstone_async._engine.watchdog import Watchdog
 from flowstone_async.clock import Clock, SystemClock
 from flowstone_async.config import seconds
-from flowstone_async.definition.collection import Collection, Hook
+from flowstone_async.definition.collection import Collection, Hook, HookDecorator, hooked
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError, RunNotFound
@@ -41,6 +41,7 @@ T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 K = TypeVar("K")
+E = TypeVar("E", bound=Event)
 Limit = Duration | Literal[False]
 
 
@@ -225,6 +226,21 @@ class Engine(Verbs):
         async with self:
             yield
 
+    @asynccontextmanager
+    async def looking(self) -> AsyncGenerator[Session]:
+        """Open the engine only to look: it registers no worker, continues no run and prunes nothing.
+
+        For the compositions beside it (`cli`, `web`).
+        """
+        self._takes_work = False
+        async with self:
+            yield self._live()
+
+    @property
+    def redactor(self) -> Redactor:
+        """What hides secrets in whatever is shown of this engine."""
+        return self._redactor
+
     @override
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[Session]:
@@ -254,8 +270,12 @@ class Engine(Verbs):
     ) -> RunHandle[tuple[T1, T2]]: ...
     @overload
     async def submit(
-        self, *targets: Target, partition: object = None, **options: Unpack[RunOptions]
+        self, target: str, /, *, partition: object = None, **options: Unpack[RunOptions]
     ) -> RunHandle[Any]: ...
+    @overload
+    async def submit(
+        self, target: Target, second: Target, /, *more: Target, partition: object = None, **options: Unpack[RunOptions]
+    ) -> RunHandle[tuple[Any, ...]]: ...
     async def submit(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> RunHandle[Any]:
         """Start a run in this engine and return its handle at once; whoever awaits it may go away.
 
@@ -305,14 +325,16 @@ class Engine(Verbs):
             pipelines=tuple(session.catalogs), state=state, asset=name, limit=limit, after=after
         )
 
-    def on(self, event: type[Event]) -> Any:
-        """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`."""
+    def on(self, event: type[E]) -> HookDecorator[E]:
+        """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`.
 
-        def register(function: Any) -> Any:
-            self._hooks.append(Hook(event, function))
-            return function
+        Args:
+            event: The event type; a base type receives all below it.
 
-        return register
+        Raises:
+            ConfigError: `event` is no event type.
+        """
+        return hooked(event, self._hooks)
 
     def capabilities(self) -> Capabilities:
         """Tell from the configuration what this engine can do."""
@@ -321,19 +343,6 @@ class Engine(Verbs):
     async def health(self) -> Health:
         """Ask the store, the lease and the resources how they are; answers within 5 s even if the store hangs."""
         return await health(self._live())
-
-
-def session_of(engine: Engine) -> Session:
-    """Return what an open engine runs on, for the compositions beside it (`cli`, `web`, `testing`)."""
-    return engine._live()
-
-
-@asynccontextmanager
-async def looking(engine: Engine) -> AsyncGenerator[Engine]:
-    """Open an engine that only looks: it registers no worker, continues no run and prunes nothing."""
-    engine._takes_work = False
-    async with engine:
-        yield engine
 
 
 def _check_pipelines(pipelines: Sequence[object]) -> None:

@@ -21,7 +21,7 @@ from flowstone_async._engine.verbs import RunOptions, Verbs
 from flowstone_async.clock import ManualClock, SystemClock
 from flowstone_async.definition.collection import TOLERATED, Collection, Defaults, Tolerated
 from flowstone_async.definition.decorators import Decorators
-from flowstone_async.definition.handle import OpenRef, PartitionedRef
+from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 from flowstone_async.errors import ConfigError
 from flowstone_async.io.memory import Memory
@@ -30,6 +30,8 @@ from flowstone_async.store.records import Worker
 from flowstone_async.types import new_id
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
 K = TypeVar("K")
 HISTORY = 1000
 LEASE = 30.0
@@ -116,7 +118,15 @@ class Pipeline(Decorators, Verbs):
     @overload
     def run_sync(self, target: OpenRef[T], /, *, partition: object = None, **options: Unpack[RunOptions]) -> T: ...
     @overload
-    def run_sync(self, *targets: Target, partition: object = None, **options: Unpack[RunOptions]) -> Any: ...
+    def run_sync(
+        self, target: AssetRef[T1], second: AssetRef[T2], /, *, partition: object = None, **options: Unpack[RunOptions]
+    ) -> tuple[T1, T2]: ...
+    @overload
+    def run_sync(self, target: str, /, *, partition: object = None, **options: Unpack[RunOptions]) -> Any: ...
+    @overload
+    def run_sync(
+        self, target: Target, second: Target, /, *more: Target, partition: object = None, **options: Unpack[RunOptions]
+    ) -> tuple[Any, ...]: ...
     def run_sync(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> Any:
         """Run from synchronous code: the one bridge. Takes and returns what `run` does.
 
@@ -184,30 +194,33 @@ class _Here:
         self._pipeline = pipeline
         self._wiring = replace(wiring, store=self._store, worker=new_id())
         self._host = Host(f"pipeline {pipeline.name}")
-        self._opened: asyncio.Event | None = None
+        self._opening = asyncio.Lock()
+        self._stands = False
         self._session: Session | None = None
 
     async def session(self) -> Session:
-        """Return the session; the first caller opens it."""
-        if self._opened is None:
-            self._opened = asyncio.Event()
-            try:
+        """Return the session; the first caller opens it, and whoever comes next if that one was cancelled."""
+        async with self._opening:
+            if not self._stands:
                 await self._host.open()
                 await self._store.open(self._worker(), lease=LEASE, lost=_never)
+                self._stands = True
+            if self._session is None or self._outdated(self._session):
                 self._session = open_session([self._pipeline], self._wiring, self._host)
-            finally:
-                self._opened.set()
-        await self._opened.wait()
-        if self._session is None or self._session.catalogs[self._pipeline.name].graph is not self._pipeline.compiled():
-            self._session = open_session([self._pipeline], self._wiring, self._host)
-        return self._session
+            return self._session
+
+    def _outdated(self, session: Session) -> bool:
+        """Tell whether assets were added since."""
+        return session.catalogs[self._pipeline.name].graph is not self._pipeline.compiled()
 
     async def close(self) -> None:
         """Close the resources that were opened, then the host."""
-        if self._session is not None:
-            await self._session.services.resources.close()
-        await self._host.close()
-        await self._store.close()
+        try:
+            if self._session is not None:
+                await self._session.services.resources.close()
+        finally:
+            await self._host.close()
+            await self._store.close()
 
     def _worker(self) -> Worker:
         names = (self._pipeline.name,)

@@ -47,15 +47,15 @@ class Redactor:
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        names = [*_NAMES, *extra]
+        names = [*_NAMES, *(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).strip() for name in extra)]
         self._is_named = functools.lru_cache(maxsize=4_096)(
             functools.partial(_contains, frozenset(map(_letters, names)))
         )
         self._named = _assignment(names)
         # Whatever may need hiding contains one of these, in lower case.
-        self._signs = ("://", "bearer", *{re.split(r"[\W_]+", name.lower().strip())[0] for name in names} - {""})
+        self._signs = ("://", "bearer", *{re.split(r"[\W_]+", name.lower())[0] for name in names} - {""})
         self._known: dict[str, None] = {}
-        self._known_pattern: re.Pattern[str] | None = None
+        self._longest_first: tuple[str, ...] = ()
 
     def learn(self, secret: str) -> None:
         """Hide `secret` in every later text; texts of fewer than 4 characters are not learned."""
@@ -65,7 +65,7 @@ class Redactor:
         while len(known) > _MOST_KNOWN:
             del known[next(iter(known))]
         self._known = known
-        self._known_pattern = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))))
+        self._longest_first = tuple(sorted(known, key=len, reverse=True))
 
     def names_secret(self, name: object) -> bool:
         """Tell whether what goes under a name is a secret."""
@@ -106,7 +106,7 @@ class Redactor:
         if isinstance(value, list | tuple | set | frozenset):
             return self._items(cast("Value", value), type(cast("Value", value)), depth)
         fields = _fields(value)
-        return self._object(value, fields, depth) if fields else value
+        return value if fields is None else self._object(value, fields, depth)
 
     def _field(self, name: object, value: Value, depth: int) -> Value:
         if value is None or isinstance(value, bool) or not self.names_secret(name):
@@ -130,7 +130,10 @@ class Redactor:
         return cast("Value", kind(hidden)) if kind in (tuple, set, frozenset) else hidden
 
     def _object(self, value: Value, fields: Iterable[str], depth: int) -> Value:
+        extra: dict[str, Value] = getattr(value, "__pydantic_extra__", None) or {}
         changed = {name: self._field(name, getattr(value, name, None), depth) for name in fields}
+        if extra:
+            changed["__pydantic_extra__"] = {name: self._field(name, item, depth) for name, item in extra.items()}
         try:
             made = copy.copy(value)
             for name, item in changed.items():
@@ -147,8 +150,9 @@ class Redactor:
             self.learn(found)
 
     def _hide(self, text: str) -> str:
-        if self._known_pattern is not None:
-            text = self._known_pattern.sub(HIDDEN, text)
+        for secret in self._longest_first:
+            if secret in text:
+                text = text.replace(secret, HIDDEN)
         lower = text.lower()
         for sign in self._signs:
             if sign in lower:
@@ -181,11 +185,11 @@ def _is_secret(value: object) -> bool:
     return hasattr(type(value), "get_secret_value")
 
 
-def _fields(value: Value) -> list[str]:
+def _fields(value: Value) -> list[str] | None:
     kind = cast("type[Value]", type(value))
     if hasattr(kind, "__pydantic_fields__"):
-        return [*kind.__pydantic_fields__, *(getattr(value, "__pydantic_extra__", None) or ())]
-    return [each.name for each in dataclasses.fields(value)] if dataclasses.is_dataclass(kind) else []
+        return list(kind.__pydantic_fields__)
+    return [each.name for each in dataclasses.fields(value)] if dataclasses.is_dataclass(kind) else None
 
 
 def _assignment(names: Iterable[str]) -> re.Pattern[str]:

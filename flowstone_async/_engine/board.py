@@ -9,16 +9,25 @@ nobody needed before, and is ready to run. A unit without value that only a perh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from flowstone_async._engine.outcome import Settled
 from flowstone_async.definition.graph import Node
 from flowstone_async.errors import DependencyFailed, DependencyNotReady, FlowstoneError
-from flowstone_async.planning.freshness import FRESH, MISSING, Facts, Judgement, cache_keyed, judge_alone, judge_inputs
+from flowstone_async.planning.freshness import (
+    FRESH,
+    MISSING,
+    Facts,
+    Judgement,
+    cache_keyed,
+    judge_alone,
+    judge_inputs,
+    was_skipped,
+)
 from flowstone_async.planning.plan import Asked, Verdicts
-from flowstone_async.planning.units import Unit, Units
+from flowstone_async.planning.units import Unit, UnitInput, Units
 from flowstone_async.types import AssetKey, Materialization
 
 
@@ -63,7 +72,9 @@ class Board:
         self._count = [0] * size
         self._waiters: list[list[int]] = [[] for _ in range(size)]
         self._demanded = [False] * size
+        self._certain: set[int] = set()
         self._agreed: set[int] = set()
+        self._keys: dict[int, str] = {}
         self._agenda: deque[tuple[int, bool]] = deque()
         self._next = Next([], [], [])
 
@@ -101,41 +112,33 @@ class Board:
         self._judge(index)
         return self._drain()
 
-    def answered(self, index: int, fresh: Judgement) -> Next:
+    def answered(self, index: int, key: str) -> Next:
         """The cache key of a unit that was given out to be asked is known: reuse it or run it."""
         self.active -= 1
-        self.judgements[index] = fresh
-        self._act(index, fresh)
+        self._keys[index] = key
+        if index in self._certain:
+            self._ready(index)
+        else:
+            self._act(index, self._judge_key(index))
         return self._drain()
 
     def judge_again(self, index: int, current: Materialization | None) -> Judgement:
         """Judge a ready unit against what another run has stored meanwhile; nothing changes on the board."""
         unit = self.units.all[index]
-        if current is not None:
+        if current is None:
+            self.current.pop(unit.key, None)
+        else:
             self.current[unit.key] = current
         if self._asked.force == "all" or (self._asked.force is True and index in self.units.targets):
             return Judgement("stale", "forced")
         own = judge_alone(unit.node, current, self._facts(unit.node))
-        if (
-            own.verdict != "fresh"
-            or current is None
-            or unit.node.definition.cache == "exists"
-            or cache_keyed(unit.node)
-        ):
+        if own.verdict != "fresh" or current is None or unit.node.definition.cache == "exists":
             return own
-        return judge_inputs(current, *self._seen(unit))
+        return self._judge_key(index) if cache_keyed(unit.node) else judge_inputs(current, *self._seen(unit))
 
     def has_agreed(self, index: int) -> bool:
         """Tell whether a unit's conditions hold in this run."""
         return index in self._agreed
-
-    def judge_key(self, index: int, keyed: str) -> Judgement:
-        """Judge a unit by its cache key, which stands for all its inputs."""
-        current = self.current.get(self.units.all[index].key)
-        if current is None:
-            return MISSING
-        recorded = next((each.fingerprint for each in current.inputs if each.kind == "key"), None)
-        return FRESH if recorded == keyed else Judgement("stale", "its cache key changed")
 
     def was_opened(self, index: int) -> bool:
         """Tell whether the run has looked at a unit."""
@@ -154,9 +157,9 @@ class Board:
         unit, verdict = self.units.all[index], self.judgements[index].verdict
         if verdict == "maybe":
             self._phase[index] = Phase.PROBE
-            asked = {upstream for each in unit.asked for upstream in each.units}
+            wanted = self._wanted(unit)
             self._wait(
-                index, [u for u in unit.upstreams if u in asked or self.judgements[u].verdict != "missing"], asked
+                index, [u for u in unit.upstreams if u in wanted or self.judgements[u].verdict != "missing"], wanted
             )
         elif verdict == "fresh":
             self._settle(
@@ -165,9 +168,18 @@ class Board:
         else:
             self._demand(index)
 
+    def _wanted(self, unit: Unit) -> set[int]:
+        """Return what must be known to judge a unit: what it asks, and what it was computed without."""
+        stored = self.current.get(unit.key)
+        wanted = {upstream for each in unit.asked for upstream in each.units}
+        if stored is not None:
+            wanted.update(u for u in unit.upstreams if was_skipped(stored, self.units.all[u].key))
+        return wanted
+
     def _demand(self, index: int) -> None:
         """This unit will run unless an input keeps it from that: wait for all of them."""
         self._phase[index] = Phase.INPUTS
+        self._certain.add(index)
         upstreams = self.units.all[index].upstreams if self._asked.with_deps else ()
         if not self._asked.with_deps:
             targets = frozenset(self.units.targets)
@@ -207,13 +219,32 @@ class Board:
     def _judge(self, index: int) -> None:
         unit = self.units.all[index]
         if unit.node.conditions and index not in self._agreed:
-            self._give_out(index, self._next.ask)
+            self._ask(index)
             return
         judgement = self.judge_again(index, self.current.get(unit.key))
-        if judgement.verdict == "fresh" and cache_keyed(unit.node) and unit.node.definition.cache != "exists":
+        if judgement.verdict == "maybe":
+            self._ask(index)
+        else:
+            self._act(index, judgement)
+
+    def _ask(self, index: int) -> None:
+        """Give a unit out to be asked, unless what its functions take keeps it from that."""
+        unit = self.units.all[index]
+        blocked = self._blocked(unit, unit.asked)
+        if blocked is None:
             self._give_out(index, self._next.ask)
-            return
-        self._act(index, judgement)
+        else:
+            self._settle(index, blocked, note=True)
+
+    def _judge_key(self, index: int) -> Judgement:
+        """Judge a unit by its cache key, which stands for all its inputs."""
+        current, key = self.current.get(self.units.all[index].key), self._keys.get(index)
+        if current is None:
+            return MISSING
+        if key is None:
+            return Judgement("maybe", "its cache key is not known yet")
+        recorded = next((each.fingerprint for each in current.inputs if each.kind == "key"), None)
+        return FRESH if recorded == key else Judgement("stale", "its cache key changed")
 
     def _act(self, index: int, judgement: Judgement) -> None:
         self.judgements[index] = judgement
@@ -247,11 +278,13 @@ class Board:
         """All inputs are final: run, or end because of one of them."""
         unit = self.units.all[index]
         if unit.node.conditions and index not in self._agreed:
-            self._give_out(index, self._next.ask)
+            self._ask(index)
             return
-        blocked = self._blocked(unit)
+        blocked = self._blocked(unit, unit.inputs)
         if blocked is not None:
             self._settle(index, blocked, note=True)
+        elif cache_keyed(unit.node) and index not in self._keys:
+            self._ask(index)
         else:
             self._give_out(index, self._next.run)
 
@@ -280,11 +313,11 @@ class Board:
         settled = Settled("missing") if current is None else Settled("cached", current, reason="taken as it is stored")
         self._settle(unit.place, settled, note=False)
 
-    def _blocked(self, unit: Unit) -> Settled | None:
+    def _blocked(self, unit: Unit, edges: Sequence[UnitInput]) -> Settled | None:
         """Return how a unit ends that an input keeps from running; a failed input counts before a skipped one."""
         missing: list[Unit] = []
         skipped: Settled | None = None
-        for each in unit.inputs:
+        for each in edges:
             binding = each.binding
             for upstream in each.units:
                 settled = self.settled[upstream]

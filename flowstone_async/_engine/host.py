@@ -21,7 +21,7 @@ class Host:
     def __init__(self, name: str) -> None:
         self.name = name
         self._task: asyncio.Task[None] | None = None
-        self._leave: asyncio.Event | None = None
+        self._stands, self._leave = asyncio.Event(), asyncio.Event()
         self._group: TaskGroup | None = None
 
     @property
@@ -36,20 +36,18 @@ class Host:
         self.group.start_soon(function, *args, name=name)
 
     async def open(self) -> None:
-        """Start the task and wait until its group stands."""
-        self._leave = asyncio.Event()
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # The one task without a group as parent: it is the root that `close` awaits.
-        self._task = asyncio.get_running_loop().create_task(self._hold(ready), name=self.name, context=Context())
-        await ready
+        """Start the task and wait until its group stands; a call that was cancelled may be repeated."""
+        if self._task is None:
+            self._stands, self._leave = asyncio.Event(), asyncio.Event()
+            # The one task without a group as parent: it is the root that `close` awaits.
+            self._task = asyncio.get_running_loop().create_task(self._hold(), name=self.name, context=Context())
+        await self._stands.wait()
 
-    async def _hold(self, ready: asyncio.Future[None]) -> None:
-        leave = self._leave
-        assert leave is not None  # noqa: S101 - set by `open`, for the type checker
+    async def _hold(self) -> None:
         async with anyio.create_task_group() as group:
             self._group = group
-            ready.set_result(None)
-            await leave.wait()
+            self._stands.set()
+            await self._leave.wait()
         self._group = None
 
     async def close(self, *, grace: float | None = None) -> None:
@@ -57,15 +55,15 @@ class Host:
 
         An error of a child is raised here, and ends its siblings.
         """
-        task, leave = self._task, self._leave
-        if task is None or leave is None:
+        task = self._task
+        if task is None:
             return
-        leave.set()
+        self._leave.set()
         with anyio.CancelScope(shield=True):
             if grace is not None:
                 await asyncio.wait([task], timeout=grace)
                 if not task.done() and self._group is not None:
                     self._group.cancel_scope.cancel()
             await asyncio.wait([task])
-        self._task = self._leave = None
+        self._task = None
         await task

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from flowstone_async._engine.catalog import Managers, make_catalog
+from flowstone_async._engine.catalog import Catalog, Managers, make_catalog
 from flowstone_async._engine.executor import THREADS, Executor
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.services import Services, Settings
@@ -32,6 +32,7 @@ class Wiring(Generic[S]):
         io: Managers by name; `"default"` is used by assets that say nothing.
         resources: Replacements by type or name, used as they are and never closed.
         secret: Signs pickles.
+        catalogs: Those made before with the same managers, by pipeline; reused while the pipeline is unchanged.
     """
 
     store: S
@@ -46,6 +47,7 @@ class Wiring(Generic[S]):
     worker: str | None = None
     secret: bytes | None = None
     dask: bool = False
+    catalogs: dict[str, Catalog] = field(default_factory=dict[str, Catalog])
 
 
 def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
@@ -85,10 +87,7 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         DefinitionError: A pipeline is wrong.
         ConfigError: A manager or resource is wrong.
     """
-    ready = managers(wiring)
-    catalogs = {
-        each.name: make_catalog(each, ready, strict=wiring.store.durable, dask=wiring.dask) for each in collections
-    }
+    catalogs = _catalogs(collections, wiring)
     replaced: dict[str, object] = {}
     for catalog in catalogs.values():
         replaced |= replacements(catalog.graph, wiring.resources)
@@ -104,6 +103,15 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         worker=wiring.worker,
     )
     return Session(services, catalogs, wiring.hooks)
+
+
+def _catalogs(collections: Sequence[Collection], wiring: Wiring[Any]) -> dict[str, Catalog]:
+    known = {each.name: wiring.catalogs.get(each.name) for each in collections}
+    if any(found is None or found.graph is not each.compiled() for each in collections for found in [known[each.name]]):
+        ready = managers(wiring)
+        for each in collections:
+            wiring.catalogs[each.name] = make_catalog(each, ready, strict=wiring.store.durable, dask=wiring.dask)
+    return {each.name: wiring.catalogs[each.name] for each in collections}
 
 
 def replacements(graph: Graph, given: Mapping[object, object]) -> dict[str, object]:

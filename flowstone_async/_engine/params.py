@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from flowstone_async.definition.binding import params_fields
 from flowstone_async.definition.names import suggestion
+from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ConfigError, ParamsError
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")

@@ -100,6 +100,7 @@ class RunDriver(RunValues):
         self.stopping: Stop | None = None
         self.interrupted = False
         self.cache_keys: dict[int, str] = {}
+        self.held: list[object] = []
         self._begun = services.clock.monotonic()
         self._new, self._history = new, dict(history or {})
         self._attempts: dict[int, int] = dict(attempts or {})
@@ -258,6 +259,8 @@ class RunDriver(RunValues):
         settled = note_outcome(self.journal, unit, outcome, attempts, self.services.store.now(), self.id)
         following = self.board.settle(index, settled)
         done = asset_done(unit, outcome, settled)
+        if isinstance(outcome, Computed):
+            self.hold(self.manager(self.catalog.runnable(unit.node)), outcome.materialization)
         advanced = await self._step(following, done=(done,))
         if advanced is not None and isinstance(outcome, Computed):
             await self._committed(unit, outcome, advanced)
@@ -284,7 +287,7 @@ class RunDriver(RunValues):
             await self._step(self.board.settle(index, keyed, note=True))
             return
         self.cache_keys[index] = keyed
-        await self._step(self.board.answered(index, self.board.judge_key(index, keyed)))
+        await self._step(self.board.answered(index, keyed))
 
     async def _settled_by_another(self, index: int) -> bool:
         """Judge a claimed unit again if another run has stored its key since this one was planned."""
@@ -299,6 +302,7 @@ class RunDriver(RunValues):
         if judgement.verdict != "fresh" or current is None:
             return False
         settled = Settled("cached", current, reason="another run computed it meanwhile")
+        self.hold(self.manager(self.catalog.runnable(unit.node)), current)
         following = self.board.settle(index, settled)
         note_settled(self.journal, unit, settled, self.services.store.now(), self.id)
         await self._step(following, releases=(unit.key,))

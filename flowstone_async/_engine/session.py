@@ -197,7 +197,7 @@ class Session:
         return self._fly(self._driver(prospect, record), identity)
 
     def _driver(self, prospect: Prospect, record: RunRecord, past: Past | None = None) -> RunDriver:
-        return RunDriver(
+        driver = RunDriver(
             self.services,
             prospect.catalog,
             prospect.request,
@@ -212,6 +212,8 @@ class Session:
             history={} if past is None else past.settled(prospect.units, prospect.current),
             attempts={} if past is None else past.attempts(prospect.units),
         )
+        driver.hold_current()
+        return driver
 
     def _fly(self, driver: RunDriver, identity: tuple[object, ...]) -> Flight:
         flight = Flight(driver)
@@ -264,9 +266,9 @@ class Session:
         flight.awaited += 1
         try:
             await self._ended(driver, request)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TimedOut):
             flight.awaited -= 1
-            if not flight.awaited and not flight.detached:
+            if not flight.awaited and not flight.detached and not driver.done.is_set():
                 with anyio.CancelScope(shield=True):
                     await self.cancel(driver.id, actor="the awaiting task was cancelled")
                     await driver.done.wait()
@@ -298,8 +300,11 @@ class Session:
 
     async def cancel(self, run_id: str, *, actor: str = "process") -> RunRecord | None:
         """Record that a run is cancelled; from then on nothing of it starts or commits."""
-        now = self.services.store.now()
         flight = self.flights.get(run_id)
+        if flight is not None:
+            self._joinable = {key: each for key, each in self._joinable.items() if each is not flight}
+            await flight.driver.created.wait()
+        now = self.services.store.now()
         record = flight.driver.record if flight is not None else await self.services.store.run(run_id)
         if record is None:
             return None

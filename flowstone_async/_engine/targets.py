@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async.definition.collection import not_found
 from flowstone_async.definition.handle import AssetRef
-from flowstone_async.definition.names import AssetNames
+from flowstone_async.definition.inclusion import HERE
 from flowstone_async.errors import AssetNotFound, ConfigError
 
 Target: TypeAlias = AssetRef[Any] | str
@@ -40,8 +40,7 @@ def _by_handle(catalogs: Mapping[str, Catalog], target: AssetRef[Any]) -> tuple[
         node = catalog.graph.nodes.get(definition.name)
         if node is not None and node.definition is definition:
             return catalog, definition.name
-        names = AssetNames({name: each.definition for name, each in catalog.graph.nodes.items()})
-        found += [(catalog, name) for name in names.copies(definition, ())]
+        found += [(catalog, name) for name in catalog.graph.names.copies(definition, HERE)]
     if len(found) == 1:
         return found[0]
     if found:

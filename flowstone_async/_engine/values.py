@@ -32,6 +32,7 @@ class RunValues:
     prints: Prints
     units: Units
     board: Board
+    held: list[object]
 
     def manager(self, runnable: Runnable) -> IOManager:
         """Return the I/O manager that holds an asset's values in this run."""
@@ -69,6 +70,19 @@ class RunValues:
             checksum=current.checksum,
         )
         return await (manager if self.request.io is None else self.request.io).load(ref, wanted)
+
+    def hold_current(self) -> None:
+        """Hold the stored values that the run may read."""
+        for unit in self.units.all:
+            made = self.board.current.get(unit.key)
+            if made is not None:
+                self.hold(self.manager(self.catalog.runnable(unit.node)), made)
+
+    def hold(self, manager: IOManager, made: Materialization) -> None:
+        """Keep a value loadable for this run: on a memory store it goes as soon as another run supersedes it."""
+        pin = getattr(manager, "pin", None)
+        if pin is not None and not self.services.store.durable:
+            self.held.append(pin(made.id))
 
     async def resource(self, name: str, scope: ResourceScope) -> Any:
         """Return an open resource."""

@@ -83,7 +83,7 @@ class Verbs(ABC):
     async def run(self, target: str, /, *, partition: object = None, **options: Unpack[RunOptions]) -> Any: ...
     @overload
     async def run(
-        self, target: Target, /, *more: Target, partition: object = None, **options: Unpack[RunOptions]
+        self, target: Target, second: Target, /, *more: Target, partition: object = None, **options: Unpack[RunOptions]
     ) -> tuple[Any, ...]: ...
     async def run(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> Any:
         """Bring assets up to date and return their values: one value, or a tuple for several.
@@ -144,7 +144,9 @@ class Verbs(ABC):
         return values[0] if len(values) == 1 else values
 
     @overload
-    async def get(self, asset: AssetRef[T], /, *, partition: object = None, io: object = None) -> T: ...
+    async def get(self, asset: PartitionedRef[T, K], /, *, partition: K, io: object = None) -> T: ...
+    @overload
+    async def get(self, asset: OpenRef[T], /, *, partition: object = None, io: object = None) -> T: ...
     @overload
     async def get(self, asset: str, /, *, partition: object = None, io: object = None) -> Any: ...
     async def get(self, asset: Target, /, *, partition: object = None, io: object = None) -> Any:
@@ -177,7 +179,13 @@ class Verbs(ABC):
         async with self._session() as session:
             return await Reader(session).why(asset, partition, io)
 
-    async def wait(self, asset: Target, *, partition: object = None, timeout: Duration | None = None) -> Any:
+    @overload
+    async def wait(self, asset: PartitionedRef[T, K], /, *, partition: K, timeout: Duration | None = None) -> T: ...
+    @overload
+    async def wait(self, asset: OpenRef[T], /, *, partition: object = None, timeout: Duration | None = None) -> T: ...
+    @overload
+    async def wait(self, asset: str, /, *, partition: object = None, timeout: Duration | None = None) -> Any: ...
+    async def wait(self, asset: Target, /, *, partition: object = None, timeout: Duration | None = None) -> Any:
         """Await the active run of an asset and partition; without one return the current value or raise its failure.
 
         Args:

@@ -183,7 +183,11 @@ def _read_words(command: Command, options: Options) -> None:
     if words and command.asset != "none":
         options.asset = words.pop(0)
     if words:
-        taken = f"; {options.asset!r} was taken for the asset" if options.asset is not None and options.target is None else ""
+        taken = (
+            f"; {options.asset!r} was taken for the asset"
+            if options.asset is not None and options.target is None
+            else ""
+        )
         raise UsageError(
             f"flowstone {command.name}: {words[0]!r} is one word too many{taken}",
             f"A target is written module:pipe or path/file.py. See flowstone {command.name} --help.",

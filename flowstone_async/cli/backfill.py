@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from flowstone_async._engine.backfill import BackfillReport, Only, OnError
+from flowstone_async._engine.backfill import BackfillReport, OnError, Only
 from flowstone_async.cli import exit_code
 from flowstone_async.cli.failure import code_of, first_line, tell
 from flowstone_async.cli.job import Job
-from flowstone_async.cli.keys import read_range
+from flowstone_async.cli.keys import Keys, read_range
 from flowstone_async.cli.opening import working_engine
 from flowstone_async.cli.params import read_params
 from flowstone_async.cli.progress import Progress
@@ -17,7 +17,6 @@ from flowstone_async.cli.reporter import reporting
 from flowstone_async.cli.usage import UsageError, read_timeout
 from flowstone_async.clock import SystemClock
 from flowstone_async.definition.graph import Graph
-from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.key_text import format_key
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.pipeline import Pipeline
@@ -41,7 +40,7 @@ async def run_range(
     job: Job,
     pipeline: Pipeline,
     asset: str,
-    keys: KeyRange[Any],
+    keys: Keys,
     *,
     params: object,
     timeout: float | Literal[False] | None,
@@ -89,14 +88,16 @@ async def run_range(
     return _code(job, report, progress)
 
 
-def _all_keys(graph: Graph, asset: str) -> KeyRange[Any]:
+def _all_keys(graph: Graph, asset: str) -> Keys:
     declared = graph.nodes[asset].definition.partitions
     if declared is None or not declared.dimensions:
-        raise UsageError(f"asset {asset!r} declares no partitions", "Run it: flowstone run; or declare a set on the asset.")
-    return declared.keys(SystemClock().now())
+        raise UsageError(
+            f"asset {asset!r} declares no partitions", "Run it: flowstone run; or declare a set on the asset."
+        )
+    return cast("Keys", declared.keys(SystemClock().now()))
 
 
-def _shown(keys: KeyRange[Any]) -> str:
+def _shown(keys: Keys) -> str:
     if not keys:
         return "no partitions"
     return f"{format_key(keys.first)}..{format_key(keys.last)}" if keys.count > 1 else format_key(keys.first)
@@ -127,5 +128,5 @@ def _code(job: Job, report: BackfillReport, progress: Progress) -> int:
     lines += [f"  {format_key(key)}: {first_line(error)}" for key, error in list(report.errors.items())[:_SHOWN]]
     if report.failed > _SHOWN:
         lines.append(f"  and {report.failed - _SHOWN} more")
-    job.output.fail("\n".join(lines), f"Once mended, compute just these: flowstone backfill ... --only failed")
+    job.output.fail("\n".join(lines), "Once mended, compute just these: flowstone backfill ... --only failed")
     return exit_code.FAILED

@@ -40,8 +40,8 @@ class Command(NamedTuple):
 
 _STORE = Option(
     ("--store",),
-    "where values and records are: embedded (a Postgres of its own in ./.flowstone; the default), embedded:DIR, memory, "
-    "or postgresql://...; $NAME in it stands for a variable of the environment, $$ for a dollar sign",
+    "where values and records are: embedded (a Postgres of its own in ./.flowstone; the default), embedded:DIR, "
+    "memory, or postgresql://...; $NAME in it stands for a variable of the environment, $$ for a dollar sign",
     "STORE",
 )
 _VERBOSE = Option(("--verbose",), "show tracebacks, and what is logged")
@@ -92,7 +92,9 @@ COMMANDS: tuple[Command, ...] = (
         "check:check",
         "none",
         (
-            Option(("--format",), "text (the default), json, or github annotations", "FORMAT", ("text", "json", "github")),
+            Option(
+                ("--format",), "text (the default), json, or github annotations", "FORMAT", ("text", "json", "github")
+            ),
             *_COMMON,
         ),
     ),
@@ -157,7 +159,9 @@ COMMANDS: tuple[Command, ...] = (
                 "FIRST..LAST",
             ),
             Option(("--parallel",), "partitions computed at once [1]", "N", number=True),
-            Option(("--only",), "leave the others out: missing, failed or stale", "WHICH", ("missing", "failed", "stale")),
+            Option(
+                ("--only",), "leave the others out: missing, failed or stale", "WHICH", ("missing", "failed", "stale")
+            ),
             _PARAM,
             _FORCE,
             Option(

@@ -13,6 +13,7 @@ from flowstone_async.errors import (
     DefinitionError,
     ExecutionError,
     FlowstoneError,
+    NotMaterialized,
     RunNotFound,
     StoreUnavailable,
     TimedOut,
@@ -47,10 +48,21 @@ def tell(output: Output, error: FlowstoneError, *, verbose: bool) -> None:
     """Say what went wrong: message, causes and hint, and with `verbose` the traceback of the body."""
     for each in (error, *error.also):
         text = "\n".join([each.message, *(f"  because {cause}" for cause in _causes(each))])
-        output.fail(text, each.hint)
+        output.fail(text, _hint(each))
         trace = next((found.traceback_text for found in _library_errors(each) if found.traceback_text), None)
         if trace is not None:
             output.say(trace.rstrip() if verbose else "  --verbose shows the traceback.")
+
+
+def _hint(error: FlowstoneError) -> str | None:
+    """Return the way forward, in words of the command line where the library's own are those of Python."""
+    match error:
+        case NotMaterialized():
+            return "Compute it first, with flowstone run."
+        case TimedOut(asset=None):
+            return "Give it more time: --timeout 1h, or none; what was committed is kept and reused."
+        case _:
+            return error.hint
 
 
 def first_line(error: FlowstoneError) -> str:

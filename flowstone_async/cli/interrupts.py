@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any, NamedTuple
 
 from flowstone_async.cli import exit_code
@@ -58,20 +57,22 @@ async def _watched(command: Callable[[], Awaitable[int]], reactions: Reactions) 
 class _Presses:
     """Counts interrupts. A signal's handler runs between any two instructions, also while a body holds the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None, first: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None, first: Callable[[], None]
+    ) -> None:
         self.count = 0
         self._loop, self._task, self._first = loop, task, first
 
     @contextmanager
     def caught(self) -> Generator[None]:
-        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._pressed) for number in _SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _pressed(self, *_: object) -> None:
         self.count += 1
         if self.count > 1:
             with suppress(OSError):

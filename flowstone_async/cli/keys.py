@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from flowstone_async.cli.usage import UsageError
 from flowstone_async.definition.binding import PartitionBinding
@@ -11,10 +11,14 @@ from flowstone_async.definition.graph import Graph, Node
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.key_set import KeySet
 from flowstone_async.definition.key_text import parse_key
+from flowstone_async.definition.keys import PartitionKey
 from flowstone_async.errors import ConfigError, PartitionError
 
+Key: TypeAlias = "PartitionKey | None"
+Keys: TypeAlias = "KeyRange[PartitionKey]"
 
-def read_key(graph: Graph, asset: str, text: str | None) -> Any:
+
+def read_key(graph: Graph, asset: str, text: str | None) -> Key:
     """Return the key that `-p` names, or None without one.
 
     Args:
@@ -31,7 +35,7 @@ def read_key(graph: Graph, asset: str, text: str | None) -> Any:
     return found
 
 
-def read_keys(graph: Graph, asset: str, text: str | None) -> Any:
+def read_keys(graph: Graph, asset: str, text: str | None) -> Key | Keys:
     """Return the key that `-p` names, or a `KeyRange` for `FIRST..LAST`, or None without either.
 
     Raises:
@@ -52,13 +56,14 @@ def read_keys(graph: Graph, asset: str, text: str | None) -> Any:
             return parse_key(text, _annotated(graph, node))
         return _read(keys, text)
     except PartitionError as error:
-        where = "" if keys is None else f"The keys of {asset!r} are {keys.describe()}. "
+        told = keys is None or keys.describe() in error.message
+        where = "" if told else f"The keys of {asset!r} are {keys.describe()}. "
         raise UsageError(f"-p {text}: {error.message}", f"{where}{error.hint or ''}".strip() or None) from error
     except ConfigError as error:
         raise UsageError(f"-p {text}: {error.message}", error.hint) from error
 
 
-def read_range(graph: Graph, asset: str, text: str) -> KeyRange[Any]:
+def read_range(graph: Graph, asset: str, text: str) -> Keys:
     """Return the keys that `backfill -p` names, as a range, which one key is too.
 
     Raises:
@@ -66,7 +71,7 @@ def read_range(graph: Graph, asset: str, text: str) -> KeyRange[Any]:
     """
     found = read_keys(graph, asset, text)
     if isinstance(found, KeyRange):
-        return cast("KeyRange[Any]", found)
+        return found
     keys = _declared(graph, graph.nodes[asset])
     if keys is None:
         raise UsageError(
@@ -76,7 +81,7 @@ def read_range(graph: Graph, asset: str, text: str) -> KeyRange[Any]:
     return keys.only(found)
 
 
-def _read(keys: KeySet[Any], text: str) -> Any:
+def _read(keys: KeySet[PartitionKey], text: str) -> Key | Keys:
     try:
         return keys.validate(keys.parse(text))
     except PartitionError:
@@ -85,7 +90,7 @@ def _read(keys: KeySet[Any], text: str) -> Any:
     return keys.parse_range(text)
 
 
-def _declared(graph: Graph, node: Node) -> KeySet[Any] | None:
+def _declared(graph: Graph, node: Node) -> KeySet[PartitionKey] | None:
     """Return the set that the key of a run belongs to: the asset's own, or that of the nearest upstream with one."""
     queue, seen = deque([node]), {node.name}
     while queue:
@@ -95,7 +100,7 @@ def _declared(graph: Graph, node: Node) -> KeySet[Any] | None:
             return declared
         for binding in each.bindings:
             if isinstance(binding, PartitionBinding) and binding.marker is not None:
-                return binding.marker.partition_set
+                return cast("KeySet[PartitionKey]", binding.marker.partition_set)
         for binding in each.dependencies:
             if binding.over is None and binding.external is None and binding.upstream not in seen:
                 seen.add(binding.upstream)
@@ -118,7 +123,7 @@ def _annotated(graph: Graph, node: Node) -> object:
     return str
 
 
-def _example(keys: KeySet[Any]) -> str:
+def _example(keys: KeySet[PartitionKey]) -> str:
     try:
         return keys.format(keys.key_at(0))
     except (ConfigError, PartitionError):

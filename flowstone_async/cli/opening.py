@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from flowstone_async._engine.session import Session
 from flowstone_async.cli.job import Job
-from flowstone_async.engine import Engine, looking, session_of
+from flowstone_async.engine import Engine
 from flowstone_async.pipeline import Pipeline
 
 
@@ -19,14 +19,16 @@ async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]
         StoreUnavailable: The store cannot be reached.
         ConfigError: The store is none of the forms.
     """
-    async with Engine(pipeline, store=job.store()) as engine:
-        job.output.share(session_of(engine).services.redactor)
+    engine = Engine(pipeline, store=job.store())
+    job.output.share(engine.redactor)
+    async with engine:
         yield engine
 
 
 @asynccontextmanager
 async def looking_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[tuple[Engine, Session]]:
     """Open an engine that only looks: it takes no work, so that looking never runs anything."""
-    async with looking(Engine(pipeline, store=job.store())) as engine:
-        job.output.share(session_of(engine).services.redactor)
-        yield engine, session_of(engine)
+    engine = Engine(pipeline, store=job.store())
+    job.output.share(engine.redactor)
+    async with engine.looking() as session:
+        yield engine, session

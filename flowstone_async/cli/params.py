@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import cast, get_type_hints
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
@@ -13,7 +13,7 @@ from flowstone_async._engine.params import ParamsType
 from flowstone_async.cli.usage import UsageError
 
 
-def read_params(type_: type | None, given: Sequence[str], cwd: Path) -> Any:
+def read_params(type_: type[object] | None, given: Sequence[str], cwd: Path) -> object:
     """Return the params of a run, of the pipeline's params type; None where it has none.
 
     Args:
@@ -25,7 +25,7 @@ def read_params(type_: type | None, given: Sequence[str], cwd: Path) -> Any:
         UsageError: A text is neither of the two forms, a file cannot be read, or a name comes twice.
         ParamsError: Fields are missing, invalid or unknown; all of them are told.
     """
-    types = {} if type_ is None else _types(type_)
+    types: Mapping[str, object] = {} if type_ is None else _types(type_)
     values: dict[str, object] = {}
     named: dict[str, object] = {}
     for text in given:
@@ -44,7 +44,7 @@ def read_params(type_: type | None, given: Sequence[str], cwd: Path) -> Any:
     return ParamsType(type_).parse(values)
 
 
-def _types(type_: type) -> Mapping[str, object]:
+def _types(type_: type[object]) -> Mapping[str, object]:
     if issubclass(type_, BaseModel):
         return {name: field.annotation for name, field in type_.model_fields.items()}
     return get_type_hints(type_, include_extras=True)
@@ -66,7 +66,7 @@ def _read(text: str, type_: object) -> object:
     What fits neither way stays text, for the params type to refuse together with all other mistakes.
     """
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(type_)
+        adapter: TypeAdapter[object] = TypeAdapter(cast("type[object]", type_))
     except PydanticUserError:
         return text
     try:
@@ -77,5 +77,3 @@ def _read(text: str, type_: object) -> object:
         return adapter.validate_json(text)
     except ValidationError:
         return text
-
-

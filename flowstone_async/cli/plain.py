@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
+from flowstone_async._engine.status import AssetStatus
 from flowstone_async.definition.key_text import format_key
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.errors import ExecutionError, Failure, FlowstoneError
@@ -14,7 +15,7 @@ from flowstone_async.events import Event
 from flowstone_async.store.records import RunRecord
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """Return a value as JSON holds it; what it has no form for, as text."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -37,7 +38,7 @@ def plain_event(event: Event) -> dict[str, object]:
     return {"type": event.type, **plain_record(event)}
 
 
-def plain_record(record: Any) -> dict[str, object]:
+def plain_record(record: Event | AssetStatus) -> dict[str, object]:
     """Return a frozen record of ours by its fields; a partition as it is typed on the command line."""
     found = {each.name: getattr(record, each.name) for each in dataclasses.fields(record) if each.repr}
     return {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from flowstone_async.cli import exit_code
 from flowstone_async.cli.execute import execute
@@ -38,8 +39,8 @@ def _reserve_stdout() -> TextIO:
     except OSError:  # closed by whoever started us
         kept = os.open(os.devnull, os.O_WRONLY)
     if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True)
-    return open(kept, "w", encoding=encoding, errors="backslashreplace")
+        cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
+    return os.fdopen(kept, "w", encoding=encoding, errors="backslashreplace")
 
 
 def _end_within(code: int) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from flowstone_async._engine.backfill import BackfillReport
 from flowstone_async.cli.failure import first_line
-from flowstone_async.definition.keys import encode_key
+from flowstone_async.definition.keys import PartitionKey, encode_key
 from flowstone_async.events import (
     AssetEvent,
     AssetFailed,
@@ -135,7 +135,7 @@ class Progress:
                 pass
 
     def _hear_asset(self, event: AssetEvent, line: Line) -> None:
-        key = encode_key(event.partition)
+        key = encode_key(cast("PartitionKey | None", event.partition))
         match event:
             case AssetStarted():
                 line.running.add(key)

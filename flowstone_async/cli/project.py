@@ -29,6 +29,10 @@ class Project(NamedTuple):
     target: str | None = None
     store: str | None = None
 
+    def path(self, text: str) -> Path:
+        """Return the path that somebody typed."""
+        return self.cwd / Path(text).expanduser()
+
 
 def find_project(cwd: Path) -> Project:
     """Read the nearest pyproject.toml.

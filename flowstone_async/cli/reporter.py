@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from flowstone_async.cli.job import Job
 from flowstone_async.cli.json_lines import JsonLines
@@ -13,18 +12,32 @@ from flowstone_async.engine import Engine
 from flowstone_async.events import Event
 
 
-class Reporter(NamedTuple):
+class Reporter:
     """The reporter of a command.
 
-    Attributes:
-        drawn: Whether it draws a view.
-        attach: Makes it hear of an engine's events.
-        tell: Writes something that is no event; nothing where a view is drawn.
+    Args:
+        progress: Keeps count in any case.
+        lines: Where events are written; None where a view is drawn.
     """
 
-    drawn: bool
-    attach: Callable[[Engine], None]
-    tell: Callable[[object], None]
+    def __init__(self, progress: Progress, lines: JsonLines | None) -> None:
+        self._progress, self._lines = progress, lines
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a view is drawn."""
+        return self._lines is None
+
+    def attach(self, engine: Engine) -> None:
+        """Hear of an engine's events from now on."""
+        engine.on(Event)(self._progress.hear)
+        if self._lines is not None:
+            engine.on(Event)(self._lines.hear)
+
+    def tell(self, value: object) -> None:
+        """Write something JSON-compatible that is no event; nothing where a view is drawn."""
+        if self._lines is not None:
+            self._lines.add(value)
 
 
 @contextmanager
@@ -39,13 +52,8 @@ def reporting(job: Job, progress: Progress) -> Generator[Reporter]:
         from flowstone_async.cli.screen import Screen  # rich takes 0.1 s to import
 
         with Screen(job.output, progress).drawn():
-            yield Reporter(drawn=True, attach=lambda engine: _attach(engine, progress.hear), tell=lambda _: None)
+            yield Reporter(progress, None)
         return
     lines = JsonLines(job.output)
     with lines.writing():
-        yield Reporter(drawn=False, attach=lambda engine: _attach(engine, progress.hear, lines.hear), tell=lines.add)
-
-
-def _attach(engine: Engine, *hooks: Callable[..., object]) -> None:
-    for hook in hooks:
-        engine.on(Event)(hook)
+        yield Reporter(progress, lines)

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from typing_extensions import TypedDict
 
+from flowstone_async.definition.body import Body
+from flowstone_async.definition.finding import Finding
+from flowstone_async.definition.inclusion import HERE, Inclusion
 from flowstone_async.definition.kind import Kind
+from flowstone_async.definition.location import Location
 from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 
 RunIn: TypeAlias = Literal["thread", "process", "dask"]
 Condition: TypeAlias = Callable[..., object]
-Body: TypeAlias = Callable[..., Any]
 PLACES: tuple[RunIn, ...] = ("thread", "process", "dask")
 
 
-class AssetOptions(TypedDict, total=False):
-    """Options of an asset, beside `partitions` and `run_in` (which decide the type of the handle).
+class UnnamedOptions(TypedDict, total=False):
+    """Options of an asset whose name is given by itself.
 
     `None` means "not given"; `False` switches a feature off.
+
+    Attributes:
+        description: What it is, for people; the first paragraph of the docstring without it.
+        tags: Labels to select by.
+        owner: Whom to ask.
+        metadata: Facts for people and tools.
+        io: I/O manager that keeps its values, or the name of one.
+        cache: When a stored value is reused: True, False (never), `"exists"` (always), or a `Cache`.
+        retry: How often a failing body is called again.
+        timeout: Of each attempt.
+        when: Function that must answer True for the asset to be computed.
+        unless: Function that must answer False for the asset to be computed.
+        renamed_from: Its earlier name, whose values and history it takes over.
     """
 
-    name: str | None
     description: str | None
     tags: tuple[str, ...] | list[str] | None
     owner: str | None
@@ -40,36 +53,26 @@ class AssetOptions(TypedDict, total=False):
     renamed_from: str | None
 
 
+class AssetOptions(UnnamedOptions, total=False):
+    """Options of an asset, beside `partitions` and `run_in`, which decide the type of the handle.
+
+    Attributes:
+        name: What it is called; the function's name without it.
+    """
+
+    name: str | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Home:
-    """The identity of a pipeline: two pipelines of one name have two homes."""
+    """The identity of a pipeline: two pipelines of one name have two homes.
+
+    Attributes:
+        params: Its params type, or None.
+    """
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where something was defined."""
-
-    file: str | None = None
-    line: int | None = None
-
-    @staticmethod
-    def of(body: Body) -> Location:
-        """Return where a function, method or callable object was written."""
-        code = getattr(inspect.unwrap(_function(body)), "__code__", None)
-        if code is None:
-            return Location()
-        path = Path(code.co_filename)
-        if path.is_absolute() and path.is_relative_to(Path.cwd()):
-            path = path.relative_to(Path.cwd())
-        return Location(str(path), code.co_firstlineno)
-
-    @property
-    def interactive(self) -> bool:
-        """Whether it was typed into a REPL or a notebook."""
-        name = self.file or "<none>"
-        return name.startswith("<") or "ipykernel" in name
+    params: type | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,10 @@ class AssetDefinition:
         name: Name in the pipeline that lists it (prefixed where it was included).
         home: The pipeline that defined it first.
         local_name: Name there.
-        prefix: What including pipelines put before its names.
-        instance: Which copy it is, where a pipeline was included more than once.
+        inclusion: The way by which it came into the pipeline that lists it.
         deps: Upstreams given by parameter to `pipe.add`, as handles or names.
-        problems: What was wrong with the options, found at the decorator and reported by `validate`.
+        problems: What was wrong with the options, found at the decorator and reported by `validate`; a wrong option is
+            kept as if it had not been given.
     """
 
     name: str
@@ -100,8 +103,7 @@ class AssetDefinition:
     body: Body
     location: Location
     scope: Scope
-    prefix: str = ""
-    instance: tuple[int, ...] = ()
+    inclusion: Inclusion = HERE
     description: str | None = None
     tags: tuple[str, ...] = ()
     owner: str | None = None
@@ -116,7 +118,12 @@ class AssetDefinition:
     unless: Condition | None = None
     renamed_from: str | None = None
     deps: Mapping[str, object] = field(default_factory=dict[str, object])
-    problems: tuple[tuple[str, str], ...] = ()
+    problems: tuple[Finding, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        """What including pipelines put before its names."""
+        return self.inclusion.prefix
 
     def conditions(self) -> Iterator[tuple[Condition, bool]]:
         """Yield the conditions with the answer each must give for the asset to run."""
@@ -124,16 +131,3 @@ class AssetDefinition:
             yield self.when, True
         if self.unless is not None:
             yield self.unless, False
-
-
-def first_paragraph(body: Body) -> str | None:
-    """Return the first paragraph of a docstring, on one line."""
-    text = inspect.getdoc(body) if hasattr(body, "__name__") else None
-    return " ".join(text.split("\n\n", 1)[0].split()) if text else None
-
-
-def _function(body: Body) -> Body:
-    if inspect.isroutine(body) or isinstance(body, type):
-        return body
-    return getattr(type(body), "__call__", body)
-

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.marker import MARKERS
 
+Value: TypeAlias = Any
+"""What a body gives; the handle's type says more."""
 
-def call_body(definition: AssetDefinition, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
+
+def call_body(definition: AssetDefinition, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Value:
     """Call the body with the arguments given.
 
     Raises:

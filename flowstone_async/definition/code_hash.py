@@ -14,12 +14,12 @@ import functools
 import importlib.util
 import inspect
 import linecache
-import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -277,7 +277,7 @@ class _File:
 
 def _stamp(file: str) -> _Stamp:
     try:
-        found = os.stat(file)
+        found = Path(file).stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size

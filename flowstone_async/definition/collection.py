@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
-from flowstone_async.definition import checks
-from flowstone_async.definition.asset import AssetDefinition, AssetOptions, Body, Home, Location, Scope, first_paragraph
+from flowstone_async.definition.annotations import capture
+from flowstone_async.definition.asset import AssetDefinition, AssetOptions, Home
+from flowstone_async.definition.body import Body, first_paragraph, name_of, way_of
 from flowstone_async.definition.drawing import GraphFormat, draw
+from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import Graph
+from flowstone_async.definition.handle import AssetRef
+from flowstone_async.definition.inclusion import HERE
 from flowstone_async.definition.info import AssetInfo, describe
 from flowstone_async.definition.kind import ConstantKind, Kind, PlainKind, StreamKind
-from flowstone_async.definition.partition import PartitionSet
+from flowstone_async.definition.location import Location, caller
+from flowstone_async.definition.names import AssetNames, suggestion
+from flowstone_async.definition.option import pipeline_name, place_of_work, prefix_name, read_options
+from flowstone_async.definition.params import is_params_type, uncovered
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.definition.validate import Collected, build
-from flowstone_async.errors import AssetNotFound, DefinitionError, Problem
-from flowstone_async.definition.names import suggestion
+from flowstone_async.errors import AssetNotFound, ConfigError, DefinitionError, Problem
 from flowstone_async.events import Event
 
-H = TypeVar("H", bound=Callable[..., object])
+E = TypeVar("E", bound=Event)
+R = TypeVar("R")
+D = TypeVar("D", AssetDefinition, ResourceDefinition)
 Tolerated = Literal["failed", "skipped", "missing"]
 TOLERATED: frozenset[Tolerated] = frozenset({"failed", "skipped", "missing"})
+_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +44,14 @@ class Hook:
     function: Callable[..., object]
 
 
+class HookDecorator(Protocol[E]):
+    """What `@pipe.on(event)` is."""
+
+    def __call__(self, function: Callable[[E], R], /) -> Callable[[E], R]:
+        """Register a hook and return it as it is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
     """Options of a pipeline that hold for its assets where they give none."""
@@ -44,6 +60,11 @@ class Defaults:
     cache: CachePolicy | None = None
     retry: Retry | Literal[False] | None = None
     timeout: Duration | Literal[False] | None = None
+
+    def given(self) -> dict[str, object]:
+        """Return those that are given."""
+        every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if value is not None}
 
 
 class Collection:
@@ -58,18 +79,17 @@ class Collection:
         optional_tolerates: frozenset[Tolerated] = TOLERATED,
     ) -> None:
         self.name = name
-        self.home = Home(name)
-        self.params_type = params
-        self.defaults = defaults
+        self.params_type = params if is_params_type(params) else None
+        self.home = Home(name, self.params_type)
         self.optional_tolerates = optional_tolerates
         self.hooks: list[Hook] = []
         self._assets: dict[str, AssetDefinition] = {}
         self._resources: dict[str, ResourceDefinition] = {}
-        self._problems: list[Problem] = [
-            Problem(code=code, message=text, hint=hint) for code, text, hint in checks.pipeline_name(name)
-        ]
+        self._problems: list[Problem] = []
         self._graph: Graph | None = None
         self._copies = itertools.count(1)
+        self._defaults, wrong = read_options(defaults.given())
+        self._note("", [*pipeline_name(name), *_not_params(params), *wrong], Location.of_caller())
 
     # -- collecting ---------------------------------------------------------------------------------------------
 
@@ -78,117 +98,101 @@ class Collection:
         body: Body,
         options: AssetOptions,
         *,
-        scope: Scope,
-        partitions: PartitionSet[Any] | None = None,
-        run_in: Any = None,
-        deps: Mapping[str, object] | None = None,
+        partitions: object = None,
+        run_in: object = None,
+        deps: object = None,
     ) -> AssetDefinition:
         """Add an asset and return its definition; what is wrong with it is reported by `validate`."""
-        unknown = set(options) - set(AssetOptions.__annotations__)
-        if unknown:
-            raise TypeError(f"asset() got an unexpected keyword argument {min(unknown)!r}")
-        given = {key: value for key, value in options.items() if value is not None}
-        kind, problems = _kind(body, run_in)
-        name = cast("str", given.pop("name", None) or getattr(body, "__name__", type(body).__name__))
-        for key in ("io", "cache", "retry", "timeout"):
-            if key not in given and getattr(self.defaults, key) is not None:
-                given[key] = getattr(self.defaults, key)
-        given["tags"] = tuple(cast("Any", given.get("tags", ())))
-        definition = AssetDefinition(
-            name=name,
-            home=self.home,
-            local_name=name,
-            kind=kind,
-            body=body,
-            location=Location.of(body),
-            scope=scope,
-            partitions=partitions,
-            run_in=run_in,
-            deps=dict(deps or {}),
-            problems=problems,
-            **cast("Any", {"description": first_paragraph(body), **given}),
-        )
-        self._add(definition)
-        return definition
+        way = way_of(body)
+        given = {**options, "partitions": partitions, "run_in": run_in, "deps": deps}
+        kind: Kind = StreamKind() if way == "async generator" else PlainKind()
+        return self._define(body, kind, given, Location.of(body), tuple(place_of_work(way, run_in)))
 
-    def define_constant(self, name: str, value: object, options: AssetOptions) -> AssetDefinition:
+    def define_constant(self, name: str, value: object, options: Mapping[str, object]) -> AssetDefinition:
         """Add an asset with a fixed value."""
 
         async def constant() -> object:
             return value
 
-        definition = self.define(constant, {**options, "name": name}, scope=Scope())
-        frame = inspect.stack()[2]
-        where = Location(frame.filename, frame.lineno)
-        definition = dataclasses.replace(definition, kind=ConstantKind(value), location=where)
-        self._assets[definition.name] = definition
-        return definition
+        return self._define(constant, ConstantKind(value), {**options, "name": name}, Location.of_caller())
 
-    def _add(self, definition: AssetDefinition) -> None:
-        earlier = self._assets.get(definition.name)
-        if earlier is not None and not definition.location.interactive:
-            places = f"{_place(earlier.location)} and {_place(definition.location)}"
-            self._problems.append(
-                Problem(
-                    code="FS105",
-                    message=f"two assets are called {definition.name!r}: {places}.",
-                    file=definition.location.file,
-                    line=definition.location.line,
-                    asset=definition.name,
-                    hint='Rename one of them, or give it another name with name="...".',
-                )
-            )
-            return
-        self._assets[definition.name] = definition
-        self._graph = None
+    def _define(
+        self,
+        body: Body,
+        kind: Kind,
+        options: Mapping[str, object],
+        location: Location,
+        problems: tuple[Finding, ...] = (),
+    ) -> AssetDefinition:
+        given, wrong = read_options(options)
+        given.setdefault("description", first_paragraph(body))
+        name: object = given.pop("name", name_of(body))
+        name = name if isinstance(name, str) else repr(name)
+        definition = AssetDefinition(
+            name=name,
+            local_name=name,
+            home=self.home,
+            kind=kind,
+            body=body,
+            location=location,
+            scope=capture(caller()),
+            problems=(*problems, *wrong),
+            **{**self._defaults, **given},
+        )
+        self._add(definition, self._assets)
+        return definition
 
     def define_resource(self, resource: ResourceDefinition) -> None:
         """Add a resource."""
-        earlier = self._resources.get(resource.name)
-        if earlier is not None and not resource.location.interactive:
-            places = f"{_place(earlier.location)} and {_place(resource.location)}"
-            self._problems.append(
-                Problem(
-                    code="FS105",
-                    message=f"two resources are called {resource.name!r}: {places}.",
-                    file=resource.location.file,
-                    line=resource.location.line,
-                )
-            )
+        self._add(resource, self._resources)
+
+    def _add(self, new: D, known: dict[str, D]) -> None:
+        earlier = known.get(new.name)
+        if earlier is not None and not _is_again(earlier, new):
+            what = "assets" if isinstance(new, AssetDefinition) else "resources"
+            text = f"two {what} are called {new.name!r}: {_place(earlier)} and {_place(new)}."
+            hint = 'Rename one of them, or give it another name with name="...".'
+            if earlier.inclusion.path or new.inclusion.path:
+                hint = 'Include with a prefix: include(..., prefix="...").'
+            self._note(new.name, [Finding("FS105", text, hint)], new.location)
             return
-        self._resources[resource.name] = resource
+        known[new.name] = new
         self._graph = None
 
-    def on(self, event: type[Event]) -> Callable[[H], H]:
+    def on(self, event: type[E]) -> HookDecorator[E]:
         """Register a hook: a function, sync or async, called with every event of that type.
 
         Args:
             event: The event type; a base type (`RunEvent`, `AssetEvent`, `Event`) receives all below it.
 
+        Raises:
+            ConfigError: `event` is no event type.
+
         Example:
             >>> @pipe.on(RunFailed)
             ... async def page(event: RunFailed) -> None: ...
         """
-
-        def register(function: H) -> H:
-            self.hooks.append(Hook(event, function))
-            return function
-
-        return register
+        return hooked(event, self.hooks)
 
     def include_one(self, other: Collection, prefix: str) -> None:
         """Add copies of another pipeline's assets, resources and hooks; the other is not changed."""
-        copy = next(self._copies)
-        for definition in other._assets.values():
-            self._add(_copied(definition, prefix, copy))
-        for resource in other._resources.values():
-            self.define_resource(_copied(resource, prefix, copy))
-        known = {hook.function for hook in self.hooks}
-        self.hooks.extend(hook for hook in other.hooks if hook.function not in known)
-        self._problems.extend(other._problems)
-        if other.params_type is not None:
-            self._problems.extend(_uncovered(self, other))
-        self._graph = None
+        number, where = next(self._copies), Location.of_caller()
+        for definition in tuple(other._assets.values()):
+            self._add(_copied(definition, prefix, number), self._assets)
+        for resource in tuple(other._resources.values()):
+            self._add(_copied(resource, prefix, number), self._resources)
+        known = {(hook.event, hook.function) for hook in self.hooks}
+        self.hooks.extend(hook for hook in tuple(other.hooks) if (hook.event, hook.function) not in known)
+        self._problems.extend(each for each in tuple(other._problems) if each not in self._problems)
+        self._note("", [*prefix_name(prefix), *_uncovered(self, other)], where)
+
+    def _note(self, asset: str, found: Iterable[Finding], where: Location) -> None:
+        for code, message, hint in found:
+            problem = Problem(
+                code=code, message=message, file=where.file, line=where.line, asset=asset or None, hint=hint
+            )
+            self._problems.append(problem)
+            self._graph = None
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -207,15 +211,14 @@ class Collection:
             DefinitionError: With all problems of all assets.
         """
         if self._graph is None:
-            self._graph = build(
-                Collected(
-                    name=self.name,
-                    assets=self._assets,
-                    resources=self._resources,
-                    params=self.params_type,
-                    problems=self._problems,
-                )
+            collected = Collected(
+                name=self.name,
+                assets=self._assets,
+                resources=self._resources,
+                params=self.params_type,
+                problems=self._problems,
             )
+            self._graph = build(collected)
         return self._graph
 
     def problems(self) -> tuple[Problem, ...]:
@@ -230,19 +233,12 @@ class Collection:
         """Return the names of all assets, in the order of declaration."""
         return tuple(self._assets)
 
-    def definition(self, name: str) -> AssetDefinition:
-        """Return the definition of an asset.
+    def order(self) -> tuple[str, ...]:
+        """Return the names of all assets in topological order, ties in the order of declaration.
 
         Raises:
-            AssetNotFound: The pipeline has no asset of that name.
+            DefinitionError: With all problems of all assets.
         """
-        found = self._assets.get(name)
-        if found is None:
-            raise not_found(name, self.name, self._assets)
-        return found
-
-    def order(self) -> tuple[str, ...]:
-        """Return the names of all assets in topological order, ties in the order of declaration."""
         return self.compiled().order
 
     def graph(self, format: GraphFormat = "tree") -> str:  # noqa: A002 - the field's word for it
@@ -250,19 +246,60 @@ class Collection:
 
         Args:
             format: `"tree"` (roots at column 0, dependants below them), `"mermaid"`, `"dot"` or `"json"`.
+
+        Raises:
+            ConfigError: Another format.
+            DefinitionError: With all problems of all assets.
         """
         return draw(self.compiled(), format)
 
-    def info(self, name: str) -> AssetInfo:
-        """Return what is known of an asset's definition."""
-        self.definition(name)
-        return describe(self.compiled().nodes[name])
+    def asset_info(self, asset: AssetRef[Any] | str) -> AssetInfo:
+        """Return an asset's definition, resolved: kind, dependencies, options, value type, location.
+
+        Args:
+            asset: Handle or name.
+
+        Raises:
+            AssetNotFound: The pipeline has no such asset.
+            ConfigError: A handle stands for several, because its pipeline was included more than once.
+            DefinitionError: With all problems of all assets.
+        """
+        return describe(self.compiled().nodes[self._name_of(asset)])
+
+    def _name_of(self, asset: AssetRef[Any] | str) -> str:
+        if isinstance(asset, str):
+            if asset not in self._assets:
+                raise not_found(asset, self.name, self._assets)
+            return asset
+        found = AssetNames(self._assets).copies(asset.definition, HERE)
+        if not found:
+            raise not_found(asset.name, self.name, self._assets)
+        if len(found) > 1:
+            text = f"asset {asset.name!r} was included more than once: {', '.join(found)}"
+            raise ConfigError(text, asset=asset.name, hint="Name one of them.")
+        return found[0]
 
 
-def not_found(name: str, pipeline: str, known: Mapping[str, object]) -> AssetNotFound:
+def hooked(event: type[E], hooks: list[Hook]) -> HookDecorator[E]:
+    """Return the decorator that adds a hook to `hooks`.
+
+    Raises:
+        ConfigError: `event` is no event type.
+    """
+    if not isinstance(event, type) or not issubclass(event, Event):
+        raise ConfigError(f"on({event!r}) takes an event type", hint="Say @pipe.on(RunFailed), for example.")
+
+    def register(function: Callable[[E], R], /) -> Callable[[E], R]:
+        hooks.append(Hook(event, function))
+        return function
+
+    return register
+
+
+def not_found(name: str, pipeline: str, known: Iterable[str]) -> AssetNotFound:
     """Return the error for an asset name that a pipeline does not have."""
     names = list(known)
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")  # noqa: PLR2004
+    shown = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return AssetNotFound(
         f"pipeline {pipeline!r} has no asset {name!r}. It has: {shown or 'none'}.",
         asset=name,
@@ -271,45 +308,38 @@ def not_found(name: str, pipeline: str, known: Mapping[str, object]) -> AssetNot
     )
 
 
-def _kind(body: Body, run_in: object) -> tuple[Kind, tuple[tuple[str, str], ...]]:
-    called = body if inspect.isroutine(body) else getattr(type(body), "__call__", body)
-    if inspect.isasyncgenfunction(called):
-        kind: Kind = StreamKind()
-    elif inspect.iscoroutinefunction(called):
-        kind = PlainKind()
-    elif run_in is None:
-        text = 'the body is a plain def, which would block the event loop: make it async def, or say run_in="thread" or "process".'
-        return PlainKind(), (("FS103", text),)
-    else:
-        return PlainKind(), ()
-    if run_in is None:
-        return kind, ()
-    return kind, (("FS109", f"run_in={run_in!r} on an async def: it runs on the event loop. Make it a plain def, or drop run_in."),)
+def _is_again(earlier: AssetDefinition | ResourceDefinition, new: AssetDefinition | ResourceDefinition) -> bool:
+    """Tell whether a REPL or notebook defines the same thing once more, itself or by including it again."""
+    same = earlier.home.name == new.home.name and earlier.inclusion.prefixes == new.inclusion.prefixes
+    return new.location.interactive and same
 
 
-def _place(location: Location) -> str:
-    return f"{location.file or '<unknown>'}:{location.line or 0}"
+def _place(definition: AssetDefinition | ResourceDefinition) -> str:
+    if not definition.inclusion.path:
+        return str(definition.location)
+    return f"{definition.location} (of pipeline {definition.home.name!r})"
 
 
-D = TypeVar("D", AssetDefinition, ResourceDefinition)
+def _copied(definition: D, prefix: str, number: int) -> D:
+    inclusion = definition.inclusion.inside(prefix, number)
+    return dataclasses.replace(definition, name=prefix + definition.name, inclusion=inclusion)
 
 
-def _copied(definition: D, prefix: str, copy: int) -> D:
-    return dataclasses.replace(
-        definition,
-        name=prefix + definition.name,
-        prefix=prefix + definition.prefix,
-        instance=(copy, *definition.instance),
-    )
+def _not_params(params: object) -> Iterator[Finding]:
+    if params is not None and not is_params_type(params):
+        yield Finding("FS109", f"params={params!r}: give a pydantic model or a dataclass, not an instance of it.")
 
 
-def _uncovered(outer: Collection, other: Collection) -> Iterator[Problem]:
+def _uncovered(outer: Collection, other: Collection) -> Iterator[Finding]:
     inner = other.params_type
     if inner is None:
         return
+    head = f"included pipeline {other.name!r} has params {inner.__name__}"
     if outer.params_type is None:
-        text = f"included pipeline {other.name!r} has params {inner.__name__}, but pipeline {outer.name!r} has none."
-        yield Problem(code="FS113", message=text, hint=f"Say Pipeline({outer.name!r}, params={inner.__name__}).")
+        text = f"{head}, but pipeline {outer.name!r} has none."
+        yield Finding("FS113", text, f"Say Pipeline({outer.name!r}, params={inner.__name__}).")
         return
-    for code, text, hint in checks.covers(outer.params_type, inner):
-        yield Problem(code=code, message=f"included pipeline {other.name!r}: {text}", hint=hint)
+    reason = uncovered(outer.params_type, inner)
+    if reason is not None:
+        text = f"{head}, which {outer.params_type.__name__} of pipeline {outer.name!r} does not cover: {reason}."
+        yield Finding("FS113", text)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from flowstone_async.definition.annotations import capture
-from flowstone_async.definition.asset import AssetDefinition, AssetOptions, Location, RunIn
+from flowstone_async.definition.asset import AssetDefinition, AssetOptions, RunIn, UnnamedOptions
+from flowstone_async.definition.body import name_of
 from flowstone_async.definition.collection import Collection
 from flowstone_async.definition.handle import (
     Asset,
@@ -20,8 +20,8 @@ from flowstone_async.definition.handle import (
     PartitionedStreamAsset,
     StreamAsset,
 )
-from flowstone_async.definition.info import AssetInfo
 from flowstone_async.definition.kind import StreamKind
+from flowstone_async.definition.location import Location, caller
 from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.resource import ResourceDefinition, ResourceScope
 
@@ -29,6 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
 F = TypeVar("F", bound=Callable[..., object])
+Deps: TypeAlias = Mapping[str, AssetRef[Any] | str]
 
 
 class AssetDecorator(Protocol):
@@ -74,14 +75,20 @@ class Decorators(Collection):
     def asset(self, body: Callable[P, AsyncIterator[T]], /) -> StreamAsset[P, T]: ...
     @overload
     def asset(
-        self, *, partitions: PartitionSet[K], run_in: RunIn, **options: Unpack[AssetOptions]
+        self, /, *, partitions: PartitionSet[K], run_in: RunIn, **options: Unpack[AssetOptions]
     ) -> PartitionedBlockingDecorator[K]: ...
     @overload
-    def asset(self, *, partitions: PartitionSet[K], **options: Unpack[AssetOptions]) -> PartitionedDecorator[K]: ...
+    def asset(
+        self, /, *, partitions: PartitionSet[K], run_in: None = None, **options: Unpack[AssetOptions]
+    ) -> PartitionedDecorator[K]: ...
     @overload
-    def asset(self, *, run_in: RunIn, **options: Unpack[AssetOptions]) -> BlockingDecorator: ...
+    def asset(
+        self, /, *, partitions: None = None, run_in: RunIn, **options: Unpack[AssetOptions]
+    ) -> BlockingDecorator: ...
     @overload
-    def asset(self, **options: Unpack[AssetOptions]) -> AssetDecorator: ...
+    def asset(
+        self, /, *, partitions: None = None, run_in: None = None, **options: Unpack[AssetOptions]
+    ) -> AssetDecorator: ...
     def asset(
         self,
         body: Callable[..., Any] | None = None,
@@ -104,54 +111,130 @@ class Decorators(Collection):
             ... async def doubled(raw: list[int]) -> list[int]:
             ...     return [n * 2 for n in raw]
         """
-        scope = capture(sys._getframe(1))
+        _check_known("asset", options, AssetOptions.__optional_keys__)
 
         def decorate(function: Callable[..., Any]) -> AssetRef[Any]:
-            return handle(self.define(function, options, scope=scope, partitions=partitions, run_in=run_in))
+            return handle(self.define(_plain("asset", function), options, partitions=partitions, run_in=run_in))
 
         return decorate if body is None else decorate(body)
 
+    @overload
+    def add(
+        self,
+        body: Callable[P, Coroutine[Any, Any, T]],
+        *,
+        deps: Deps | None = None,
+        partitions: None = None,
+        run_in: None = None,
+        **options: Unpack[AssetOptions],
+    ) -> Asset[P, T]: ...
+    @overload
+    def add(
+        self,
+        body: Callable[P, AsyncIterator[T]],
+        *,
+        deps: Deps | None = None,
+        partitions: None = None,
+        run_in: None = None,
+        **options: Unpack[AssetOptions],
+    ) -> StreamAsset[P, T]: ...
+    @overload
+    def add(
+        self,
+        body: Callable[P, T],
+        *,
+        deps: Deps | None = None,
+        partitions: None = None,
+        run_in: RunIn,
+        **options: Unpack[AssetOptions],
+    ) -> BlockingAsset[P, T]: ...
+    @overload
+    def add(
+        self,
+        body: Callable[P, Coroutine[Any, Any, T]],
+        *,
+        deps: Deps | None = None,
+        partitions: PartitionSet[K],
+        run_in: None = None,
+        **options: Unpack[AssetOptions],
+    ) -> PartitionedAsset[P, T, K]: ...
+    @overload
+    def add(
+        self,
+        body: Callable[P, AsyncIterator[T]],
+        *,
+        deps: Deps | None = None,
+        partitions: PartitionSet[K],
+        run_in: None = None,
+        **options: Unpack[AssetOptions],
+    ) -> PartitionedStreamAsset[P, T, K]: ...
+    @overload
+    def add(
+        self,
+        body: Callable[P, T],
+        *,
+        deps: Deps | None = None,
+        partitions: PartitionSet[K],
+        run_in: RunIn,
+        **options: Unpack[AssetOptions],
+    ) -> PartitionedBlockingAsset[P, T, K]: ...
     def add(
         self,
         body: Callable[..., Any],
         *,
-        deps: Mapping[str, AssetRef[Any] | str] | None = None,
+        deps: Deps | None = None,
         partitions: PartitionSet[Any] | None = None,
         run_in: RunIn | None = None,
         **options: Unpack[AssetOptions],
-    ) -> Asset[..., Any]:
+    ) -> Any:
         """Add an asset that was not written as a decorated function.
 
         Args:
-            body: A function, a bound method, or an object with an async `__call__`.
-            deps: Upstreams by parameter; other parameters are injected by the usual rules.
+            body: A function, a bound method, or an object with an async `__call__`. One that takes `**inputs` gets
+                whatever `deps` names.
+            deps: Upstreams by parameter, as handles or names; other parameters are injected by the usual rules.
             partitions: As for `asset`.
             run_in: As for `asset`.
             options: See `AssetOptions`.
-        """
-        scope = capture(sys._getframe(1))
-        definition = self.define(body, options, scope=scope, partitions=partitions, run_in=run_in, deps=deps)
-        return cast("Asset[..., Any]", handle(definition))
 
-    def constant(self, name: str, value: T, **options: Unpack[AssetOptions]) -> Asset[[], T]:
+        Example:
+            >>> for city in cities:
+            ...     pipe.add(Forecast(city), name=f"forecast_{city}", deps={"weather": "observed"})
+        """
+        _check_known("add", options, AssetOptions.__optional_keys__)
+        return handle(self.define(_plain("add", body), options, partitions=partitions, run_in=run_in, deps=deps))
+
+    def constant(self, name: str, value: T, **options: Unpack[UnnamedOptions]) -> Asset[[], T]:
         """Add an asset with a fixed value; another value makes what was computed from it stale.
 
         Args:
             name: Its name.
             value: Its value.
             options: See `AssetOptions`.
+
+        Example:
+            >>> rate = pipe.constant("rate", 0.2)
         """
+        _check_known("constant", options, UnnamedOptions.__optional_keys__)
         return Asset(self.define_constant(name, value, options))
 
     def include(self, *others: Collection, prefix: str = "") -> Self:
-        """Add copies of other pipelines' assets, resources and hooks, edges between them intact.
+        """Add copies of what other pipelines hold now: assets, resources and hooks, edges between them intact.
 
         Args:
             others: The pipelines; they are not changed. Including one twice with different prefixes gives two
-                independent copies.
+                independent copies. A hook is added once, and hears of all assets of this pipeline.
             prefix: Put before each of their names.
+
+        Returns:
+            This pipeline.
+
+        Example:
+            >>> app = Pipeline("app").include(orders, billing)
         """
         for other in others:
+            if not isinstance(other, Collection):
+                raise TypeError(f"include() takes pipelines, not {other!r}")
             self.include_one(other, prefix)
         return self
 
@@ -159,7 +242,12 @@ class Decorators(Collection):
     def resource(self, body: F, /) -> F: ...
     @overload
     def resource(
-        self, *, name: str | None = None, scope: ResourceScope = "engine", health: Callable[..., object] | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        scope: ResourceScope = "engine",
+        health: Callable[..., object] | None = None,
     ) -> Callable[[F], F]: ...
     def resource(
         self,
@@ -177,16 +265,22 @@ class Decorators(Collection):
             name: Tells two of one type apart: `resource("name")`. Default: the function's name.
             scope: How long it lives: `"engine"`, `"run"` or `"asset"`.
             health: Asked with the handle by `engine.health()`; None or True is healthy.
+
+        Example:
+            >>> @pipe.resource
+            ... async def db(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
+            ...     async with asyncpg.create_pool(settings.dsn) as pool:
+            ...         yield pool
         """
-        names = capture(sys._getframe(1))
 
         def register(function: F) -> F:
             self.define_resource(
                 ResourceDefinition(
-                    name=name or function.__name__,
+                    name=name_of(_plain("resource", function)) if name is None else name,
+                    home=self.home,
                     body=function,
                     location=Location.of(function),
-                    names=names,
+                    names=capture(caller()),
                     scope=scope,
                     health=health,
                 )
@@ -195,22 +289,35 @@ class Decorators(Collection):
 
         return register if body is None else register(body)
 
-    def asset_info(self, asset: AssetRef[Any] | str) -> AssetInfo:
-        """Return an asset's definition, resolved: kind, dependencies, options, value type, location.
 
-        Raises:
-            AssetNotFound: The pipeline has no such asset.
-        """
-        return self.info(asset if isinstance(asset, str) else asset.name)
+def _plain(decorator: str, body: object) -> Callable[..., Any]:
+    """Return the function to define; a handle stands for its body.
+
+    Raises:
+        TypeError: It is no function, as when a name was given in its place.
+    """
+    if isinstance(body, AssetRef):
+        return body.definition.body
+    if not callable(body):
+        raise TypeError(f"{decorator}() takes a function, not {body!r}; options are given by keyword")
+    return body
+
+
+def _check_known(decorator: str, options: Mapping[str, object], known: frozenset[str]) -> None:
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"{decorator}() got an unexpected keyword argument {unknown[0]!r}")
 
 
 def handle(definition: AssetDefinition) -> AssetRef[Any]:
     """Return the handle of the right type for a definition."""
-    stream = isinstance(definition.kind, StreamKind)
-    if definition.partitions is None:
-        kind: type[AssetRef[Any]] = StreamAsset if stream else BlockingAsset if definition.run_in else Asset
-    else:
-        kind = PartitionedStreamAsset if stream else PartitionedBlockingAsset if definition.run_in else PartitionedAsset
-    return kind(definition)
+    open_, partitioned = _HANDLES[isinstance(definition.kind, StreamKind), definition.run_in is not None]
+    return open_(definition) if definition.partitions is None else partitioned(definition)
 
 
+_HANDLES: Mapping[tuple[bool, bool], tuple[type[AssetRef[Any]], type[AssetRef[Any]]]] = {
+    (False, False): (Asset[..., Any], PartitionedAsset[..., Any, Any]),
+    (False, True): (BlockingAsset[..., Any], PartitionedBlockingAsset[..., Any, Any]),
+    (True, False): (StreamAsset[..., Any], PartitionedStreamAsset[..., Any, Any]),
+    (True, True): (StreamAsset[..., Any], PartitionedStreamAsset[..., Any, Any]),
+}

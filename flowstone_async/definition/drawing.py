@@ -38,7 +38,8 @@ def draw(graph: Graph, format: GraphFormat = "tree") -> str:  # noqa: A002 - the
 
 def _tree(graph: Graph) -> Iterator[str]:
     seen: set[str] = set()
-    stack = [(name, "", "") for name in reversed(graph.nodes) if not graph.nodes[name].upstreams]
+    roots = [name for name, node in graph.nodes.items() if not node.upstreams]
+    stack = [(name, "", "") for name in reversed(roots)]
     while stack:
         name, lead, indent = stack.pop()
         if name in seen:
@@ -57,22 +58,29 @@ def _tree(graph: Graph) -> Iterator[str]:
 def _edges(graph: Graph) -> Iterator[tuple[str, str, bool]]:
     """Yield (upstream, dependant, optional), each pair once."""
     for node in graph.nodes.values():
-        needed = {each.upstream for each in node.dependencies if not each.optional}
-        taken = {each.upstream for each in node.dependencies}
+        optional = set(node.optional())
         for upstream in node.upstreams:
-            yield upstream, node.name, upstream in taken and upstream not in needed
+            yield upstream, node.name, upstream in optional
 
 
 def _isolated(graph: Graph) -> Iterator[str]:
     return (name for name, node in graph.nodes.items() if not node.upstreams and not graph.dependants[name])
 
 
+# Names that Mermaid would take for its own words.
+_WORDS = {"call", "class", "classdef", "click", "default", "end", "graph", "href", "linkstyle", "style", "subgraph"}
+
+
 def _mermaid(graph: Graph) -> Iterator[str]:
     yield "graph TD"
     for upstream, dependant, optional in _edges(graph):
-        yield f"    {upstream} {'-.->' if optional else '-->'} {dependant}"
+        yield f"    {_mermaid_node(upstream)} {'-.->' if optional else '-->'} {_mermaid_node(dependant)}"
     for name in _isolated(graph):
-        yield f"    {name}"
+        yield f"    {_mermaid_node(name)}"
+
+
+def _mermaid_node(name: str) -> str:
+    return f'{name}_["{name}"]' if name in _WORDS else name
 
 
 def _dot(graph: Graph) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flowstone_async.definition.asset import AssetDefinition, Condition
 from flowstone_async.definition.binding import Binding, ContextBinding, DependencyBinding, ResourceBinding
+from flowstone_async.definition.names import AssetNames
 from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.resource import ResourceDefinition
 
@@ -49,6 +50,19 @@ class Node:
         policy = self.definition.cache
         return policy if isinstance(policy, Cache) else _DEFAULT_CACHE
 
+    def optional(self) -> tuple[str, ...]:
+        """Return names of the upstreams without which the asset can do: those that nothing of it requires."""
+        taken = dict.fromkeys(each.upstream for each in self.dependencies if each.optional)
+        asked = [*(each for condition in self.conditions for each in condition.bindings), *self.key_bindings]
+        edges = [*self.dependencies, *(each for each in asked if isinstance(each, DependencyBinding))]
+        needed = {each.upstream for each in edges if not each.optional}
+        return tuple(each for each in taken if each not in needed)
+
+    def external(self) -> tuple[str, ...]:
+        """Return the assets of other pipelines whose current values the body reads, as `pipeline.asset`."""
+        outer = (each.external for each in self.dependencies)
+        return tuple(dict.fromkeys(f"{each.home.name}.{each.name}" for each in outer if each is not None))
+
     def resources(self) -> tuple[str, ...]:
         """Return names of the resources that the body takes."""
         return tuple(each.resource for each in self.bindings if isinstance(each, ResourceBinding))
@@ -65,6 +79,10 @@ class BoundResource:
     provides: object
     bindings: tuple[Binding, ...]
 
+    def resources(self) -> tuple[str, ...]:
+        """Return names of the resources that it takes."""
+        return tuple(each.resource for each in self.bindings if isinstance(each, ResourceBinding))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Graph:
@@ -74,6 +92,7 @@ class Graph:
         nodes: By name, in the order of declaration.
         order: Topological, ties in the order of declaration.
         dependants: Names of the assets that come directly after each, in the order of declaration.
+        names: The same assets, found by handle and through included pipelines.
         shapes: What planning has made of some targets already; a memory, not a part of the value.
     """
 
@@ -81,6 +100,7 @@ class Graph:
     nodes: Mapping[str, Node]
     order: tuple[str, ...]
     dependants: Mapping[str, tuple[str, ...]]
+    names: AssetNames
     resources: Mapping[str, BoundResource] = field(default_factory=dict[str, BoundResource])
     params: type | None = None
     shapes: dict[tuple[str, ...], object] = field(default_factory=dict[tuple[str, ...], object], repr=False)
@@ -137,27 +157,3 @@ def followers(upstreams: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ..
             if upstream in after:
                 after[upstream].append(name)
     return {name: tuple(each) for name, each in after.items()}
-
-
-def cycles(upstreams: Mapping[str, Sequence[str]], *, limit: int = 20) -> Iterator[tuple[str, ...]]:
-    """Yield cycles as paths in the direction of the data, each once and closed: `("a", "b", "a")`.
-
-    One depth-first walk: every edge back into the path that is being walked closes a cycle. Linear in nodes and
-    edges plus the length of what is yielded.
-    """
-    after = followers(upstreams)
-    done: set[str] = set()
-    for root in upstreams:
-        path: dict[str, Iterator[str]] = {} if root in done else {root: iter(after[root])}
-        while path and limit:
-            name, rest = next(reversed(path.items()))
-            following = next(rest, None)
-            if following is None:
-                done.add(name)
-                del path[name]
-            elif following in path:
-                walked = list(path)
-                yield (*walked[walked.index(following) :], following)
-                limit -= 1
-            elif following not in done:
-                path[following] = iter(after[following])

@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from typing_extensions import override
 
 from flowstone_async.definition.asset import AssetDefinition
+from flowstone_async.definition.body import function_of
 from flowstone_async.definition.call import call_body
 from flowstone_async.definition.stream import Stream
 
@@ -27,9 +28,10 @@ class AssetRef(Generic[T_co]):
         self.definition = definition
         body = definition.body
         self.__wrapped__ = body
-        self.__name__ = getattr(body, "__name__", definition.name)
-        self.__qualname__ = getattr(body, "__qualname__", definition.name)
-        self.__doc__ = definition.description
+        self.__name__ = definition.name
+        self.__qualname__: str = getattr(body, "__qualname__", definition.name)
+        self.__module__ = getattr(body, "__module__", None) or type(self).__module__
+        self.__doc__ = getattr(function_of(body), "__doc__", None) or definition.description
 
     @property
     def name(self) -> str:
@@ -41,7 +43,7 @@ class AssetRef(Generic[T_co]):
         return f"<asset {self.definition.home.name}.{self.definition.name}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Travel to another process as module and qualified name."""
+        """Travel to another process by name: of the module, and of the function that was decorated there."""
         return self.__qualname__
 
 

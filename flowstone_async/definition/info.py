@@ -17,8 +17,18 @@ class AssetInfo:
     """An asset's definition, resolved.
 
     Attributes:
-        depends_on: Names of the upstreams, in the order of the body's parameters.
+        name: Name in the pipeline that was asked.
+        kind: `"asset"`, `"stream"` or `"constant"`.
+        depends_on: Names of the upstreams, in the order of the body's parameters; conditions' come last.
         optional: Those of them that are optional.
+        external: Assets of other pipelines whose current values it reads, as `pipeline.asset`.
+        partitions: Its partition set, or None if it follows the run's key.
+        io: The I/O manager or its name; None for the engine's default.
+        cache: True where nothing was said.
+        retry: None is one attempt.
+        timeout: Of each attempt; None is no limit.
+        run_in: Where a plain body runs.
+        value_type: The type of what dependants and callers receive; None where it is not annotated.
         location: `file:line`.
     """
 
@@ -26,6 +36,7 @@ class AssetInfo:
     kind: str
     depends_on: tuple[str, ...]
     optional: tuple[str, ...]
+    external: tuple[str, ...]
     description: str | None
     tags: tuple[str, ...]
     owner: str | None
@@ -46,12 +57,12 @@ class AssetInfo:
 def describe(node: Node) -> AssetInfo:
     """Return what is known of a node."""
     definition = node.definition
-    where = definition.location
     return AssetInfo(
         name=node.name,
         kind=definition.kind.label,
         depends_on=node.upstreams,
-        optional=tuple(dict.fromkeys(each.upstream for each in node.dependencies if each.optional)),
+        optional=node.optional(),
+        external=node.external(),
         description=definition.description,
         tags=definition.tags,
         owner=definition.owner,
@@ -62,6 +73,6 @@ def describe(node: Node) -> AssetInfo:
         retry=definition.retry,
         timeout=definition.timeout,
         run_in=definition.run_in,
-        value_type=node.value_type,
-        location=f"{where.file or '<unknown>'}:{where.line or 0}",
+        value_type=definition.kind.read_type(node.value_type),
+        location=str(definition.location),
     )

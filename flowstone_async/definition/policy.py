@@ -52,6 +52,13 @@ class Retry:
             yield f"Retry(backoff={self.backoff!r}): allowed are {', '.join(map(repr, _BACKOFFS))}"
         for name in ("initial", "maximum"):
             yield from _duration_problem("Retry", name, getattr(self, name))
+        if not isinstance(self.jitter, bool):
+            yield f"Retry(jitter={self.jitter!r}): allowed are True, False"
+        kinds: object = self.on if isinstance(self.on, tuple) else (self.on,)
+        if not all(isinstance(each, type) and issubclass(each, BaseException) for each in kinds):
+            yield f"Retry(on={self.on!r}): give an exception type, or a tuple of them"
+        if self.when is not None and not callable(self.when):
+            yield f"Retry(when={self.when!r}): give a function that is asked with the exception"
 
     def wait(self, attempt: int, *, spread: Callable[[], float] = random.random) -> float:
         """Return the seconds to wait after attempt `attempt` (from 1) failed.
@@ -116,6 +123,6 @@ CachePolicy: TypeAlias = Cache | bool | Literal["exists"]
 
 def _duration_problem(owner: str, name: str, value: Duration) -> Iterator[str]:
     try:
-        seconds(value, what=f"{owner}({name}")
+        seconds(value)
     except ConfigError as error:
-        yield error.message.replace(f"{owner}({name}=", f"{owner}({name}=", 1)
+        yield f"{owner}({name}={value!r}): {str(error.hint).rstrip('.')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from flowstone_async.definition.handle import AssetRef, PartitionedRef
 from flowstone_async.definition.mapping import KeyMapping
@@ -11,25 +11,31 @@ from flowstone_async.definition.marker import Dependency, ParamField, ResourceNa
 
 T = TypeVar("T")
 K = TypeVar("K")
+Whatever: TypeAlias = Any
+"""The type of what the parameter receives, where only a name says so."""
 
 
 @overload
-def dep(asset: PartitionedRef[T, K], *, over: KeyMapping, optional: bool = ..., external: bool = ...) -> Mapping[K, T]: ...
+def dep(asset: PartitionedRef[T, K], *, over: KeyMapping, optional: Literal[True]) -> Mapping[K, T | None]: ...
 @overload
-def dep(asset: AssetRef[T], *, over: KeyMapping, optional: bool = ..., external: bool = ...) -> Mapping[Any, T]: ...
+def dep(asset: PartitionedRef[T, K], *, over: KeyMapping, optional: Literal[False] = ...) -> Mapping[K, T]: ...
+@overload
+def dep(asset: AssetRef[T], *, over: KeyMapping, optional: Literal[True]) -> Mapping[Any, T | None]: ...
+@overload
+def dep(asset: AssetRef[T], *, over: KeyMapping, optional: Literal[False] = ...) -> Mapping[Any, T]: ...
 @overload
 def dep(asset: AssetRef[T], *, optional: Literal[True], external: bool = ...) -> T | None: ...
 @overload
-def dep(asset: AssetRef[T], *, external: bool = ...) -> T: ...
+def dep(asset: AssetRef[T], *, optional: Literal[False] = ..., external: bool = ...) -> T: ...
 @overload
-def dep(asset: str, *, over: KeyMapping | None = ..., optional: bool = ..., external: bool = ...) -> Any: ...
+def dep(asset: str, *, over: KeyMapping | None = ..., optional: bool = ...) -> Whatever: ...
 def dep(
     asset: AssetRef[Any] | str,
     *,
     over: KeyMapping | None = None,
     optional: bool = False,
     external: bool = False,
-) -> Any:
+) -> Whatever:
     """Take an asset's value by reference, under any parameter name.
 
     Declared to return the asset's value type, so that a type checker verifies the edge.
@@ -49,19 +55,27 @@ def dep(
     return cast("Any", Dependency(asset=asset, over=over, optional=optional, external=external))
 
 
-def param(name: str) -> Any:
-    """Take one field of the run's params: `limit: int = param("limit")`.
+def param(name: str) -> Whatever:
+    """Take one field of the run's params.
 
     Args:
         name: Field of the pipeline's params type.
+
+    Example:
+        >>> @pipe.asset
+        ... async def recent(limit: int = param("limit")) -> list[Order]: ...
     """
     return cast("Any", ParamField(name))
 
 
-def resource(name: str) -> Any:
-    """Take a resource by its name, where two have one type: `db: Pool = resource("reporting")`.
+def resource(name: str) -> Whatever:
+    """Take a resource by its name, where two have one type.
 
     Args:
         name: Name of a resource of the pipeline.
+
+    Example:
+        >>> @pipe.asset
+        ... async def sales(db: Pool = resource("reporting")) -> list[Sale]: ...
     """
     return cast("Any", ResourceName(name))

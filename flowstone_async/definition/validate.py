@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import NoneType
+from typing import Any
 
-from flowstone_async.definition import checks
 from flowstone_async.definition.annotations import resolve
-from flowstone_async.definition.asset import AssetDefinition
-from flowstone_async.definition.binding import Binding, Found, Place, bind
+from flowstone_async.definition.asset import AssetDefinition, Condition
+from flowstone_async.definition.assignable import bare
+from flowstone_async.definition.binding import Binding
+from flowstone_async.definition.body import name_of, way_of
+from flowstone_async.definition.checks import check_asset, check_between, check_renames, check_resource
+from flowstone_async.definition.compatibility import check_node
+from flowstone_async.definition.cycle import cycles
+from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import (
     BoundCondition,
     BoundResource,
     Graph,
     Node,
-    cycles,
     edges,
     followers,
     takes_context,
     topological,
 )
-from flowstone_async.definition.kind import ConstantKind, StreamKind
-from flowstone_async.definition.names import AssetNames, ResourceNames
+from flowstone_async.definition.injection import NO_PARAMS, Found, Place, bind
+from flowstone_async.definition.kind import item_type
+from flowstone_async.definition.names import AssetNames, ResourceNames, suggestion
 from flowstone_async.definition.policy import Cache
-from flowstone_async.definition.resource import SCOPES, ResourceDefinition
+from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import DefinitionError, Problem
+
+_CYCLES = 20
+"""Most cycles that are reported; there may be exponentially many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,164 +48,168 @@ class Collected:
     problems: Sequence[Problem] = ()
 
 
-@dataclass(slots=True)
-class _Build:
-    collected: Collected
-    assets: AssetNames
-    resources: ResourceNames
-    problems: list[Problem] = field(default_factory=list[Problem])
-
-    def place(self, definition: AssetDefinition, *, bare_context: bool = False) -> Place:
-        return Place(
-            assets=self.assets,
-            resources=self.resources,
-            params=self.collected.params,
-            prefix=definition.prefix,
-            instance=definition.instance,
-            deps=definition.deps,
-            partitions=definition.partitions,
-            bare_context=bare_context,
-        )
-
-    def report(self, definition: AssetDefinition | ResourceDefinition, found: Iterable[checks.Finding]) -> None:
-        for code, message, hint in found:
-            head = definition.name if message.startswith("(") else f"{definition.name}: "
-            where = definition.location
-            self.problems.append(
-                Problem(code=code, message=head + message, file=where.file, line=where.line, asset=definition.name, hint=hint)
-            )
-
-
 def build(collected: Collected) -> Graph:
     """Validate a pipeline.
 
     Raises:
         DefinitionError: With all problems of all assets.
     """
-    provided = {name: _provided(each) for name, each in collected.resources.items()}
-    state = _Build(collected, AssetNames(collected.assets), ResourceNames(collected.resources, provided))
-    state.problems.extend(collected.problems)
-    nodes = {name: _node(state, definition) for name, definition in collected.assets.items()}
-    resources = {name: _resource(state, each, provided[name]) for name, each in collected.resources.items()}
-    _check_resources(state, resources)
-    for node in nodes.values():
-        state.report(node.definition, checks.edges(node, nodes, collected.params))
-    upstreams = {name: node.upstreams for name, node in nodes.items()}
-    order = topological(upstreams)
-    if len(order) < len(nodes):
-        _report_cycles(state, upstreams)
-    if state.problems:
-        raise DefinitionError(collected.name, sorted(state.problems, key=lambda p: (p.file or "", p.line or 0)))
-    return Graph(
-        pipeline=collected.name,
-        nodes=nodes,
-        order=order,
-        dependants=followers(upstreams),
-        resources=resources,
-        params=collected.params,
-    )
+    return _Build(collected).graph()
 
 
-def _node(state: _Build, definition: AssetDefinition) -> Node:
-    state.report(definition, checks.alone(definition, state.collected.assets))
-    place = state.place(definition)
-    found = bind(definition.body, definition.scope, place)
-    state.report(definition, found.problems)
-    state.report(definition, _unknown_deps(definition, found))
-    conditions = tuple(_condition(state, definition, fn, expected) for fn, expected in definition.conditions())
-    key_bindings: tuple[Binding, ...] = ()
-    if isinstance(definition.cache, Cache) and definition.cache.key is not None and callable(definition.cache.key):
-        key = bind(definition.cache.key, definition.scope, state.place(definition, bare_context=True))
-        state.report(definition, key.problems)
-        key_bindings = key.bindings
-    own, upstreams = edges(found.bindings, conditions, key_bindings)
-    return Node(
-        name=definition.name,
-        definition=definition,
-        bindings=found.bindings,
-        conditions=conditions,
-        key_bindings=key_bindings,
-        value_type=_value_type(definition, found),
-        dependencies=own,
-        upstreams=upstreams,
-        takes_context=takes_context(found.bindings),
-    )
+@dataclass(slots=True)
+class _Build:
+    collected: Collected
+    problems: list[Problem] = field(default_factory=list[Problem])
+    assets: AssetNames = field(init=False)
+    resources: ResourceNames = field(init=False)
+    provided: Mapping[str, object] = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.problems.extend(self.collected.problems)
+        self.assets = AssetNames(dict(self.collected.assets))
+        self.provided = {name: _provided(each) for name, each in self.collected.resources.items()}
+        self.resources = ResourceNames(self.collected.resources, self.provided)
 
-def _unknown_deps(definition: AssetDefinition, found: Found) -> Iterator[checks.Finding]:
-    if found.problems:
-        return
-    taken = {each.parameter for each in found.bindings}
-    for name in definition.deps:
-        if name not in taken:
-            yield "FS109", f"deps={{{name!r}: ...}} names a parameter that the body does not have.", None
+    def graph(self) -> Graph:
+        collected = self.collected
+        nodes = {name: self._node(definition) for name, definition in collected.assets.items()}
+        for definition, finding in check_renames(collected.assets):
+            self._report(definition, [finding])
+        resources = {name: self._resource(each) for name, each in collected.resources.items()}
+        for resource, finding in check_between(resources):
+            self._report(resource, [finding])
+        for node in nodes.values():
+            self._report(node.definition, check_node(node, nodes, collected.params))
+        upstreams = {name: node.upstreams for name, node in nodes.items()}
+        order, dependants = topological(upstreams), followers(upstreams)
+        if len(order) < len(nodes):
+            self._report_cycles(dependants)
+        if self.problems:
+            raise DefinitionError(collected.name, sorted(self.problems, key=lambda p: (p.file or "", p.line or 0)))
+        return Graph(
+            pipeline=collected.name,
+            nodes=nodes,
+            order=order,
+            dependants=dependants,
+            names=self.assets,
+            resources=resources,
+            params=collected.params,
+        )
 
+    def _report(self, definition: AssetDefinition | ResourceDefinition, found: Iterable[Finding], at: str = "") -> None:
+        where = definition.location
+        asset = definition.name if isinstance(definition, AssetDefinition) else None
+        head = f"{definition.name}: {at}" if at else definition.name
+        for code, message, hint in found:
+            text = head + message if message.startswith("(") else f"{head}: {message}"
+            problem = Problem(code=code, message=text, file=where.file, line=where.line, asset=asset, hint=hint)
+            self.problems.append(problem)
 
-def _condition(state: _Build, definition: AssetDefinition, function: Any, expected: bool) -> BoundCondition:
-    name = getattr(function, "__name__", repr(function))
-    found = bind(function, definition.scope, state.place(definition, bare_context=True)) if callable(function) else Found((), ())
-    state.report(definition, ((code, f"condition {name}{text}", hint) for code, text, hint in found.problems))
-    return BoundCondition(function=function, name=name, expected=expected, bindings=found.bindings)
+    # -- assets -------------------------------------------------------------------------------------------------
 
+    def _node(self, definition: AssetDefinition) -> Node:
+        self._report(definition, check_asset(definition))
+        place = self._place(definition)
+        found = bind(definition.body, definition.scope, place)
+        self._report(definition, found.problems)
+        self._report(definition, _unknown_deps(definition, found))
+        asked = replace(place, bare_context=True)
+        conditions = tuple(
+            self._condition(definition, asked, fn, expected=wanted) for fn, wanted in definition.conditions()
+        )
+        key = self._key(definition, replace(asked, given={each.parameter: each for each in found.bindings}))
+        own, upstreams = edges(found.bindings, conditions, key)
+        return Node(
+            name=definition.name,
+            definition=definition,
+            bindings=found.bindings,
+            conditions=conditions,
+            key_bindings=key,
+            value_type=definition.kind.value_type(found.returns),
+            dependencies=own,
+            upstreams=upstreams,
+            takes_context=takes_context(found.bindings),
+        )
 
-def _value_type(definition: AssetDefinition, found: Found) -> object:
-    if isinstance(definition.kind, ConstantKind):
-        return type(definition.kind.value)
-    if not found.annotated:
-        return None
-    if isinstance(definition.kind, StreamKind):
-        stream = get_origin(found.returns) in (AsyncIterator, AsyncGenerator, AsyncIterable)
-        return (get_args(found.returns) or (None,))[0] if stream else None
-    return found.returns
+    def _place(self, definition: AssetDefinition) -> Place:
+        return Place(
+            assets=self.assets,
+            resources=self.resources,
+            params=self.collected.params,
+            home=definition.home,
+            inclusion=definition.inclusion,
+            deps=definition.deps,
+        )
+
+    def _condition(
+        self, definition: AssetDefinition, place: Place, function: Condition, *, expected: bool
+    ) -> BoundCondition:
+        name = name_of(function)
+        found = bind(function, definition.scope, place)
+        self._report(definition, found.problems, f"condition {name}")
+        return BoundCondition(function=function, name=name, expected=expected, bindings=found.bindings)
+
+    def _key(self, definition: AssetDefinition, place: Place) -> tuple[Binding, ...]:
+        function = definition.cache.key if isinstance(definition.cache, Cache) else None
+        if function is None:
+            return ()
+        found = bind(function, definition.scope, place)
+        self._report(definition, found.problems, "cache key")
+        return found.bindings
+
+    def _report_cycles(self, dependants: Mapping[str, Sequence[str]]) -> None:
+        for number, cycle in enumerate(cycles(dependants, limit=_CYCLES), start=1):
+            definition = self.collected.assets[cycle[0]]
+            where = definition.location
+            more = " There may be more cycles than these." if number == _CYCLES else ""
+            self.problems.append(
+                Problem(
+                    code="FS110",
+                    message=f"cycle: {' -> '.join(cycle)}.",
+                    file=where.file,
+                    line=where.line,
+                    asset=definition.name,
+                    hint=f"Take one of these edges away.{more}",
+                )
+            )
+
+    # -- resources ----------------------------------------------------------------------------------------------
+
+    def _resource(self, definition: ResourceDefinition) -> BoundResource:
+        found = bind(definition.body, definition.names, self._resource_place(definition))
+        provides = self.provided[definition.name]
+        resource = BoundResource(definition=definition, provides=provides, bindings=found.bindings)
+        self._report(definition, found.problems)
+        self._report(definition, check_resource(resource))
+        return resource
+
+    def _resource_place(self, definition: ResourceDefinition) -> Place:
+        params = self.collected.params
+        outlives = definition.scope == "engine" and params is not None
+        outliving = ("a resource that lives as long as the engine has no params.", 'Say scope="run".')
+        return Place(
+            assets=self.assets,
+            resources=self.resources,
+            params=None if outlives else params,
+            no_params=outliving if outlives else NO_PARAMS,
+            inclusion=definition.inclusion,
+            takes_assets=False,
+        )
 
 
 def _provided(resource: ResourceDefinition) -> object:
-    returns = resolve(resource.body, resource.names).get("return")
-    if get_origin(returns) in (AsyncIterator, AsyncGenerator, AsyncIterable):
-        return (get_args(returns) or (None,))[0]
-    return returns
+    """Return the type of what a resource provides; None where its annotation does not say."""
+    hints = resolve(resource.body, resource.names)
+    if "return" in hints.unread:
+        return Any
+    returns = hints.types.get("return")
+    provided = item_type(returns) if way_of(resource.body) == "async generator" else returns
+    return None if provided in (None, NoneType) else bare(provided)
 
 
-def _resource(state: _Build, resource: ResourceDefinition, provides: object) -> BoundResource:
-    place = Place(
-        assets=state.assets,
-        resources=state.resources,
-        params=state.collected.params if resource.scope != "engine" else None,
-        prefix=resource.prefix,
-        instance=resource.instance,
-        takes_assets=False,
-    )
-    found = bind(resource.body, resource.names, place)
-    state.report(resource, found.problems)
-    state.report(resource, checks.resource(resource, provides))
-    return BoundResource(definition=resource, provides=provides, bindings=found.bindings)
-
-
-def _check_resources(state: _Build, resources: Mapping[str, BoundResource]) -> None:
-    takes = {name: checks.resources_taken(each) for name, each in resources.items()}
-    for cycle in cycles(takes):
-        definition = resources[cycle[0]].definition
-        state.report(definition, [("FS110", f"resources form a cycle: {' -> '.join(reversed(cycle))}", None)])
-    for name, taken in takes.items():
-        own = resources[name].definition
-        for other in taken:
-            narrow = resources[other].definition
-            if own.scope in SCOPES and narrow.scope in SCOPES and SCOPES.index(own.scope) < SCOPES.index(narrow.scope):
-                text = f"lives as long as its {own.scope}, but takes {other!r}, which lives only as long as its {narrow.scope}"
-                state.report(own, [("FS109", text, "Widen the one or narrow the other.")])
-
-
-def _report_cycles(state: _Build, upstreams: Mapping[str, Sequence[str]]) -> None:
-    for cycle in cycles(upstreams):
-        definition = state.collected.assets[cycle[0]]
-        where = definition.location
-        state.problems.append(
-            Problem(
-                code="FS110",
-                message=f"cycle: {' -> '.join(cycle)}",
-                file=where.file,
-                line=where.line,
-                asset=definition.name,
-                hint="Take one of these edges away.",
-            )
-        )
+def _unknown_deps(definition: AssetDefinition, found: Found) -> Iterator[Finding]:
+    for name in definition.deps:
+        if name not in found.parameters:
+            text = f"deps={{{name!r}: ...}} names a parameter that the body does not have."
+            yield Finding("FS109", text, suggestion(name, found.parameters))

@@ -144,3 +144,11 @@ class Publishing(Protocol):
     async def publish(self, ref: ValueRef) -> None:
         """Publish a value that has just been committed as current."""
         ...
+
+
+class Pinning(Protocol):
+    """A manager that deletes at once, and can keep a value for a reader that was there before."""
+
+    def pin(self, materialization: str) -> object | None:
+        """Return what keeps a value loadable, also once it is deleted, for as long as the caller has it."""
+        ...

@@ -11,6 +11,7 @@ from enum import Enum
 from types import NoneType
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
@@ -37,11 +38,15 @@ _Way = Literal["same", "encoded", "copied"]
 class _Held:
     """A value, or one chunk of a stream, and how a reader gets it: as it is, decoded, or as a deep copy."""
 
-    __slots__ = ("content", "way")
+    __slots__ = ("__weakref__", "content", "way")
 
     def __init__(self, way: _Way, content: object) -> None:
         self.way: _Way = way
         self.content: Any = content
+
+
+class _Chunks(list[_Held]):
+    """The chunks of a stream."""
 
 
 class Memory(IOManager):
@@ -65,7 +70,9 @@ class Memory(IOManager):
         # What was pickled here never leaves the process, so that a key of its own will do.
         self._encoder = Encoder(format, (secrets.token_bytes(32),))
         self._values: dict[str, _Held] = {}
-        self._streams: dict[str, list[_Held]] = {}
+        self._streams: dict[str, _Chunks] = {}
+        # What was deleted while somebody held it.
+        self._let_go: WeakValueDictionary[str, _Held | _Chunks] = WeakValueDictionary()
 
     @property
     @override
@@ -89,8 +96,8 @@ class Memory(IOManager):
     async def load(self, ref: ValueRef, want: object) -> Any:
         if ref.stream:
             return self._load_stream(ref)
-        held = self._values.get(ref.materialization)
-        if held is None:
+        held = self.pin(ref.materialization)
+        if not isinstance(held, _Held):
             raise missing(ref, self._name)
         if held.way == "same":
             return held.content
@@ -102,8 +109,16 @@ class Memory(IOManager):
 
     @override
     async def delete(self, ref: ValueRef) -> None:
-        self._values.pop(ref.materialization, None)
-        self._streams.pop(ref.materialization, None)
+        held = self._values.pop(ref.materialization, None) or self._streams.pop(ref.materialization, None)
+        if held is not None:
+            self._let_go[ref.materialization] = held
+
+    def pin(self, materialization: str) -> object | None:
+        """Return what keeps a value loadable, also once it is deleted, for as long as the caller has it."""
+        held: object = self._values.get(materialization)
+        if held is None and materialization in self._streams:
+            held = self._streams[materialization]
+        return self._let_go.get(materialization) if held is None and self._let_go else held
 
     def _hold(self, ref: ValueRef, value: object) -> tuple[_Held, Stored]:
         codec = self._encoder.codec(ref.type, ref.names)
@@ -134,7 +149,7 @@ class Memory(IOManager):
 
     async def _store_stream(self, ref: ValueRef, source: object) -> Stored:
         codec = self._encoder.codec(ref.type, ref.names)
-        chunks: list[_Held] = []
+        chunks = _Chunks()
         tally = Tally()
         async with aclosing(batches(ref, source)) as read:
             async for batch in read:
@@ -151,8 +166,8 @@ class Memory(IOManager):
         return Stored(location=self._name, size=tally.size, fingerprint=tally.fingerprint())
 
     def _load_stream(self, ref: ValueRef) -> Stream[Any]:
-        chunks = self._streams.get(ref.materialization)
-        if chunks is None:
+        chunks = self.pin(ref.materialization)
+        if not isinstance(chunks, _Chunks):
             raise missing(ref, self._name)
 
         async def read() -> AsyncGenerator[Any]:

@@ -21,6 +21,7 @@ class Judgement(NamedTuple):
     reason: str = ""
 
 
+SKIPPED = "absent:skipped"
 FRESH = Judgement("fresh", "fresh")
 MISSING = Judgement("missing", "never computed")
 
@@ -123,6 +124,11 @@ def judge_inputs(current: Materialization, now: Mapping[AssetKey, str], unseen: 
         gone = next(key for key in recorded if key not in now and key not in known)
         return Judgement("stale", f"input {_named(gone)} was removed")
     return FRESH
+
+
+def was_skipped(current: Materialization, key: AssetKey) -> bool:
+    """Tell whether a stored value was computed without an upstream because that was skipped."""
+    return any(each.key == key and each.fingerprint == SKIPPED for each in current.inputs)
 
 
 def _named(key: AssetKey) -> str:

@@ -17,6 +17,7 @@ from flowstone_async.planning.freshness import (
     cache_keyed,
     judge_alone,
     judge_inputs,
+    was_skipped,
 )
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.types import AssetKey, Materialization
@@ -117,8 +118,12 @@ def _judge(
                 settled[upstream.key] = at_hand.fingerprint
             else:
                 unseen.append(upstream.key)
-                if verdict.verdict in ("stale", "maybe") and pending is None and deep:
+                if not deep or pending is not None:
+                    continue
+                if verdict.verdict in ("stale", "maybe"):
                     pending = Judgement("maybe", _depends(upstream, verdict))
+                elif was_skipped(stored, upstream.key):
+                    pending = Judgement("maybe", f"depends on whether {upstream.node.name!r} is skipped again")
     judgement = judge_inputs(stored, settled, unseen)
     return pending if pending is not None and judgement.verdict == "fresh" else judgement
 

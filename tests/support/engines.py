@@ -15,7 +15,6 @@ from flowstone_async._engine.verbs import Verbs
 from flowstone_async.clock import Clock, SystemClock
 from flowstone_async.io import Memory
 from flowstone_async.store.memory import MemoryStore
-from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.records import Worker
 from flowstone_async.types import new_id
 from tests.support.postgres import TestServer
@@ -100,6 +99,8 @@ def migrate(server: TestServer) -> Callable[[asyncpg.Connection], Awaitable[None
     """Return what prepares a template: open the store once, which migrates."""
 
     async def prepare(connection: asyncpg.Connection) -> None:
+        from flowstone_async.store.postgres import PostgresStore
+
         database = await connection.fetchval("SELECT current_database()")
         store = PostgresStore(server.address.dsn(database), clock=SystemClock())
         await store.open(Worker(id=new_id(), host="", pid=0, pipelines=()), lease=None, lost=lambda: None)

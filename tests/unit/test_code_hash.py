@@ -55,34 +55,9 @@ BODY = """
 @pytest.mark.parametrize(
     "same",
     [
-        """
-        # a remark
-
-        async def body(
-            x: int,
-        ) -> int:
-            \"\"\"Says what it does.\"\"\"
-            return (x +
-                1)  # one more
-        """,
-        """
-        import functools
-
-        def option(**_options):
-            return lambda fn: fn
-
-        @option(cache=1, retry=2)
-        async def body(x: int) -> int:
-            return x + 1
-        """,
-        """
-        async def other(x):
-            return 0
-
-        async def body(x: int) -> int:
-            "A text."
-            return x + 1
-        """,
+        '# a remark\n\nasync def body(\n    x: int,\n) -> int:\n    """Says."""\n    return (x +\n    1)  # one more',
+        "def option(**_): return lambda fn: fn\n@option(cache=1)\nasync def body(x: int) -> int: return x + 1",
+        "async def other(x): return 0\nasync def body(x: int) -> int:\n    'Text.'\n    return x + 1",
     ],
     ids=["formatting", "options", "neighbours"],
 )
@@ -119,10 +94,8 @@ def test_it_says_function_and_line(hashed: Hash) -> None:
     assert len(found.hash) == 32
 
 
-HELPED = """
+JOBS = """
     import json
-    from collections.abc import Iterable
-
     from . import more
     from .more import TABLE as table, Cleaner, polish
     from .values import RATE
@@ -131,14 +104,9 @@ HELPED = """
     SCALE = LIMIT * 2
     WORDS = frozenset({"a", "b"})
 
-    def helper(x, by=RATE):
-        return json.dumps(inner(x))
-
-    def inner(x):
-        return x
-
-    def unused(x):
-        return x
+    def helper(x, by=RATE): return json.dumps(inner(x))
+    def inner(x): return x
+    def unused(x): return x
 
     async def body(x: int) -> int:
         polish(x)
@@ -147,66 +115,53 @@ HELPED = """
         return [helper(y) for y in range(SCALE)], table, WORDS
 """
 MORE = """
-    from .values import RATE
-
     TABLE = {
         "a": 1,
     }
 
-    def polish(x):
-        return _rub(x)
-
-    def _rub(x):
-        return x
-
-    def shine(x):
-        return x
-
-    def unused(x):
-        return x
+    def polish(x): return _rub(x)
+    def _rub(x): return x
+    def shine(x): return x
+    def unused(x): return x
 
     class Cleaner:
         def clean(self, x):
             \"\"\"Cleans.\"\"\"
             return _wipe(x)
 
-    def _wipe(x):
-        return x
+    def _wipe(x): return x
 """
-VALUES = "RATE = 0.1\nOTHER = 1\n"
+FILES = {"jobs": JOBS, "more": MORE, "values": "RATE = 0.1\nOTHER = 1\n"}
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("jobs", "return json.dumps(inner(x))", "return json.dumps(inner(x), indent=1)"),
-        ("jobs", "def inner(x):\n        return x", "def inner(x):\n        return x + 1"),
+        ("jobs", "json.dumps(inner(x))", "json.dumps(inner(x), indent=1)"),
+        ("jobs", "def inner(x): return x", "def inner(x): return x + 1"),
         ("jobs", "LIMIT = 3", "LIMIT = 4"),
         ("jobs", "SCALE = LIMIT * 2", "SCALE = LIMIT * 3"),
         ("jobs", '{"a", "b"}', '{"a", "c"}'),
         ("more", '"a": 1', '"a": 2'),
         ("more", "return _rub(x)", "return _rub(x) + 1"),
-        ("more", "def _rub(x):\n        return x", "def _rub(x):\n        return x * 2"),
-        ("more", "def shine(x):\n        return x", "def shine(x):\n        return None"),
+        ("more", "def _rub(x): return x", "def _rub(x): return x * 2"),
+        ("more", "def shine(x): return x", "def shine(x): return None"),
         ("more", "return _wipe(x)", "return _wipe(x) or 0"),
-        ("more", "def _wipe(x):\n        return x", "def _wipe(x):\n        return 0"),
+        ("more", "def _wipe(x): return x", "def _wipe(x): return 0"),
         ("values", "RATE = 0.1", "RATE = 0.2"),
     ],
 )
 def test_helpers_and_constants_of_the_package_count(hashed: Hash, file: str, old: str, new: str) -> None:
     """CACHE-07"""
-    files = {"jobs": HELPED, "more": MORE, "values": VALUES}
-    assert old in files[file]
-    before = hashed(**files)
-    after = hashed(**{**files, file: files[file].replace(old, new)})
-    assert before.hash != after.hash
+    assert old in FILES[file]
+    assert hashed(**FILES).hash != hashed(**{**FILES, file: FILES[file].replace(old, new)}).hash
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("jobs", "def unused(x):\n        return x", "def unused(x):\n        return 1"),
-        ("more", "def unused(x):\n        return x", "def unused(x):\n        return 1"),
+        ("jobs", "def unused(x): return x", "def unused(x): return 1"),
+        ("more", "def unused(x): return x", "def unused(x): return 1"),
         ("more", '"""Cleans."""', '"""Cleans well."""'),
         ("more", '"a": 1,\n', '"a": 1  # one\n'),
         ("values", "OTHER = 1", "OTHER = 2"),
@@ -214,27 +169,22 @@ def test_helpers_and_constants_of_the_package_count(hashed: Hash, file: str, old
 )
 def test_what_is_not_named_does_not_count(hashed: Hash, file: str, old: str, new: str) -> None:
     """CACHE-07"""
-    files = {"jobs": HELPED, "more": MORE, "values": VALUES}
-    assert old in files[file]
-    assert hashed(**files).hash == hashed(**{**files, file: files[file].replace(old, new)}).hash
+    assert old in FILES[file]
+    assert hashed(**FILES).hash == hashed(**{**FILES, file: FILES[file].replace(old, new)}).hash
 
 
 def test_an_upstream_asset_named_in_the_signature_does_not_count(hashed: Hash) -> None:
     """CACHE-08: upstream assets have fingerprints."""
     text = """
         class Handle:
-            def __init__(self, fn):
-                self.__wrapped__ = fn
+            def __init__(self, fn): self.__wrapped__ = fn
 
-        def dep(handle):
-            return handle
+        def dep(handle): return handle
 
         @Handle
-        async def upstream():
-            return {value}
+        async def upstream(): return {value}
 
-        async def body(x: int = dep(upstream)):
-            return x{call}
+        async def body(x: int = dep(upstream)): return x{call}
     """
     quiet = [hashed(text.format(value=value, call="")).hash for value in (1, 2)]
     called = [hashed(text.format(value=value, call=" + await upstream.__wrapped__()")).hash for value in (1, 2)]
@@ -258,18 +208,13 @@ def test_other_packages_do_not_count(hashed: Hash, tmp_path: Path) -> None:
 def test_helpers_may_call_each_other_in_circles(hashed: Hash) -> None:
     """CACHE-07"""
     text = """
-        def one(x):
-            return two(x)
-
-        def two(x):
-            return one(x) or body or Node
+        def one(x): return two(x)
+        def two(x): return one(x) or body or Node
 
         class Node:
-            def more(self):
-                return Node(), one
+            def more(self): return Node(), one
 
-        async def body(x):
-            return one(x)
+        async def body(x): return one(x)
     """
     assert hashed(text).hash == hashed(text).hash
 
@@ -277,10 +222,11 @@ def test_helpers_may_call_each_other_in_circles(hashed: Hash) -> None:
 def test_a_value_from_the_environment_does_not_count(hashed: Hash, monkeypatch: pytest.MonkeyPatch) -> None:
     """CACHE-07: the same code has the same hash on every host."""
     text = "import os\nHOST = os.environ.get('SOME_HOST', '')\nasync def body():\n    return HOST\n"
-    monkeypatch.setenv("SOME_HOST", "a")
-    first = hashed(text)
-    monkeypatch.setenv("SOME_HOST", "b")
-    assert hashed(text).hash == first.hash
+    found: set[str] = set()
+    for host in ("a", "b"):
+        monkeypatch.setenv("SOME_HOST", host)
+        found.add(hashed(text).hash)
+    assert len(found) == 1
 
 
 def _make(number: object, helper: Callable[[], int]) -> Callable[[], object]:
@@ -290,12 +236,10 @@ def _make(number: object, helper: Callable[[], int]) -> Callable[[], object]:
     return inner
 
 
-def _one() -> int:
-    return 1
+def _one() -> int: return 1  # fmt: skip
 
 
-def _two() -> int:
-    return 2
+def _two() -> int: return 2  # fmt: skip
 
 
 def test_what_a_closure_holds_counts() -> None:
@@ -409,6 +353,14 @@ def test_functions_that_end_are_forgotten() -> None:
     assert end() is None
 
 
+def test_a_function_that_has_run_often_has_the_hash_of_one_that_has_not() -> None:
+    """CACHE-07: the interpreter rewrites its bytecode as it runs."""
+    often, never = _make(3, _one), _make(3, _one)
+    for _ in range(2_000):
+        often()
+    assert code_hash(often).hash == code_hash(never).hash
+
+
 def test_many_assets_with_one_body_cost_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     """CACHE-07"""
     walks: list[object] = []
@@ -419,42 +371,30 @@ def test_many_assets_with_one_body_cost_one_hash(monkeypatch: pytest.MonkeyPatch
     assert len(walks) == 1
 
 
+def _run(*command: str | Path, seed: str = "0") -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
 def test_the_hash_is_the_same_in_every_process() -> None:
     """CACHE-07"""
-    script = "from tests.unit.test_code_hash import *; print(code_hash(test_what_a_closure_holds_counts).hash)"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for seed in ("0", "7")
-    }
-    assert found == {code_hash(test_what_a_closure_holds_counts).hash}
+    script = "from tests.unit.test_code_hash import _make, _one, code_hash; print(code_hash(_make(1, _one)).hash)"
+    assert {_run("-c", script, seed=seed) for seed in ("0", "7")} == {code_hash(_make(1, _one)).hash}
 
 
 def test_a_script_counts_with_its_own_file(tmp_path: Path) -> None:
     """CACHE-07"""
     text = """
         from flowstone_async.definition.code_hash import code_hash
-
         RATE = {rate}
-
-        def helper(x):
-            return x * RATE
-
-        async def body(x):
-            return helper(x)
-
+        def helper(x): return x * RATE
+        async def body(x): return helper(x)
         print(code_hash(body).hash)
     """
     found: list[str] = []
     for number, rate in enumerate((1, 1, 2)):
         script = tmp_path / f"script{number}.py"
         script.write_text(dedent(text).format(rate=rate), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
-        found.append(run.stdout)
+        found.append(_run(script))
     assert found[0] == found[1] != found[2]

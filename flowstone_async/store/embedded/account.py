@@ -94,7 +94,6 @@ class Account:
                 env={name: os.environ[name] for name in _KEPT if name in os.environ} | _ENVIRONMENT,
                 start_new_session=True,
                 pass_fds=inherit,
-                umask=0o077,
                 user=self.uid if self.borrowed else None,
                 group=self.gid if self.borrowed else None,
                 extra_groups=[] if self.borrowed else None,

@@ -10,11 +10,9 @@ from asyncpg import Record
 
 from flowstone_async.errors import StorageError
 from flowstone_async.store.postgres.encoding import failure_text
-from flowstone_async.store.postgres.step import NULL, PendingStep, Row, release_row
+from flowstone_async.store.postgres.step import NULL, KeyRow, PendingStep, Row, key_name, key_row
 from flowstone_async.store.records import Claimed
 from flowstone_async.types import AssetKey
-
-Name = tuple[str, ...]
 
 MOST_STEPS = 500
 MOST_KEYS = 5_000
@@ -22,13 +20,10 @@ MOST_BYTES = 8 << 20
 
 # What no text holds, as a rule: the first that indeed none holds separates the values of a column.
 _SEPARATORS = ("\x1f", "\x1d", "\x1c", "\x02", "\x01", "\ue000", "\uf8ff")
-_PAYLOAD = 60
-_KEY_WIDTH = 14
-_SLOT = 4
-_RUN = 5
-_CLAIM = 6
-_CONTENDED = 7
-_CURRENT = 8
+# Payloads are bytes, and go as an array among the texts, at this place.
+_PAYLOADS = 53
+_CLAIMS = frozenset("cCROU")
+_CLAIM_ONLY = frozenset("cC")
 
 
 class KeyAnswer(NamedTuple):
@@ -53,9 +48,17 @@ class Reply(NamedTuple):
     at: datetime
     refused: frozenset[str]
     watched: Sequence[str]
-    claims: Mapping[Name, KeyAnswer]
-    replaced: Mapping[Name, str]
+    claims: Mapping[Row, KeyAnswer]
+    replaced: Mapping[Row, str]
     released: Sequence[AssetKey]
+
+
+class _Entry(NamedTuple):
+    """A key of the batch: what is done with it, by which run of the batch, and which materialization is its first."""
+
+    row: KeyRow
+    run: str
+    made: int
 
 
 class Batch:
@@ -65,133 +68,134 @@ class Batch:
     of the users' own, by name of the table with their runs, share no batch with others: theirs takes more statements.
     """
 
-    __slots__ = ("_begun", "_ended", "_held", "_roles", "_rows", "_shared", "_sorted", "_weight", "pending", "tables")
+    __slots__ = ("_keys", "_made", "_numbers", "_runs", "_shared", "_sorted", "_weight", "pending", "tables")
 
     def __init__(self) -> None:
         self.pending: list[PendingStep] = []
-        self._roles: dict[str, tuple[bool, int]] = {}
-        self._held: list[Row] = []
-        self._ended: list[Row] = []
-        self._begun: list[Row] = []
-        self._rows: dict[Name, Row] = {}
-        self._shared: set[Name] = set()
-        self._sorted: list[Row] = []
-        self._weight = 0
         self.tables: dict[str, list[tuple[str, tuple[object, ...]]]] = {}
+        self._runs: dict[str, Row] = {}
+        self._numbers: list[str] = []
+        self._keys: dict[Row, _Entry] = {}
+        self._shared: set[Row] = set()
+        self._sorted: list[_Entry] = []
+        self._made = 0
+        self._weight = 0
 
     @property
     def is_full(self) -> bool:
         """Whether no further step should be added."""
-        return len(self.pending) >= MOST_STEPS or len(self._rows) >= MOST_KEYS or self._weight >= MOST_BYTES
+        return len(self.pending) >= MOST_STEPS or len(self._keys) >= MOST_KEYS or self._weight >= MOST_BYTES
 
     def add(self, pending: PendingStep) -> bool:
         """Add a step; returns False, and does nothing, if it must wait for the next batch."""
-        step = pending.step
-        goes_on = step.create is None and step.finish is None
         if self.pending and bool(pending.tables) != bool(self.tables):
             return False
-        role = self._roles.get(step.run_id)
-        if role is not None and not (goes_on and role == (True, step.fence)):
+        run_id = pending.step.run_id
+        run, known = _run(pending), self._runs.get(run_id)
+        if known is not None and (known != run or run[2] != "go"):
             return False
-        rows = pending.keys if step.finish is None else [*pending.keys, *_leftovers(pending)]
-        known = self._rows
-        shared: list[Name] = []
-        for row in rows:
-            name = row[:4]
-            other = known.get(name)
-            if other is not None:
-                if row[_RUN] is not NULL or other[_RUN] is not NULL:
-                    return False
-                if row[_CLAIM] != other[_CLAIM]:
-                    shared.append(name)
-        for row in rows:
-            known.setdefault(row[:4], row)
-        self._shared.update(shared)
-        if role is None:
-            self._enter(pending, goes_on)
+        rows = pending.keys if pending.step.finish is None else [*pending.keys, *_leftovers(pending)]
+        if not self._enter_keys(rows, run_id):
+            return False
+        self._runs[run_id] = run
         for table, row in pending.tables:
-            self.tables.setdefault(table, []).append((step.run_id, row))
+            self.tables.setdefault(table, []).append((run_id, row))
+        self._made += len(pending.materializations)
         self._weight += pending.weight
         self.pending.append(pending)
         return True
 
-    def _enter(self, pending: PendingStep, goes_on: bool) -> None:  # noqa: FBT001
-        step = pending.step
-        self._roles[step.run_id] = (goes_on, step.fence)
-        if pending.begun is not None:
-            self._begun.append(pending.begun)
-        elif step.finish is not None:
-            end = step.finish
-            self._ended.append((step.run_id, str(step.fence), end.state, failure_text(end.error) or NULL))
-        else:
-            self._held.append((step.run_id, str(step.fence)))
+    def _enter_keys(self, rows: Sequence[KeyRow], run_id: str) -> bool:
+        """Add a step's keys, unless one of them is in the batch already and cannot be shared."""
+        keys = self._keys
+        number = str(len(self._runs) + 1)
+        if run_id in self._runs:
+            number = str(list(self._runs).index(run_id) + 1)
+        shared: list[Row] = []
+        for row in rows:
+            other = keys.get(row.name)
+            if other is not None:
+                if row.does != "c" or other.row.does != "c":
+                    return False
+                if other.run != number:
+                    shared.append(row.name)
+        for row in rows:
+            keys.setdefault(row.name, _Entry(row, number, self._made))
+        self._shared.update(shared)
+        self._numbers.append(number)
+        return True
 
     def arguments(self, now: datetime | None) -> list[object]:
         """Return the statement's arguments."""
-        self._sorted = sorted(self._rows.values())
+        self._sorted = [self._keys[name] for name in sorted(self._keys)]
+        groups = list(self._groups())
         for separator in _SEPARATORS:
-            columns = self._columns(separator)
+            columns = _joined(groups, separator)
             if columns is not None:
                 workers = list({one.driven.worker for one in self.pending})
-                payloads = [payload for one in self.pending for payload in one.payloads]
-                columns.insert(_PAYLOAD, payloads)
+                columns.insert(_PAYLOADS, [payload for one in self.pending for payload in one.payloads])
                 return [now, workers, separator, NULL, *columns]
-        raise StorageError("a step's texts hold every control character there is")
+        raise StorageError("a step's texts hold every character that could separate them")
 
-    def _columns(self, separator: str) -> list[object] | None:
-        """Return all columns, each as one text; None if one of them has the separator in it."""
-        pending = self.pending
-        keys = _transposed(self._sorted, _KEY_WIDTH)
-        if self._shared:
-            keys[_CONTENDED] = ["t" if row[:4] in self._shared else row[_CONTENDED] for row in self._sorted]
-        keys.insert(_SLOT, list(map(str, range(len(self._sorted)))))
-        groups = (
-            _transposed(self._held, 2),
-            _transposed(self._ended, 4),
-            _transposed(self._begun, 12),
-            keys,
-            _transposed(self._event_rows(), 7),
-            _transposed([row for one in pending for row in one.materializations], 20),
-            _transposed([row for one in pending for row in one.lineage], 6),
-            _transposed([row for one in pending for row in one.audit], 8),
-        )
-        joined: list[object] = []
-        for columns in groups:
-            breaks = len(columns[0]) - 1
-            for column in columns:
-                text = separator.join(column)
-                if text and text.count(separator) != breaks:
-                    return None
-                joined.append(text)
-        return joined
-
-    def _event_rows(self) -> list[Row]:
-        rows: list[Row] = []
+    def _groups(self) -> Iterable[Sequence[Sequence[str]]]:
+        """Yield the columns of each kind of rows."""
+        events: list[Row] = []
+        begun: list[Row] = []
+        made: list[Row] = []
+        lineage: list[Row] = []
+        audit: list[Row] = []
         place = 0
-        for one in self.pending:
-            pipeline = one.driven.pipeline
-            for run_id, first_no, count, body, claims in one.events:
-                rows.append((run_id, first_no, str(count), str(place), pipeline, body, claims))
+        for one, run in zip(self.pending, self._numbers, strict=True):
+            step, first = str(len(events) + 1), len(made)
+            if one.begun is not None:
+                begun.append((run, *one.begun))
+            for first_no, count, body, claims in one.events:
+                events.append((run, str(first_no), str(count), str(place), one.driven.pipeline, body, claims))
                 place += count + 1
-        return rows
+            made += [(step, *row) for row in one.materializations]
+            lineage += [(step, str(first + number), *row) for number, row in one.lineage]
+            audit += [(step, *row) for row in one.audit]
+        yield _transposed(list(self._runs.values()), 5)
+        yield _transposed(begun, 9)
+        yield self._key_columns()
+        yield _transposed(events, 7)
+        yield _transposed(made, 19)
+        yield _transposed(lineage, 7)
+        yield _transposed(audit, 7)
+
+    def _key_columns(self) -> Sequence[Sequence[str]]:
+        entries = self._sorted
+        does = [entry.row.does for entry in entries]
+        if self._shared:
+            does = ["C" if entry.row.name in self._shared else entry.row.does for entry in entries]
+        state, *others = _transposed([entry.row.columns for entry in entries], 6)
+        return [
+            *_transposed([entry.row.name for entry in entries], 4),
+            [entry.run for entry in entries],
+            does,
+            state,
+            [str(entry.made + entry.row.made) if entry.row.made else NULL for entry in entries],
+            *others,
+        ]
 
     def read(self, record: Record) -> Reply:
         """Return what the statement answered."""
-        claims: dict[Name, KeyAnswer] = {}
-        replaced: dict[Name, str] = {}
+        claims: dict[Row, KeyAnswer] = {}
+        replaced: dict[Row, str] = {}
         released: list[AssetKey] = []
         for slot, holder, current, lost, contended, previous in zip(*(record[n] or () for n in range(3, 9)), strict=True):
-            row = self._sorted[slot]
-            name = row[:4]
-            if row[_CLAIM] is not NULL:
-                claims[name] = KeyAnswer(str(holder), None if current is None else str(current), lost)
-            if row[_RUN] is NULL:
+            row = self._sorted[slot - 1].row
+            if row.does in _CLAIMS:
+                claims[row.name] = KeyAnswer(str(holder), None if current is None else str(current), lost)
+            if row.does in _CLAIM_ONLY:
                 continue
             if contended and holder is None:
-                released.append(_key(row))
-            if previous is not None and row[_CURRENT] == str(current):
-                replaced[name] = str(previous)
-        refused = frozenset(map(str, record[1] or ()))
+                released.append(_key(row.name))
+            if previous is not None and row.made:
+                replaced[row.name] = str(previous)
+        refused = frozenset[str]()
+        if record[1] is not None:
+            refused = frozenset(run for run, accepted in zip(self._runs, record[1], strict=True) if not accepted)
         return Reply(record[0], refused, [str(one) for one in record[2] or ()], claims, replaced, released)
 
 
@@ -199,26 +203,50 @@ def claimed(step_claims: Iterable[AssetKey], run_id: str, reply: Reply) -> dict[
     """Return the answers to a step's claims; those are missing whose row another run shared that was refused."""
     answers: dict[AssetKey, Claimed] = {}
     for key in step_claims:
-        found = reply.claims.get((key[0], key[1], key[3], key[2]))
+        found = reply.claims.get(key_name(key))
         if found is not None:
             answers[key] = Claimed(found.holder == run_id, *found)
     return answers
 
 
-def _leftovers(pending: PendingStep) -> list[Row]:
+def _run(pending: PendingStep) -> Row:
+    """Return the row of a step's run."""
+    step = pending.step
+    end = step.finish
+    if step.create is not None:
+        state, error = (step.create.state, step.create.error) if end is None else (end.state, end.error)
+        return step.run_id, str(step.create.fence), "begin", state, failure_text(error) or NULL
+    if end is not None:
+        return step.run_id, str(step.fence), "end", end.state, failure_text(end.error) or NULL
+    return step.run_id, str(step.fence), "go", NULL, NULL
+
+
+def _leftovers(pending: PendingStep) -> list[KeyRow]:
     """Return rows that release what a run holds that ends."""
     held = pending.driven.held
     if not held:
         return []
     step = pending.step
-    left = held.difference((done.key for done in step.done), step.releases)
-    return [release_row(step.run_id, key) for key in left]
+    return [key_row(key, "r") for key in held.difference((done.key for done in step.done), step.releases, step.claims)]
+
+
+def _joined(groups: Iterable[Sequence[Sequence[str]]], separator: str) -> list[object] | None:
+    """Return each column as one text; None if a value has the separator in it."""
+    joined: list[object] = []
+    for columns in groups:
+        breaks = len(columns[0]) - 1
+        for column in columns:
+            text = separator.join(column)
+            if text and text.count(separator) != breaks:
+                return None
+            joined.append(text)
+    return joined
 
 
 def _transposed(rows: Sequence[Row], width: int) -> list[Sequence[str]]:
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
-def _key(row: Row) -> AssetKey:
-    pipeline, asset, io, partition = row[:4]
+def _key(name: Row) -> AssetKey:
+    pipeline, asset, io, partition = name
     return AssetKey(pipeline, asset, partition, io)

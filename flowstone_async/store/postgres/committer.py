@@ -17,7 +17,7 @@ from datetime import datetime
 from asyncpg import Record
 
 from flowstone_async.errors import FlowstoneError, KeyConflict, StoreUnavailable
-from flowstone_async.store.postgres.batch import Batch, Name, Reply, claimed
+from flowstone_async.store.postgres.batch import Batch, Reply, claimed
 from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections, Kept, Session
 from flowstone_async.store.postgres.errors import is_poison, is_transient, translate
 from flowstone_async.store.postgres.hints import Hints
@@ -25,7 +25,7 @@ from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.ledger import DrivenRun, Ledger
 from flowstone_async.store.postgres.queries import QUERIES
 from flowstone_async.store.postgres.rows import materialization, run_record
-from flowstone_async.store.postgres.step import PendingStep
+from flowstone_async.store.postgres.step import PendingStep, key_name
 from flowstone_async.store.records import Advance, Advanced, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
@@ -104,7 +104,7 @@ class Committer:
         held = driven.held
         if all(done.key in held for done in step.done if done.claimed):
             return
-        rows = await self._connections.fetch("committed_before", step.run_id, pending.events[0][1], step.fence)
+        rows = await self._connections.fetch("committed_before", step.run_id, pending.events[0][0], step.fence)
         repeated, valid = rows[0]
         if repeated or not valid:
             return
@@ -217,7 +217,7 @@ class Committer:
             claims = {**pending.earlier.claims, **claims}
         left = tuple(key for key in step.claims if key not in claims)
         superseded = tuple(
-            before[old] for done in step.done if (old := reply.replaced.get(_name(done.key))) in before
+            before[old] for done in step.done if (old := reply.replaced.get(key_name(done.key))) in before
         )
         answer = Advanced(accepted=True, at=reply.at, claims=claims, superseded=superseded)
         if pending.earlier is not None:
@@ -244,7 +244,7 @@ class Committer:
         if step.done or step.releases:
             driven.held.difference_update((done.key for done in step.done), step.releases)
         for key in step.claims:
-            found = reply.claims.get(_name(key))
+            found = reply.claims.get(key_name(key))
             if found is not None and found.holder == step.run_id:
                 driven.held.add(key)
 
@@ -280,11 +280,6 @@ async def _send_with_tables(session: Session, batch: Batch, arguments: Sequence[
 
 def _contents(run: RunRecord) -> tuple[object, ...]:
     return (run.pipeline, run.targets, run.partition, dict(run.options), run.params, run.worker, run.continuable)
-
-
-def _name(key: AssetKey) -> Name:
-    pipeline, asset, partition, io = key
-    return pipeline, asset, io, partition
 
 
 def _halves(batch: Batch) -> Sequence[Batch]:

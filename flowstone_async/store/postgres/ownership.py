@@ -75,8 +75,8 @@ class Ownership:
             return
         last: int = (await session.fetch("last_event", run.id))[0][0]
         numbered = [event._replace(no=no) for no, event in enumerate(events, last + 1)]
-        columns = zip(*event_rows(run.id, numbered), strict=True)
-        await session.fetch("append_events", *columns, run.pipeline, at)
+        columns = zip(*event_rows(numbered), strict=True)
+        await session.fetch("append_events", run.id, *columns, run.pipeline, at)
 
     async def hand_back(self, run_id: str, fence: int) -> None:
         """Give up a run; see `Store.hand_back`."""

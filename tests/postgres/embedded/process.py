@@ -99,6 +99,8 @@ def postmaster_pid(home: Path) -> int:
 def _main(options: dict[str, Any]) -> None:
     asyncio.run(anyio.lowlevel.checkpoint())  # anyio imports the rest of itself here
     _become(options.get("uid"), options.get("gid"))
+    if groups := options.get("groups"):
+        os.setgroups(groups)
     if limit := options.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if crash := options.get("crash"):

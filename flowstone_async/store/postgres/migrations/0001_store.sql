@@ -54,7 +54,7 @@ CREATE TABLE flowstone.asset_key (
     seconds double precision,
     attempts integer NOT NULL DEFAULT 0,
     lost integer NOT NULL DEFAULT 0,
-    slot integer NOT NULL DEFAULT 0,
+    slot bigint NOT NULL DEFAULT 0,
     contended boolean NOT NULL DEFAULT false,
     state text NOT NULL DEFAULT 'pending',
     pipeline text COLLATE "C" NOT NULL,

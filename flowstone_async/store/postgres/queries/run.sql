@@ -122,10 +122,10 @@ SELECT coalesce(
 
 -- name: append_events
 INSERT INTO flowstone.event (run_id, first_no, count, cursor, pipeline, body, at)
-SELECT n.run_id, n.first_no, n.count,
+SELECT $1, n.first_no, n.count,
     (SELECT pg_current_xact_id()::text::bigint << 20) + sum(n.count) OVER (ORDER BY n.first_no) - n.count,
     $5, n.body, $6
-FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::text[]) AS n (run_id, first_no, count, body);
+FROM unnest($2::bigint[], $3::integer[], $4::text[]) AS n (first_no, count, body);
 
 -- name: append_audit
 INSERT INTO flowstone.audit (action, subject, actor, actor_kind, run_id, details, at)

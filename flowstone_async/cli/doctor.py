@@ -1,0 +1,137 @@
+"""`flowstone doctor`: examines definitions and store, and repairs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from flowstone_async._engine.orphans import orphans
+from flowstone_async._engine.session import Session
+from flowstone_async.cli import exit_code
+from flowstone_async.cli.check import find_problems
+from flowstone_async.cli.failure import code_of
+from flowstone_async.cli.job import Job
+from flowstone_async.cli.opening import looking_engine
+from flowstone_async.cli.table import table
+from flowstone_async.clock import SystemClock
+from flowstone_async.engine import Engine
+from flowstone_async.errors import ConfigError, FlowstoneError
+from flowstone_async.pipeline import Pipeline
+
+Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
+SKEW = 1.0
+_LOOKED_AT = 1000
+
+
+class Finding(NamedTuple):
+    """What was found out about one subject.
+
+    Attributes:
+        code: The exit code that an error stands for.
+    """
+
+    subject: str
+    verdict: Verdict
+    text: str
+    code: int = exit_code.OK
+
+
+async def doctor(job: Job) -> int:
+    """Examine definitions and store and return the exit code: that of the first error, 0 with mere warnings."""
+    pipeline = job.target().pipeline
+    found = [_definitions(pipeline, durable=job.store() != "memory")]
+    sound = found[0].verdict != "error"
+    place = _place(job.store())
+    if place is not None:
+        found.append(place)
+    try:
+        # A pipeline that is wrong cannot be opened; the store can, with an empty one.
+        async with looking_engine(job, pipeline if sound else Pipeline("doctor")) as (engine, session):
+            found += await _store(engine, session)
+            if sound:
+                found += [await _orphans(session), await _code(session, pipeline.name)]
+    except FlowstoneError as error:
+        found.append(Finding("store", "error", str(error), code_of(error)))
+    _report(job, found)
+    return next((each.code for each in found if each.verdict == "error"), exit_code.OK)
+
+
+def _report(job: Job, found: Sequence[Finding]) -> None:
+    if job.options.json:
+        for each in found:
+            job.output.json({"subject": each.subject, "verdict": each.verdict, "text": each.text})
+        return
+    rows = [["subject", "verdict", "finding"]]
+    for each in found:
+        first, *more = each.text.splitlines() or [""]
+        rows += [[each.subject, each.verdict, first], *(["", "", line] for line in more)]
+    job.output.show(table(rows))
+
+
+def _definitions(pipeline: Pipeline, *, durable: bool) -> Finding:
+    try:
+        problems = find_problems(pipeline, durable=durable)
+    except ConfigError as error:
+        return Finding("definitions", "warning", f"I/O managers were not checked: {error.message}")
+    if problems:
+        lines = [f"{each.code} {each.location} {each.message}" for each in problems]
+        return Finding("definitions", "error", "\n".join(lines), exit_code.DEFINITION)
+    count = len(pipeline.assets())
+    return Finding("definitions", "ok", f"{count} asset{'' if count == 1 else 's'}, no problems")
+
+
+def _place(store: str) -> Finding | None:
+    """Return where an embedded server lives; it is neither made nor started for that."""
+    kind, _, folder = store.partition(":")
+    if kind != "embedded":
+        return None
+    from flowstone_async.store.embedded.account import server_account
+    from flowstone_async.store.embedded.place import locate
+
+    try:
+        place = locate(Path(folder or ".flowstone"), server_account())
+    except ConfigError as error:
+        return Finding("server", "error", error.message, exit_code.USAGE)
+    return Finding("server", "note", f"embedded Postgres in {place.root}; to remove all of it: rm -rf {place.folders}")
+
+
+async def _store(engine: Engine, session: Session) -> list[Finding]:
+    health = (await engine.health()).parts["store"]
+    bad = health.state == "error"
+    found = [Finding("store", "error" if bad else "ok", health.detail, exit_code.STORE_UNREACHABLE if bad else 0)]
+    if bad:
+        return found
+    skew = (session.services.store.now() - SystemClock().now()).total_seconds()
+    text = f"the store's clock is {abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
+    if abs(skew) <= SKEW:
+        text = f"the store's clock and this machine's agree within {SKEW:g} s"
+    found.append(Finding("clock", "warning" if abs(skew) > SKEW else "ok", text))
+    found.append(Finding("values", "note", "the store does not tell which values nothing refers to"))
+    return found
+
+
+async def _orphans(session: Session) -> Finding:
+    left = {name: count for each in (await orphans(session)).values() for name, count in each.items()}
+    if not left:
+        return Finding("orphans", "ok", "every stored asset is in the code")
+    names = "\n".join(f"{name}: {count} value{'' if count == 1 else 's'}" for name, count in left.items())
+    return Finding("orphans", "warning", f"stored, but no longer in the code (nothing deletes them):\n{names}")
+
+
+async def _code(session: Session, pipeline: str) -> Finding:
+    """Compare the code of each asset with that of its stored values, of the first 1,000 partitions."""
+    catalog = session.catalogs[pipeline]
+    changed: list[str] = []
+    for name, node in catalog.graph.nodes.items():
+        code = catalog.runnable(node).code
+        states = await session.services.store.keys(pipeline, name, "", limit=_LOOKED_AT)
+        stored = [state.current for state in states if state.current is not None]
+        older = sum(each.code_hash != code.hash for each in stored)
+        if older:
+            changed.append(
+                f"{name}: {older} of {len(stored)} values, computed before {code.function} (line {code.line}) changed"
+            )
+    if not changed:
+        return Finding("code", "ok", "no code has changed since values were computed")
+    return Finding("code", "note", "\n".join(["changed since; that alone makes nothing stale:", *changed]))

@@ -1,0 +1,122 @@
+"""Whether what comes together in an asset fits: upstream and parameter, partition sets, keys, params."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from flowstone_async.definition.annotations import resolve
+from flowstone_async.definition.asset import AssetDefinition
+from flowstone_async.definition.assignable import Annotation, assignable, render
+from flowstone_async.definition.binding import (
+    Binding,
+    DependencyBinding,
+    ParamFieldBinding,
+    ParamsBinding,
+    PartitionBinding,
+)
+from flowstone_async.definition.finding import Finding
+from flowstone_async.definition.graph import Node
+from flowstone_async.definition.injection import EMPTY, union_members, value_annotation
+from flowstone_async.definition.mapping import match
+from flowstone_async.definition.params import check_field, check_params
+from flowstone_async.definition.stream import Stream
+
+
+def check_node(node: Node, nodes: Mapping[str, Node], params: type | None) -> Iterator[Finding]:
+    """Find what does not fit in an asset: in its body, its conditions and its cache key."""
+    yield from _check_all(node.bindings, node, nodes, params)
+    for condition in node.conditions:
+        for finding in _check_all(condition.bindings, node, nodes, params):
+            yield finding._replace(message=f"condition {condition.name}{finding.message}")
+    own = [each for each in node.key_bindings if each not in node.bindings]
+    for finding in _check_all(own, node, nodes, params):
+        yield finding._replace(message=f"cache key{finding.message}")
+
+
+def _check_all(
+    bindings: tuple[Binding, ...] | list[Binding], node: Node, nodes: Mapping[str, Node], params: type | None
+) -> Iterator[Finding]:
+    definition = node.definition
+    for binding in bindings:
+        match binding:
+            case DependencyBinding():
+                yield from _check_edge(definition, binding, nodes)
+            case PartitionBinding():
+                yield from _check_partition(definition, binding)
+            case ParamsBinding(parameter=name, wanted=wanted) if wanted is not None and params is not None:
+                if wanted is not definition.home.params:  # that one is judged once, where it is included
+                    yield from check_params(params, wanted, parameter=name)
+            case ParamFieldBinding(parameter=name, annotation=annotation) if params is not None:
+                if annotation is not EMPTY:
+                    yield from check_field(params, binding.field, annotation, parameter=name)
+            case _:
+                pass
+
+
+def _check_edge(
+    definition: AssetDefinition, binding: DependencyBinding, nodes: Mapping[str, Node]
+) -> Iterator[Finding]:
+    upstream, produced = _upstream(binding, nodes)
+    name = binding.parameter
+    if binding.annotation is not EMPTY:
+        yield from _check_optional(binding)
+        if produced is not None:
+            yield from _check_type(binding, upstream, produced)
+    reason = match(definition.partitions, upstream.partitions, binding.over)
+    if reason is not None:
+        yield Finding("FS130", f"({name}) — {reason}")
+
+
+def _upstream(binding: DependencyBinding, nodes: Mapping[str, Node]) -> tuple[AssetDefinition, object]:
+    """Return the upstream with the type of what is read from it, None where that is not known."""
+    outer = binding.external
+    if outer is None:
+        node = nodes[binding.upstream]
+        return node.definition, node.definition.kind.read_type(node.value_type)
+    returns = resolve(outer.body, outer.scope).types.get("return")
+    return outer, outer.kind.read_type(outer.kind.value_type(returns))
+
+
+def _check_optional(binding: DependencyBinding) -> Iterator[Finding]:
+    value = value_annotation(binding.annotation, mapped=binding.over is not None)
+    if binding.optional and not assignable(NoneType, value):
+        text = f"({binding.parameter}: {render(binding.annotation)}) — it is optional, so it may be None."
+        yield Finding("FS111", text, f"Annotate {'its values' if binding.over else 'it'} as {render(value)} | None.")
+
+
+def _check_type(binding: DependencyBinding, upstream: AssetDefinition, produced: Annotation) -> Iterator[Finding]:
+    annotation = binding.annotation
+    head = f"({binding.parameter}: {render(annotation)})"
+    if binding.over is not None:
+        keys: Annotation = getattr(upstream.partitions, "key_type", Any)
+        if not assignable(dict[keys, produced], annotation):
+            yield Finding("FS104", f"{head} but over= gives {render(Mapping[keys, produced])}.")
+    elif not _fits(produced, annotation):
+        whose = f" of pipeline {upstream.home.name!r}" if binding.external is not None else ""
+        yield Finding("FS104", f"{head} but asset {binding.upstream!r}{whose} produces {render(produced)}.")
+
+
+def _fits(produced: object, annotation: object) -> bool:
+    if assignable(produced, annotation):
+        return True
+    # A stream is read with `async for`, which is what most people mean by an iterator.
+    iterators = [each for each in union_members(annotation) if (get_origin(each) or each) is AsyncIterator]
+    items = get_args(produced)
+    return get_origin(produced) is Stream and any(
+        assignable(items[0], arg) for each in iterators for arg in get_args(each)
+    )
+
+
+def _check_partition(definition: AssetDefinition, binding: PartitionBinding) -> Iterator[Finding]:
+    partitions, marker, annotation = definition.partitions, binding.marker, binding.annotation
+    if marker is not None and partitions is not None:
+        misfit = marker.misfit(partitions)
+        if misfit is not None:
+            yield Finding("FS130", f"({binding.parameter}) — {misfit}")
+            return
+    keys = marker.key_type if marker is not None else getattr(partitions, "key_type", None)
+    if keys is not None and annotation is not EMPTY and not assignable(keys, annotation):
+        head = f"({binding.parameter}: {render(annotation)})"
+        yield Finding("FS104", f"{head} but the partition keys are {render(keys)}.")

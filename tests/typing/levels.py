@@ -1,0 +1,162 @@
+# pyright: strict
+"""The levels of the API that exist so far, as a user writes them; pyright must be content with all of it.
+
+What is left out comes with its own issue: scatter and gather (6), sources (7), routes (8), parallel branches (9),
+approvals, signals and steps (10), schedules (12), and `io.Parquet`. Each adds its part of api/levels.py here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import date
+
+from typing_extensions import assert_type
+
+from flowstone_async import (
+    Asset,
+    AssetFinished,
+    Daily,
+    Engine,
+    Keys,
+    Pipeline,
+    Retry,
+    RunFailed,
+    RunHandle,
+    Stream,
+    dep,
+    io,
+)
+
+# 1 hello world ----------------------------------------------------------------
+pipe = Pipeline("levels")
+
+
+@pipe.asset
+async def greeting() -> str:
+    return "Hello, World!"
+
+
+# 2 dependencies ---------------------------------------------------------------
+@pipe.asset
+async def raw() -> list[int]:
+    return [1, 2, 3, 4, 5]
+
+
+@pipe.asset
+async def doubled(raw: list[int]) -> list[int]:
+    return [n * 2 for n in raw]
+
+
+@pipe.asset
+async def total(numbers: list[int] = dep(doubled)) -> int:  # by reference: checked by pyright
+    return sum(numbers)
+
+
+# 3 partitions -----------------------------------------------------------------
+days = Daily("2025-01-01")
+
+
+@dataclass
+class Metrics:
+    n: int
+
+
+@pipe.asset(partitions=days)
+async def events(partition: date) -> list[str]:
+    return [f"{partition}:{i}" for i in range(3)]
+
+
+@pipe.asset(partitions=days)
+async def metrics(events: list[str], day: date = days.key()) -> Metrics:
+    return Metrics(len(events))
+
+
+@pipe.asset(partitions=days)
+async def weekly(last7: object = dep(events, over=days.last(7))) -> int:
+    return 7
+
+
+regions = Keys("us", "eu")
+grid = days * regions
+
+
+@pipe.asset(partitions=grid, cache=False, retry=Retry(3), timeout="30s", io=io.Files("data"))  # io.Parquet comes later
+async def regional(partition: tuple[date, str]) -> list[Metrics]:
+    return [Metrics(1)]
+
+
+# 6 scatter and gather come later; what they start from is here ------------------
+@pipe.asset
+async def image_urls() -> AsyncIterator[str]:
+    for i in range(10):
+        yield f"http://x/{i}"
+
+
+# 7 sources, 8 routing, 9 parallel, 10 approvals and signals come later ----------
+
+
+# hooks, params ----------------------------------------------------------------
+@pipe.on(RunFailed)
+async def page(ev: RunFailed) -> None:
+    print(ev.error)
+
+
+@pipe.on(AssetFinished)
+async def timing(ev: AssetFinished) -> None:
+    print(ev.seconds)
+
+
+@dataclass
+class Args:
+    start: date = date(2025, 1, 1)
+    batch_size: int = 100
+
+
+etl = Pipeline("etl", params=Args)
+
+
+@etl.asset  # schedule=Cron("0 2 * * *") comes later
+async def fetched(params: Args) -> int:
+    return params.batch_size
+
+
+@pipe.asset(run_in="process")
+def crunch(total: int) -> float:
+    return total / 2
+
+
+# inference --------------------------------------------------------------------
+async def main() -> None:
+    assert_type(await pipe.run(greeting), str)
+    assert_type(await pipe.run(total), int)
+    assert_type(await pipe.run(greeting, total), tuple[str, int])
+    assert_type(await pipe.run(metrics, partition=date(2025, 1, 15)), Metrics)
+    assert_type(await pipe.run(image_urls), Stream[str])
+    assert_type(await doubled([1, 2]), list[int])  # a unit test is a plain call
+    assert_type(crunch(3), float)  # ... also for a blocking body
+    assert_type(await pipe.run(crunch), float)
+
+
+async def durable() -> None:
+    async with Engine(pipe) as engine:
+        assert_type(await engine.run(metrics, partition=date(2025, 1, 15), force=True), Metrics)
+        run = await engine.submit(total)
+        assert_type(run, RunHandle[int])
+        assert_type(await run, int)
+        assert_type(await engine.get(total), int)
+        rep = await engine.report(total)
+        assert_type(rep[doubled].value, list[int])
+        await engine.backfill(metrics, partitions=days.range(date(2025, 1, 1), date(2025, 1, 31)))
+
+
+_check: Asset[..., int] = total
+
+if __name__ == "__main__":
+
+    async def demo() -> None:
+        print(await pipe.run(greeting), await pipe.run(total), await pipe.run(metrics, partition=date(2025, 1, 15)))
+        print(await (await pipe.run(image_urls)).to_list(limit=100), await etl.run(fetched))
+
+    asyncio.run(demo())
