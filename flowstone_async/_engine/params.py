@@ -10,14 +10,11 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flowstone_async.definition.names import suggestion
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ConfigError, ParamsError
-
-_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
-
 
 class ParamsType:
     """A pipeline's params type: a dataclass, a pydantic model, or none at all."""
@@ -27,8 +24,7 @@ class ParamsType:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
-        model = self.type is not None and issubclass(self.type, BaseModel)
-        return TypeAdapter(self.type) if model else TypeAdapter(self.type, config=_CONFIG)
+        return TypeAdapter(self.type)
 
     def parse(self, given: object) -> Any:
         """Return params of the declared type, the caller's object untouched.

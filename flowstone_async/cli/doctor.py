@@ -98,10 +98,10 @@ def _place(store: str) -> Finding | None:
 
 async def _store(engine: Engine, session: Session) -> list[Finding]:
     health = (await engine.health()).parts["store"]
-    bad = health.state == "error"
-    found = [Finding("store", "error" if bad else "ok", health.detail, exit_code.STORE_UNREACHABLE if bad else 0)]
-    if bad:
-        return found
+    if health.state == "error":
+        return [Finding("store", "error", health.detail, exit_code.STORE_UNREACHABLE)]
+    facts = [each for each in health.detail.split(", ") if not each.startswith("latency ")]
+    found = [Finding("store", "ok", f"{', '.join(facts)}; it answers in {health.seconds * 1000:.1f} ms")]
     skew = (session.services.store.now() - SystemClock().now()).total_seconds()
     text = f"the store's clock is {abs(skew):.3f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     if abs(skew) <= SKEW:

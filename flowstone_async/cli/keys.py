@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from flowstone_async.cli.usage import UsageError
-from flowstone_async.definition.binding import PartitionBinding
+from flowstone_async.definition.binding import DependencyBinding, PartitionBinding
 from flowstone_async.definition.graph import Graph, Node
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.key_set import KeySet
@@ -50,14 +51,12 @@ def read_keys(graph: Graph, asset: str, text: str | None) -> Key | Keys:
                 f"Name one: -p {_example(own)}; or use backfill for many.",
             )
         return None
-    keys = _declared(graph, node)
+    sets = list(_key_sets(graph, node))
     try:
-        if keys is None:
-            return parse_key(text, _annotated(graph, node))
-        return _read(keys, text)
+        return _read_as_one_of(sets, text) if sets else parse_key(text, _annotated(graph, node))
     except PartitionError as error:
-        told = keys is None or keys.describe() in error.message
-        where = "" if told else f"The keys of {asset!r} are {keys.describe()}. "
+        told = not sets or sets[0].describe() in error.message
+        where = "" if told else f"The keys of {asset!r} are {sets[0].describe()}. "
         raise UsageError(f"-p {text}: {error.message}", f"{where}{error.hint or ''}".strip() or None) from error
     except ConfigError as error:
         raise UsageError(f"-p {text}: {error.message}", error.hint) from error
@@ -72,13 +71,23 @@ def read_range(graph: Graph, asset: str, text: str) -> Keys:
     found = read_keys(graph, asset, text)
     if isinstance(found, KeyRange):
         return found
-    keys = _declared(graph, graph.nodes[asset])
+    keys = next((each for each in _key_sets(graph, graph.nodes[asset]) if each.contains(found)), None)
     if keys is None:
         raise UsageError(
             f"asset {asset!r} declares no partitions, so that there is no range of them",
             "Run it for one key: flowstone run ... -p KEY; or declare a set on the asset.",
         )
     return keys.only(found)
+
+
+def _read_as_one_of(sets: Sequence[KeySet[PartitionKey]], text: str) -> Key | Keys:
+    problem: PartitionError | None = None
+    for keys in sets:
+        try:
+            return _read(keys, text)
+        except PartitionError as error:
+            problem = problem or error
+    raise problem or PartitionError(f"{text!r} is no key")
 
 
 def _read(keys: KeySet[PartitionKey], text: str) -> Key | Keys:
@@ -90,22 +99,38 @@ def _read(keys: KeySet[PartitionKey], text: str) -> Key | Keys:
     return keys.parse_range(text)
 
 
-def _declared(graph: Graph, node: Node) -> KeySet[PartitionKey] | None:
-    """Return the set that the key of a run belongs to: the asset's own, or that of the nearest upstream with one."""
-    queue, seen = deque([node]), {node.name}
-    while queue:
-        each = queue.popleft()
-        declared = each.definition.partitions
-        if declared is not None and declared.dimensions:
-            return declared
-        for binding in each.bindings:
-            if isinstance(binding, PartitionBinding) and binding.marker is not None:
-                return cast("KeySet[PartitionKey]", binding.marker.partition_set)
-        for binding in each.dependencies:
-            if binding.over is None and binding.external is None and binding.upstream not in seen:
-                seen.add(binding.upstream)
-                queue.append(graph.nodes[binding.upstream])
-    return None
+def _key_sets(graph: Graph, node: Node) -> Iterator[KeySet[PartitionKey]]:
+    """Yield the sets that the key of a run may belong to: the asset's own, or those of its nearest relatives.
+
+    An asset without a set follows the run's key, which then is one of what it is computed from, or else of what is
+    computed from it.
+    """
+    above = _nearest(graph, node, lambda each: [name for binding in each.dependencies if (name := _plain(binding))])
+    yield from above or _nearest(graph, node, lambda each: graph.dependants[each.name])
+
+
+def _nearest(graph: Graph, node: Node, following: Callable[[Node], Iterable[str]]) -> list[KeySet[PartitionKey]]:
+    level, seen = [node], {node.name}
+    while level:
+        if found := [keys for each in level if (keys := _own_set(each)) is not None]:
+            return found
+        names = dict.fromkeys(name for each in level for name in following(each) if name not in seen)
+        seen.update(names)
+        level = [graph.nodes[name] for name in names]
+    return []
+
+
+def _own_set(node: Node) -> KeySet[PartitionKey] | None:
+    declared = node.definition.partitions
+    if declared is not None:
+        return cast("KeySet[PartitionKey]", declared) if declared.dimensions else None
+    markers = [each.marker for each in node.bindings if isinstance(each, PartitionBinding) and each.marker is not None]
+    return cast("KeySet[PartitionKey]", markers[0].partition_set) if markers else None
+
+
+def _plain(binding: DependencyBinding) -> str | None:
+    """Return the name of the upstream that sees the same key."""
+    return binding.upstream if binding.over is None and binding.external is None else None
 
 
 def _annotated(graph: Graph, node: Node) -> object:

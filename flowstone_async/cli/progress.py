@@ -88,6 +88,11 @@ class Progress:
         self.begun = False
         self._runs: set[str] = set()
         self._failures: dict[str, int] = {}
+        self._started: float | None = None
+        self._ended: float | None = None
+
+    def start(self) -> None:
+        """Count the time from now on."""
         self._started = time.monotonic()
 
     def expect(self, plan: Plan) -> None:
@@ -98,9 +103,11 @@ class Progress:
             line.note = entry.reason
 
     @property
-    def seconds(self) -> float:
-        """Seconds since it began."""
-        return time.monotonic() - self._started
+    def seconds(self) -> float | None:
+        """Seconds from the start to the end, or to now; None before the start."""
+        if self._started is None:
+            return None
+        return (time.monotonic() if self._ended is None else self._ended) - self._started
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -172,6 +179,7 @@ class Progress:
         Args:
             cut_off: Whether what is not settled was given up; otherwise it was not needed, and is left out.
         """
+        self._ended = time.monotonic()
         for line in self.lines.values():
             line.running.clear()
             line.cancelled |= cut_off

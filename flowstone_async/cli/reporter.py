@@ -30,6 +30,7 @@ class Reporter:
 
     def attach(self, engine: Engine) -> None:
         """Hear of an engine's events from now on."""
+        self._progress.start()
         engine.on(Event)(self._progress.hear)
         if self._lines is not None:
             engine.on(Event)(self._lines.hear)

