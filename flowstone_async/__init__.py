@@ -6,174 +6,116 @@ starts nothing and loads neither a database driver nor a web framework.
 
 from __future__ import annotations
 
-from flowstone_async import io
-from flowstone_async._engine.backfill import BackfillReport
-from flowstone_async._engine.handle import RunHandle, RunRef
-from flowstone_async._engine.health import Capabilities, Health
-from flowstone_async._engine.report import AssetReport, RunReport
-from flowstone_async._engine.status import AssetStatus, Why
-from flowstone_async._engine.upkeep import Retention
-from flowstone_async.definition.calendar_windows import Daily, Monthly, Weekly
-from flowstone_async.definition.context import Context
-from flowstone_async.definition.custom import Custom
-from flowstone_async.definition.dynamic import Dynamic
-from flowstone_async.definition.enumerated import Keys
-from flowstone_async.definition.handle import (
-    Asset,
-    AssetRef,
-    BlockingAsset,
-    OpenRef,
-    PartitionedAsset,
-    PartitionedBlockingAsset,
-    PartitionedRef,
-    PartitionedStreamAsset,
-    StreamAsset,
-)
-from flowstone_async.definition.info import AssetInfo
-from flowstone_async.definition.instant_windows import Every, Hourly
-from flowstone_async.definition.key_range import KeyRange
-from flowstone_async.definition.mapping import KeyMapping, mapping
-from flowstone_async.definition.partition import PartitionSet
-from flowstone_async.definition.policy import Cache, Retry
-from flowstone_async.definition.single import Single
-from flowstone_async.definition.stream import Stream
-from flowstone_async.definition.take import dep, param, resource
-from flowstone_async.engine import Engine
-from flowstone_async.errors import (
-    AssetNotFound,
-    Cancelled,
-    ConfigError,
-    DefinitionError,
-    DependencyFailed,
-    DependencyNotReady,
-    ExecutionError,
-    FlowstoneError,
-    KeyConflict,
-    LeaseLost,
-    NotFound,
-    NothingToCancel,
-    NotMaterialized,
-    ParamsError,
-    PartitionError,
-    PlanOutdated,
-    Problem,
-    ResourceUnavailable,
-    RunNotFound,
-    StorageError,
-    StoreUnavailable,
-    TargetSkipped,
-    TimedOut,
-    WorkerLost,
-)
-from flowstone_async.events import (
-    AssetEvent,
-    AssetFailed,
-    AssetFinished,
-    AssetRetrying,
-    AssetReused,
-    AssetSkipped,
-    AssetStarted,
-    AssetSucceeded,
-    Event,
-    RunCancelled,
-    RunEvent,
-    RunFailed,
-    RunFinished,
-    RunStarted,
-    RunSucceeded,
-)
-from flowstone_async.pipeline import Pipeline
-from flowstone_async.planning.plan import Plan, PlanEntry
-from flowstone_async.types import ALL, Failed, Skipped
+import importlib
+from typing import Final
 
 __version__ = "0.1.0.dev0"
 
-__all__ = [
-    "ALL",
-    "Asset",
-    "AssetEvent",
-    "AssetFailed",
-    "AssetFinished",
-    "AssetInfo",
-    "AssetNotFound",
-    "AssetRef",
-    "AssetReport",
-    "AssetRetrying",
-    "AssetReused",
-    "AssetSkipped",
-    "AssetStarted",
-    "AssetStatus",
-    "AssetSucceeded",
-    "BackfillReport",
-    "BlockingAsset",
-    "Cache",
-    "Cancelled",
-    "Capabilities",
-    "ConfigError",
-    "Context",
-    "Custom",
-    "Daily",
-    "DefinitionError",
-    "DependencyFailed",
-    "DependencyNotReady",
-    "Dynamic",
-    "Engine",
-    "Event",
-    "Every",
-    "ExecutionError",
-    "Failed",
-    "FlowstoneError",
-    "Health",
-    "Hourly",
-    "KeyConflict",
-    "KeyMapping",
-    "KeyRange",
-    "Keys",
-    "LeaseLost",
-    "Monthly",
-    "NotFound",
-    "NotMaterialized",
-    "NothingToCancel",
-    "OpenRef",
-    "ParamsError",
-    "PartitionError",
-    "PartitionSet",
-    "PartitionedAsset",
-    "PartitionedBlockingAsset",
-    "PartitionedRef",
-    "PartitionedStreamAsset",
-    "Pipeline",
-    "Plan",
-    "PlanEntry",
-    "PlanOutdated",
-    "Problem",
-    "ResourceUnavailable",
-    "Retention",
-    "Retry",
-    "RunCancelled",
-    "RunEvent",
-    "RunFailed",
-    "RunFinished",
-    "RunHandle",
-    "RunNotFound",
-    "RunRef",
-    "RunReport",
-    "RunStarted",
-    "RunSucceeded",
-    "Single",
-    "Skipped",
-    "StorageError",
-    "StoreUnavailable",
-    "Stream",
-    "StreamAsset",
-    "TargetSkipped",
-    "TimedOut",
-    "Weekly",
-    "Why",
-    "WorkerLost",
-    "dep",
-    "io",
-    "mapping",
-    "param",
-    "resource",
-]
+# Where each public name is. A name is imported when it is first used, so that the command line, which lives in this
+# package, can show its help without loading the engine. Type checkers read __init__.pyi; a test compares the two.
+_HOMES: Final = {
+    "ALL": "types",
+    "Asset": "definition.handle",
+    "AssetEvent": "events",
+    "AssetFailed": "events",
+    "AssetFinished": "events",
+    "AssetInfo": "definition.info",
+    "AssetNotFound": "errors",
+    "AssetRef": "definition.handle",
+    "AssetReport": "_engine.report",
+    "AssetRetrying": "events",
+    "AssetReused": "events",
+    "AssetSkipped": "events",
+    "AssetStarted": "events",
+    "AssetStatus": "_engine.status",
+    "AssetSucceeded": "events",
+    "BackfillReport": "_engine.backfill",
+    "BlockingAsset": "definition.handle",
+    "Cache": "definition.policy",
+    "Cancelled": "errors",
+    "Capabilities": "_engine.health",
+    "ConfigError": "errors",
+    "Context": "definition.context",
+    "Custom": "definition.custom",
+    "Daily": "definition.calendar_windows",
+    "DefinitionError": "errors",
+    "DependencyFailed": "errors",
+    "DependencyNotReady": "errors",
+    "Dynamic": "definition.dynamic",
+    "Engine": "engine",
+    "Event": "events",
+    "Every": "definition.instant_windows",
+    "ExecutionError": "errors",
+    "Failed": "types",
+    "FlowstoneError": "errors",
+    "Health": "_engine.health",
+    "Hourly": "definition.instant_windows",
+    "KeyConflict": "errors",
+    "KeyMapping": "definition.mapping",
+    "KeyRange": "definition.key_range",
+    "Keys": "definition.enumerated",
+    "LeaseLost": "errors",
+    "Monthly": "definition.calendar_windows",
+    "NotFound": "errors",
+    "NotMaterialized": "errors",
+    "NothingToCancel": "errors",
+    "OpenRef": "definition.handle",
+    "ParamsError": "errors",
+    "PartitionError": "errors",
+    "PartitionSet": "definition.partition",
+    "PartitionedAsset": "definition.handle",
+    "PartitionedBlockingAsset": "definition.handle",
+    "PartitionedRef": "definition.handle",
+    "PartitionedStreamAsset": "definition.handle",
+    "Pipeline": "pipeline",
+    "Plan": "planning.plan",
+    "PlanEntry": "planning.plan",
+    "PlanOutdated": "errors",
+    "Problem": "errors",
+    "ResourceUnavailable": "errors",
+    "Retention": "_engine.upkeep",
+    "Retry": "definition.policy",
+    "RunCancelled": "events",
+    "RunEvent": "events",
+    "RunFailed": "events",
+    "RunFinished": "events",
+    "RunHandle": "_engine.handle",
+    "RunNotFound": "errors",
+    "RunRef": "_engine.handle",
+    "RunReport": "_engine.report",
+    "RunStarted": "events",
+    "RunSucceeded": "events",
+    "Single": "definition.single",
+    "Skipped": "types",
+    "StorageError": "errors",
+    "StoreUnavailable": "errors",
+    "Stream": "definition.stream",
+    "StreamAsset": "definition.handle",
+    "TargetSkipped": "errors",
+    "TimedOut": "errors",
+    "Weekly": "definition.calendar_windows",
+    "Why": "_engine.status",
+    "WorkerLost": "errors",
+    "dep": "definition.take",
+    "io": "",
+    "mapping": "definition.mapping",
+    "param": "definition.take",
+    "resource": "definition.take",
+}
+
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name and keep it."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{home or name}")
+    value = globals()[name] = getattr(module, name) if home else module
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what there is, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from datetime import datetime
+from functools import cached_property
 from typing import Any, cast
 
 from flowstone_async._engine.params import ParamsType
@@ -93,6 +93,7 @@ class Catalog:
     managers: Managers
     params: ParamsType
     tolerates: frozenset[str]
+    rank: Mapping[str, int]
     runnables: dict[str, Runnable] = field(default_factory=dict[str, Runnable])
 
     @property
@@ -169,6 +170,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         managers,
         ParamsType(collection.params_type),
         cast("frozenset[str]", collection.optional_tolerates),
+        {name: place for place, name in enumerate(graph.order)},
     )
     if strict:
         problems = [problem for node in graph.nodes.values() if (problem := _unsupported(catalog, node)) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 from flowstone_async.definition.handle import AssetRef
 from flowstone_async.errors import FlowstoneError
@@ -63,7 +63,11 @@ class RunReport:
     entries: tuple[AssetReport[Any], ...] = ()
     resolve: Callable[[AssetRef[Any] | str], str] = field(default=str, repr=False, compare=False)
 
-    def __getitem__(self, asset: AssetRef[T] | str) -> AssetReport[T]:
+    @overload
+    def __getitem__(self, asset: AssetRef[T]) -> AssetReport[T]: ...
+    @overload
+    def __getitem__(self, asset: str) -> AssetReport[Any]: ...
+    def __getitem__(self, asset: AssetRef[Any] | str) -> AssetReport[Any]:
         """Return what came of an asset, by handle or name; its target's partition first.
 
         Raises:

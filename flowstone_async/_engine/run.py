@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,12 +22,12 @@ from flowstone_async._engine.attempt import Attempt
 from flowstone_async._engine.board import Board, Next
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.hooks import Hooks
+from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled
 from flowstone_async._engine.params import Prints
 from flowstone_async._engine.record import (
     asset_done,
-    audit_of,
     note_outcome,
     note_retry,
     note_settled,
@@ -37,21 +35,17 @@ from flowstone_async._engine.record import (
 )
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
-from flowstone_async._engine.values import RunValues
+from flowstone_async._engine.steps import RunSteps
 from flowstone_async.errors import FlowstoneError
-from flowstone_async.events import Event, RunCancelled, RunFailed, RunFinished, RunStarted, RunSucceeded
-from flowstone_async.failures import describe
+from flowstone_async.events import RunStarted
 from flowstone_async.planning.plan import Verdicts
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.resources import ResourceScope
-from flowstone_async.store.records import Advance, Advanced, AssetDone, Claimed, RunDone, RunRecord
+from flowstone_async.store.records import Advance, Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
-Stop: TypeAlias = Literal["cancelled", "timed_out", "lease_lost", "shutdown", "broken"]
-_logger = logging.getLogger("flowstone")
 
-
-class RunDriver(RunValues):
+class RunDriver(RunSteps):
     """Drives one run to its end."""
 
     def __init__(
@@ -95,33 +89,28 @@ class RunDriver(RunValues):
         self.started_at = now
         self.created = asyncio.Event()
         self.done = asyncio.Event()
-        self.state: Literal["running", "succeeded", "failed", "cancelled"] = "running"
+        self.state: RunningState = "running"
         self.error: FlowstoneError | None = None
         self.stopping: Stop | None = None
         self.interrupted = False
         self.cache_keys: dict[int, str] = {}
         self.held: list[object] = []
-        self._begun = services.clock.monotonic()
+        self.begun = services.clock.monotonic()
         self._new, self._history = new, dict(history or {})
         self._attempts: dict[int, int] = dict(attempts or {})
         self._claims: dict[int, Claimed] = {}
-        self._rank = {name: place for place, name in enumerate(catalog.graph.order)}
+        self._rank = catalog.rank
         self._ready: list[tuple[int, int]] = []
         self._asking: set[int] = set()
         self._workers = self._idle = 0
-        self._group: TaskGroup | None = None
-        self._bodies: dict[int, asyncio.Task[Any]] = {}
-        self._waiting: set[asyncio.Task[Any]] = set()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since this process began to drive it."""
-        return self.services.clock.monotonic() - self._begun
+        self.group: TaskGroup | None = None
+        self.bodies: dict[int, asyncio.Task[Any]] = {}
+        self.waiting: set[asyncio.Task[Any]] = set()
 
     @property
     def only_waits(self) -> bool:
         """Whether it does nothing but wait for time to pass or for another run."""
-        return bool(self._waiting) and not self._workers and not self._bodies
+        return bool(self.waiting) and not self._workers and not self.bodies
 
     # -- the way of a run ---------------------------------------------------------------------------------------
 
@@ -132,14 +121,14 @@ class RunDriver(RunValues):
             timer = self.services.clock.call_later(self.request.timeout, lambda: self.stop("timed_out"))
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
+                self.group = group
                 await self._begin()
             if self.state == "running":
                 await self._conclude()
         except FlowstoneError as error:
-            self._break(error)
+            self.break_off(error)
         except Exception as error:
-            self._break(stopped.bug(self.id, error))
+            self.break_off(stopped.bug(self.id, error))
         finally:
             if timer is not None:
                 timer.cancel()
@@ -154,14 +143,13 @@ class RunDriver(RunValues):
         try:
             await self._first_step()
         except FlowstoneError as error:
-            self._break(error)
+            self.break_off(error)
 
     async def _first_step(self) -> None:
         first = self.board.begin(self._history)
         now = self.started_at
         if self._new:
-            body: dict[str, object] = {"targets": list(self.request.targets), "partition": self.request.encoded}
-            self.journal.add(RunStarted, now, body)
+            self.journal.add(RunStarted, now, self.facts())
         await self._step(first, create=self.record if self._new else None)
         self.created.set()
 
@@ -175,29 +163,20 @@ class RunDriver(RunValues):
                 self.error = stopped.closed(self.id)
             case "cancelled":
                 self.state = "cancelled"
-                await self._tell_cancelled()
+                await self.tell_cancelled()
             case "lease_lost":
                 self.error = self.error or stopped.lease_lost(self.id)
             case "broken" | None:
                 self.error = self.error or stopped.closed(self.id)
 
-    async def _tell_cancelled(self) -> None:
-        now, body = (
-            self.services.store.now(),
-            {"targets": list(self.request.targets), "partition": self.request.encoded},
-        )
-        self.journal.add(RunCancelled, now, {**body, "seconds": self.seconds})
-        self.journal.add(RunFinished, now, {**body, "seconds": self.seconds, "state": "cancelled"})
-        await self.hooks.emit_all(self.journal.take()[1])
-
     # -- workers ------------------------------------------------------------------------------------------------
 
     def _staff(self) -> None:
         """Start one more worker if work is ready, none is idle and the run may have more."""
-        if self._ready and not self._idle and self._workers < self.request.concurrency and self._group is not None:
+        if self._ready and not self._idle and self._workers < self.request.concurrency and self.group is not None:
             self._workers += 1
             self._idle += 1
-            self._group.start_soon(self._work, name=f"run {self.id} worker {self._workers}")
+            self.group.start_soon(self._work, name=f"run {self.id} worker {self._workers}")
 
     async def _work(self) -> None:
         self._idle -= 1
@@ -207,7 +186,7 @@ class RunDriver(RunValues):
                 self._staff()
                 await self._process(index)
         except FlowstoneError as error:
-            self._break(error)
+            self.break_off(error)
         finally:
             self._workers -= 1
 
@@ -246,11 +225,11 @@ class RunDriver(RunValues):
         self._attempts[index] = number
         note_retry(self.journal, self.units.all[index], number, failing, wait, self.services.store.now())
         await self._step(Next([], [], []))
-        if self._group is not None and self.stopping is None:
-            self._group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
+        if self.group is not None and self.stopping is None:
+            self.group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
 
     async def _later(self, index: int, wait: float) -> None:
-        with self._interruptible_wait():
+        with self.interruptible_wait():
             await self.services.clock.sleep(wait)
             self._push(index)
 
@@ -311,12 +290,12 @@ class RunDriver(RunValues):
     async def _await_claim(self, index: int) -> None:
         """Wait until the run that computes this key has ended, then claim it."""
         key, store = self.units.all[index].key, self.services.store
-        with self._interruptible_wait():
+        with self.interruptible_wait():
             while self.stopping is None:
                 await store.changed(f"key:{key}", within=self.services.settings.poll)
                 advanced = await store.advance(Advance(run_id=self.id, fence=self.record.fence, claims=(key,)))
                 if not advanced.accepted:
-                    self._lose()
+                    self.lose()
                 elif advanced.claims[key].granted:
                     self._claims[index] = advanced.claims[key]
                     self._push(index)
@@ -334,10 +313,10 @@ class RunDriver(RunValues):
         finish: bool = False,
     ) -> Advanced | None:
         """Commit one step and start what follows; None if the run is not ours any more."""
-        step, events = self._make_step(following, create, done, releases, finish=finish)
+        step, events = self.make_step(following, create, done, releases, finish=finish)
         advanced = await self.services.store.advance(step)
         if not advanced.accepted:
-            self._lose()
+            self.lose()
             return None
         if step.finish is not None:
             self.state = step.finish.state
@@ -350,129 +329,13 @@ class RunDriver(RunValues):
             self._granted(index, advanced.claims[self.units.all[index].key])
         return advanced
 
-    def _make_step(
-        self,
-        following: Next,
-        create: RunRecord | None,
-        done: tuple[AssetDone, ...],
-        releases: tuple[AssetKey, ...],
-        *,
-        finish: bool,
-    ) -> tuple[Advance, list[Event]]:
-        now = self.services.store.now()
-        more: list[AssetDone] = []
-        for index in following.settled:
-            settled = self.board.settled[index]
-            if settled is not None:
-                more.extend(note_settled(self.journal, self.units.all[index], settled, now, self.id))
-        ended = self._end() if finish or (not self.board.active and self.stopping in (None, "shutdown")) else None
-        records, events = self.journal.take()
-        outcomes = (*done, *more) if more else done
-        step = Advance(
-            run_id=self.id,
-            fence=self.record.fence,
-            create=create,
-            done=outcomes,
-            claims=tuple(self.units.all[index].key for index in following.run),
-            releases=releases,
-            events=records,
-            audit=tuple(audit_of(self.id, each) for each in outcomes),
-            finish=ended,
-        )
-        return step, events
-
-    def _end(self) -> RunDone:
-        """Decide how the run ends, and note it."""
-        settled = [self.board.settled[index] for index in self.units.targets]
-        failed = next((each for each in settled if each is not None and each.error is not None), None)
-        if self.error is None and failed is not None:
-            self.error = failed.error
-        now = self.services.store.now()
-        body: dict[str, object] = {
-            "targets": list(self.request.targets),
-            "partition": self.request.encoded,
-            "seconds": self.seconds,
-        }
-        if self.error is None:
-            self.journal.add(RunSucceeded, now, dict(body))
-        else:
-            self.journal.add(RunFailed, now, dict(body), self.error)
-        state: Literal["succeeded", "failed"] = "succeeded" if self.error is None else "failed"
-        self.journal.add(RunFinished, now, {**body, "state": state}, self.error)
-        return RunDone(
-            state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded)
-        )
-
     def _granted(self, index: int, claim: Claimed) -> None:
         self._claims[index] = claim
         if claim.granted:
             self._push(index)
-        elif self._group is not None:
-            self._group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
+        elif self.group is not None:
+            self.group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
 
     def _push(self, index: int) -> None:
         heapq.heappush(self._ready, (self._rank[self.units.all[index].node.name], index))
         self._staff()
-
-    # -- stopping -----------------------------------------------------------------------------------------------
-
-    def stop(self, reason: Stop) -> None:
-        """Start nothing more, and cancel the bodies (not for a shutdown, which gives them time first)."""
-        if self.state != "running" or self.stopping == reason:
-            return
-        self.stopping = reason
-        if reason != "shutdown":
-            self.interrupt()
-        for task in self._waiting:
-            task.cancel()
-
-    def interrupt(self) -> None:
-        """Cancel the bodies: once, so that `finally` blocks can await; after the grace, at every await."""
-        self.interrupted = True
-        for task in self._bodies.values():
-            task.cancel()
-        self.services.clock.call_later(self.services.settings.cancel_grace, self._force)
-
-    def _force(self) -> None:
-        if self._bodies and self._group is not None:
-            names = ", ".join(repr(self.units.all[index].node.name) for index in self._bodies)
-            _logger.error("run %s: %s did not end within its grace and is cut off", self.id, names)
-            self._group.cancel_scope.cancel()
-
-    def enter(self, place: int) -> None:
-        """Mark the current task as running user code, so that stopping the run cancels it."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._bodies[place] = task
-
-    def leave(self, place: int, error: BaseException | None) -> None:
-        """Take the mark back; a cancellation that came from stopping the run is taken back too."""
-        task = self._bodies.pop(place, None)
-        if self.interrupted and task is not None and isinstance(error, asyncio.CancelledError) and task.cancelling():
-            task.uncancel()
-
-    @contextmanager
-    def _interruptible_wait(self) -> Iterator[None]:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - there is always one here
-        self._waiting.add(task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self.stopping is None or not task.cancelling():
-                raise
-            task.uncancel()
-        except FlowstoneError as error:
-            self._break(error)
-        finally:
-            self._waiting.discard(task)
-
-    def _lose(self) -> None:
-        """The store refused a step: somebody cancelled the run, or owns it now."""
-        if self.stopping is None:
-            self.error = stopped.lease_lost(self.id)
-            self.stop("lease_lost")
-
-    def _break(self, error: FlowstoneError) -> None:
-        self.error = self.error or error
-        self.stop("broken")

@@ -130,7 +130,7 @@ class Session:
 
     # -- planning -----------------------------------------------------------------------------------------------
 
-    async def prospect(self, request: Request, past: Past | None = None) -> Prospect:
+    async def prospect(self, request: Request) -> Prospect:
         """Ask the store what exists and decide what would run."""
         catalog = self.catalogs[request.pipeline]
         now = self.services.store.now()
@@ -284,7 +284,7 @@ class Session:
         timer = self.services.clock.call_later(request.timeout, joined.set)
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(_first, driver.done, joined, group.cancel_scope, name="join")
+                group.start_soon(_first, driver.done, joined, name="join")
                 await joined.wait()
                 group.cancel_scope.cancel()
         finally:
@@ -349,6 +349,6 @@ def _interrupt(drivers: Sequence[RunDriver]) -> None:
             driver.interrupt()
 
 
-async def _first(done: asyncio.Event, joined: asyncio.Event, scope: anyio.CancelScope) -> None:
+async def _first(done: asyncio.Event, joined: asyncio.Event) -> None:
     await done.wait()
     joined.set()

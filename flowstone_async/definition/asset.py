@@ -18,6 +18,8 @@ from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 
 RunIn: TypeAlias = Literal["thread", "process", "dask"]
 Condition: TypeAlias = Callable[..., object]
+"""Takes what a body may take; an unannotated `ctx` is the `Context`."""
+
 PLACES: tuple[RunIn, ...] = ("thread", "process", "dask")
 
 

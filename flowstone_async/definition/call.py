@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.marker import MARKERS
 
-Value: TypeAlias = Any
-"""What a body gives; the handle's type says more."""
 
-
-def call_body(definition: AssetDefinition, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Value:
+def call_body(definition: AssetDefinition, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
     """Call the body with the arguments given.
 
     Raises:

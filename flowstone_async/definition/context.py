@@ -74,7 +74,7 @@ class Context:
         return self._live().asset
 
     @property
-    def partition(self) -> Any:  # noqa: ANN401 - of the asset's key type
+    def partition(self) -> Any:
         """Partition key, as a real object; None for an asset with one value."""
         return self._live().partition
 
@@ -99,7 +99,7 @@ class Context:
         return self._live().scheduled_at
 
     @property
-    def params(self) -> Any:  # noqa: ANN401 - of the pipeline's params type
+    def params(self) -> Any:
         """The run's params, of the pipeline's params type. Reading them makes all of them an input."""
         call = self._live()
         call.params_read = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from flowstone_async.definition.handle import AssetRef, PartitionedRef
 from flowstone_async.definition.mapping import KeyMapping
@@ -11,8 +11,6 @@ from flowstone_async.definition.marker import Dependency, ParamField, ResourceNa
 
 T = TypeVar("T")
 K = TypeVar("K")
-Whatever: TypeAlias = Any
-"""The type of what the parameter receives, where only a name says so."""
 
 
 @overload
@@ -28,14 +26,14 @@ def dep(asset: AssetRef[T], *, optional: Literal[True], external: bool = ...) ->
 @overload
 def dep(asset: AssetRef[T], *, optional: Literal[False] = ..., external: bool = ...) -> T: ...
 @overload
-def dep(asset: str, *, over: KeyMapping | None = ..., optional: bool = ...) -> Whatever: ...
+def dep(asset: str, *, over: KeyMapping | None = ..., optional: bool = ...) -> Any: ...
 def dep(
     asset: AssetRef[Any] | str,
     *,
     over: KeyMapping | None = None,
     optional: bool = False,
     external: bool = False,
-) -> Whatever:
+) -> Any:
     """Take an asset's value by reference, under any parameter name.
 
     Declared to return the asset's value type, so that a type checker verifies the edge.
@@ -55,7 +53,7 @@ def dep(
     return cast("Any", Dependency(asset=asset, over=over, optional=optional, external=external))
 
 
-def param(name: str) -> Whatever:
+def param(name: str) -> Any:
     """Take one field of the run's params.
 
     Args:
@@ -68,7 +66,7 @@ def param(name: str) -> Whatever:
     return cast("Any", ParamField(name))
 
 
-def resource(name: str) -> Whatever:
+def resource(name: str) -> Any:
     """Take a resource by its name, where two have one type.
 
     Args:

@@ -8,6 +8,7 @@ not declared so and signed here; nothing is imported by name. Read `Codec`, then
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import pickle
 import sys
@@ -215,13 +216,15 @@ class _PickleCodec(Codec):
     def __init__(self, annotation: object, keys: Sequence[bytes]) -> None:
         super().__init__(None, {})
         self.name = "any picklable value" if annotation is None else render(annotation)
-        self._class = annotation if isinstance(annotation, type) and annotation not in (float, complex) else object
+        tower = annotation is float or annotation is complex
+        self._class = annotation if isinstance(annotation, type) and not tower else object
         self._keys = keys
 
     @override
     def prepare(self, value: object) -> Encoded:
-        if not isinstance(value, self._class):
-            raise self._refused(wrong(self.name, value))
+        with contextlib.suppress(TypeError):  # protocols and typed dicts refuse isinstance()
+            if not isinstance(value, self._class):
+                raise self._refused(wrong(self.name, value))
         return self._sign(value)
 
     @override
@@ -301,7 +304,11 @@ class _Forms:
         if plain not in self._made:
             kinds = forms.DICT if hasattr(plain, "__annotations__") else forms.JSON_KINDS
             self._made[plain] = _later(lambda: self._made[plain], kinds)
-            self._made[plain] = forms.BUILTIN.get(plain) or self._compose(plain)
+            try:
+                self._made[plain] = forms.BUILTIN.get(plain) or self._compose(plain)
+            except _Unsupported:
+                del self._made[plain]
+                raise
         return self._made[plain]
 
     def _annotated(self, annotation: Annotation, plain: Annotation) -> Form:

@@ -15,6 +15,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from enum import Enum
 from functools import cached_property
 from types import NoneType
@@ -163,10 +164,10 @@ def _form(fields: _Fields, each: Mapping[str, Form]) -> Form:
         raise Misfit(f"{render(kind)} has a field {name!r} now, which the stored value lacks")
 
     def pack(value: Value) -> Plain:
-        state = take(forms.only(kind, value))
-        if len(state) < len(packs) and (unset := each.keys() - state.keys() - fields.optional):
+        packed = _each_field(packs, take(forms.only(kind, value)))
+        if len(packed) < len(packs) and (unset := each.keys() - packed.keys() - fields.optional):
             raise Misfit(f"field {min(unset)!r} of {render(kind)} is not set")
-        return _each_field(packs, state)
+        return packed
 
     def unpack(packed: Plain) -> Value:
         state = _each_field(unpacks, forms.only(dict, packed))
@@ -200,6 +201,7 @@ def _dataclass(kind: Annotation, hints: Mapping[str, Any]) -> _Fields:
     declared = {each.name: each for each in dataclasses.fields(kind)}
     validated: Mapping[str, Any] = getattr(kind, "__pydantic_fields__", {})
     descriptors = any(hasattr(getattr(kind, name, None), "__set__") for name in declared)
+    direct = not descriptors and all(each.init for each in declared.values())  # others may stand in the class alone
     wanted = {name for name, each in inspect.signature(kind).parameters.items() if each.default is each.empty}
     constructs = hasattr(kind, "__post_init__") and wanted <= declared.keys()  # an InitVar is not kept
     known = _cached(kind) | declared.keys()
@@ -209,7 +211,7 @@ def _dataclass(kind: Annotation, hints: Mapping[str, Any]) -> _Fields:
         if not constructs and len(attributes) > len(declared) and (strangers := attributes.keys() - known):
             hint = "Declare it: `name: type = field(init=False, repr=False)`."
             raise Misfit(f"attribute {min(strangers)!r} of {render(kind)} is not one of its fields", hint=hint)
-        if not descriptors:
+        if direct:
             return attributes
         return {name: getattr(value, name) for name in declared if hasattr(value, name)}
 
@@ -351,7 +353,9 @@ def validated(annotation: Annotation, inner: Form | None) -> Form:
     import pydantic
 
     kind: Annotation = typing.get_origin(annotation) or annotation
-    if kind in (type, typing.get_origin(Callable[..., Any])):
+    importer: Annotation = pydantic.ImportString
+    imports = any(isinstance(each, importer) for each in getattr(annotation, "__metadata__", ()))
+    if imports or kind in (type, importer, typing.get_origin(Callable[..., Any])):
         raise TypeError(f"{render(annotation)} is code, which is never stored")
     if is_kind(kind, pydantic.Secret | pydantic.SecretStr | pydantic.SecretBytes):
         raise TypeError(f"{render(annotation)} is a secret, which is never stored: make it a resource or a param")
@@ -360,6 +364,8 @@ def validated(annotation: Annotation, inner: Form | None) -> Form:
         adapter = pydantic.TypeAdapter[Any](annotation, config=None if inner else config)
     except Exception as error:  # __get_pydantic_core_schema__ is anybody's code
         raise TypeError(f"nothing is known about how to store {render(annotation)}") from error
+    # Pydantic would lose the time zone of its own kinds of datetime.
+    inner = inner or forms.BUILTIN.get({"date": date, "datetime": datetime}.get(adapter.core_schema["type"]))
 
     def pack(value: Value) -> object:
         try:

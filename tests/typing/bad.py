@@ -144,8 +144,7 @@ async def main() -> None:
     length: str = counted([1])                                     # bad: int is not str
     print(length)
     await urls()                                                   # bad: a stream is iterated, not awaited
-    for url in await pipe.run(urls):                               # bad: ... with async for
-        print(url)
+    list(await pipe.run(urls))                                     # bad: ... with async for
     await pipe.get(daily, partition="2025-01-15")                  # bad: str is not date
     await pipe.wait(daily, partition="2025-01-15")                 # bad: str is not date
     await pipe.backfill(daily, partitions=["2025-01-15"])          # bad: str is not date
@@ -155,8 +154,7 @@ async def main() -> None:
 async def durable(ctx: Context) -> None:
     ctx.metadata(1)                                                # bad: facts have names
     async with Engine(pipe) as engine:
-        run = await engine.submit(daily, partition="2025-01-15")   # bad: str is not date
-        print(run)
+        await engine.submit(daily, partition="2025-01-15")         # bad: str is not date
         submitted = await engine.submit(raw)
         text: str = await submitted                                # bad: list[int] is not str
         print(text)

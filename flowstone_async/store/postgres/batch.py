@@ -10,6 +10,7 @@ from asyncpg import Record
 
 from flowstone_async.errors import StorageError
 from flowstone_async.store.postgres.encoding import failure_text
+from flowstone_async.store.postgres.statement import statement
 from flowstone_async.store.postgres.step import NULL, KeyRow, PendingStep, Row, key_name, key_row
 from flowstone_async.store.records import Claimed
 from flowstone_async.types import AssetKey
@@ -20,10 +21,25 @@ MOST_BYTES = 8 << 20
 
 # What no text holds, as a rule: the first that indeed none holds separates the values of a column.
 _SEPARATORS = ("\x1f", "\x1d", "\x1c", "\x02", "\x01", "\ue000", "\uf8ff")
-# Payloads are bytes, and go as an array among the texts, at this place.
-_PAYLOADS = 53
 _CLAIMS = frozenset("cCROU")
 _CLAIM_ONLY = frozenset("cC")
+
+
+def _names(prefix: str, columns: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{column}" for column in columns.split())
+
+
+_RUN = _names("run", "id fence kind state error")
+_BEGUN = _names("begun", "run worker pipeline partition targets options params continuable created_at")
+_KEY = _names("key", "pipeline asset io partition run does state made attempts started_at seconds error reason")
+_EVENT = _names("event", "run first_no count place pipeline body claims")
+_MADE = _names(
+    "made",
+    "event id pipeline asset io partition fingerprint version code_hash inputs manager location size checksum "
+    "started_at seconds attempts host metadata",
+)
+_LINEAGE = _names("lineage", "event made pipeline asset io partition upstream")
+_AUDIT = _names("audit", "event action subject actor actor_kind run details")
 
 
 class KeyAnswer(NamedTuple):
@@ -54,11 +70,10 @@ class Reply(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A key of the batch: what is done with it, by which run of the batch, and which materialization is its first."""
+    """A key of the batch: what is done with it, and by which run of the batch."""
 
     row: KeyRow
     run: str
-    made: int
 
 
 class Batch:
@@ -68,17 +83,16 @@ class Batch:
     of the users' own, by name of the table with their runs, share no batch with others: theirs takes more statements.
     """
 
-    __slots__ = ("_keys", "_made", "_numbers", "_runs", "_shared", "_sorted", "_weight", "pending", "tables")
+    __slots__ = ("_keys", "_numbers", "_runs", "_shared", "_sorted", "_weight", "pending", "tables")
 
     def __init__(self) -> None:
         self.pending: list[PendingStep] = []
         self.tables: dict[str, list[tuple[str, tuple[object, ...]]]] = {}
         self._runs: dict[str, Row] = {}
-        self._numbers: list[str] = []
+        self._numbers: dict[str, str] = {}
         self._keys: dict[Row, _Entry] = {}
         self._shared: set[Row] = set()
         self._sorted: list[_Entry] = []
-        self._made = 0
         self._weight = 0
 
     @property
@@ -91,26 +105,24 @@ class Batch:
         if self.pending and bool(pending.tables) != bool(self.tables):
             return False
         run_id = pending.step.run_id
-        run, known = _run(pending), self._runs.get(run_id)
-        if known is not None and (known != run or run[2] != "go"):
+        run, known = _run_row(pending), self._runs.get(run_id)
+        if known is not None and (known != run or run[2] != "goes"):
             return False
+        number = str(len(self._runs) + 1) if known is None else self._numbers[run_id]
         rows = pending.keys if pending.step.finish is None else [*pending.keys, *_leftovers(pending)]
-        if not self._enter_keys(rows, run_id):
+        if not self._enter_keys(rows, number):
             return False
         self._runs[run_id] = run
+        self._numbers[run_id] = number
         for table, row in pending.tables:
             self.tables.setdefault(table, []).append((run_id, row))
-        self._made += len(pending.materializations)
         self._weight += pending.weight
         self.pending.append(pending)
         return True
 
-    def _enter_keys(self, rows: Sequence[KeyRow], run_id: str) -> bool:
+    def _enter_keys(self, rows: Sequence[KeyRow], number: str) -> bool:
         """Add a step's keys, unless one of them is in the batch already and cannot be shared."""
         keys = self._keys
-        number = str(len(self._runs) + 1)
-        if run_id in self._runs:
-            number = str(list(self._runs).index(run_id) + 1)
         shared: list[Row] = []
         for row in rows:
             other = keys.get(row.name)
@@ -120,70 +132,79 @@ class Batch:
                 if other.run != number:
                     shared.append(row.name)
         for row in rows:
-            keys.setdefault(row.name, _Entry(row, number, self._made))
+            if row.name not in keys:
+                keys[row.name] = _Entry(row, number)
         self._shared.update(shared)
-        self._numbers.append(number)
         return True
 
-    def arguments(self, now: datetime | None) -> list[object]:
-        """Return the statement's arguments."""
+    def statement(self, now: datetime | None) -> tuple[str, list[object]]:
+        """Return the statement that commits the batch, and its arguments."""
         self._sorted = [self._keys[name] for name in sorted(self._keys)]
-        groups = list(self._groups())
+        kinds = {run[2] for run in self._runs.values()}
+        columns: dict[str, Sequence[str]] = {}
+        for kind, names, rows in self._rows():
+            if rows:
+                kinds.add(kind)
+                columns.update(zip(names, zip(*rows, strict=True), strict=True))
+        found = statement(frozenset(kinds))
         for separator in _SEPARATORS:
-            columns = _joined(groups, separator)
-            if columns is not None:
-                workers = list({one.driven.worker for one in self.pending})
-                columns.insert(_PAYLOADS, [payload for one in self.pending for payload in one.payloads])
-                return [now, workers, separator, NULL, *columns]
+            values = {name: _joined(column, separator) for name, column in columns.items()}
+            if None not in values.values():
+                return found.text, self._arguments(found.parameters, values, now, separator)
         raise StorageError("a step's texts hold every character that could separate them")
 
-    def _groups(self) -> Iterable[Sequence[Sequence[str]]]:
-        """Yield the columns of each kind of rows."""
+    def _arguments(
+        self, parameters: Sequence[str], columns: Mapping[str, object], now: datetime | None, separator: str
+    ) -> list[object]:
+        others: dict[str, object] = {
+            "now": now,
+            "workers": list({one.driven.worker for one in self.pending}),
+            "separator": separator,
+            "null": NULL,
+            "payloads": [payload for one in self.pending for payload in one.payloads],
+        }
+        return [others[name] if name in others else columns[name] for name in parameters]
+
+    def _rows(self) -> Iterable[tuple[str, Sequence[str], Sequence[Row]]]:
+        """Yield each kind of rows with the names of their columns."""
         events: list[Row] = []
         begun: list[Row] = []
         made: list[Row] = []
         lineage: list[Row] = []
         audit: list[Row] = []
         place = 0
-        for one, run in zip(self.pending, self._numbers, strict=True):
-            step, first = str(len(events) + 1), len(made)
+        for one in self.pending:
+            run = self._numbers[one.step.run_id]
+            event = str(len(events) + 1)
             if one.begun is not None:
                 begun.append((run, *one.begun))
             for first_no, count, body, claims in one.events:
                 events.append((run, str(first_no), str(count), str(place), one.driven.pipeline, body, claims))
                 place += count + 1
-            made += [(step, *row) for row in one.materializations]
-            lineage += [(step, str(first + number), *row) for number, row in one.lineage]
-            audit += [(step, *row) for row in one.audit]
-        yield _transposed(list(self._runs.values()), 5)
-        yield _transposed(begun, 9)
-        yield self._key_columns()
-        yield _transposed(events, 7)
-        yield _transposed(made, 19)
-        yield _transposed(lineage, 7)
-        yield _transposed(audit, 7)
-
-    def _key_columns(self) -> Sequence[Sequence[str]]:
-        entries = self._sorted
-        does = [entry.row.does for entry in entries]
-        if self._shared:
-            does = ["C" if entry.row.name in self._shared else entry.row.does for entry in entries]
-        state, *others = _transposed([entry.row.columns for entry in entries], 6)
-        return [
-            *_transposed([entry.row.name for entry in entries], 4),
-            [entry.run for entry in entries],
-            does,
-            state,
-            [str(entry.made + entry.row.made) if entry.row.made else NULL for entry in entries],
-            *others,
+            made += [(event, *row) for row in one.materializations]
+            lineage += [(event, *row) for row in one.lineage]
+            audit += [(event, *row) for row in one.audit]
+        shared = self._shared
+        keys = [
+            (*row.name, run, "C" if row.name in shared else row.does, *row.columns) for row, run in self._sorted
         ]
+        return (
+            ("runs", _RUN, list(self._runs.values())),
+            ("begins", _BEGUN, begun),
+            ("keys", _KEY, keys),
+            ("events", _EVENT, events),
+            ("made", _MADE, made),
+            ("lineage", _LINEAGE, lineage),
+            ("audit", _AUDIT, audit),
+        )
 
     def read(self, record: Record) -> Reply:
         """Return what the statement answered."""
         claims: dict[Row, KeyAnswer] = {}
         replaced: dict[Row, str] = {}
         released: list[AssetKey] = []
-        for slot, holder, current, lost, contended, previous in zip(*(record[n] or () for n in range(3, 9)), strict=True):
+        answers = zip(*(record[n] or () for n in range(3, 9)), strict=True) if self._keys else ()
+        for slot, holder, current, lost, contended, previous in answers:
             row = self._sorted[slot - 1].row
             if row.does in _CLAIMS:
                 claims[row.name] = KeyAnswer(str(holder), None if current is None else str(current), lost)
@@ -191,7 +212,7 @@ class Batch:
                 continue
             if contended and holder is None:
                 released.append(_key(row.name))
-            if previous is not None and row.made:
+            if previous is not None and row.made is not NULL:
                 replaced[row.name] = str(previous)
         refused = frozenset[str]()
         if record[1] is not None:
@@ -209,16 +230,16 @@ def claimed(step_claims: Iterable[AssetKey], run_id: str, reply: Reply) -> dict[
     return answers
 
 
-def _run(pending: PendingStep) -> Row:
+def _run_row(pending: PendingStep) -> Row:
     """Return the row of a step's run."""
     step = pending.step
     end = step.finish
     if step.create is not None:
         state, error = (step.create.state, step.create.error) if end is None else (end.state, end.error)
-        return step.run_id, str(step.create.fence), "begin", state, failure_text(error) or NULL
+        return step.run_id, str(step.create.fence), "begins", state, failure_text(error) or NULL
     if end is not None:
-        return step.run_id, str(step.fence), "end", end.state, failure_text(end.error) or NULL
-    return step.run_id, str(step.fence), "go", NULL, NULL
+        return step.run_id, str(step.fence), "ends", end.state, failure_text(end.error) or NULL
+    return step.run_id, str(step.fence), "goes", NULL, NULL
 
 
 def _leftovers(pending: PendingStep) -> list[KeyRow]:
@@ -230,21 +251,10 @@ def _leftovers(pending: PendingStep) -> list[KeyRow]:
     return [key_row(key, "r") for key in held.difference((done.key for done in step.done), step.releases, step.claims)]
 
 
-def _joined(groups: Iterable[Sequence[Sequence[str]]], separator: str) -> list[object] | None:
-    """Return each column as one text; None if a value has the separator in it."""
-    joined: list[object] = []
-    for columns in groups:
-        breaks = len(columns[0]) - 1
-        for column in columns:
-            text = separator.join(column)
-            if text and text.count(separator) != breaks:
-                return None
-            joined.append(text)
-    return joined
-
-
-def _transposed(rows: Sequence[Row], width: int) -> list[Sequence[str]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
+def _joined(column: Sequence[str], separator: str) -> str | None:
+    """Return a column as one text; None if a value has the separator in it."""
+    text = separator.join(column)
+    return text if not text or text.count(separator) == len(column) - 1 else None
 
 
 def _key(name: Row) -> AssetKey:

@@ -183,15 +183,15 @@ class Committer:
 
     async def _send(self, batch: Batch) -> Record | None:
         """Send a batch until it is answered; returns None if this process may not commit any more."""
-        arguments = batch.arguments(self._instants.given())
+        text, arguments = batch.statement(self._instants.given())
         give_up = time.monotonic() + self._patience
         delay = _FIRST_DELAY
         while self._owns():
             try:
                 session = await self._kept.session()
                 if batch.tables:
-                    return await _send_with_tables(session, batch, arguments)
-                return (await session.fetch("advance", *arguments))[0]
+                    return await _send_with_tables(session, batch, text, arguments)
+                return (await session.fetch_text(text, *arguments))[0]
             except DRIVER_ERRORS as error:
                 pause = delay * random.uniform(0.5, 1.5)  # noqa: S311
                 if not is_transient(error) or time.monotonic() + pause > give_up:
@@ -266,10 +266,10 @@ class Committer:
         _refuse(pending, at)
 
 
-async def _send_with_tables(session: Session, batch: Batch, arguments: Sequence[object]) -> Record:
+async def _send_with_tables(session: Session, batch: Batch, text: str, arguments: Sequence[object]) -> Record:
     """Commit a batch together with rows of the users' own tables."""
     async with session.transaction():
-        record = (await session.fetch("advance", *arguments))[0]
+        record = (await session.fetch_text(text, *arguments))[0]
         refused = batch.read(record).refused
         for table, rows in sorted(batch.tables.items()):
             columns = zip(*(row for run_id, row in rows if run_id not in refused), strict=True)

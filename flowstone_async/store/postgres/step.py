@@ -26,19 +26,23 @@ class KeyRow(NamedTuple):
 
     Attributes:
         does: See queries/advance.sql.
-        made: Which of the step's materializations it is, from 1; 0 for none.
+        columns: State and the rest.
     """
 
     name: Row
     does: str
-    made: int
     columns: Row
+
+    @property
+    def made(self) -> str:
+        """The materialization that becomes current, or NULL."""
+        return self.columns[1]
 
 
 
 # Stands for NULL in a column. No column that may be NULL holds people's own text as it is.
 NULL = "\x1e"
-_UNTOUCHED = ("pending", "0", NULL, NULL, NULL, NULL)
+_UNTOUCHED = ("pending", NULL, "0", NULL, NULL, NULL, NULL)
 # Events in one row: bounds what a reader has to look back for.
 EVENTS_PER_ROW = 1000
 # Postgres takes a message of 1 GB; a value of a quarter of that is better streamed.
@@ -54,7 +58,6 @@ class PendingStep:
         answer: What its caller awaits.
         keys: Rows of asset keys: claims, outcomes and releases.
         events: Event rows: first number, count, text, claims. The first stands for the step.
-        materializations: Their rows; lineage names them by number, from 1.
         begun: The run's row, if the step creates it.
         tables: Rows for tables of the users' own: the table as SQL, then what `upsert` takes.
         weight: Bytes of the parts that may be large.
@@ -87,7 +90,7 @@ class PendingStep:
         self.keys = list(_key_rows(step))
         self.materializations: list[Row] = []
         self.payloads: list[bytes | None] = []
-        self.lineage: list[tuple[int, Row]] = []
+        self.lineage: list[Row] = []
         self.tables: list[tuple[str, tuple[object, ...]]] = []
         self.weight = 0
         for done in step.done:
@@ -112,13 +115,12 @@ class PendingStep:
         self.materializations.append(_materialization_row(done.key, made))
         self.payloads.append(payload)
         if made.inputs:
-            number = len(self.materializations)
-            self.lineage += [(number, row) for row in _lineage_rows(made)]
+            self.lineage += _lineage_rows(made)
 
 
 def key_row(key: AssetKey, does: str) -> KeyRow:
     """Return the row of a key that is claimed or let go without an outcome."""
-    return KeyRow(key_name(key), does, 0, _UNTOUCHED)
+    return KeyRow(key_name(key), does, _UNTOUCHED)
 
 
 def key_name(key: AssetKey) -> Row:
@@ -133,11 +135,9 @@ def _key_rows(step: Advance) -> Iterator[KeyRow]:
     claims = frozenset(step.claims)
     if len(ended) < len(step.done):
         raise RuntimeError(f"run {step.run_id} ends an asset key twice in one step")
-    made = 0
     for done in step.done:
-        made += done.materialization is not None
         does = "o" if done.claimed else "u"
-        yield _outcome_row(done, does.upper() if done.key in claims else does, made)
+        yield _outcome_row(done, does.upper() if done.key in claims else does)
     for key in claims:
         if key not in ended:
             yield key_row(key, "R" if key in step.releases else "c")
@@ -190,16 +190,17 @@ def _run_row(run: RunRecord) -> Row:
     )
 
 
-def _outcome_row(done: AssetDone, does: str, made: int) -> KeyRow:
+def _outcome_row(done: AssetDone, does: str) -> KeyRow:
     columns = (
         done.outcome,
+        NULL if done.materialization is None else done.materialization.id,
         str(done.attempts),
         NULL if done.started_at is None else microseconds(done.started_at),
         repr(done.seconds),
         failure_text(done.error) or NULL,
         NULL if done.reason is None else encode(done.reason),
     )
-    return KeyRow(key_name(done.key), does, 0 if done.materialization is None else made, columns)
+    return KeyRow(key_name(done.key), does, columns)
 
 
 def _materialization_row(key: AssetKey, made: Materialization) -> Row:
@@ -233,7 +234,7 @@ def _lineage_rows(made: Materialization) -> Iterator[Row]:
         if source.materialization is not None and source.key is not None
     }
     for (pipeline, asset, partition, io), upstream in edges:
-        yield pipeline, asset, io, partition, upstream
+        yield made.id, pipeline, asset, io, partition, upstream
 
 
 def _audit_row(entry: AuditEntry) -> Row:

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
 from functools import cached_property
-from typing import Annotated, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 from annotated_types import Gt
@@ -117,6 +117,18 @@ class Model(BaseModel):
     children: list[Model] = Field(default_factory=list)
 
     model_config = ConfigDict(populate_by_name=True)
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Home(BaseModel):
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
 
 
 class Open(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -17,6 +18,10 @@ KEY = b"k" * 32
 class Anything:
     def __init__(self, number: int) -> None:
         self.number = number
+
+
+class Sized(Protocol):
+    def size(self) -> int: ...
 
 
 class Unloadable:
@@ -74,6 +79,7 @@ def test_a_declared_class_is_checked() -> None:
         codec_for(Anything, format="pickle", key=KEY).encode(1)
     codec_for(float, format="pickle", key=KEY).encode(1)
     codec_for(list[int], format="pickle", key=KEY).encode([1])
+    codec_for(Sized, format="pickle", key=KEY).encode([1])
 
 
 def test_nothing_unsigned_is_unpickled(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any, Literal
 
 import pytest
 from annotated_types import Gt
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, ImportString, PlainSerializer, SecretStr, SkipValidation
 
 from flowstone_async.errors import StorageError
 from flowstone_async.io.codec import codec_for
@@ -43,9 +43,12 @@ class Dangling:
     other: Nowhere  # pyright: ignore[reportUndefinedVariable]  # noqa: F821
 
 
-class Brittle:
-    def __init__(self) -> None:
-        self.items = [1]
+@dataclass
+class TwoOfOne:
+    """Its first field says how to store what the second cannot."""
+
+    one: Annotated[Pool, SkipValidation, PlainSerializer(str)]
+    two: Pool
 
 
 def _stray() -> Plain:
@@ -157,6 +160,9 @@ def test_a_value_that_does_not_fit_is_refused_with_its_place(declared: object, v
         [
             (Callable[[int], int], "code"),
             (type[int], "code"),
+            (ImportString, "code"),
+            (list[ImportString[Any]], "code"),
+            (TwoOfOne, "Pool"),
             (IO[str], "IO[str]"),
             (Pool, "Pool"),
             (asyncio.Queue, "Queue"),

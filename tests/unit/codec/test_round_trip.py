@@ -20,7 +20,7 @@ import pytest
 from annotated_types import Gt, MaxLen
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AnyUrl, JsonValue
+from pydantic import AnyUrl, AwareDatetime, Field, JsonValue
 from pydantic_core import TzInfo
 from typing_extensions import TypeAliasType
 
@@ -30,12 +30,15 @@ from tests.unit.codec.cases import numbered
 from tests.unit.codec.models import (
     Access,
     Box,
+    Cat,
     Checked,
     Color,
     Counted,
     Derived,
+    Dog,
     GenericModel,
     Hashed,
+    Home,
     Indexed,
     Level,
     Mode,
@@ -144,6 +147,11 @@ CASES: list[tuple[object, Any]] = [
     (Annotated[int, Gt(0)], 1),
     (Annotated[list[int], MaxLen(2)], [1]),
     (Annotated[int, "only a remark"], 1),
+    (AwareDatetime, dt.datetime(2025, 1, 1, tzinfo=PARIS)),
+    (list[AwareDatetime], [dt.datetime(2025, 1, 1, tzinfo=dt.UTC)]),
+    (Annotated[Model | Open, "either"], Open(name="a")),
+    (list[Annotated[Cat | Dog, Field(discriminator="kind")]], [Dog(kind="dog")]),
+    (Home, Home(pet=Dog(kind="dog"))),
     (UserId, UserId(1)),
     (Days, [dt.date(2025, 1, 1)]),
     (JsonValue, {"a": [None, {"b": 1}]}),
@@ -180,6 +188,7 @@ def test_a_value_comes_back_equal_and_of_its_type(declared: object, value: Any) 
     loaded = codec.decode(encoded.data)
     assert same(loaded, value)
     assert same(encoded.value, value)
+    assert str(getattr(loaded, "tzinfo", "")) == str(getattr(value, "tzinfo", ""))
     assert codec.encode(value) == encoded.data
     assert codec.fingerprint(encoded.data) == encoded.fingerprint
 

@@ -1,0 +1,104 @@
+"""Stopping a run: which tasks are in user code, and how they are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+from anyio.abc import TaskGroup
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.services import Services
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.planning.units import Units
+
+Stop: TypeAlias = Literal["cancelled", "timed_out", "lease_lost", "shutdown", "broken"]
+RunningState: TypeAlias = Literal["running", "succeeded", "failed", "cancelled"]
+_logger = logging.getLogger("flowstone")
+
+
+class Interruption:
+    """The stopping of one run.
+
+    Attributes:
+        state: How the run ended, as far as this process knows.
+        error: Why it failed, or why this process does not drive it any more.
+        stopping: Why nothing new starts.
+        interrupted: Whether bodies were cancelled; what they still return is no outcome.
+    """
+
+    id: str
+    services: Services
+    units: Units
+    state: RunningState
+    error: FlowstoneError | None
+    stopping: Stop | None
+    interrupted: bool
+    begun: float
+    bodies: dict[int, asyncio.Task[Any]]
+    waiting: set[asyncio.Task[Any]]
+    group: TaskGroup | None
+
+    def stop(self, reason: Stop) -> None:
+        """Start nothing more, and cancel the bodies (not for a shutdown, which gives them time first)."""
+        if self.state != "running" or self.stopping == reason:
+            return
+        self.stopping = reason
+        if reason != "shutdown":
+            self.interrupt()
+        for task in self.waiting:
+            task.cancel()
+
+    def interrupt(self) -> None:
+        """Cancel the bodies: once, so that `finally` blocks can await; after the grace, at every await."""
+        self.interrupted = True
+        for task in self.bodies.values():
+            task.cancel()
+        self.services.clock.call_later(self.services.settings.cancel_grace, self._force)
+
+    def _force(self) -> None:
+        if self.bodies and self.group is not None:
+            names = ", ".join(repr(self.units.all[index].node.name) for index in self.bodies)
+            _logger.error("run %s: %s did not end within its grace and is cut off", self.id, names)
+            self.group.cancel_scope.cancel()
+
+    def enter(self, place: int) -> None:
+        """Mark the current task as running user code, so that stopping the run cancels it."""
+        task = asyncio.current_task()
+        if task is not None:
+            self.bodies[place] = task
+
+    def leave(self, place: int, error: BaseException | None) -> None:
+        """Take the mark back; a cancellation that came from stopping the run is taken back too."""
+        task = self.bodies.pop(place, None)
+        if self.interrupted and task is not None and isinstance(error, asyncio.CancelledError) and task.cancelling():
+            task.uncancel()
+
+    @contextmanager
+    def interruptible_wait(self) -> Generator[None]:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is always one here
+        self.waiting.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.stopping is None or not task.cancelling():
+                raise
+            task.uncancel()
+        except FlowstoneError as error:
+            self.break_off(error)
+        finally:
+            self.waiting.discard(task)
+
+    def lose(self) -> None:
+        """The store refused a step: somebody cancelled the run, or owns it now."""
+        if self.stopping is None:
+            self.error = stopped.lease_lost(self.id)
+            self.stop("lease_lost")
+
+    def break_off(self, error: FlowstoneError) -> None:
+        self.error = self.error or error
+        self.stop("broken")

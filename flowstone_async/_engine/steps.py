@@ -1,0 +1,90 @@
+"""What a run commits: its steps, each one `Advance`, with the events that go with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flowstone_async._engine.board import Next
+from flowstone_async._engine.hooks import Hooks
+from flowstone_async._engine.interruption import Interruption
+from flowstone_async._engine.journal import Journal
+from flowstone_async._engine.record import audit_of, note_settled
+from flowstone_async._engine.values import RunValues
+from flowstone_async.events import Event, RunCancelled, RunFailed, RunFinished, RunSucceeded
+from flowstone_async.failures import describe
+from flowstone_async.store.records import Advance, AssetDone, RunDone, RunRecord
+from flowstone_async.types import AssetKey
+
+
+class RunSteps(RunValues, Interruption):
+    """Makes the steps of one run."""
+
+    record: RunRecord
+    journal: Journal
+    hooks: Hooks
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this process began to drive the run."""
+        return self.services.clock.monotonic() - self.begun
+
+    def facts(self) -> dict[str, object]:
+        """Return what every event of the run as a whole says."""
+        return {"targets": list(self.request.targets), "partition": self.request.encoded}
+
+    def make_step(
+        self,
+        following: Next,
+        create: RunRecord | None,
+        done: tuple[AssetDone, ...],
+        releases: tuple[AssetKey, ...],
+        *,
+        finish: bool,
+    ) -> tuple[Advance, list[Event]]:
+        """Return the step that commits outcomes and what follows from them, and the events to emit afterwards."""
+        now = self.services.store.now()
+        more: list[AssetDone] = []
+        for index in following.settled:
+            settled = self.board.settled[index]
+            if settled is not None:
+                more.extend(note_settled(self.journal, self.units.all[index], settled, now, self.id))
+        ended = self._end() if finish or (not self.board.active and self.stopping in (None, "shutdown")) else None
+        records, events = self.journal.take()
+        outcomes = (*done, *more) if more else done
+        step = Advance(
+            run_id=self.id,
+            fence=self.record.fence,
+            create=create,
+            done=outcomes,
+            claims=tuple(self.units.all[index].key for index in following.run),
+            releases=releases,
+            events=records,
+            audit=tuple(audit_of(self.id, each) for each in outcomes),
+            finish=ended,
+        )
+        return step, events
+
+    def _end(self) -> RunDone:
+        """Decide how the run ends, and note it."""
+        settled = [self.board.settled[index] for index in self.units.targets]
+        failed = next((each for each in settled if each is not None and each.error is not None), None)
+        if self.error is None and failed is not None:
+            self.error = failed.error
+        now = self.services.store.now()
+        body = {**self.facts(), "seconds": self.seconds}
+        if self.error is None:
+            self.journal.add(RunSucceeded, now, dict(body))
+        else:
+            self.journal.add(RunFailed, now, dict(body), self.error)
+        state: Literal["succeeded", "failed"] = "succeeded" if self.error is None else "failed"
+        self.journal.add(RunFinished, now, {**body, "state": state}, self.error)
+        return RunDone(
+            state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded)
+        )
+
+    async def tell_cancelled(self) -> None:
+        """Emit the events of a cancellation, which whoever cancelled the run has committed."""
+        now, body = self.services.store.now(), self.facts()
+        self.journal.add(RunCancelled, now, {**body, "seconds": self.seconds})
+        self.journal.add(RunFinished, now, {**body, "seconds": self.seconds, "state": "cancelled"})
+        await self.hooks.emit_all(self.journal.take()[1])

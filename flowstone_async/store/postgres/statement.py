@@ -1,0 +1,57 @@
+"""The hot statement, put together from the parts of `queries/advance.sql` that a batch needs."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+# The kinds of rows that a batch may have. Each kind of run has a part of its own that says which may go on.
+KINDS: Final = ("goes", "ends", "begins", "keys", "events", "made", "lineage", "audit")
+
+_PART = re.compile(r"^-- part: (\w+)(?: if ([\w ]+))?\n", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
+_PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
+_ACCEPTED = {"goes": ("held",), "ends": ("ended",), "begins": ("begun", "begun_before")}
+_WATCHED = {"goes": "held", "ends": "ended"}
+
+
+class Statement(NamedTuple):
+    """A statement, and the names of its parameters in their order."""
+
+    text: str
+    parameters: tuple[str, ...]
+
+
+class _Part(NamedTuple):
+    name: str
+    kinds: frozenset[str]
+    text: str
+
+
+def _load() -> tuple[_Part, ...]:
+    text = files(__package__).joinpath("queries/advance.sql").read_text(encoding="utf-8")
+    _, *found = _PART.split(text)
+    return tuple(
+        _Part(name, frozenset((kinds or "").split()), _COMMENT.sub("", text).strip())
+        for name, kinds, text in zip(found[::3], found[1::3], found[2::3], strict=True)
+    )
+
+
+_PARTS = _load()
+
+
+@cache
+def statement(kinds: frozenset[str]) -> Statement:
+    """Return the statement for batches with rows of some kinds."""
+    parts = {part.name: part.text for part in _PARTS if not part.kinds or part.kinds & kinds}
+    answer = parts.pop("answer") + parts.pop("answer_keys", "")
+    runs = [name for kind in _ACCEPTED if kind in kinds for name in _ACCEPTED[kind]]
+    watched = [f"SELECT id, watched FROM {_WATCHED[kind]}" for kind in _WATCHED if kind in kinds]
+    text = f"WITH {', '.join(parts.values())}\n{answer}"
+    text = text.replace("{accepted}", " UNION ALL ".join(f"SELECT id FROM {name}" for name in runs))
+    text = text.replace("{watched}", " UNION ALL ".join(watched) or "SELECT NULL::uuid AS id, false AS watched")
+    parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+    numbers = {name: f"${number}" for number, name in enumerate(parameters, 1)}
+    return Statement(_PARAMETER.sub(lambda match: numbers[match[1]], text), parameters)

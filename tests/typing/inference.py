@@ -1,0 +1,359 @@
+# pyright: strict
+# ruff: noqa: B008, T201 - as users write it, whose ruff is set up otherwise
+"""What a type checker knows of handles, markers, verbs and reports; nothing here runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, assert_type
+from uuid import UUID
+
+from flowstone_async import (
+    Asset,
+    AssetEvent,
+    AssetFinished,
+    AssetRef,
+    BlockingAsset,
+    Cache,
+    Context,
+    Daily,
+    Dynamic,
+    Engine,
+    Event,
+    Failed,
+    Hourly,
+    Keys,
+    OpenRef,
+    PartitionedAsset,
+    PartitionedBlockingAsset,
+    PartitionedRef,
+    PartitionedStreamAsset,
+    Pipeline,
+    Retry,
+    RunFailed,
+    RunHandle,
+    Single,
+    Skipped,
+    Stream,
+    StreamAsset,
+    dep,
+    param,
+    resource,
+)
+
+
+class Settings:
+    """A resource."""
+
+
+@dataclass
+class Args:
+    """Params."""
+
+    limit: int = 10
+
+
+pipe = Pipeline("inference", params=Args)
+days = Daily("2025-01-01")
+grid = days * Keys("us", "eu") * Keys(1, 2)
+
+
+# decorators ---------------------------------------------------------------------
+async def in_production(ctx: Context) -> bool:
+    """Say whether to run."""
+    return ctx.attempt == 1
+
+
+@pipe.asset
+async def plain() -> int:
+    return 1
+
+
+@pipe.asset(
+    name="renamed",
+    description="With every option.",
+    tags=["a"],
+    owner="me",
+    metadata={"unit": "m"},
+    cache=Cache(ttl="1h", version="2"),
+    retry=Retry(3, on=(TimeoutError,)),
+    timeout=30,
+    when=in_production,
+    unless=lambda: False,
+    renamed_from="older",
+)
+async def with_options(plain: int) -> list[int]:
+    return [plain]
+
+
+@pipe.asset(partitions=None, run_in=None, timeout=False, cache=False, retry=False)
+async def switched_off() -> str:
+    return ""
+
+
+@pipe.asset(run_in="thread")
+def blocking(plain: int) -> float:
+    return plain / 2
+
+
+@pipe.asset
+async def stream() -> AsyncIterator[str]:
+    yield ""
+
+
+@pipe.asset(tags=("a",))
+async def stream_with_options(plain: int) -> AsyncIterator[str]:
+    yield str(plain)
+
+
+@pipe.asset(partitions=days)
+async def daily(partition: date) -> int:
+    return partition.day
+
+
+@pipe.asset(partitions=days, run_in="process")
+def daily_blocking(partition: date) -> int:
+    return partition.day
+
+
+@pipe.asset(partitions=days)
+async def daily_stream(partition: date) -> AsyncIterator[int]:
+    yield partition.day
+
+
+@pipe.asset(partitions=grid)
+async def cell(partition: tuple[date, str, int], day: date = grid.key(days)) -> str:
+    return f"{partition} {day}"
+
+
+@pipe.asset(partitions=Hourly("2025-01-01"))
+async def hourly(partition: datetime) -> int:
+    return partition.hour
+
+
+@pipe.asset(partitions=Dynamic[UUID]("users"))
+async def user(partition: UUID) -> str:
+    return str(partition)
+
+
+@pipe.asset(partitions=Single())
+async def single() -> bytes:
+    return b""
+
+
+def handles() -> None:
+    """The kind of function and the options decide the type of the handle."""
+    assert_type(plain, Asset[[], int])
+    blocking_: BlockingAsset[..., float] = blocking
+    stream_: StreamAsset[..., str] = stream_with_options
+    daily_: PartitionedAsset[..., int, date] = daily
+    daily_blocking_: PartitionedBlockingAsset[..., int, date] = daily_blocking
+    daily_stream_: PartitionedStreamAsset[..., int, date] = daily_stream
+    cell_: PartitionedRef[str, tuple[date, str, int]] = cell
+    any_: list[AssetRef[object]] = [
+        plain,
+        with_options,
+        blocking_,
+        stream_,
+        daily_,
+        daily_blocking_,
+        daily_stream_,
+        cell_,
+    ]
+    open_: OpenRef[Stream[str]] = stream
+    wider: AssetRef[int | None] = plain  # covariant
+    print(any_, open_, wider, daily_stream_, plain.name)
+
+
+async def calls() -> None:
+    """A direct call is the body's own."""
+    assert_type(await plain(), int)
+    assert_type(await with_options(1), list[int])
+    assert_type(blocking(plain=1), float)
+    assert_type(await daily(date(2025, 1, 1)), int)
+    assert_type(daily_blocking(date(2025, 1, 1)), int)
+    async for text in stream_with_options(3):
+        assert_type(text, str)
+    async for number in daily_stream(date(2025, 1, 1)):
+        assert_type(number, int)
+
+
+# markers ------------------------------------------------------------------------
+def markers() -> None:
+    """A marker is declared to be what the parameter receives."""
+    assert_type(dep(plain), int)
+    assert_type(dep(plain, optional=False), int)
+    assert_type(dep(plain, optional=True), int | None)
+    assert_type(dep(plain, external=True), int)
+    assert_type(dep(plain, external=True, optional=True), int | None)
+    assert_type(dep(stream), Stream[str])
+    assert_type(dep(blocking), float)
+    assert_type(dep(daily), int)
+    assert_type(dep(daily, over=days.last(7)), Mapping[date, int])
+    assert_type(dep(daily, over=days.all(), optional=True), Mapping[date, int | None])
+    assert_type(dep(daily_stream, over=days.last(2)), Mapping[date, Stream[int]])
+    assert_type(dep(cell, over=grid.dimension(days)), Mapping[tuple[date, str, int], str])
+    assert_type(days.key(), date)
+    assert_type(grid.key(), tuple[date, str, int])
+    assert_type(grid.key(days), date)
+
+
+@pipe.asset(partitions=days)
+async def marked(
+    ctx: Context,
+    params: Args,
+    number: int = dep(plain),
+    wider: float = dep(plain),
+    maybe: int | None = dep(plain, optional=True),
+    outcome: int | Failed | Skipped = dep(plain),
+    by_name: str = dep("switched_off"),
+    week: Mapping[date, int] = dep(daily, over=days.last(7)),
+    day: date = days.key(),
+    limit: int = param("limit"),
+    settings: Settings = resource("settings"),
+) -> int:
+    return number
+
+
+@pipe.asset
+async def annotated(
+    number: Annotated[int, dep(plain)],
+    limit: Annotated[int, param("limit")],
+    maybe: Annotated[int | None, "a note"] = None,
+) -> int:
+    assert_type(number, int)
+    assert_type(maybe, int | None)
+    return number + limit
+
+
+# pipe.add, constants, resources, hooks --------------------------------------------
+class Source:
+    """An object with an async `__call__`, and a method."""
+
+    async def __call__(self, numbers: list[int]) -> str:
+        """Compute."""
+        return str(numbers)
+
+    async def rows(self, day: date) -> AsyncIterator[bytes]:
+        """Stream."""
+        yield str(day).encode()
+
+
+def blocking_function(n: int) -> set[int]:
+    """Block."""
+    return {n}
+
+
+def added() -> None:
+    """`pipe.add` gives what the decorator would."""
+    text: Asset[[list[int]], str] = pipe.add(Source(), name="text", deps={"numbers": with_options})
+    rows: PartitionedRef[Stream[bytes], date] = pipe.add(Source().rows, name="rows", partitions=days, deps={"day": "x"})
+    blocked: OpenRef[set[int]] = pipe.add(blocking_function, name="blocked", run_in="thread", deps={"n": plain})
+    assert_type(pipe.constant("rate", 0.2, description="Per year."), Asset[[], float])
+    print(text, rows, blocked, pipe.include(Pipeline("other"), prefix="other_"))
+
+
+@pipe.resource
+async def settings() -> Settings:
+    return Settings()
+
+
+async def check(handle: Settings) -> bool:
+    """Say whether it is well."""
+    return bool(handle)
+
+
+@pipe.resource(name="pool", scope="run", health=check)
+async def pool(settings: Settings) -> AsyncIterator[bytearray]:
+    yield bytearray()
+
+
+@pipe.on(AssetFinished)
+async def finished(event: AssetFinished) -> None:
+    assert_type(event.seconds, float)
+
+
+@pipe.on(RunFailed)
+def anything(event: Event) -> None:  # a handler of a wider type serves as well
+    print(event.run_id)
+
+
+def hooks(engine: Engine) -> None:
+    """A hook is given back as it is, and typed by its event."""
+    back: Callable[[AssetFinished], Coroutine[Any, Any, None]] = finished
+
+    @engine.on(AssetEvent)
+    async def each(event: AssetEvent) -> None:
+        print(event.asset)
+
+    print(each, back)
+
+
+# verbs ----------------------------------------------------------------------------
+async def run() -> None:
+    """`run` gives the value, a tuple for several, and requires the key that a partition set has."""
+    day = date(2025, 1, 15)
+    assert_type(await pipe.run(plain), int)
+    assert_type(await pipe.run(with_options, force="all", timeout=False, params={"limit": 1}), list[int])
+    assert_type(await pipe.run(plain, partition="whatever"), int)  # it follows the run's key
+    assert_type(await pipe.run(stream), Stream[str])
+    assert_type(await pipe.run(daily, partition=day), int)
+    assert_type(await pipe.run(daily_blocking, partition=day), int)
+    assert_type(await pipe.run(daily_stream, partition=day), Stream[int])
+    assert_type(await pipe.run(cell, partition=(day, "us", 1)), str)
+    assert_type(await pipe.run(hourly, partition=datetime(2025, 1, 1)), int)  # noqa: DTZ001 - only a type
+    assert_type(await pipe.run(user, partition=UUID(int=1)), str)
+    assert_type(await pipe.run(single, partition=None), bytes)
+    assert_type(await pipe.run("plain"), Any)
+    assert_type(await pipe.run(plain, blocking), tuple[int, float])
+    assert_type(await pipe.run(plain, daily, partition=day), tuple[int, int])
+    assert_type(await pipe.run(plain, blocking, stream), tuple[int, float, Stream[str]])
+    assert_type(await pipe.run(plain, "blocking"), tuple[Any, ...])
+    assert_type(await pipe.run(plain, blocking, stream, with_options), tuple[Any, ...])
+    assert_type(pipe.run_sync(plain), int)
+    assert_type(pipe.run_sync(daily, partition=day), int)
+    assert_type(pipe.run_sync(plain, blocking), tuple[int, float])
+
+
+async def other_verbs() -> None:
+    """Everything that gives a value gives it typed."""
+    day = date(2025, 1, 15)
+    assert_type(await pipe.get(plain), int)
+    assert_type(await pipe.get(daily, partition=day), int)
+    assert_type(await pipe.get("plain"), Any)
+    assert_type(await pipe.wait(blocking, timeout="1m"), float)
+    assert_type(await pipe.wait(daily, partition=day), int)
+    assert_type(await pipe.exists(daily, partition=day), bool)
+    report = await pipe.report(with_options)
+    assert_type(report[plain].value, int)
+    assert_type(report[stream].value, Stream[str])
+    assert_type(report[daily].value, int)
+    assert_type(report["plain"].value, Any)
+    state: Literal["ok", "cached", "failed", "blocked", "skipped", "waiting", "cancelled"] = report[plain].state
+    print(state)
+    await pipe.backfill(daily, partitions=days.range("2025-01-01", "2025-01-31"), parallel=4, only="missing")
+    await pipe.backfill(daily, partitions=[day])
+    await pipe.backfill(plain, partitions=["a", 1])
+
+
+async def submit(engine: Engine) -> None:
+    """A submitted run knows what it will give."""
+    day = date(2025, 1, 15)
+    assert_type(await engine.submit(plain), RunHandle[int])
+    assert_type(await engine.submit(daily, partition=day), RunHandle[int])
+    assert_type(await (await engine.submit(stream)).result(timeout="1m"), Stream[str])
+    assert_type(await engine.submit(plain, blocking), RunHandle[tuple[int, float]])
+    assert_type(await engine.submit("plain"), RunHandle[Any])
+    assert_type(await engine.submit("plain", plain, "blocking"), RunHandle[tuple[Any, ...]])
+    assert_type(await engine.find("some-id"), RunHandle[Any])
+
+
+def generic(target: OpenRef[int], keyed: PartitionedRef[str, date]) -> None:
+    """Functions may take handles by what they give."""
+
+    async def both() -> tuple[int, str]:
+        return await pipe.run(target), await pipe.run(keyed, partition=date(2025, 1, 1))
+
+    print(both)
