@@ -87,7 +87,7 @@ class Attempt:
                     computed = await self._compute()
                     if not deadline.expired and not run.interrupted:
                         return computed
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - user code may raise anything
+        except (Exception, asyncio.CancelledError) as raised:  # user code may raise anything
             error = raised
         finally:
             run.leave(place, error)
@@ -158,6 +158,7 @@ class Attempt:
             run_id=self.run.id,
             type=self.unit.node.value_type,
             stream=self.runnable.stream,
+            names=self.unit.node.definition.scope.names,
         )
         kind = self.unit.node.definition.kind
         match kind:

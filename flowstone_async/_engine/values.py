@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
@@ -13,6 +13,7 @@ from flowstone_async._engine.params import Prints
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
 from flowstone_async.definition.keys import decode_key
+from flowstone_async.definition.kind import StreamKind
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.io.base import IOManager, ValueRef
 from flowstone_async.io.copying import copy_value
@@ -59,13 +60,16 @@ class RunValues:
 
     async def load_external(self, edge: UnitInput, current: Materialization, wanted: object) -> Any:
         """Return another pipeline's current value, as a copy of the caller's own."""
-        manager = self.catalog.managers.find(None if edge.binding.external is None else edge.binding.external.io)
+        outer = edge.binding.external
+        stream = outer is not None and isinstance(outer.kind, StreamKind)
+        manager = self.catalog.managers.find(None if outer is None else outer.io)
         ref = ValueRef(
             key=current.key,
             partition=decode_key(current.key.partition),
             materialization=current.id,
             run_id=current.run_id,
-            type=wanted,
+            type=next(iter(get_args(wanted)), None) if stream else wanted,
+            stream=stream,
             location=current.location,
             checksum=current.checksum,
         )
@@ -114,6 +118,7 @@ def value_ref(made: Materialization, runnable: Runnable, partition: object, payl
         run_id=made.run_id,
         type=runnable.node.value_type,
         stream=runnable.stream,
+        names=runnable.node.definition.scope.names,
         location=made.location,
         checksum=made.checksum,
         payload=payload,

@@ -68,6 +68,24 @@ async def test_data_and_secret_survive_a_restart(fresh: Path) -> None:
     assert (fresh / "secret").stat().st_mode & 0o777 == 0o600
 
 
+async def test_given_settings_win_over_the_defaults(home: Path) -> None:
+    server = EmbeddedServer(home, settings={"max_connections": "20", "application_name": 'it\'s "quoted" $HOME'})
+    address = await server.open()
+    connection = await asyncpg.connect(**address.arguments())
+    assert await connection.fetchval("SHOW max_connections") == "20"
+    assert await connection.fetchval("SHOW application_name") == 'it\'s "quoted" $HOME'
+    await connection.close()
+    await server.close()
+
+
+def test_a_long_log_is_put_aside_and_the_one_before_removed(server: EmbeddedServer, home: Path) -> None:
+    (home / "cluster/log").write_bytes(b"x" * 2_000_000)
+    (home / "cluster/log.old").write_text("before")
+    server.start()
+    assert (home / "cluster/log").stat().st_size < 10_000
+    assert (home / "cluster/log.old").stat().st_size == 2_000_000
+
+
 def test_only_the_first_use_of_a_folder_gives_notice(fresh: Path) -> None:
     notices: list[str] = []
     for _ in range(2):

@@ -1,5 +1,6 @@
 """What cannot work is refused with the way out, and nothing is changed."""
 
+import errno
 import importlib.util
 import os
 import subprocess
@@ -11,7 +12,7 @@ import asyncpg
 import pytest
 
 from flowstone_async.errors import ConfigError, StoreUnavailable
-from flowstone_async.store.embedded import binaries
+from flowstone_async.store.embedded import binaries, data
 from flowstone_async.store.embedded.account import server_account
 from flowstone_async.store.embedded.locks import is_held
 from flowstone_async.store.embedded.server import EmbeddedServer
@@ -143,6 +144,26 @@ def test_a_full_disk_is_reported_and_leaves_nothing_half_made(fresh: Path, user:
     assert list((fresh / "cluster").iterdir()) == []
     with Process(fresh, **user) as process:
         assert process.first["role"] == "flowstone"
+
+
+def test_a_disk_that_fills_up_under_our_own_files_is_reported(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StoreUnavailable, match="No space left on device"):
+            EmbeddedServer(fresh, settings=FAST).start()
+    server = EmbeddedServer(fresh, settings=FAST)
+    server.start()
+    server.stop()
+
+
+def test_a_database_that_cannot_be_made_leaves_nothing_half_made(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "DATABASE", "1 is no name")
+    with pytest.raises(StoreUnavailable, match="postgres could not make a database.*\n.*syntax error"):
+        EmbeddedServer(fresh, settings=FAST).start()
+    assert not list((fresh / "cluster").iterdir())
 
 
 @as_root

@@ -64,7 +64,7 @@ CREATE TABLE flowstone.asset_key (
     error text,
     reason text,
     PRIMARY KEY (pipeline, asset, io, partition)
-) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+) WITH (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 COMMENT ON COLUMN flowstone.asset_key.current IS 'the last materialization committed under the claim';
 COMMENT ON COLUMN flowstone.asset_key.previous IS 'what the newest attempt replaced';

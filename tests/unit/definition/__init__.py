@@ -1,0 +1,1 @@
+"""Definitions: what pipelines collect, and every problem that validation finds."""
