@@ -286,6 +286,12 @@ class Engine(Verbs):
         """
         session = self._live()
         request = session.request(targets, partition=partition, submitted=True, **options)
+        if request.secrets:
+            raise ConfigError(
+                f"params hold secrets, which are never stored, so that a submitted run could not be continued: "
+                f"{', '.join(request.secrets)}",
+                hint="Make them a resource, or await run().",
+            )
         if not request.continuable:
             raise ConfigError(
                 "io= of a submitted run must be a name", hint="List the manager in Engine(io={...}) and give its name."

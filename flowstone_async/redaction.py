@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, Final, TypeAlias, cast
+from urllib.parse import quote
 
 HIDDEN: Final = "***"
 
@@ -58,10 +60,11 @@ class Redactor:
         self._longest_first: tuple[str, ...] = ()
 
     def learn(self, secret: str) -> None:
-        """Hide `secret` in every later text; texts of fewer than 4 characters are not learned."""
+        """Hide `secret` in every later text, also as JSON or a URL spells it; under 4 characters it is not learned."""
         if len(secret) < _SHORTEST_KNOWN or secret in self._known:
             return
-        known = {**self._known, secret: None}
+        spelled = (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="", errors="replace"))
+        known = self._known | dict.fromkeys(spelled)
         while len(known) > _MOST_KNOWN:
             del known[next(iter(known))]
         self._known = known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -73,6 +74,7 @@ async def prepare(
             case DependencyBinding():
                 arguments[name], statuses[name] = await _edge(values, by_parameter[name], inputs)
             case ContextBinding():
+                call.params = as_wanted(call.params, None)
                 arguments[name] = Context(call)
             case PartitionBinding(marker=marker):
                 partitions = unit.node.definition.partitions
@@ -81,7 +83,7 @@ async def prepare(
                 arguments[name] = as_wanted(call.params, wanted)
                 inputs.append(Input("param", "*", values.prints("*")))
             case ParamFieldBinding(field=field):
-                arguments[name] = as_wanted(getattr(call.params, field), None)
+                arguments[name] = copy.deepcopy(getattr(call.params, field))
                 inputs.append(Input("param", field, values.prints(field)))
             case ResourceBinding(resource=resource):
                 arguments[name] = resources[resource] = await values.resource(resource, scope)

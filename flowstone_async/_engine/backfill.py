@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import anyio
 
+from flowstone_async._engine.catalog import Catalog
+from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session, Timeout
@@ -143,7 +145,8 @@ async def backfill(
     """Run an asset for many partitions; see `Verbs.backfill`."""
     _check(parallel, only, on_error)
     catalog, name = find(session.catalogs, target)
-    given = _all_keys(session, catalog.node(name).definition.partitions, name) if partitions is None else partitions
+    session.request([f"{catalog.graph.pipeline}.{name}"], force=force, timeout=timeout, **options)  # refuses bad ones
+    given = await _all_keys(session, catalog, name) if partitions is None else partitions
     report = BackfillReport(_session=session)
     job = _Backfill(
         session=session,
@@ -176,14 +179,16 @@ def _check(parallel: int, only: str, on_error: str) -> None:
         raise ConfigError(f"on_error={on_error!r}", hint='Allowed are "continue", "halt".')
 
 
-def _all_keys(session: Session, declared: Any, name: str) -> Iterable[Any]:
+async def _all_keys(session: Session, catalog: Catalog, name: str) -> Iterable[Any]:
+    declared = catalog.node(name).definition.partitions
     if declared is None or not declared.dimensions:
         raise ConfigError(
             f"asset {name!r} declares no partitions, so that it cannot be said which to run",
             asset=name,
             hint="Pass partitions=[...], or declare a set on the asset.",
         )
-    return declared.whole() if declared.finite else declared.keys(session.services.store.now())
+    known = await known_keys(session.store, catalog)
+    return declared.whole(known) if declared.finite else declared.keys(session.store.now(), known)
 
 
 class _Shared(AsyncIterator[Any]):

@@ -94,6 +94,7 @@ class Catalog:
     params: ParamsType
     tolerates: frozenset[str]
     rank: Mapping[str, int]
+    dynamic: Mapping[Any, str] | None = None
     runnables: dict[str, Runnable] = field(default_factory=dict[str, Runnable])
 
     @property

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from flowstone_async.definition.names import suggestion
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ConfigError, ParamsError
+
 
 class ParamsType:
     """A pipeline's params type: a dataclass, a pydantic model, or none at all."""
@@ -24,7 +27,15 @@ class ParamsType:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self.type)
+        return _adapter(cast("type", self.type))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """Names by which a mapping may give fields: their own, and aliases."""
+        assert self.type is not None  # noqa: S101 - asked before, for the type checker
+        fields: Mapping[str, Any] = getattr(self.type, "model_fields", {})
+        aliases = {alias for each in fields.values() for alias in _aliases(each)}
+        return frozenset({*params_fields(self.type), *aliases})
 
     def parse(self, given: object) -> Any:
         """Return params of the declared type, the caller's object untouched.
@@ -42,26 +53,28 @@ class ParamsType:
                 )
             return None
         if isinstance(given, self.type):
-            fields = given.model_dump() if isinstance(given, BaseModel) else _fields(given)
-            return self._validated(fields if not isinstance(given, BaseModel) else given.model_copy(deep=True))
+            return self._validated(_fields(given))
         if given is not None and not isinstance(given, Mapping):
             raise ParamsError(f"params must be {self.type.__name__} or a mapping, not {type(given).__name__}")
-        return self._validated(dict(given or {}))
+        return self._validated(dict(cast("Mapping[str, object]", given or {})))
 
-    def _validated(self, given: Any) -> Any:
+    def _validated(self, given: dict[str, object]) -> Any:
         assert self.type is not None  # noqa: S101 - asked before, for the type checker
-        known = params_fields(self.type)
-        unknown = [name for name in given if name not in known] if isinstance(given, dict) else []
-        faults = [_Fault(name, "unknown field", suggestion(name, known)) for name in unknown]
+        names = params_fields(self.type)
+        faults = [_Fault(str(name), "unknown field", _hint(name, names)) for name in given if name not in self._known]
         try:
-            fields = {k: v for k, v in given.items() if k in known} if isinstance(given, dict) else given
-            parsed = self._adapter.validate_python(fields)
+            fields = {name: value for name, value in given.items() if name in self._known}
+            parsed = self._adapter.validate_python(fields, by_alias=True, by_name=True)
         except ValidationError as error:
-            faults += [_Fault(".".join(map(str, e["loc"])), e["msg"], None) for e in error.errors(include_url=False)]
-            raise self._refused(faults) from None
+            raise self._refused([*faults, *self._faults(error)]) from None
         if faults:
             raise self._refused(faults)
         return parsed
+
+    def _faults(self, error: ValidationError) -> list[_Fault]:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        whole = cast("type", self.type).__name__
+        return [_Fault(".".join(map(str, each["loc"])) or whole, each["msg"], None) for each in found]
 
     def _refused(self, faults: list[_Fault]) -> ParamsError:
         assert self.type is not None  # noqa: S101 - asked before, for the type checker
@@ -74,17 +87,42 @@ class ParamsType:
         )
 
     def dump(self, params: Any) -> str:
-        """Return params as the JSON text that is stored with a run.
+        """Return params as the JSON text that is stored with a run; secrets are left out of it.
 
         Raises:
-            ConfigError: They cannot be stored.
+            ConfigError: They cannot be stored, or would come back as something else.
         """
         if self.type is None:
             return "{}"
+        plain = self._plain(params)
         try:
-            return self._adapter.dump_json(params).decode()
+            text = to_json(_in_order(plain, self._plain(params, mode="json")), inf_nan_mode="constants").decode()
+            back = self._plain(self.load(text))
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"params cannot be stored: {error}", hint="Use fields of plain types.") from error
+            reason = error.message if isinstance(error, ParamsError) else str(error)
+            raise self._unstorable(_odd(plain) or "", reason) from None
+        for name, value in plain.items():
+            if not _has_secret(value) and not _same(value, back.get(name)):
+                raise self._unstorable(name, f"{_shown(value)} would come back as {_shown(back.get(name))}")
+        return text
+
+    def secrets(self, params: Any) -> tuple[str, ...]:
+        """Return the names of the fields that hold secrets, which are not stored."""
+        if self.type is None:
+            return ()
+        return tuple(name for name, value in self._plain(params).items() if _has_secret(value))
+
+    def _plain(self, params: Any, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """Return params as a mapping by field name, nested dataclasses and models as mappings too."""
+        return self._adapter.dump_python(params, mode=mode, round_trip=True, by_alias=False, warnings=False)
+
+    def _unstorable(self, field: str, reason: str) -> ConfigError:
+        where = f"field {field!r} of params" if field else "params"
+        return ConfigError(
+            f"{where} cannot be stored with the run: {reason}",
+            details={"field": field or None},
+            hint="Annotate it with the type it has, or use fields of plain types.",
+        )
 
     def defaults_json(self) -> str:
         """Return the params of a run that gives none, as JSON text; `{}` where fields are required."""
@@ -102,10 +140,9 @@ class ParamsType:
         if self.type is None:
             return None
         try:
-            return self._adapter.validate_json(text)
+            return self._adapter.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
-            faults = [_Fault(".".join(map(str, e["loc"])), e["msg"], None) for e in error.errors(include_url=False)]
-            raise self._refused(faults) from None
+            raise self._refused(self._faults(error)) from None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -115,8 +152,71 @@ class _Fault:
     hint: str | None
 
 
+@lru_cache(maxsize=256)
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _aliases(field: Any) -> list[str]:
+    return [each for each in (field.alias, field.validation_alias) if isinstance(each, str)]
+
+
+def _hint(name: object, known: tuple[str, ...]) -> str | None:
+    return suggestion(name, known) if isinstance(name, str) else None
+
+
 def _fields(given: Any) -> dict[str, object]:
+    """Return the fields of an instance, copied; what was not set is left to the defaults."""
+    if isinstance(given, BaseModel):
+        return {name: copy.deepcopy(value) for name, value in given.__dict__.items() if name in type(given).model_fields}
     return {each.name: copy.deepcopy(getattr(given, each.name)) for each in dataclasses.fields(given) if each.init}
+
+
+def _has_secret(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_secret(each) for each in cast("Mapping[object, object]", value).values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_has_secret(each) for each in cast("list[object]", value))
+    return hasattr(type(value), "get_secret_value")
+
+
+def _in_order(plain: Any, dumped: Any) -> Any:
+    """Return JSON-compatible values with what was a set in an order of its own: sets have none across processes."""
+    if isinstance(plain, set | frozenset) and isinstance(dumped, list):
+        return sorted(cast("list[object]", dumped), key=to_json)
+    if isinstance(plain, Mapping) and isinstance(dumped, dict) and len(plain) == len(dumped):
+        pairs = zip(cast("dict[str, object]", dumped).items(), plain.values(), strict=True)
+        return {name: _in_order(value, item) for (name, item), value in pairs}
+    if isinstance(plain, list | tuple) and isinstance(dumped, list) and len(plain) == len(dumped):
+        return [*map(_in_order, cast("list[object]", plain), cast("list[object]", dumped))]
+    return dumped
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal and of the same types at every depth; NaN equals itself."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and math.isnan(one):
+        return math.isnan(other)
+    return bool(one == other)
+
+
+def _odd(plain: Mapping[str, Any]) -> str | None:
+    """Return the name of the first field that has no JSON form at all."""
+    for name, value in plain.items():
+        try:
+            to_json(value)
+        except (PydanticSerializationError, ValueError, TypeError):
+            return name
+    return None
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__} {value!r}"
 
 
 class Prints:
@@ -143,5 +243,6 @@ class Prints:
 def as_wanted(params: Any, wanted: object) -> Any:
     """Return a copy of params for one body, as the type it wants (an included pipeline's own)."""
     if isinstance(wanted, type) and params_fields(wanted) and not isinstance(params, wanted):
-        return wanted(**{name: copy.deepcopy(getattr(params, name)) for name in params_fields(wanted)})
+        fields = {name: copy.deepcopy(getattr(params, name)) for name in params_fields(wanted)}
+        return _adapter(wanted).validate_python(fields, by_alias=False, by_name=True)
     return copy.deepcopy(params)

@@ -22,6 +22,8 @@ class Request:
         encoded: The same, encoded.
         params: Params, of the pipeline's params type (None where it has none).
         params_json: The same, as stored.
+        secrets: Fields of the params that hold secrets; those are not stored, so that nobody else continues the run,
+            and no other call joins it.
         io: The manager given to the call, or None.
         io_name: Its identity, part of every asset key of the run; empty without one.
         continuable: Whether the run can be continued by another process: all of its options can be stored.
@@ -37,6 +39,7 @@ class Request:
     encoded: str = ""
     params: Any = None
     params_json: str = "{}"
+    secrets: tuple[str, ...] = ()
     force: Force = False
     with_deps: bool = True
     io: Any = None
@@ -55,8 +58,8 @@ class Request:
 
     @property
     def joinable(self) -> bool:
-        """Whether an equal request that is running is joined; `force` and `run_id` never join."""
-        return not self.force and self.run_id is None
+        """Whether an equal request that is running is joined; `force`, `run_id` and secrets never join."""
+        return not self.force and self.run_id is None and not self.secrets
 
     def identity(self) -> tuple[object, ...]:
         """Return what two requests must share to be one run."""

@@ -11,6 +11,7 @@ import anyio
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.catalog import Catalog
+from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.journal import error_body
 from flowstone_async._engine.params import Prints
@@ -30,6 +31,7 @@ from flowstone_async.failures import describe
 from flowstone_async.planning.freshness import Facts
 from flowstone_async.planning.plan import Force, Verdicts, judge_all
 from flowstone_async.planning.units import Units, expand
+from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import Advance, AuditEntry, EventRecord, RunDone, RunRecord
 from flowstone_async.types import AssetKey, Materialization, new_id
 
@@ -60,11 +62,16 @@ class Flight:
 class Session:
     """The runs of one engine."""
 
-    def __init__(self, services: Services, catalogs: Mapping[str, Catalog], hooks: list[Hook]) -> None:
+    def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
+
+    @property
+    def store(self) -> Store:
+        """Where the engine's records live."""
+        return self.services.store
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -102,6 +109,7 @@ class Session:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ConfigError(f"concurrency={concurrency!r}", hint="Give a whole number of 1 or more.")
         parsed = catalog.params.parse(params)
+        secrets = catalog.params.secrets(parsed)
         manager = None if io is None else catalog.managers.find(io)
         return Request(
             pipeline=catalog.graph.pipeline,
@@ -110,11 +118,12 @@ class Session:
             encoded=encode_key(partition),
             params=parsed,
             params_json=catalog.params.dump(parsed),
+            secrets=secrets,
             force=force,
             with_deps=with_deps,
             io=manager,
             io_name="" if manager is None else io if isinstance(io, str) else manager.name,
-            continuable=io is None or isinstance(io, str),
+            continuable=(io is None or isinstance(io, str)) and not secrets,
             timeout=self._limit(timeout, submitted=submitted),
             concurrency=limit,
             run_id=run_id,
@@ -134,7 +143,8 @@ class Session:
         """Ask the store what exists and decide what would run."""
         catalog = self.catalogs[request.pipeline]
         now = self.services.store.now()
-        units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now)
+        known = await known_keys(self.services.store, catalog)
+        units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now, known=known)
         keys = [unit.key for unit in units.all]
         keys += [
             each.external for unit in units.all for each in (*unit.inputs, *unit.asked) if each.external is not None

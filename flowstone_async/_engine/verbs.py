@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from typing_extensions import TypedDict, Unpack
 
 from flowstone_async._engine.backfill import BackfillReport, OnError, Only, backfill
+from flowstone_async._engine.dynamic import DynamicKeys
 from flowstone_async._engine.plans import check_plan, plan
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import RunReport
@@ -18,7 +19,9 @@ from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.config import seconds
+from flowstone_async.definition.dynamic import Dynamic
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
+from flowstone_async.definition.keys import PartitionKey
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import NothingToCancel
 from flowstone_async.planning.plan import Force, Plan
@@ -29,6 +32,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 K = TypeVar("K")
+D = TypeVar("D", bound=PartitionKey)
 
 
 class RunOptions(TypedDict, total=False):
@@ -231,6 +235,14 @@ class Verbs(ABC):
         """
         async with self._session() as session:
             return await Reader(session).invalidate(asset, partition, io, cascade=cascade)
+
+    def partitions(self, partition_set: Dynamic[D], /) -> DynamicKeys[D]:
+        """Return the keys of a dynamic partition set, to add to, remove from and list.
+
+        Args:
+            partition_set: A `Dynamic` that an asset declares.
+        """
+        return DynamicKeys(partition_set, self._session())
 
     @overload
     async def backfill(

@@ -88,6 +88,14 @@ async def run_range(
     return _code(job, report, progress)
 
 
+def tolerated(job: Job, progress: Progress) -> int:
+    """Say what failed without failing the target, and return the exit code of a success."""
+    if not progress.tolerated:
+        return exit_code.OK
+    job.output.say(f"finished; failures that the target tolerates: {progress.tolerated}")
+    return exit_code.TOLERATED
+
+
 def _all_keys(graph: Graph, asset: str) -> Keys:
     declared = graph.nodes[asset].definition.partitions
     if declared is None or not declared.dimensions:
@@ -121,7 +129,7 @@ def _broken(job: Job, problem: FlowstoneError, progress: Progress) -> int:
 
 def _code(job: Job, report: BackfillReport, progress: Progress) -> int:
     if report.ok:
-        return exit_code.TOLERATED if progress.tolerated else exit_code.OK
+        return tolerated(job, progress)
     total = report.succeeded + report.failed + report.skipped + report.not_started
     left = f", {report.not_started} were not started" if report.not_started else ""
     lines = [f"{report.failed} of {total} partitions failed{left}"]

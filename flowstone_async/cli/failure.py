@@ -71,10 +71,12 @@ def first_line(error: FlowstoneError) -> str:
 
 
 def _causes(error: FlowstoneError) -> Iterator[str]:
-    """Yield the messages of the library's errors behind an error; an original exception is in its message already."""
+    """Yield what the library's errors behind an error say that was not said yet."""
+    said = error.message
     for cause in _chain(error):
-        if isinstance(cause, FlowstoneError):
-            yield cause.message
+        if isinstance(cause, FlowstoneError) and cause.message not in said:
+            said = cause.message
+            yield said
 
 
 def _library_errors(error: FlowstoneError) -> Iterator[ExecutionError]:

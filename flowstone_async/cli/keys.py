@@ -18,6 +18,8 @@ from flowstone_async.errors import ConfigError, PartitionError
 Key: TypeAlias = "PartitionKey | None"
 Keys: TypeAlias = "KeyRange[PartitionKey]"
 
+_ONE = "Run it for one key: flowstone run ... -p KEY; or declare a set on the asset."
+
 
 def read_key(graph: Graph, asset: str, text: str | None) -> Key:
     """Return the key that `-p` names, or None without one.
@@ -52,6 +54,8 @@ def read_keys(graph: Graph, asset: str, text: str | None) -> Key | Keys:
             )
         return None
     sets = list(_key_sets(graph, node))
+    if not sets and ".." in text:
+        raise UsageError(f"-p {text}: asset {asset!r} declares no partitions, so that it has no range of them", _ONE)
     try:
         return _read_as_one_of(sets, text) if sets else parse_key(text, _annotated(graph, node))
     except PartitionError as error:
@@ -73,10 +77,7 @@ def read_range(graph: Graph, asset: str, text: str) -> Keys:
         return found
     keys = next((each for each in _key_sets(graph, graph.nodes[asset]) if each.contains(found)), None)
     if keys is None:
-        raise UsageError(
-            f"asset {asset!r} declares no partitions, so that there is no range of them",
-            "Run it for one key: flowstone run ... -p KEY; or declare a set on the asset.",
-        )
+        raise UsageError(f"-p {text}: asset {asset!r} declares no partitions, so that it has no range of them", _ONE)
     return keys.only(found)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from flowstone_async.cli import exit_code
-from flowstone_async.cli.backfill import run_range
+from flowstone_async.cli.backfill import run_range, tolerated
 from flowstone_async.cli.failure import code_of, tell
 from flowstone_async.cli.job import Job
 from flowstone_async.cli.keys import read_keys
@@ -69,7 +69,7 @@ async def _run_one(job: Job, pipeline: Pipeline, asset: str, given: dict[str, An
         from flowstone_async.cli.preview import preview
 
         job.output.show(f"{asset} = {preview(value)}")
-    return exit_code.TOLERATED if progress.tolerated else exit_code.OK
+    return tolerated(job, progress)
 
 
 async def _awaited(engine: Engine, asset: str, given: dict[str, Any], progress: Progress) -> object:

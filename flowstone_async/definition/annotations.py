@@ -89,7 +89,7 @@ def _one_by_one(body: Body, function: Body, names: _Names) -> Hints:
         except _OnlyChecked:
             continue
         except Exception as error:  # as above
-            unread[name] = str(error) or type(error).__name__
+            unread[name] = str(error).partition("\n")[0] or type(error).__name__
     return Hints(types, unread)
 
 

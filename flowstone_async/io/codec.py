@@ -236,7 +236,8 @@ class _PickleCodec(Codec):
             pickled = pickle.dumps(value, protocol=5)
             loaded = pickle.loads(pickled)  # noqa: S301 # made by the line above
         except Exception as error:  # __reduce__ and __setstate__ are anybody's code
-            raise self._refused(Misfit(f"it cannot be pickled ({type(error).__name__}: {error})")) from error
+            problem = f"it cannot be pickled ({type(error).__name__}: {error})"
+            raise self._refused(Misfit(problem, hint="Return data, and make live objects resources.")) from error
         data = b"".join((_PICKLE, _signature(self._keys[0], pickled), pickled))
         return Encoded(data=data, fingerprint=None, value=loaded)
 

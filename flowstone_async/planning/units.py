@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from flowstone_async.definition.binding import Binding, DependencyBinding
 from flowstone_async.definition.graph import Graph, Node
 from flowstone_async.definition.keys import encode_key
+from flowstone_async.definition.listed_keys import KnownKeys
 from flowstone_async.definition.mapping import Dependant
 from flowstone_async.errors import PartitionError
 from flowstone_async.types import AssetKey
@@ -68,8 +69,10 @@ class Units:
     dependants: tuple[tuple[int, ...], ...]
 
 
-def partition_for(node: Node, partition: Any) -> Any:
+def partition_for(node: Node, partition: Any, known: KnownKeys | None = None) -> Any:
     """Return the key that an asset sees when a run (or a dependant) has `partition`.
+
+    Without `known`, a key of a dynamic set is checked by its type alone.
 
     Raises:
         PartitionError: The asset declares a set, and the key is missing, of another type or outside it.
@@ -86,13 +89,24 @@ def partition_for(node: Node, partition: Any) -> Any:
             hint="Pass partition=..., or use backfill for many.",
         )
     try:
-        return declared.validate(partition)
+        if known is None and declared.dynamic_sets:
+            declared.memberships(partition)
+            return partition
+        return declared.validate(partition, known)
     except PartitionError as error:
         error.asset = node.name
         raise
 
 
-def expand(graph: Graph, targets: Sequence[str], partition: object, *, io: str, now: datetime) -> Units:
+def expand(
+    graph: Graph,
+    targets: Sequence[str],
+    partition: object,
+    *,
+    io: str,
+    now: datetime,
+    known: KnownKeys | None = None,
+) -> Units:
     """Return the units that the targets need, in topological order. Linear in units plus edges.
 
     Where no edge maps partitions, the shape of the answer is the same for every key; it is made once per pipeline.
@@ -103,15 +117,16 @@ def expand(graph: Graph, targets: Sequence[str], partition: object, *, io: str, 
         partition: The run's key.
         io: Identity of the manager given to the call.
         now: Instant that closes open windows (`all()`).
+        known: Keys of the pipeline's dynamic sets; None where it has none.
 
     Raises:
         PartitionError: A key is missing, of the wrong type, or outside a declared set.
     """
     shape = _shape(graph, tuple(targets))
     if shape is not None:
-        return shape.at(partition, io)
-    expansion = _Expansion(graph, io, now)
-    wanted = tuple(expansion.add(name, partition_for(graph.nodes[name], partition)) for name in targets)
+        return shape.at(partition, io, known)
+    expansion = _Expansion(graph, io, now, known)
+    wanted = tuple(expansion.add(name, partition_for(graph.nodes[name], partition, known)) for name in targets)
     return Units(tuple(expansion.units), wanted, _dependants(expansion.units))
 
 
@@ -139,10 +154,10 @@ class _Shape:
     keyed: tuple[bool, ...]
     checked: tuple[Node, ...]
 
-    def at(self, partition: object, io: str) -> Units:
+    def at(self, partition: object, io: str, known: KnownKeys | None) -> Units:
         key: Any = partition
         for node in self.checked:
-            key = partition_for(node, partition)
+            key = partition_for(node, partition, known)
         encoded = encode_key(key)
         units = tuple(
             Unit(
@@ -216,8 +231,8 @@ def _asked_edges(node: Node) -> list[DependencyBinding]:
 class _Expansion:
     """Expands targets key by key, where mappings of partitions give each run a shape of its own."""
 
-    def __init__(self, graph: Graph, io: str, now: datetime) -> None:
-        self.graph, self.io, self.now = graph, io, now
+    def __init__(self, graph: Graph, io: str, now: datetime, known: KnownKeys | None) -> None:
+        self.graph, self.io, self.now, self.known = graph, io, now, known
         self.units: list[Unit] = []
         self.index: dict[tuple[str, str], int] = {}
 
@@ -244,11 +259,11 @@ class _Expansion:
         owner = edge.external or self.graph.nodes[edge.upstream].definition
         declared = owner.partitions
         if edge.over is not None:
-            dependant = Dependant(key_set=node.definition.partitions, key=key, now=self.now)
+            dependant = Dependant(key_set=node.definition.partitions, key=key, now=self.now, known=self.known)
             return tuple(edge.over.upstream_keys(dependant, declared))
         if declared is None or declared == node.definition.partitions:
             return (key,)
-        return (None,) if not declared.dimensions else (declared.validate(key),)
+        return (None,) if not declared.dimensions else (declared.validate(key, self.known),)
 
     def _unit(self, node: Node, key: Any, encoded: str) -> Unit:
         inputs = tuple(self._input(node, edge, key) for edge in node.dependencies)

@@ -67,11 +67,28 @@ class Values(Protocol):
         ...
 
 
+class PartitionKeys(Protocol):
+    """The keys of dynamic partition sets, by the set's identity; keys are encoded."""
+
+    async def known(self, identity: str) -> tuple[str, ...]:
+        """Return the keys of a set in the order in which they were added."""
+        ...
+
+    async def add(self, identity: str, keys: Collection[str]) -> int:
+        """Add keys; return how many were not there. A key that is added again keeps its place."""
+        ...
+
+    async def remove(self, identity: str, keys: Collection[str]) -> int:
+        """Remove keys; return how many were there. What is stored for them stays."""
+        ...
+
+
 class Store(Protocol):
     """Where records live."""
 
     durable: bool
     values: Values
+    partition_keys: PartitionKeys
 
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
         """Connect, migrate, and register `worker` under a lease that is renewed until `close`.

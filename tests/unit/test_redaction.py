@@ -8,6 +8,7 @@ import traceback
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -210,6 +211,15 @@ def test_what_was_seen_as_a_secret_is_found_in_later_texts() -> None:
     redactor.learn("sim")
     assert redactor.text("simple") == "simple", "too short to be told from ordinary text"
     assert Redactor().text("open sesame") == "open sesame", "nothing is shared between redactors"
+
+
+def test_a_known_secret_is_found_however_it_is_spelled() -> None:
+    """SEC-04"""
+    redactor = Redactor()
+    secret = 'pä"ss/w\\ord'
+    redactor.value(SecretStr(secret))
+    for text in (secret, repr(secret), json.dumps([secret]), f"https://host/?q={quote(secret, safe='')}"):
+        assert "ss" not in redactor.text(text)
 
 
 def test_a_longer_secret_goes_before_one_that_it_contains() -> None:

@@ -12,6 +12,7 @@ from flowstone_async.clock import Clock
 from flowstone_async.store.memory.key import Key, Keys
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.log import Log
+from flowstone_async.store.memory.partition_keys import MemoryPartitionKeys
 from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.values import MemoryValues
 from flowstone_async.store.memory.waiters import Waiters
@@ -49,6 +50,7 @@ class Memory:
         self.leases: dict[str, Lease] = {}
         self.waiters = Waiters()
         self.values = MemoryValues(self.lock, clock.now)
+        self.partition_keys = MemoryPartitionKeys(self.lock)
 
     def add(self, run: Run) -> None:
         """Keep a new run."""

@@ -185,9 +185,7 @@ class Batch:
             lineage += [(event, *row) for row in one.lineage]
             audit += [(event, *row) for row in one.audit]
         shared = self._shared
-        keys = [
-            (*row.name, run, "C" if row.name in shared else row.does, *row.columns) for row, run in self._sorted
-        ]
+        keys = [(*row.name, run, "C" if row.name in shared else row.does, *row.columns) for row, run in self._sorted]
         return (
             ("runs", _RUN, list(self._runs.values())),
             ("begins", _BEGUN, begun),

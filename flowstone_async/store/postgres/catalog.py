@@ -73,8 +73,7 @@ class Catalog:
                 columns = _columns([one.key for one in removed])
                 await session.fetch("clear_current", *columns, current, self._instants.given())
             await write_audit(session, audit, self._instants.given())
-        for one in removed:
-            self._hints.publish(f"key:{one.key}")
+        self._hints.taken_away(one.key for one in removed)
         return tuple(removed)
 
 

@@ -101,7 +101,9 @@ async def _applied(session: Session) -> Mapping[int, str]:
     there = await session.fetch_text("SELECT to_regclass('flowstone.migration') IS NOT NULL")
     if not there[0][0]:
         return {}
-    return {number: sha256 for number, sha256 in await session.fetch_text("SELECT number, sha256 FROM flowstone.migration")}
+    return {
+        number: sha256 for number, sha256 in await session.fetch_text("SELECT number, sha256 FROM flowstone.migration")
+    }
 
 
 def _pending(applied: Mapping[int, str], known: Sequence[Migration]) -> list[Migration]:

@@ -50,9 +50,7 @@ class Ownership:
         self._healthy = healthy
         self._alive = alive
 
-    async def cancel(
-        self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
-    ) -> RunRecord | None:
+    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
         """End a run that is not final as cancelled; see `Store.cancel`."""
         async with self._connections.transaction() as session:
             await session.execute_named("lock_events")
@@ -67,7 +65,7 @@ class Ownership:
             rows = await self._connections.fetch("run", run_id)
             return run_record(rows[0]) if rows else None
         self._instants.learn(run.finished_at)
-        self._hints.ended(run_id, map(_key, freed))
+        self._hints.ended(run_id, [_key(row) for row in freed])
         return run
 
     async def _tell(self, session: Session, run: RunRecord, events: Sequence[EventRecord], at: datetime) -> None:

@@ -26,8 +26,7 @@ async def rename(connections: Connections, pipeline: str, old: str, new: str) ->
             mention = encoding.encode([pipeline, old])[:-1]
             dependants.update(row[0] for row in await session.fetch("mentions", pipeline, mention))
             moved = {
-                AssetKey(pipeline, old, partition, io): AssetKey(pipeline, new, partition, io)
-                for io, partition in rows
+                AssetKey(pipeline, old, partition, io): AssetKey(pipeline, new, partition, io) for io, partition in rows
             }
             await _rewrite(session, sorted(dependants), moved)
     return len(rows)

@@ -39,7 +39,6 @@ class KeyRow(NamedTuple):
         return self.columns[1]
 
 
-
 # Stands for NULL in a column. No column that may be NULL holds people's own text as it is.
 NULL = "\x1e"
 _UNTOUCHED = ("pending", NULL, "0", NULL, NULL, NULL, NULL)

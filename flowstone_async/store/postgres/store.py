@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from asyncpg.pool import Pool
@@ -17,13 +18,16 @@ from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.history import History
+from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.migrate import migrate, require_current
+from flowstone_async.store.postgres.notifier import Listener, Notifier
 from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.reading import StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
+from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
 from flowstone_async.store.postgres.values import PostgresValues
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
@@ -41,6 +45,7 @@ from flowstone_async.store.records import (
 from flowstone_async.types import AssetKey, Materialization
 
 _CLOSE = 10.0
+_FIRST_WAIT = 0.1
 
 
 class PostgresStore(Store):
@@ -83,18 +88,18 @@ class PostgresStore(Store):
         self._lease: Lease | None = None
         self._worker = ""
         self._host: asyncio.Task[None] | None = None
-        self._hints = Hints()
-        self._committer = Committer(
-            self._connections, self._instants, self._hints, owns=self._owns, patience=patience
-        )
+        self._listening: asyncio.Task[None] | None = None
+        self._notifier = Notifier(self._connections, enabled=notify)
+        self._hints = Hints(self._notifier.tell)
+        self._listener = Listener(self._connections, self._hints, self._notifier)
+        self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
         self._reader = StateReader(self._connections)
         self._history = History(self._connections)
         self._catalog = Catalog(self._connections, self._instants, self._hints)
         self._retention = Retention(self._connections, self._instants)
         self.values = PostgresValues(self._connections, self._instants)
-        self._ownership = Ownership(
-            self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive
-        )
+        self.partition_keys = PostgresPartitionKeys(self._connections)
+        self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
 
     def _owns(self) -> bool:
         return self._lease is None or self._lease.holds()
@@ -127,8 +132,12 @@ class PostgresStore(Store):
     async def _serve(self) -> None:
         """Run the store's own tasks: they outlive the task that opens the store, and may end in another."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._committer.serve(), name="flowstone committer")
+            for number, lane in enumerate(self._committer.lanes):
+                group.create_task(lane.serve(), name=f"flowstone committer {number}")
             group.create_task(self._reader.serve(), name="flowstone reader")
+            group.create_task(self._notifier.serve(), name="flowstone notifier")
+            if self._notify and self._connections.has_direct:
+                self._listening = group.create_task(self._listener.serve(), name="flowstone listener")
 
     @override
     async def close(self) -> None:
@@ -136,8 +145,11 @@ class PostgresStore(Store):
         if host is None:
             return
         try:
+            if self._listening is not None:
+                self._listening.cancel()
             self._committer.close()
             self._reader.close()
+            self._notifier.close()
             try:
                 async with asyncio.timeout(_CLOSE):
                     await host
@@ -220,7 +232,23 @@ class PostgresStore(Store):
 
     @override
     async def changed(self, topic: str, *, within: float) -> None:
-        await self._hints.changed(topic, within=min(within, self._poll))
+        if within <= 0:
+            return
+        within = min(within, self._poll)
+        if self._hints.follow(topic):
+            # What has changed since the caller looked was not followed: the first wait is short.
+            within = min(within, _FIRST_WAIT)
+            if self._notify and topic.startswith("run:"):
+                await self._watch(topic.removeprefix("run:"))
+        await self._hints.wait(topic, within=within)
+
+    async def _watch(self, run_id: str) -> None:
+        """Ask the process that drives a run to tell of it."""
+        if run_id not in self._committer.ledger and is_id(run_id):
+            with suppress(StoreUnavailable):
+                await self._connections.fetch("watch", run_id)
+                # It may have moved on before it was asked.
+                self._hints.publish(f"run:{run_id}")
 
     @override
     async def keys(

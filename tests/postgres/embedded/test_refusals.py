@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_under_our_own_files_is_reported(fresh: Path, monke
 
 def test_a_database_that_cannot_be_made_leaves_nothing_half_made(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "DATABASE", "1 is no name")
-    with pytest.raises(StoreUnavailable, match="postgres could not make a database.*\n.*syntax error"):
+    with pytest.raises(StoreUnavailable, match=r"(?s)postgres could not make a database.*syntax error"):
         EmbeddedServer(fresh, settings=FAST).start()
     assert not list((fresh / "cluster").iterdir())
 

@@ -121,6 +121,16 @@ CREATE TABLE flowstone.lineage (
     PRIMARY KEY (pipeline, asset, io, partition, materialization, upstream)
 );
 
+-- Keys of dynamic partition sets, by the set's identity, in the order in which they were added.
+CREATE SEQUENCE flowstone.partition_key_no;
+
+CREATE TABLE flowstone.partition_key (
+    identity text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    no bigint NOT NULL,
+    PRIMARY KEY (identity, key)
+);
+
 -- A stream's chunks, written ahead of the record that makes them visible.
 CREATE TABLE flowstone.value_chunk (
     materialization uuid NOT NULL,

@@ -1,0 +1,102 @@
+"""The `flowstone` command, killed at a chosen point: `python -m tests.e2e.programs.victim POINT run … `.
+
+Points that a test can reach from outside, such as the middle of a body, are not among these.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from flowstone_async.cli import main
+from flowstone_async.store.postgres import committer, store
+from flowstone_async.store.postgres.batch import Batch
+from flowstone_async.store.postgres.committer import Committer
+from flowstone_async.store.postgres.connections import Session
+from flowstone_async.store.postgres.lease import Lease
+from flowstone_async.store.postgres.ownership import Ownership
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _begins(batch: Batch) -> bool:
+    return any(pending.step.create is not None for pending in batch.pending)
+
+
+def _ends(batch: Batch) -> bool:
+    return any(pending.step.finish is not None for pending in batch.pending)
+
+
+def _completes(asset: str) -> Callable[[Batch], bool]:
+    return lambda batch: any(done.key.asset == asset for one in batch.pending for done in one.step.done)
+
+
+def _commits(which: Callable[[Batch], bool], *, before: bool) -> None:
+    original = Committer._send
+
+    async def send(self: Committer, batch: Batch) -> Any:
+        if before and which(batch):
+            _die()
+        record = await original(self, batch)
+        if which(batch):
+            _die()
+        return record
+
+    committer.Committer._send = send  # type: ignore[method-assign]
+
+
+def _migrates() -> None:
+    original = Session.execute
+
+    async def execute(self: Session, text: str) -> None:
+        await original(self, text)
+        if "CREATE TABLE flowstone.worker" in text:
+            _die()
+
+    Session.execute = execute
+
+
+def _calls(owner: Any, name: str, *, before: bool) -> None:
+    original = getattr(owner, name)
+
+    async def replacement(self: Any, *arguments: Any) -> Any:
+        if before:
+            _die()
+        result = await original(self, *arguments)
+        _die()
+        return result
+
+    setattr(owner, name, replacement)
+
+
+def _blind() -> None:
+    """Let the process believe that it holds its lease, whatever the clock and the server say."""
+    Lease.holds = lambda self: True
+    Lease._end = lambda self: None
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "nowhere": lambda: None,
+    "while the schema is made": _migrates,
+    "before the worker is registered": lambda: _calls(Lease, "start", before=True),
+    "after the worker was registered": lambda: _calls(Lease, "start", before=False),
+    "before the run is begun": lambda: _commits(_begins, before=True),
+    "after the run was begun": lambda: _commits(_begins, before=False),
+    "before second is committed": lambda: _commits(_completes("second"), before=True),
+    "after second was committed": lambda: _commits(_completes("second"), before=False),
+    "before the run is ended": lambda: _commits(_ends, before=True),
+    "after the run was ended": lambda: _commits(_ends, before=False),
+    "after a dead run was taken over": lambda: _calls(Ownership, "take_orphans", before=False),
+    "before the store is left": lambda: _calls(store.PostgresStore, "close", before=True),
+    "before the lease is given up": lambda: _calls(Lease, "stop", before=True),
+    "blind": _blind,
+}
+
+if __name__ == "__main__":
+    POINTS[sys.argv.pop(1)]()
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""From words to commands, and help."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flowstone_async.cli.arguments import parse
+from flowstone_async.cli.commands import COMMANDS
+from flowstone_async.cli.usage import UsageError
+
+
+def test_a_command_line_becomes_options() -> None:
+    options = parse(["run", "--force", "shop:pipe", "--param", "a=1", "report", "--param", "@f", "-p", "-5"]).options
+    assert (options.target, options.asset, options.partition) == ("shop:pipe", "report", "-5")
+    assert (options.force, options.param, options.no_deps, options.concurrency) == (True, ["a=1", "@f"], False, None)
+
+
+@pytest.mark.parametrize("target", ["shop:pipe", "shop.py", "flows/shop.py:pipe"])
+def test_a_target_is_told_from_an_asset(target: str) -> None:
+    assert parse(["why", target, "report"]).options.target == target
+    assert parse(["why", "report"]).options.target is None
+    assert parse(["why", "report"]).options.asset == "report"
+
+
+def test_an_asset_of_the_pipeline_may_be_named_with_it() -> None:
+    assert parse(["why", "shop.report"]).options.asset == "shop.report"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ([], "no command was given", "run, plan, check"),
+        (["rum"], "no command 'rum'", "Did you mean 'run'?"),
+        (["run", "shop:pipe"], "which asset?", "flowstone run shop:pipe ASSET"),
+        (["run", "shop", "report"], "'report' is one word too many; 'shop' was taken for the asset", "module:pipe"),
+        (["check", "shop"], "'shop' is one word too many", "module:pipe"),
+        (["run", "x", "--concurency", "2"], "no option --concurency", "Did you mean '--concurrency'?"),
+        (["run", "x", "--conc", "2"], "no option --conc", "--help"),
+        (["run", "x", "--concurrency", "0"], "whole number of 1 or more", "--help"),
+        (["backfill", "x", "--parallel", "1.5"], "whole number of 1 or more", "--help"),
+        (["backfill", "x", "--only", "all"], "missing", "--help"),
+        (["graph", "a:b", "--format", "svg"], "mermaid", "--help"),
+        (["run", "x", "-p"], "expected one argument", "--help"),
+    ],
+)
+def test_what_is_no_command_line_is_refused_with_the_way_out(words: list[str], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(words)
+    assert message in refused.value.message
+    assert hint in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["submit", "watch", "cancel", "retry", "worker", "serve", "items", "approve", "db"])
+def test_commands_of_later_are_unknown(name: str) -> None:
+    with pytest.raises(UsageError, match="there is no command"):
+        parse([name])
+
+
+@pytest.mark.parametrize("option", ["--resume", "--start-at", "--watch"])
+def test_options_of_later_are_unknown(option: str) -> None:
+    with pytest.raises(UsageError, match="has no option"):
+        parse(["run", "x", option, "y"])
+
+
+def test_help_lists_every_command_and_exit_code() -> None:
+    text = parse(["--help"]).text or ""
+    assert all(f"  {command.name} " in text for command in COMMANDS)
+    assert all(f"\n  {code:<5}" in text for code in (0, 1, 2, 3, 4, 6, 7, 8, 130))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_of_a_command_tells_its_options(command: object) -> None:
+    found = next(each for each in COMMANDS if each is command)
+    text = parse([found.name, "some:target", "-h"]).text or ""
+    assert all(flag in text for option in found.options for flag in option.flags)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_loads_neither_the_engine_nor_what_it_needs(words: list[str]) -> None:
+    program = (
+        "import sys; from flowstone_async.cli import main; sys.argv[1:] = sys.argv[1:]; code = main();"
+        "heavy = {'asyncio', 'asyncpg', 'anyio', 'pydantic', 'rich', 'cyclopts', 'flowstone_async.engine',"
+        " 'flowstone_async.pipeline', 'flowstone_async.definition', 'shop'} & set(sys.modules);"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "flowstone" in done.stdout
