@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flowstone_async._engine import stopped
@@ -9,6 +10,7 @@ from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.report import AssetReport, ReportState, RunReport
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.targets import find
+from flowstone_async.definition.keys import encode_key
 from flowstone_async.errors import FlowstoneError, TargetSkipped
 from flowstone_async.planning.units import Unit
 
@@ -74,25 +76,31 @@ async def report_of(driver: RunDriver) -> RunReport:
             for unit in driver.units.all
             if driver.board.settled[unit.place] is None and driver.board.was_opened(unit.place)
         ]
+    by_unit = {(entry.asset, encode_key(entry.partition)): entry for entry in entries}
+    targets = [driver.units.all[index] for index in driver.units.targets]
+    reached = [by_unit.get((unit.node.name, unit.key.partition)) for unit in targets]
+    values = tuple(None if each is None else each.value for each in reached)
     failed = [entry for entry in entries if entry.state == "failed"]
-    targets = [driver.board.settled[index] for index in driver.units.targets]
-    values = [
-        next((e.value for e in entries if e.asset == unit.node.name and e.partition == unit.partition), None)
-        for unit in (driver.units.all[i] for i in driver.units.targets)
-    ]
-    ok = driver.state == "succeeded" and all(each is not None and each.error is None for each in targets)
+    ok = driver.state == "succeeded" and all(each is not None and each.error is None for each in reached)
     return RunReport(
         run_id=driver.id,
         ok=ok,
         state=driver.state,
         seconds=driver.seconds,
-        value=values[0] if len(values) == 1 else tuple(values) if values else None,
+        value=values[0] if len(values) == 1 else values or None,
         failed=tuple(dict.fromkeys(entry.asset for entry in failed)),
         tolerated=tuple(dict.fromkeys(entry.asset for entry in failed)) if ok else (),
-        error=failed[0].error if failed else driver.error if not ok else None,
+        error=_error(driver, failed, ok=ok),
         entries=tuple(entries),
         resolve=lambda asset: find({driver.catalog.graph.pipeline: driver.catalog}, asset)[1],
     )
+
+
+def _error(driver: RunDriver, failed: Sequence[AssetReport[Any]], *, ok: bool) -> FlowstoneError | None:
+    if failed:
+        return failed[0].error
+    problems = (_problem(driver, index) for index in driver.units.targets)
+    return None if ok else driver.error or next((each for each in problems if each is not None), None)
 
 
 _STATES: dict[str, ReportState] = {
@@ -107,14 +115,19 @@ _STATES: dict[str, ReportState] = {
 
 async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
     _, settled = driver.settled(unit.place)
-    value = await driver.load(unit, settled, None) if settled.materialization is not None else None
+    state, error, value = _STATES.get(settled.state, "skipped"), settled.error, None
+    if settled.materialization is not None:
+        try:
+            value = await driver.load(unit, settled, None)
+        except FlowstoneError as unreadable:
+            state, error = "failed", unreadable
     return AssetReport(
         asset=unit.node.name,
         partition=unit.partition,
-        state=_STATES.get(settled.state, "skipped"),
+        state=state,
         seconds=settled.seconds,
         attempts=settled.attempts,
-        error=settled.error,
+        error=error,
         reason=settled.reason,
         value=value,
     )

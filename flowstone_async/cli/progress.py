@@ -154,6 +154,7 @@ class Progress:
             case AssetSucceeded():
                 line.done += 1
                 line.seconds = event.seconds
+                line.note = line.note if event.attempts == 1 else f"after {event.attempts} attempts"
                 rows = (event.metadata or {}).get("rows")
                 if isinstance(rows, int) and not isinstance(rows, bool):
                     line.rows = (line.rows or 0) + rows

@@ -16,7 +16,8 @@ from rich.text import Text
 from flowstone_async.cli.output import Output
 from flowstone_async.cli.progress import Line, LineState, Progress
 
-_VARIABLES = ("NO_COLOR", "TERM", "COLORTERM")
+# What a terminal says of itself; rich would let others change what is drawn.
+_VARIABLES = ("TERM", "COLORTERM")
 _PER_SECOND = 8
 _MOST_AT_END = 200
 _AROUND = 4
@@ -52,6 +53,7 @@ class Screen:
         self._console = Console(
             file=output.data,
             force_terminal=True,
+            color_system=None if os.environ.get("NO_COLOR") else "auto",
             highlight=False,
             markup=False,
             emoji=False,

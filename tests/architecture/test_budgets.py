@@ -13,9 +13,26 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Why a file may do what no other may. An entry that is no longer needed fails too.
 BROAD_EXCEPTS = {
-    "flowstone_async/io/copying.py": "`__deepcopy__` and `__eq__` of a value are anybody's code",
+    "flowstone_async/_engine/asking.py": "conditions and cache keys are user code",
+    "flowstone_async/_engine/attempt.py": "bodies are user code: the one boundary where what they raise becomes an outcome",
+    "flowstone_async/_engine/executor.py": "pickling arguments and values of process bodies is anybody's code",
+    "flowstone_async/_engine/hooks.py": "hooks are user code and change nothing",
+    "flowstone_async/_engine/run.py": "a mistake of the library's own must reach whoever awaits the run",
+    "flowstone_async/_engine/user_call.py": "a health check's failure is its answer",
+    "flowstone_async/cli/preview.py": "`__repr__` of a value is anybody's code",
+    "flowstone_async/cli/process.py": "the outermost frame: whatever is left becomes a message and an exit code",
+    "flowstone_async/cli/target.py": "importing the user's module runs anything",
+    "flowstone_async/definition/annotations.py": "an annotation is an expression of the user's",
+    "flowstone_async/definition/code_hash.py": "sources and names of the user's code may do anything when looked at",
+    "flowstone_async/io/codec.py": "pydantic and the hooks of a value's class may raise anything",
+    "flowstone_async/io/copying.py": "`__deepcopy__`, `__eq__` and `__init__` of a value are anybody's code",
+    "flowstone_async/redaction.py": "looking at the attributes of a value is anybody's code",
+    "flowstone_async/resources.py": "opening and closing a resource is user code",
 }
-STRAY_TASKS: dict[str, str] = {}
+STRAY_TASKS = {
+    "flowstone_async/_engine/host.py": "the root of an engine's tasks, which `close` awaits: entered and left in any task",
+    "flowstone_async/store/postgres/store.py": "the root of a store's tasks, which `close` awaits, likewise",
+}
 WALL_CLOCKS = {
     "flowstone_async/clock.py": "the one place that reads it",
     "flowstone_async/types.py": "new identifiers sort by the time they carry; nothing is scheduled by it",

@@ -35,7 +35,9 @@ class Gates:
 
     def hold(self, *names: str) -> None:
         """Hold the next bodies of these assets (`asset` or `asset:key`), and no others."""
-        self._held.write_text(" ".join(names))
+        fresh = self._held.with_suffix(".new")
+        fresh.write_text(" ".join(names))
+        fresh.replace(self._held)
 
     def reached(self) -> Held:
         """Wait until a body that is to be held has come."""

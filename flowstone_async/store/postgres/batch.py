@@ -203,7 +203,8 @@ class Batch:
         released: list[AssetKey] = []
         answers = zip(*(record[n] or () for n in range(3, 9)), strict=True) if self._keys else ()
         for slot, holder, current, lost, contended, previous in answers:
-            row = self._sorted[slot - 1].row
+            place: int = slot - 1
+            row = self._sorted[place].row
             if row.does in _CLAIMS:
                 claims[row.name] = KeyAnswer(str(holder), None if current is None else str(current), lost)
             if row.does in _CLAIM_ONLY:

@@ -38,11 +38,12 @@ class Catalog:
 
     async def stored_assets(self, pipeline: str) -> Mapping[str, int]:
         """Return the number of current values of each asset."""
-        return dict(await self._connections.fetch("stored_assets", pipeline))
+        return {row[0]: row[1] for row in await self._connections.fetch("stored_assets", pipeline)}
 
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         """Return the median seconds of each asset's last computations."""
-        return dict(await self._connections.fetch("durations", pipeline, list(dict.fromkeys(assets))))
+        names = list(dict.fromkeys(assets))
+        return {row[0]: row[1] for row in await self._connections.fetch("durations", pipeline, names)}
 
     async def upstream(self, made: str) -> tuple[tuple[AssetKey, str], ...]:
         """Return the direct inputs of a materialization, each once."""

@@ -15,6 +15,7 @@ from flowstone_async.errors import FlowstoneError, KeyConflict
 from flowstone_async.store.postgres.batch import Batch, Reply, claimed
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
+from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lane import Lane, fail, refuse
 from flowstone_async.store.postgres.ledger import DrivenRun, Ledger
@@ -24,7 +25,7 @@ from flowstone_async.store.records import Advance, Advanced, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
 # While one lane's batch is at the server, Python prepares another's.
-LANES = 3
+LANES = 2
 
 
 class Committer:
@@ -58,7 +59,7 @@ class Committer:
         self._owns = owns
         self.lanes = tuple(
             Lane(connections, instants, owns=owns, committed=self._committed, patience=patience)
-            for _ in range(LANES if connections.own else 1)
+            for _ in range(1 if connections.shared else LANES)
         )
 
     async def advance(self, step: Advance, worker: str) -> Advanced:
@@ -90,12 +91,12 @@ class Committer:
     def _begin(self, step: Advance, create: RunRecord, worker: str) -> tuple[Advance, DrivenRun]:
         if create.worker is None and create.state == "running":
             create = replace(create, worker=worker)
-            step = replace(step, create=create)
+            step = step._replace(create=create)
         return step, self.ledger.setdefault(step.run_id, DrivenRun(create.pipeline, create.worker or ""))
 
     async def _learn(self, run_id: str) -> DrivenRun | None:
         """Ask the database for what has to be known of a run that this process has not created."""
-        rows = await self._connections.fetch("driven", run_id)
+        rows = await self._connections.fetch("driven", run_id) if is_id(run_id) else []
         if not rows:
             return None
         held = [AssetKey(row["of"], row["asset"], row["partition"], row["io"]) for row in rows if row["holds"]]

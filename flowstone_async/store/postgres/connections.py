@@ -7,7 +7,6 @@ Behind a transaction pooler (`direct=` was given) each statement is a transactio
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
@@ -51,11 +50,11 @@ class Session:
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a named query and return its rows."""
-        return await self.fetch_text(self._connections.text(name), *arguments)
+        return await self.fetch_text(QUERIES[name], *arguments)
 
     async def fetch_text(self, text: str, *arguments: object) -> list[Record]:
         """Run one statement and return its rows."""
-        if self._connections.pooled and not self._inside:
+        if self._connections.shared and not self._inside:
             async with self.transaction():
                 return await self._fetch(text, *arguments)
         return await self._fetch(text, *arguments)
@@ -66,7 +65,7 @@ class Session:
         except BaseException as error:
             self._judge(error)
             raise
-        return cast("list[Record]", rows)
+        return rows
 
     async def execute_named(self, name: str) -> None:
         """Run a named statement that takes no arguments and returns nothing."""
@@ -88,7 +87,7 @@ class Session:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:
         """Make what is run inside one transaction."""
-        await self.execute("BEGIN")
+        await self.execute(f"BEGIN; {_PLANS.format('LOCAL')}" if self._connections.shared else "BEGIN")
         self._inside = True
         try:
             yield
@@ -115,39 +114,23 @@ class Connections:
         patience: Seconds that one statement may take.
 
     Attributes:
-        own: Whether the pool is the store's own.
-        pooled: Whether a transaction pooler is in between.
+        shared: Whether its connections are others' too, in a pool of the caller's or behind a transaction pooler: then
+            nothing is left on them, and each statement is a transaction of its own.
         where: The server, for people; without the password.
-        generation: Grows with the tables while they are young, so that statements are planned again.
     """
 
     def __init__(self, source: str | Pool, *, direct: str | None, patience: float = _ANSWER) -> None:
-        self.own = isinstance(source, str)
-        self.pooled = direct is not None
+        self.shared = direct is not None or not isinstance(source, str)
         self.patience = patience
-        self.generation = 0
         self._source = source
         self._direct = direct if direct is not None else source if isinstance(source, str) else None
         self._pool: Pool | None = None
-        self._texts: dict[str, str] = {}
         self.where = _where(self._direct)
 
     @property
     def has_direct(self) -> bool:
         """Whether direct connections can be made."""
         return self._direct is not None
-
-    def text(self, name: str) -> str:
-        """Return a query's text as it is to be prepared now."""
-        found = self._texts.get(name)
-        if found is None:
-            found = self._texts[name] = f"{QUERIES[name]}\n-- {self.generation}"
-        return found
-
-    def replan(self, generation: int) -> None:
-        """Let every statement be planned again from now on."""
-        self.generation = generation
-        self._texts.clear()
 
     async def open(self) -> None:
         """Connect, and see whether the server is one that can keep runs.
@@ -158,12 +141,15 @@ class Connections:
         """
         async with self.translated():
             if isinstance(self._source, str):
-                self._pool = await _create_pool(self._source, self.pooled)
+                self._pool = await _create_pool(self._source, shared=self.shared)
             else:
                 self._pool = self._source
             try:
                 async with self.session() as session:
                     _check(await session.fetch("server"), self.where)
+            except ValueError as error:
+                await self.close()
+                raise _unreadable(error) from error
             except BaseException:
                 await self.close()
                 raise
@@ -171,7 +157,7 @@ class Connections:
     async def close(self) -> None:
         """Close the pool if it is the store's own."""
         pool, self._pool = self._pool, None
-        if pool is not None and self.own:
+        if pool is not None and isinstance(self._source, str):
             try:
                 async with asyncio.timeout(5):
                     await pool.close()
@@ -184,8 +170,8 @@ class Connections:
         pool = self._pool
         if pool is None:
             raise StoreUnavailable("the store is not open")
-        connection = cast("Connection", await pool.acquire(timeout=self.patience))
-        session = Session(connection, self)
+        connection = await pool.acquire(timeout=self.patience)
+        session = Session(cast("Connection", connection), self)
         try:
             yield session
         finally:
@@ -219,7 +205,7 @@ class Connections:
         Raises:
             FlowstoneError: As `translate` says.
         """
-        return await self.fetch_text(self.text(name), *arguments)
+        return await self.fetch_text(QUERIES[name], *arguments)
 
     async def fetch_text(self, text: str, *arguments: object) -> list[Record]:
         """Run one statement, as `fetch` does; doing it twice must change nothing more."""
@@ -281,27 +267,23 @@ class Kept:
             await stack.aclose()
 
 
-async def _create_pool(dsn: str, pooled: bool) -> Pool:  # noqa: FBT001
-    try:
-        pool = asyncpg.create_pool(
-            dsn,
-            min_size=0,
-            max_size=_SIZE,
-            init=None if pooled else _settle,
-            reset=_leave,
-            timeout=_CONNECT,
-            command_timeout=_ANSWER,
-            statement_cache_size=0 if pooled else 200,
-            max_cached_statement_lifetime=0,
-        )
-        return cast("Pool", await pool)
-    except (ValueError, ssl.SSLError) as error:
-        raise _unreadable(error) from error
+async def _create_pool(dsn: str, *, shared: bool) -> Pool:
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=_SIZE,
+        init=None if shared else _settle,
+        reset=_leave,
+        timeout=_CONNECT,
+        command_timeout=_ANSWER,
+        statement_cache_size=0 if shared else 200,
+        max_cached_statement_lifetime=0,
+    )
 
 
 async def _connect(dsn: str) -> Connection:
     try:
-        return cast("Connection", await asyncpg.connect(dsn, timeout=_CONNECT, statement_cache_size=0))
+        return await asyncpg.connect(dsn, timeout=_CONNECT, statement_cache_size=0)
     except ValueError as error:
         raise _unreadable(error) from error
 

@@ -24,12 +24,18 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON-compatible")
 
 
+_NEITHER_SORTED_NOR_SKIPPED = (False, False)
+_NAN = True
+
+
 def _encoder() -> Callable[[object], str]:
     """Return the standard library's encoder, made once: `JSONEncoder.encode` makes it anew for each call."""
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_plain).encode
-    pieces = make(None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    pieces = make(
+        None, _plain, json.encoder.encode_basestring_ascii, None, ":", ",", *_NEITHER_SORTED_NOR_SKIPPED, _NAN
+    )
     return lambda value: "".join(pieces(value, 0))
 
 

@@ -60,7 +60,7 @@ class Hints:
             del self._by_tag[tag(topic)]
 
     async def wait(self, topic: str, *, within: float) -> None:
-        """Return when a topic that is followed has changed since its last wait, at the latest after `within` seconds."""
+        """Return when a followed topic has changed since it was last waited for, or after `within` seconds."""
         state = self._topics.get(topic)
         if state is None:
             return

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from flowstone_async.store.postgres import encoding
 from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.rows import audit_entry, run_record
 from flowstone_async.store.records import (
     FINAL_RUN_STATES,
@@ -34,7 +35,7 @@ class History:
 
     async def run(self, run_id: str) -> RunRecord | None:
         """Return one run."""
-        rows = await self._connections.fetch("run", run_id)
+        rows = await self._connections.fetch("run", run_id) if is_id(run_id) else []
         return run_record(rows[0]) if rows else None
 
     async def runs(
@@ -43,7 +44,7 @@ class History:
         """Return runs, newest first."""
         behind: tuple[object, ...] = _LATEST
         if after is not None:
-            last = await self._connections.fetch("run", after)
+            last = await self._connections.fetch("run", after) if is_id(after) else []
             if not last:
                 return ()
             behind = (last[0]["created_at"], last[0]["id"])
@@ -54,7 +55,7 @@ class History:
 
     async def events(self, run_id: str, *, after: int, limit: int) -> tuple[EventRecord, ...]:
         """Return a run's events behind a number."""
-        rows = await self._connections.fetch("events", run_id, after, limit)
+        rows = await self._connections.fetch("events", run_id, after, limit) if is_id(run_id) else []
         read = (event for row in rows for event in encoding.events(row[0]) if event.no > after)
         return tuple(islice(read, limit))
 

@@ -85,7 +85,7 @@ class Lane:
                 while self._queue:
                     batch = self._next()
                     await self._commit(batch)
-                if not self._connections.own:
+                if self._connections.shared:
                     await self._kept.give_back()
                 if not self._closed:
                     await self._wake.wait()

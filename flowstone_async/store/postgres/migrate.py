@@ -43,7 +43,7 @@ def migrations() -> tuple[Migration, ...]:
     """Return the library's migrations, in order."""
     found = [
         Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
-        for file in files(__package__).joinpath("migrations").iterdir()
+        for file in files("flowstone_async.store.postgres").joinpath("migrations").iterdir()
         if (match := _FILE.fullmatch(file.name))
     ]
     return tuple(sorted(found))
@@ -66,7 +66,7 @@ async def migrate(session: Session, known: Sequence[Migration] | None = None) ->
     count = 0
     while _pending(await _applied(session), known):
         async with session.transaction():
-            await session.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+            await session.fetch_text("SELECT pg_advisory_xact_lock($1)", _LOCK)
             await session.execute(_START)
             waiting = _pending(await _applied(session), known)
             if waiting:
@@ -101,9 +101,8 @@ async def _applied(session: Session) -> Mapping[int, str]:
     there = await session.fetch_text("SELECT to_regclass('flowstone.migration') IS NOT NULL")
     if not there[0][0]:
         return {}
-    return {
-        number: sha256 for number, sha256 in await session.fetch_text("SELECT number, sha256 FROM flowstone.migration")
-    }
+    rows = await session.fetch_text("SELECT number, sha256 FROM flowstone.migration")
+    return {row[0]: row[1] for row in rows}
 
 
 def _pending(applied: Mapping[int, str], known: Sequence[Migration]) -> list[Migration]:

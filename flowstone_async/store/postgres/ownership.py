@@ -14,6 +14,7 @@ from flowstone_async.errors import Failure, WorkerLost
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.encoding import failure_text
 from flowstone_async.store.postgres.hints import Hints
+from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.rows import run_record
 from flowstone_async.store.postgres.step import audit_row, event_rows
@@ -22,6 +23,7 @@ from flowstone_async.types import AssetKey
 
 # How many runs that nobody can continue are ended in one transaction.
 _ENDED_AT_ONCE = 100
+_CONTINUABLE = True
 
 
 class Ownership:
@@ -52,21 +54,30 @@ class Ownership:
 
     async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
         """End a run that is not final as cancelled; see `Store.cancel`."""
+        if not is_id(run_id):
+            return None
         async with self._connections.transaction() as session:
-            await session.execute_named("lock_events")
-            rows = await session.fetch("cancel", run_id, self._instants.given())
-            if rows:
-                run = run_record(rows[0])
-                assert run.finished_at is not None  # noqa: S101 - the statement has just set it
-                freed = await session.fetch("end_claims", run_id, "cancelled", run.finished_at, None)
-                await self._tell(session, run, events, run.finished_at)
-                await write_audit(session, audit, run.finished_at)
-        if not rows:
+            run, freed = await self._cancel(session, run_id, events, audit)
+        if run is None:
             rows = await self._connections.fetch("run", run_id)
             return run_record(rows[0]) if rows else None
-        self._instants.learn(run.finished_at)
-        self._hints.ended(run_id, [_key(row) for row in freed])
+        self._hints.ended(run_id, freed)
         return run
+
+    async def _cancel(
+        self, session: Session, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
+    ) -> tuple[RunRecord | None, list[AssetKey]]:
+        await session.execute_named("lock_events")
+        rows = await session.fetch("cancel", run_id, self._instants.given())
+        if not rows:
+            return None, []
+        run = run_record(rows[0])
+        at: datetime = rows[0]["finished_at"]
+        self._instants.learn(at)
+        freed = await session.fetch("end_claims", run_id, "cancelled", at, None)
+        await self._tell(session, run, events, at)
+        await write_audit(session, audit, at)
+        return run, [_key(row) for row in freed]
 
     async def _tell(self, session: Session, run: RunRecord, events: Sequence[EventRecord], at: datetime) -> None:
         if not events:
@@ -78,7 +89,7 @@ class Ownership:
 
     async def hand_back(self, run_id: str, fence: int) -> None:
         """Give up a run; see `Store.hand_back`."""
-        if await self._connections.fetch("hand_back", run_id, fence):
+        if is_id(run_id) and await self._connections.fetch("hand_back", run_id, fence):
             self._hints.ended(run_id, ())
 
     async def hand_back_all(self, worker: str) -> None:
@@ -93,17 +104,18 @@ class Ownership:
     async def take_orphans(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
         """Take over running runs whose owner is dead; see `Store.take_orphans`."""
         seen = (await self._connections.fetch("orphans_seen", worker, list(pipelines)))[0]
-        may_take, others, expired, waiting = seen
+        may_take: bool = seen[0]
+        others: list[str] = seen[1]
+        expired: list[str] = seen[2] if self._healthy() else []
+        waiting: bool = seen[3]
         gone = [other for other in others if self._alive is not None and not self._alive(other)]
-        if not self._healthy():
-            expired = []
         if not may_take or not (waiting or gone or expired):
             return ()
         if gone or expired:
             await self._connections.fetch("declare_dead", expired, gone)
         await self._end_the_lost(pipelines)
         async with self._connections.transaction() as session:
-            orphans = await session.fetch("orphans", list(pipelines), True, limit)
+            orphans = await session.fetch("orphans", list(pipelines), _CONTINUABLE, limit)
             taken = await session.fetch("take", [row[0] for row in orphans], worker) if orphans else []
             bereft = [row[0] for row in orphans if row[1] is not None]
             if bereft:
@@ -115,7 +127,7 @@ class Ownership:
         """End orphans that nobody can continue as failed."""
         ended: list[tuple[str, list[AssetKey]]] = []
         async with self._connections.transaction() as session:
-            for run_id, worker in await session.fetch("orphans", list(pipelines), False, _ENDED_AT_ONCE):
+            for run_id, worker in await session.fetch("orphans", list(pipelines), not _CONTINUABLE, _ENDED_AT_ONCE):
                 error = failure_text(_worker_lost(str(run_id), worker))
                 at = (await session.fetch("fail", run_id, self._instants.given(), error))[0][0]
                 freed = await session.fetch("end_claims", run_id, "failed", at, error)

@@ -14,7 +14,9 @@ _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 def load() -> Mapping[str, str]:
     """Return all queries by name, without their comments."""
     found: dict[str, str] = {}
-    for file in sorted(files(__package__).joinpath("queries").iterdir(), key=lambda file: file.name):
+    for file in sorted(
+        files("flowstone_async.store.postgres").joinpath("queries").iterdir(), key=lambda file: file.name
+    ):
         if file.name.endswith(".sql"):
             _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
             for name, text in zip(parts[::2], parts[1::2], strict=True):

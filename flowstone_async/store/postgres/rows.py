@@ -53,7 +53,7 @@ def materialization(row: Record) -> Materialization:
 
 
 def asset_state(row: Record) -> AssetState:
-    """Return the state of a key: the columns of its materialization, then the key's own, in the order of the queries."""
+    """Return the state of a key: its materialization's columns, then its own, in the order of the queries."""
     key = AssetKey(row[20], row[21], row[22], row[23])
     current = None if row[0] is None else materialization(row)
     holder = row[26]

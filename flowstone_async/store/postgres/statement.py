@@ -13,8 +13,13 @@ KINDS: Final = ("goes", "ends", "begins", "keys", "events", "made", "lineage", "
 _PART = re.compile(r"^-- part: (\w+)(?: if ([\w ]+))?\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
-_ACCEPTED = {"goes": ("held",), "ends": ("ended",), "begins": ("begun", "begun_before")}
-_WATCHED = {"goes": "held", "ends": "ended"}
+_ACCEPTED = {
+    "goes": ("SELECT id FROM held",),
+    "ends": ("SELECT id FROM ended",),
+    "begins": ("SELECT id FROM begun", "SELECT id FROM begun_before"),
+}
+_WATCHED = {"goes": "SELECT id, watched FROM held", "ends": "SELECT id, watched FROM ended"}
+_NONE_WATCHED = "SELECT NULL::uuid AS id, false AS watched"
 
 
 class Statement(NamedTuple):
@@ -31,7 +36,7 @@ class _Part(NamedTuple):
 
 
 def _load() -> tuple[_Part, ...]:
-    text = files(__package__).joinpath("queries/advance.sql").read_text(encoding="utf-8")
+    text = files("flowstone_async.store.postgres").joinpath("queries/advance.sql").read_text(encoding="utf-8")
     _, *found = _PART.split(text)
     return tuple(
         _Part(name, frozenset((kinds or "").split()), _COMMENT.sub("", text).strip())
@@ -47,11 +52,11 @@ def statement(kinds: frozenset[str]) -> Statement:
     """Return the statement for batches with rows of some kinds."""
     parts = {part.name: part.text for part in _PARTS if not part.kinds or part.kinds & kinds}
     answer = parts.pop("answer") + parts.pop("answer_keys", "")
-    runs = [name for kind in _ACCEPTED if kind in kinds for name in _ACCEPTED[kind]]
-    watched = [f"SELECT id, watched FROM {_WATCHED[kind]}" for kind in _WATCHED if kind in kinds]
+    accepted = [text for kind in _ACCEPTED if kind in kinds for text in _ACCEPTED[kind]]
+    watched = [_WATCHED[kind] for kind in _WATCHED if kind in kinds] or [_NONE_WATCHED]
     text = f"WITH {', '.join(parts.values())}\n{answer}"
-    text = text.replace("{accepted}", " UNION ALL ".join(f"SELECT id FROM {name}" for name in runs))
-    text = text.replace("{watched}", " UNION ALL ".join(watched) or "SELECT NULL::uuid AS id, false AS watched")
+    text = text.replace("{accepted}", " UNION ALL ".join(accepted))
+    text = text.replace("{watched}", " UNION ALL ".join(watched))
     parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
     numbers = {name: f"${number}" for number, name in enumerate(parameters, 1)}
     return Statement(_PARAMETER.sub(lambda match: numbers[match[1]], text), parameters)

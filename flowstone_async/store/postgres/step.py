@@ -103,7 +103,7 @@ class PendingStep:
             self.weight += len(payload)
             if len(payload) > LARGEST_PAYLOAD:
                 raise StorageError(
-                    f"the value of {done.key} is {len(payload):,} bytes; at most {LARGEST_PAYLOAD:,} fit into one record",
+                    f"the value of {done.key} has {len(payload):,} bytes; a record takes {LARGEST_PAYLOAD:,} at most",
                     asset=done.key.asset,
                     run_id=self.step.run_id,
                     hint="Make it a stream, or keep it with io.Files or io.S3.",

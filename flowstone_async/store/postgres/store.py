@@ -24,10 +24,10 @@ from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.notifier import Listener, Notifier
 from flowstone_async.store.postgres.ownership import Ownership
+from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
 from flowstone_async.store.postgres.reading import StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
-from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
 from flowstone_async.store.postgres.values import PostgresValues
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
@@ -109,8 +109,8 @@ class PostgresStore(Store):
 
     @override
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
-        if self._host is not None:
-            raise ConfigError("the store is open already", hint="Make one store for each engine.")
+        if self._worker:
+            raise ConfigError("the store was opened before", hint="Make a new store for each opening.")
         if lease is not None and not self._connections.has_direct:
             raise ConfigError(
                 "a pool alone can keep no lease", hint="Give the server's DSN with direct=, or use no worker: slots=0."
@@ -145,20 +145,24 @@ class PostgresStore(Store):
         if host is None:
             return
         try:
-            if self._listening is not None:
-                self._listening.cancel()
-            self._committer.close()
-            self._reader.close()
-            self._notifier.close()
-            try:
+            with suppress(TimeoutError, StoreUnavailable):
                 async with asyncio.timeout(_CLOSE):
-                    await host
-                    if self._lease is not None and self._lease.holds():
-                        await self._ownership.hand_back_all(self._worker)
-            except (TimeoutError, StoreUnavailable):
-                host.cancel()
+                    await self._stop(host)
         finally:
             await self._leave()
+
+    async def _stop(self, host: asyncio.Task[None]) -> None:
+        """Finish what was begun, then give up what the worker still owns."""
+        self._committer.close()
+        self._reader.close()
+        if self._listening is not None:
+            self._listening.cancel()
+        for part in (self._states, *self._committing):
+            await part
+        if self._lease is not None and self._lease.holds():
+            await self._ownership.hand_back_all(self._worker)
+        self._notifier.close()
+        await host
 
     async def _leave(self) -> None:
         try:

@@ -12,42 +12,40 @@ from collections.abc import Callable
 from typing import Any
 
 from flowstone_async.cli import main
-from flowstone_async.store.postgres import committer, store
-from flowstone_async.store.postgres.batch import Batch
-from flowstone_async.store.postgres.committer import Committer
+from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.postgres.connections import Session
 from flowstone_async.store.postgres.lease import Lease
-from flowstone_async.store.postgres.ownership import Ownership
+from flowstone_async.store.records import Advance, Advanced
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _begins(batch: Batch) -> bool:
-    return any(pending.step.create is not None for pending in batch.pending)
+def _begins(step: Advance) -> bool:
+    return step.create is not None
 
 
-def _ends(batch: Batch) -> bool:
-    return any(pending.step.finish is not None for pending in batch.pending)
+def _ends(step: Advance) -> bool:
+    return step.finish is not None
 
 
-def _completes(asset: str) -> Callable[[Batch], bool]:
-    return lambda batch: any(done.key.asset == asset for one in batch.pending for done in one.step.done)
+def _completes(asset: str) -> Callable[[Advance], bool]:
+    return lambda step: any(done.key.asset == asset for done in step.done)
 
 
-def _commits(which: Callable[[Batch], bool], *, before: bool) -> None:
-    original = Committer._send
+def _commits(which: Callable[[Advance], bool], *, before: bool) -> None:
+    original = PostgresStore.advance
 
-    async def send(self: Committer, batch: Batch) -> Any:
-        if before and which(batch):
+    async def advance(self: PostgresStore, step: Advance) -> Advanced:
+        if before and which(step):
             _die()
-        record = await original(self, batch)
-        if which(batch):
+        answer = await original(self, step)
+        if which(step):
             _die()
-        return record
+        return answer
 
-    committer.Committer._send = send  # type: ignore[method-assign]
+    PostgresStore.advance = advance
 
 
 def _migrates() -> None:
@@ -91,8 +89,8 @@ POINTS: dict[str, Callable[[], None]] = {
     "after second was committed": lambda: _commits(_completes("second"), before=False),
     "before the run is ended": lambda: _commits(_ends, before=True),
     "after the run was ended": lambda: _commits(_ends, before=False),
-    "after a dead run was taken over": lambda: _calls(Ownership, "take_orphans", before=False),
-    "before the store is left": lambda: _calls(store.PostgresStore, "close", before=True),
+    "after a dead run was taken over": lambda: _calls(PostgresStore, "take_orphans", before=False),
+    "before the store is left": lambda: _calls(PostgresStore, "close", before=True),
     "before the lease is given up": lambda: _calls(Lease, "stop", before=True),
     "blind": _blind,
 }

@@ -37,13 +37,14 @@ class Process:
     Args:
         home: The server's folder.
         task: `use`, or `connect` to see whether the process is let in at an address.
-        env: The whole environment.
+        env: The whole environment, but for where modules are found.
         options: What `_main` reads.
     """
 
     def __init__(self, home: Path, task: str = "use", *, env: Mapping[str, str] | None = None, **options: Any) -> None:
         text = json.dumps({"home": str(home), "task": task, **options})
-        environment = dict(os.environ) if env is None else dict(env)
+        found = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        environment = dict(os.environ) if env is None else {**found, **env}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.postgres.embedded.process", text],
             stdin=subprocess.PIPE,

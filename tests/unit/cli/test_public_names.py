@@ -36,7 +36,7 @@ def test_the_stub_lists_the_same_names() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Pipelin'"):
-        flowstone_async.Pipelin  # type: ignore[attr-defined]  # noqa: B018
+        flowstone_async.Pipelin  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
 
 
 def test_all_names_are_listed_before_they_are_used() -> None:
