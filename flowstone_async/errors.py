@@ -25,6 +25,8 @@ class FlowstoneError(Exception):
         details: JSON-compatible facts.
         hint: The way forward, or None.
         retryable: Whether doing the same again may succeed.
+        also: Further failures of the same run.
+        cause_text: What is stored of the cause, secrets hidden; None to tell it from the cause itself.
     """
 
     code: ClassVar[str] = "FLOWSTONE"
@@ -50,6 +52,7 @@ class FlowstoneError(Exception):
         self.hint = hint
         self.retryable = self.default_retryable if retryable is None else retryable
         self.also: tuple[FlowstoneError, ...] = ()
+        self.cause_text: str | None = None
 
     @override
     def __str__(self) -> str:

@@ -13,9 +13,19 @@ from flowstone_async.errors import DefinitionError, ExecutionError, Failure, Flo
 
 
 def _kinds(base: type[FlowstoneError]) -> Iterator[type[FlowstoneError]]:
-    yield base
-    for kind in base.__subclasses__():
-        yield from _kinds(kind)
+    if base.__module__ == FlowstoneError.__module__:
+        yield base
+        for kind in base.__subclasses__():
+            yield from _kinds(kind)
+
+
+def _kind(failure: Failure) -> type[FlowstoneError]:
+    """Return the library's class of an error; for a subclass of the user's, the one that it was derived from."""
+    kinds = [*_kinds(FlowstoneError)]
+    for kind in kinds:
+        if kind.__name__ == failure.type and kind.code == failure.code:
+            return kind
+    return next((kind for kind in kinds if kind.code == failure.code), ExecutionError)
 
 
 def describe(error: FlowstoneError, *, partition: str | None = None) -> Failure:
@@ -39,8 +49,12 @@ def describe(error: FlowstoneError, *, partition: str | None = None) -> Failure:
         details=error.details,
         attempt=error.attempt if isinstance(error, ExecutionError) else 1,
         traceback_text=error.traceback_text if isinstance(error, ExecutionError) else "",
-        cause=None if cause is None else "".join(traceback.format_exception_only(cause)).strip(),
+        cause=error.cause_text or (None if cause is None else _text(cause)),
     )
+
+
+def _text(cause: BaseException) -> str:
+    return "".join(traceback.format_exception_only(cause)).strip()
 
 
 def rebuild(failure: Failure, *, partition: object = None) -> FlowstoneError:
@@ -50,8 +64,7 @@ def rebuild(failure: Failure, *, partition: object = None) -> FlowstoneError:
         failure: What was stored.
         partition: The partition key, as a real object.
     """
-    known = {kind.__name__: kind for kind in _kinds(FlowstoneError)}
-    kind = known.get(failure.type, ExecutionError)
+    kind = _kind(failure)
     error = kind.__new__(kind)
     if isinstance(error, DefinitionError):
         error.pipeline, error.problems = str(failure.details.get("pipeline", "")), ()

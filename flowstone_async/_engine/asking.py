@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -12,13 +11,11 @@ from typing import Any
 from flowstone_async._engine.arguments import prepare
 from flowstone_async._engine.attempt import Running
 from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call
-from flowstone_async.errors import ExecutionError, FlowstoneError
 from flowstone_async.planning.units import Unit
 from flowstone_async.resources import ResourceScope
-
-_logger = logging.getLogger("flowstone")
 
 
 async def ask_conditions(run: Running, unit: Unit) -> Settled | None:
@@ -28,10 +25,10 @@ async def ask_conditions(run: Running, unit: Unit) -> Settled | None:
             answer = await _ask(run, unit, condition.function, condition.bindings)
         except (Exception, asyncio.CancelledError) as error:
             _passed_on(error)
-            return _failed(unit, f"condition {condition.name}", error)
+            return _failed(run, unit, f"condition {condition.name}", error)
         if not isinstance(answer, bool):
             wrong = TypeError(f"a condition answers True or False, not {answer!r}")
-            return _failed(unit, f"condition {condition.name}", wrong)
+            return _failed(run, unit, f"condition {condition.name}", wrong)
         if answer is not condition.expected:
             word = "when" if condition.expected else "unless"
             return Settled("skipped", reason=f"{word}={condition.name} was {answer}")
@@ -46,9 +43,9 @@ async def ask_key(run: Running, unit: Unit) -> str | Settled:
         answer = await _ask(run, unit, function, unit.node.key_bindings)
     except (Exception, asyncio.CancelledError) as error:
         _passed_on(error)
-        return _failed(unit, "its cache key", error)
+        return _failed(run, unit, "the cache key", error)
     if not isinstance(answer, str):
-        return _failed(unit, "its cache key", TypeError(f"a cache key is text, not {type(answer).__name__}"))
+        return _failed(run, unit, "the cache key", TypeError(f"a cache key is text, not {type(answer).__name__}"))
     return blake2b(answer.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -92,16 +89,7 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         await scope.close()
 
 
-def _failed(unit: Unit, what: str, cause: BaseException) -> Settled:
-    if isinstance(cause, FlowstoneError):
-        error: FlowstoneError = cause
-        error.asset = error.asset or unit.node.name
-    else:
-        error = ExecutionError(
-            f"{what} of asset {unit.node.name!r} failed: {type(cause).__name__}: {cause}",
-            asset=unit.node.name,
-            partition=unit.partition,
-            details={"error_type": type(cause).__qualname__},
-        )
-        error.__cause__ = cause
+def _failed(run: Running, unit: Unit, what: str, cause: BaseException) -> Settled:
+    told = f"{what} of asset {unit.node.name!r}"
+    error = translated(cause, told, unit, run_id=run.id, attempt=1, redactor=run.services.redactor)
     return Settled("failed", error=error)

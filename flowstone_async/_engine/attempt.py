@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypedDict, assert_never
 
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
@@ -16,16 +15,24 @@ from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, TimedOut
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
+from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
 from flowstone_async.types import NOTHING, Input, Materialization, new_id
 
 STORE_ATTEMPTS = 3
 _logger = logging.getLogger("flowstone")
+
+
+class _Facts(TypedDict):
+    run_id: str
+    attempt: int
+    redactor: Redactor
 
 
 class Running(Values, Protocol):
@@ -231,26 +238,13 @@ class Attempt:
     # -- failing ------------------------------------------------------------------------------------------------
 
     def _translated(self, error: BaseException) -> FlowstoneError:
-        if isinstance(error, FlowstoneError):
-            error.asset = error.asset or self.unit.node.name
-            error.partition = self.unit.partition if error.partition is None else error.partition
-            error.run_id = error.run_id or self.run.id
-            return error
-        return self._wrapped(error, str(error) or type(error).__name__)
+        return translated(error, f"asset {self.unit.node.name!r}", self.unit, **self._facts())
 
     def _wrapped(self, cause: BaseException, text: str) -> ExecutionError:
-        redactor = self._services.redactor
-        error = ExecutionError(
-            redactor.text(f"asset {self.unit.node.name!r} failed: {type(cause).__name__}: {text}"),
-            asset=self.unit.node.name,
-            partition=self.unit.partition,
-            run_id=self.run.id,
-            details={"error_type": type(cause).__qualname__},
-            attempt=self.number,
-            traceback_text=redactor.text("".join(traceback.format_exception(cause))),
-        )
-        error.__cause__ = cause
-        return error
+        return wrapped(cause, text, f"asset {self.unit.node.name!r}", self.unit, **self._facts())
+
+    def _facts(self) -> _Facts:
+        return {"run_id": self.run.id, "attempt": self.number, "redactor": self._services.redactor}
 
     def _failing(self, error: FlowstoneError) -> Failing:
         policy = self.runnable.retry

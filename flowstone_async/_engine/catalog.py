@@ -138,10 +138,10 @@ class Catalog:
             elaborate=not all(isinstance(each, DependencyBinding) for each in node.bindings),
         )
 
-    def facts(self, node: Node, prints: Callable[[str], str], now: datetime) -> Facts:
+    def facts(self, node: Node, prints: Callable[[str], str] | None, now: datetime) -> Facts:
         """Return what a node's freshness is judged by."""
         runnable = self.runnable(node)
-        return Facts(version=runnable.version, code_hash=lambda: runnable.code.hash, params=prints, now=now)
+        return Facts(version=runnable.version, code=lambda: runnable.code, params=prints, now=now)
 
 
 def make_catalog(collection: Collection, managers: Managers, *, strict: bool, dask: bool = False) -> Catalog:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-import anyio.to_process
 import anyio.to_thread
 from anyio import CapacityLimiter
 
@@ -66,8 +65,10 @@ class Executor:
                 asset=definition.name,
                 hint="Define it at the top level of an importable module.",
             )
+        from anyio import to_process  # it brings subprocess and sockets along, which few programs need
+
         try:
-            answer = await anyio.to_process.run_sync(
+            answer = await to_process.run_sync(
                 _work, module, name, payload, cancellable=True, limiter=self._processes
             )
         except anyio.BrokenWorkerProcess as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
+from flowstone_async.definition.keys import encode_key
 from flowstone_async.errors import PlanOutdated
 from flowstone_async.planning.plan import Plan, PlanEntry, make_plan
 
@@ -26,7 +27,15 @@ async def plan(
     prospect = await session.prospect(request)
     names = list(dict.fromkeys(unit.node.name for unit in prospect.units.all))
     durations = await session.services.store.durations(request.pipeline, names)
-    made = make_plan(request.pipeline, prospect.units, prospect.verdicts, prospect.current, request.asked, durations)
+    made = make_plan(
+        request.pipeline,
+        prospect.units,
+        prospect.verdicts,
+        prospect.current,
+        request.asked,
+        durations,
+        lambda node: prospect.catalog.runnable(node).code,
+    )
     if apply is None:
         return made
     return replace(made, perform=lambda planned: apply(planned, tuple(targets), partition, options))
@@ -41,8 +50,8 @@ async def check_plan(
         PlanOutdated: Something has changed; the error lists what.
     """
     now = await plan(session, targets, partition, options)
-    before = {(each.asset, str(each.partition)): each for each in planned.entries}
-    after = {(each.asset, str(each.partition)): each for each in now.entries}
+    before = {(each.asset, encode_key(each.partition)): each for each in planned.entries}
+    after = {(each.asset, encode_key(each.partition)): each for each in now.entries}
     changed = [_change(name, before.get(name), after.get(name)) for name in {**before, **after}]
     found = [each for each in changed if each is not None]
     if found:
@@ -52,7 +61,8 @@ async def check_plan(
 
 
 def _change(name: tuple[str, str], before: PlanEntry | None, after: PlanEntry | None) -> str | None:
-    asset = name[0] if name[1] == "None" else f"{name[0]} [{name[1]}]"
+    entry = before or after
+    asset = name[0] if entry is None or entry.partition is None else f"{name[0]} [{entry.partition}]"
     if before is None or after is None:
         return f"{asset} is {'no longer' if after is None else 'newly'} needed"
     if before.action != after.action:

@@ -22,6 +22,7 @@ class Request:
         encoded: The same, encoded.
         params: Params, of the pipeline's params type (None where it has none).
         params_json: The same, as stored.
+        params_known: False where somebody only asks how things stand, and the params have fields without defaults.
         secrets: Fields of the params that hold secrets; those are not stored, so that nobody else continues the run,
             and no other call joins it.
         io: The manager given to the call, or None.
@@ -39,6 +40,7 @@ class Request:
     encoded: str = ""
     params: Any = None
     params_json: str = "{}"
+    params_known: bool = True
     secrets: tuple[str, ...] = ()
     force: Force = False
     with_deps: bool = True

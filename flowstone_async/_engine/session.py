@@ -160,7 +160,7 @@ class Session:
         def facts(node: Node) -> Facts:
             found = known.get(node.name)
             if found is None:
-                found = known[node.name] = catalog.facts(node, prints, now)
+                found = known[node.name] = catalog.facts(node, prints if request.params_known else None, now)
             return found
 
         verdicts = judge_all(units, current, facts, request.asked)

@@ -264,7 +264,8 @@ class Collection:
             ConfigError: A handle stands for several, because its pipeline was included more than once.
             DefinitionError: With all problems of all assets.
         """
-        return describe(self.compiled().nodes[self._name_of(asset)])
+        name = self._name_of(asset)
+        return describe(self.compiled().nodes[name])
 
     def _name_of(self, asset: AssetRef[Any] | str) -> str:
         if isinstance(asset, str):

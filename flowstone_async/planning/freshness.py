@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from flowstone_async.config import seconds
 from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding
+from flowstone_async.definition.code_hash import CodeHash
 from flowstone_async.definition.graph import Node
 from flowstone_async.types import AssetKey, Materialization
 
@@ -31,14 +32,14 @@ class Facts(NamedTuple):
 
     Attributes:
         version: The asset's declared version (or, for a constant, the value's fingerprint).
-        code_hash: Hash of the code now; asked only where it counts.
-        params: Fingerprint of a params field, `"*"` for all.
+        code: Hash and place of the code now; asked only where it counts.
+        params: Fingerprint of a params field, `"*"` for all; None where nobody says with which params it would run.
         now: On the store's clock.
     """
 
     version: str | None
-    code_hash: Callable[[], str]
-    params: Callable[[str], str]
+    code: Callable[[], CodeHash]
+    params: Callable[[str], str] | None
     now: datetime
 
 
@@ -56,9 +57,14 @@ def judge_alone(node: Node, current: Materialization | None, facts: Facts) -> Ju
     cache = node.cache
     if cache.ttl is not None and facts.now - current.committed_at >= timedelta(seconds=seconds(cache.ttl)):
         return Judgement("stale", f"older than its ttl {cache.ttl}")
-    if cache.on_code_change == "rerun" and current.code_hash != facts.code_hash():
-        return Judgement("stale", "code changed since")
+    if cache.on_code_change == "rerun" and (changed := changed_code(current, facts.code())) is not None:
+        return Judgement("stale", f"code changed since in {changed}")
     return _judge_params(node, current, facts)
+
+
+def changed_code(current: Materialization, code: CodeHash) -> str | None:
+    """Return function and line of the code if it is not what a stored value was computed by."""
+    return None if current.code_hash == code.hash else f"{code.function} (line {code.line})"
 
 
 def _shown(version: str | None) -> str:
@@ -79,7 +85,7 @@ def _judge_params(node: Node, current: Materialization, facts: Facts) -> Judgeme
     for each in recorded:
         if each.name not in declared and not (each.name == "*" and node.takes_context):
             return Judgement("stale", f"no longer takes params {each.name}")
-        if facts.params(each.name) != each.fingerprint:
+        if facts.params is not None and facts.params(each.name) != each.fingerprint:
             return Judgement("stale", "params changed" if each.name == "*" else f"param {each.name!r} changed")
     return FRESH
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from typing_extensions import override
 
+from flowstone_async.definition.code_hash import CodeHash
 from flowstone_async.definition.graph import Node
 from flowstone_async.planning.freshness import (
     FRESH,
@@ -15,6 +16,7 @@ from flowstone_async.planning.freshness import (
     Facts,
     Judgement,
     cache_keyed,
+    changed_code,
     judge_alone,
     judge_inputs,
     was_skipped,
@@ -48,10 +50,16 @@ class Verdicts:
     Attributes:
         judgements: One for each unit, by index.
         needed: 0: not looked at; 1: looked at only if a dependant turns out to run; 2: needed.
+        beyond: For units with a condition, by index: the judgement if it holds.
     """
 
     judgements: tuple[Judgement, ...]
     needed: tuple[int, ...]
+    beyond: Mapping[int, Judgement] = field(default_factory=dict[int, Judgement])
+
+    def stored(self, index: int) -> Judgement:
+        """Return the judgement of a unit's stored value, whatever its conditions will say."""
+        return self.beyond.get(index, self.judgements[index])
 
 
 def judge_all(
@@ -70,6 +78,7 @@ def judge_all(
     """
     forced = frozenset(units.targets) if asked.force is True else frozenset[int]()
     judged: list[Judgement] = []
+    beyond: dict[int, Judgement] = {}
     for unit in units.all:
         if unit.node.name in asked.given:
             judged.append(FRESH)
@@ -78,11 +87,11 @@ def judge_all(
             judged.append(Judgement("stale", "forced"))
         else:
             judged.append(_judge(unit, units, judged, current, facts, deep=asked.with_deps))
-        if unit.node.conditions and judged[-1].verdict != "maybe":
-            judged[-1] = Judgement("maybe", _asks(unit))
+        if unit.node.conditions:
+            beyond[unit.place], judged[-1] = judged[-1], Judgement("maybe", _asks(unit))
     if not asked.with_deps:
         return _shallow(units, judged, current)
-    return Verdicts(tuple(judged), _needed(units, judged))
+    return Verdicts(tuple(judged), _needed(units, judged), beyond)
 
 
 def _asks(unit: Unit) -> str:
@@ -279,6 +288,7 @@ def make_plan(
     current: Mapping[AssetKey, Materialization],
     asked: Asked,
     durations: Mapping[str, float],
+    code: Callable[[Node], CodeHash],
 ) -> Plan:
     """Turn verdicts into the plan that people read.
 
@@ -289,6 +299,7 @@ def make_plan(
         current: What exists.
         asked: Options of the run.
         durations: Median seconds by asset.
+        code: Hash and place of an asset's code now.
     """
     entries: list[PlanEntry] = []
     longest: dict[int, float] = {}
@@ -298,6 +309,8 @@ def make_plan(
             continue
         action, reason = _action(unit, units, verdicts, asked)
         stored = current.get(unit.key)
+        if action == "reuse" and stored is not None and (changed := changed_code(stored, code(unit.node))) is not None:
+            reason = f"{reason}; code changed since in {changed}"
         estimate = durations.get(unit.node.name) if action in ("run", "unknown") else None
         longest[unit.place] = (estimate or 0.0) + max((longest.get(each, 0.0) for each in unit.upstreams), default=0.0)
         entries.append(

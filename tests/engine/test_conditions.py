@@ -274,7 +274,7 @@ def _below_a_skip() -> Pipeline:
     pipe = Pipeline("travelling", params=Args)
 
     @pipe.asset(when=lambda ctx: ctx.params.env == "production")
-    async def source() -> int | None:
+    async def source() -> int:
         return 1
 
     @pipe.asset

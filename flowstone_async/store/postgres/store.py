@@ -88,6 +88,7 @@ class PostgresStore(Store):
         self._lease: Lease | None = None
         self._worker = ""
         self._host: asyncio.Task[None] | None = None
+        self._working: list[asyncio.Task[None]] = []
         self._listening: asyncio.Task[None] | None = None
         self._notifier = Notifier(self._connections, enabled=notify)
         self._hints = Hints(self._notifier.tell)
@@ -133,8 +134,8 @@ class PostgresStore(Store):
         """Run the store's own tasks: they outlive the task that opens the store, and may end in another."""
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(self._committer.lanes):
-                group.create_task(lane.serve(), name=f"flowstone committer {number}")
-            group.create_task(self._reader.serve(), name="flowstone reader")
+                self._working.append(group.create_task(lane.serve(), name=f"flowstone committer {number}"))
+            self._working.append(group.create_task(self._reader.serve(), name="flowstone reader"))
             group.create_task(self._notifier.serve(), name="flowstone notifier")
             if self._notify and self._connections.has_direct:
                 self._listening = group.create_task(self._listener.serve(), name="flowstone listener")
@@ -149,6 +150,8 @@ class PostgresStore(Store):
                 async with asyncio.timeout(_CLOSE):
                     await self._stop(host)
         finally:
+            host.cancel()
+            await asyncio.wait([host])
             await self._leave()
 
     async def _stop(self, host: asyncio.Task[None]) -> None:
@@ -157,8 +160,8 @@ class PostgresStore(Store):
         self._reader.close()
         if self._listening is not None:
             self._listening.cancel()
-        for part in (self._states, *self._committing):
-            await part
+        for task in self._working:
+            await task
         if self._lease is not None and self._lease.holds():
             await self._ownership.hand_back_all(self._worker)
         self._notifier.close()

@@ -160,7 +160,7 @@ def test_a_failure_is_told_with_its_cause_and_without_its_traceback(invoke: Invo
     words = ("run", "shop:pipe", "report", "-p", "2025-01-05", "--param", "limit=-1", *MEMORY)
     code, data, messages = invoke(*words)
     assert code == exit_code.FAILED
-    assert "asset 'report' could not run because 'events' failed" in messages
+    assert "asset 'report' could not run because 'events' [2025-01-05] failed" in messages
     assert messages.count("limit is negative") == 1
     assert "Traceback" not in messages
     assert "--verbose" in messages

@@ -1,0 +1,70 @@
+"""What user code raised, as the library's own error: facts filled in, secrets hidden, the original kept as its cause."""
+
+from __future__ import annotations
+
+import traceback
+
+from flowstone_async.errors import ExecutionError, FlowstoneError
+from flowstone_async.planning.units import Unit
+from flowstone_async.redaction import Redactor
+
+
+def translated(
+    error: BaseException, what: str, unit: Unit, *, run_id: str, attempt: int, redactor: Redactor
+) -> FlowstoneError:
+    """Return an error for an asset: one of the library's own as it is, with asset and partition filled in (`ERR-04`).
+
+    Args:
+        error: What was raised.
+        what: The function that raised it, as the beginning of a sentence.
+        unit: The asset and partition.
+        run_id: The run.
+        attempt: The attempt, from 1.
+        redactor: Hides secrets in whatever is stored and shown of it.
+    """
+    if isinstance(error, FlowstoneError):
+        error.asset = error.asset or unit.node.name
+        error.partition = unit.partition if error.partition is None else error.partition
+        error.run_id = error.run_id or run_id
+        error.message = redactor.text(error.message)
+        error.hint = None if error.hint is None else redactor.text(error.hint)
+        error.details = redactor.value(error.details)
+        if error.__cause__ is not None:
+            error.cause_text = redactor.text(shown(error.__cause__))
+        return error
+    return wrapped(
+        error, str(error) or type(error).__name__, what, unit, run_id=run_id, attempt=attempt, redactor=redactor
+    )
+
+
+def wrapped(
+    cause: BaseException, text: str, what: str, unit: Unit, *, run_id: str, attempt: int, redactor: Redactor
+) -> ExecutionError:
+    """Return an `ExecutionError` whose cause is an exception of the user's.
+
+    Args:
+        cause: The exception.
+        text: What is said of it.
+        what: As for `translated`.
+        unit: The asset and partition.
+        run_id: The run.
+        attempt: The attempt, from 1.
+        redactor: As for `translated`.
+    """
+    error = ExecutionError(
+        redactor.text(f"{what} failed: {type(cause).__name__}: {text}"),
+        asset=unit.node.name,
+        partition=unit.partition,
+        run_id=run_id,
+        details={"error_type": type(cause).__qualname__},
+        attempt=attempt,
+        traceback_text=redactor.text("".join(traceback.format_exception(cause))),
+    )
+    error.cause_text = redactor.text(shown(cause))
+    error.__cause__ = cause
+    return error
+
+
+def shown(error: BaseException) -> str:
+    """Return an exception's class and text, without its traceback."""
+    return "".join(traceback.format_exception_only(error)).strip()
