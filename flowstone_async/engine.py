@@ -78,7 +78,7 @@ class Engine(Verbs):
         cancel_grace: Time that `finally` blocks have after a cancellation.
         hook_timeout: Of each hook; False is no limit.
         block_warning: Warn when a body holds the event loop this long; False never does.
-        max_lost: How many engines may die under an asset before it fails.
+        max_lost: How often a body is called again that died with its engine, before its asset fails.
         retention: How long finished runs and superseded values are kept; False keeps them.
         strict_metadata: Whether metadata that cannot be stored fails its asset.
         migrate: Bring the schema up to date on entering; False refuses an old one.

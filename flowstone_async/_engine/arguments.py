@@ -65,14 +65,14 @@ async def prepare(
     """
     arguments: dict[str, object] = {}
     inputs: list[Input] = []
-    by_parameter = {edge.binding.parameter: edge for edge in edges}
+    edge_of = {id(edge.binding): edge for edge in edges}  # two conditions may call different things alike
     statuses: dict[str, DepStatus] = {}
     resources: dict[str, object] = {}
     for binding in bindings:
         name = binding.parameter
         match binding:
             case DependencyBinding():
-                arguments[name], statuses[name] = await _edge(values, by_parameter[name], inputs)
+                arguments[name], statuses[name] = await _edge(values, edge_of[id(binding)], inputs)
             case ContextBinding():
                 call.params = as_wanted(call.params, None)
                 arguments[name] = Context(call)
@@ -87,8 +87,15 @@ async def prepare(
                 inputs.append(Input("param", field, values.prints(field)))
             case ResourceBinding(resource=resource):
                 arguments[name] = resources[resource] = await values.resource(resource, scope)
-    call.dep_status, call.resources = statuses, resources
+    call.dep_status, call.resources = _by_asset_too(statuses, unit, bindings), resources
     return Prepared(arguments, tuple(inputs))
+
+
+def _by_asset_too(statuses: dict[str, DepStatus], unit: Unit, bindings: Sequence[Binding]) -> dict[str, DepStatus]:
+    prefix = unit.node.definition.prefix
+    edges = [each for each in bindings if isinstance(each, DependencyBinding)]
+    by_asset: dict[str, DepStatus] = {each.upstream.removeprefix(prefix): statuses[each.parameter] for each in edges}
+    return by_asset | statuses
 
 
 async def prepare_edges(values: Values, unit: Unit) -> Prepared:

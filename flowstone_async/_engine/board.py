@@ -148,6 +148,16 @@ class Board:
         """Tell whether a unit has ended in this run."""
         return self._phase[index] is Phase.SETTLED
 
+    def is_open(self, index: int) -> bool:
+        """Tell whether a unit is needed and has not ended; a target is from the start."""
+        if self._phase[index] is Phase.PARKED:
+            return index in self.units.targets
+        return self._phase[index] is not Phase.SETTLED
+
+    def waits_for_inputs(self, index: int) -> bool:
+        """Tell whether a unit will run once its inputs are there."""
+        return self._phase[index] is Phase.INPUTS
+
     # -- opening ------------------------------------------------------------------------------------------------
 
     def _open(self, index: int) -> None:

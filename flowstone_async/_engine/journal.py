@@ -45,6 +45,16 @@ class Journal:
             event = event_of(self._pipeline, self._run_id, record)
             self._events.append(event if error is None else dataclasses.replace(event, error=error))
 
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits for the next commit."""
+        return bool(self._records)
+
+    def take_events(self) -> list[Event]:
+        """Return the typed events added since, to emit them ahead of their commit."""
+        events, self._events = self._events, []
+        return events
+
     def take(self) -> tuple[tuple[EventRecord, ...], list[Event]]:
         """Return what has been added since, as records to commit and typed events to emit afterwards."""
         records, events = tuple(self._records), self._events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -65,6 +65,21 @@ class Interrupted:
 
 
 Outcome: TypeAlias = Computed | Failing | Interrupted
+
+
+@dataclass(slots=True)
+class Tried:
+    """The attempts that one unit has had and that failed.
+
+    Attributes:
+        attempts: How many, in whatever process.
+        due: When the next one may begin, as a process that is gone has noted it; None in the process that waits.
+        errors: What they failed with, oldest first.
+    """
+
+    attempts: int = 0
+    due: datetime | None = None
+    errors: list[FlowstoneError] = field(default_factory=list[FlowstoneError])
 
 
 class Prepared(NamedTuple):

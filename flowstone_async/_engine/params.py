@@ -124,12 +124,12 @@ class ParamsType:
             hint="Annotate it with the type it has, or use fields of plain types.",
         )
 
-    def defaults_json(self) -> str:
-        """Return the params of a run that gives none, as JSON text; `{}` where fields are required."""
+    def defaults_json(self) -> str | None:
+        """Return the params of a run that gives none, as JSON text; None where fields are required."""
         try:
             return self.dump(self.parse(None))
         except ParamsError:
-            return "{}"
+            return None
 
     def load(self, text: str) -> Any:
         """Return the params that were stored with a run, of the declared type.

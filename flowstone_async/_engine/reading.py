@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from flowstone_async._engine import stopped
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.request import Request
+from flowstone_async._engine.results import skipped, value_of
+from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session
-from flowstone_async._engine.status import AssetStatus, StatusState, Why
+from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.values import value_ref
 from flowstone_async.definition.keys import decode_key, encode_key
-from flowstone_async.errors import FlowstoneError, NotMaterialized, TimedOut
+from flowstone_async.errors import FlowstoneError, NotMaterialized, PartitionError, TimedOut
 from flowstone_async.failures import rebuild
 from flowstone_async.io.base import IOManager
-from flowstone_async.planning.freshness import Judgement
+from flowstone_async.planning.freshness import MISSING, Judgement, changed_code
 from flowstone_async.planning.units import partition_for
-from flowstone_async.store.records import AssetState, AuditEntry
+from flowstone_async.store.records import AssetState, AuditEntry, RunRecord
 from flowstone_async.types import All, AssetKey, Materialization
 
 _logger = logging.getLogger("flowstone")
@@ -59,58 +62,38 @@ class Reader:
     async def status(self, target: Target, partition: object, io: object) -> AssetStatus:
         """Return the newest attempt and what is stored."""
         place = self._place(target, partition, io)
-        state = await self._state(place.key)
-        if state is None:
-            return AssetStatus(asset=place.name, partition=place.partition, state="not_found")
-        judgement = await self._judge(place)
+        state = await self._state(place.key) or AssetState(key=place.key)
+        ahead = None if state.state == "running" else self._ahead(place.key)
         current = state.current
-        shown: StatusState = "not_found" if state.state == "pending" else state.state
+        judgement = MISSING if current is None else await self._judge(place)
+        fresh = judgement.verdict == "fresh"
         return AssetStatus(
             asset=place.name,
             partition=place.partition,
-            state=shown,
-            run_id=state.run_id,
-            started_at=state.started_at,
-            completed_at=state.completed_at,
-            seconds=state.seconds,
+            state="pending" if ahead is not None else "not_found" if state.state == "pending" else state.state,
+            run_id=state.run_id if ahead is None else ahead.run_id,
+            started_at=state.started_at if ahead is None else None,
+            completed_at=state.completed_at if ahead is None else None,
+            seconds=state.seconds if ahead is None else None,
             io=None if current is None else current.manager,
-            error=_error(state, place.partition),
-            reason=state.reason,
+            error=_error(state, place.partition) if ahead is None else None,
+            reason=state.reason if ahead is None else None,
             has_value=current is not None,
-            fresh=current is not None and judgement.verdict == "fresh",
-            stale_because=None if current is None or judgement.verdict == "fresh" else judgement.reason,
-            code_changed=None if current is None else _code_changed(place.runnable, current),
+            fresh=fresh,
+            stale_because=None if current is None or fresh else judgement.reason,
+            code_changed=None if current is None else changed_code(current, place.runnable.code),
+            waiting_for=None if ahead is None else ahead.waiting_for,
         )
 
     async def why(self, target: Target, partition: object, io: object) -> Why:
         """Explain the state of an asset and partition."""
         status = await self.status(target, partition, io)
-        causes: list[str] = []
+        state, because = _explained(status)
+        causes = _chain(status.error) if state == "failed" else []
+        if state in ("failed", "skipped", "cancelled") and status.has_value:
+            causes.append("an earlier value is stored and readable")
         if status.code_changed is not None:
-            causes.append(f"code changed since in {status.code_changed}; that alone does not make it stale")
-        match status.state:
-            case "not_found":
-                state, because = "never run", "no run has reached it, and nothing is stored"
-            case "failed":
-                state, because = "failed", status.error.message if status.error is not None else "its last run failed"
-                causes = [*_chain(status.error), *causes]
-                if status.has_value:
-                    causes.append("an earlier value is stored and readable")
-            case "skipped":
-                state, because = "skipped", status.reason or "a condition kept it from running"
-            case "running":
-                state, because = (
-                    "running",
-                    f"run {status.run_id} computes it since {status.started_at:%Y-%m-%d %H:%M:%S}",
-                )
-            case "cancelled":
-                state, because = "cancelled", f"run {status.run_id} was cancelled"
-            case _ if not status.has_value:
-                state, because = "never run", "its value was invalidated"
-            case _ if status.fresh:
-                state, because = "fresh", "its inputs, params and version are what it was computed from"
-            case _:
-                state, because = "stale", status.stale_because or "unknown"
+            causes.append(f"code changed since in {status.code_changed}")
         return Why(asset=status.asset, partition=status.partition, state=state, because=because, causes=tuple(causes))
 
     async def wait(self, target: Target, partition: object, timeout: float | None) -> Any:
@@ -121,21 +104,33 @@ class Reader:
             TimedOut: It did not end in time; the run goes on.
         """
         place = self._place(target, partition, None)
-        clock = self._session.services.clock
-        begun = clock.monotonic()
+        clock, poll = self._session.services.clock, self._session.services.settings.poll
+        begun, waited = clock.monotonic(), False
+        driver: RunDriver | None = None
         while True:
             state = await self._state(place.key)
-            if state is None or (state.claimed_by is None and not self._underway(place.key)):
+            driver = next(iter(self._driving(place.key)), driver)
+            if not await self._is_active(place, state):
                 break
+            waited = True
             left = None if timeout is None else timeout - (clock.monotonic() - begun)
             if left is not None and left <= 0:
                 raise TimedOut(
                     f"asset {place.name!r} did not end within {timeout:g} s; its run goes on", asset=place.name
                 )
-            poll = self._session.services.settings.poll
             await self._store.changed(f"key:{place.key}", within=poll if left is None else min(poll, left))
+        if driver is not None:
+            return await value_of(driver, _index(driver, place.key))
+        return await self._ended(place, state, waited=waited)
+
+    async def _ended(self, place: _Place, state: AssetState | None, *, waited: bool) -> Any:
+        """Return or raise what the newest attempt came to; one that gave no value counts only for who awaited it."""
         if state is not None and state.state == "failed" and state.error is not None:
             raise rebuild(state.error, partition=place.partition)
+        if waited and state is not None and state.state == "cancelled":
+            raise stopped.cancelled(state.run_id or "")
+        if waited and state is not None and state.state == "skipped":
+            raise skipped(place.name, place.partition, state.reason or "", state.run_id or "")
         if state is None or state.current is None:
             raise _not_materialized(place)
         return await self.load(place.catalog, place.runnable, place.partition, state.current, place.manager)
@@ -144,27 +139,42 @@ class Reader:
         """Return ids of the runs that are computing an asset and partition, or will."""
         place = self._place(target, partition, None)
         state = await self._state(place.key)
-        found = [
-            run_id
-            for run_id, flight in self._session.flights.items()
-            if flight.driver.state == "running"
-            and any(
-                unit.key == place.key and not flight.driver.board.is_settled(unit.place)
-                for unit in flight.driver.units.all
-            )
-        ]
-        if state is not None and state.claimed_by is not None and state.claimed_by not in found:
+        found = [driver.id for driver in self._driving(place.key)]
+        if state is not None and state.claimed_by is not None:
             found.append(state.claimed_by)
-        return found
+        found += await self._elsewhere(place)
+        return list(dict.fromkeys(found))
 
-    def _underway(self, key: AssetKey) -> bool:
-        return any(
-            flight.driver.state == "running"
-            and any(
-                unit.key == key and not flight.driver.board.is_settled(unit.place) for unit in flight.driver.units.all
-            )
+    async def _is_active(self, place: _Place, state: AssetState | None) -> bool:
+        if state is not None and state.claimed_by is not None:
+            return True
+        return bool(self._driving(place.key) or await self._elsewhere(place))
+
+    def _driving(self, key: AssetKey) -> list[RunDriver]:
+        """Return the runs of this engine that compute a key, or will."""
+        return [
+            flight.driver
             for flight in self._session.flights.values()
-        )
+            if flight.driver.state == "running"
+            and flight.driver.stopping is None
+            and any(unit.key == key and flight.driver.board.is_open(unit.place) for unit in flight.driver.units.all)
+        ]
+
+    async def _elsewhere(self, place: _Place) -> list[str]:
+        """Return runs of other engines whose target it is."""
+        pipeline = place.catalog.graph.pipeline
+        records = await self._store.runs(pipelines=(pipeline,), state="running", asset=place.name, limit=_PAGE)
+        return [each.id for each in records if each.id not in self._session.flights and _is_target(place, each)]
+
+    def _ahead(self, key: AssetKey) -> _Ahead | None:
+        """Return the run of this engine that will compute a key once its inputs are there."""
+        for driver in self._driving(key):
+            index = _index(driver, key)
+            if driver.board.waits_for_inputs(index):
+                units = driver.units.all
+                open_ones = [units[each] for each in units[index].upstreams if not driver.board.is_settled(each)]
+                return _Ahead(driver.id, ", ".join(repr(each.node.name) for each in open_ones))
+        return None
 
     async def invalidate(self, target: Target, partition: object, io: object, *, cascade: bool) -> int:
         """Take stored values away and return how many there really were."""
@@ -226,6 +236,7 @@ class Reader:
         return (await self._store.states([key])).get(key)
 
     async def _judge(self, place: _Place) -> Judgement:
+        defaults = place.catalog.params.defaults_json()
         request = Request(
             pipeline=place.catalog.graph.pipeline,
             targets=(place.name,),
@@ -233,10 +244,16 @@ class Reader:
             encoded=place.key.partition,
             io=place.manager if place.key.io else None,
             io_name=place.key.io,
-            params_json=place.catalog.params.defaults_json(),
+            params_json=defaults or "{}",
+            params_known=defaults is not None,
         )
         prospect = await self._session.prospect(request)
-        return prospect.verdicts.judgements[prospect.units.targets[0]]
+        return prospect.verdicts.stored(prospect.units.targets[0])
+
+
+class _Ahead(NamedTuple):
+    run_id: str
+    waiting_for: str
 
 
 class _Place:
@@ -263,11 +280,43 @@ def _error(state: AssetState, partition: object) -> FlowstoneError | None:
     return None if state.error is None else rebuild(state.error, partition=partition)
 
 
-def _code_changed(runnable: Runnable, current: Materialization) -> str | None:
-    code = runnable.code
-    if code.hash == current.code_hash:
-        return None
-    return f"{code.function} (line {code.line})"
+def _index(driver: RunDriver, key: AssetKey) -> int:
+    return next(unit.place for unit in driver.units.all if unit.key == key)
+
+
+def _is_target(place: _Place, record: RunRecord) -> bool:
+    """Tell whether a run that has an asset among its targets computes it for a partition."""
+    if (record.options.get("io") or "") != place.key.io:
+        return False
+    try:
+        key = partition_for(place.runnable.node, decode_key(record.partition))
+    except PartitionError:
+        return False
+    return encode_key(key) == place.key.partition
+
+
+def _explained(status: AssetStatus) -> tuple[str, str]:
+    """Return the state of an asset and partition in one word and one sentence."""
+    match status.state:
+        case "not_found":
+            return "never run", "no run has reached it, and nothing is stored"
+        case "pending":
+            return "waiting", f"run {status.run_id} computes it after {status.waiting_for}"
+        case "running":
+            since = "" if status.started_at is None else f" since {status.started_at:%Y-%m-%d %H:%M:%S}"
+            return "running", f"run {status.run_id} computes it{since}"
+        case "failed":
+            return "failed", "its last run failed" if status.error is None else status.error.message
+        case "skipped":
+            return "skipped", status.reason or "a condition kept it from running"
+        case "cancelled":
+            return "cancelled", f"run {status.run_id} was cancelled"
+        case "completed" | "waiting":
+            if not status.has_value:
+                return "never run", "its value was invalidated"
+            if status.fresh:
+                return "fresh", "its inputs, params and version are what it was computed from"
+            return "stale", status.stale_because or "unknown"
 
 
 def _chain(error: BaseException | None) -> list[str]:

@@ -23,6 +23,7 @@ class AssetReport(Generic[T_co]):
             `waiting`, `cancelled`.
         value: The value, for `ok` and `cached`; else None.
         attempts: Calls of the body.
+        earlier: What the attempts before the last one failed with, oldest first.
     """
 
     asset: str
@@ -31,6 +32,7 @@ class AssetReport(Generic[T_co]):
     seconds: float = 0.0
     attempts: int = 0
     error: FlowstoneError | None = None
+    earlier: tuple[FlowstoneError, ...] = ()
     reason: str | None = None
     value: T_co = cast("Any", None)
 

@@ -29,6 +29,18 @@ async def values_of(driver: RunDriver) -> tuple[Any, ...]:
     return tuple([await _value(driver, index) for index in driver.units.targets])
 
 
+async def value_of(driver: RunDriver, index: int) -> Any:
+    """Return the value of one unit of an ended run.
+
+    Raises:
+        FlowstoneError: It has none, and why.
+    """
+    problem = _problem(driver, index)
+    if problem is not None:
+        raise fresh(problem)
+    return await _value(driver, index)
+
+
 async def _value(driver: RunDriver, index: int) -> Any:
     unit, settled = driver.settled(index)
     return await driver.load(unit, settled, None)
@@ -43,17 +55,18 @@ def _problem(driver: RunDriver, index: int) -> FlowstoneError | None:
     if driver.stopping == "timed_out" and driver.error is not None:
         return driver.error
     if settled.state == "skipped":
-        return _skipped(unit, settled, driver.id)
+        return skipped(unit.node.name, unit.partition, settled.reason or "", driver.id)
     return settled.error
 
 
-def _skipped(unit: Unit, settled: Settled, run_id: str) -> FlowstoneError:
+def skipped(asset: str, partition: object, reason: str, run_id: str) -> FlowstoneError:
+    """The target of a run was skipped in it."""
     return TargetSkipped(
-        f"asset {unit.node.name!r} was skipped in this run: {settled.reason}",
-        asset=unit.node.name,
-        partition=unit.partition,
+        f"asset {asset!r} was skipped in this run: {reason}",
+        asset=asset,
+        partition=partition,
         run_id=run_id,
-        details={"reason": settled.reason},
+        details={"reason": reason},
         hint="get() returns an earlier value, if there is one.",
     )
 
@@ -115,6 +128,7 @@ _STATES: dict[str, ReportState] = {
 
 async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
     _, settled = driver.settled(unit.place)
+    tried = driver.tried.get(unit.place)
     state, error, value = _STATES.get(settled.state, "skipped"), settled.error, None
     if settled.materialization is not None:
         try:
@@ -128,6 +142,7 @@ async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
         seconds=settled.seconds,
         attempts=settled.attempts,
         error=error,
+        earlier=() if tried is None else tuple(tried.errors),
         reason=settled.reason,
         value=value,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import failure_of
-from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.outcome import Settled, Tried
 from flowstone_async._engine.request import CONCURRENCY, Request, stored_force
 from flowstone_async._engine.services import Settings
 from flowstone_async.definition.keys import decode_key
@@ -23,11 +24,11 @@ _ENDS = ("asset.succeeded", "asset.failed", "asset.skipped")
 
 @dataclass(slots=True)
 class Past:
-    """What a run has done so far: how units ended, and how many attempts the others had."""
+    """What a run has done so far: how units ended, and the attempts that others had."""
 
     last_event: int = 0
     ends: dict[tuple[str, str], EventRecord] = field(default_factory=dict[tuple[str, str], EventRecord])
-    tried: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    tried: dict[tuple[str, str], Tried] = field(default_factory=dict[tuple[str, str], "Tried"])
 
     @staticmethod
     async def read(store: Store, record: RunRecord) -> Past:
@@ -45,8 +46,7 @@ class Past:
         if event.type in _ENDS:
             self.ends[where] = event
         elif event.type == "asset.retrying":
-            attempt: Any = event.body.get("attempt", 0)
-            self.tried[where] = int(attempt)
+            _retried(self.tried.setdefault(where, Tried()), event.body)
 
     def request(self, record: RunRecord, catalog: Catalog, settings: Settings) -> Request:
         """Return the request that the run was made from."""
@@ -80,9 +80,18 @@ class Past:
                 found[unit.place] = settled
         return found
 
-    def attempts(self, units: Units) -> dict[int, int]:
-        """Return the number of failed attempts of each unit that had any."""
-        return {unit.place: n for unit in units.all if (n := self.tried.get((unit.node.name, unit.key.partition)))}
+    def attempts(self, units: Units) -> dict[int, Tried]:
+        """Return the failed attempts of each unit that had any."""
+        found = ((unit, self.tried.get((unit.node.name, unit.key.partition))) for unit in units.all)
+        return {unit.place: tried for unit, tried in found if tried is not None}
+
+
+def _retried(tried: Tried, body: Mapping[str, Any]) -> None:
+    tried.attempts = int(body.get("attempt", 0))
+    tried.due = datetime.fromisoformat(body["due"]) if isinstance(body.get("due"), str) else None
+    if isinstance(body.get("error"), Mapping):
+        failure = failure_of(body["error"])
+        tried.errors.append(rebuild(failure, partition=decode_key(failure.partition or "")))
 
 
 def _settled(unit: Unit, event: EventRecord, current: Mapping[AssetKey, Materialization]) -> Settled | None:

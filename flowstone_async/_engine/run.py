@@ -24,7 +24,7 @@ from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
-from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled
+from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
 from flowstone_async._engine.params import Prints
 from flowstone_async._engine.record import (
     asset_done,
@@ -36,6 +36,7 @@ from flowstone_async._engine.record import (
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.steps import RunSteps
+from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.events import RunStarted
 from flowstone_async.planning.plan import Verdicts
@@ -43,6 +44,8 @@ from flowstone_async.planning.units import Unit, Units
 from flowstone_async.resources import ResourceScope
 from flowstone_async.store.records import Advance, Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey, Materialization
+
+FLUSH_AFTER = 0.2
 
 
 class RunDriver(RunSteps):
@@ -63,7 +66,7 @@ class RunDriver(RunSteps):
         new: bool = True,
         last_event: int = 0,
         history: Mapping[int, Settled] | None = None,
-        attempts: Mapping[int, int] | None = None,
+        tried: Mapping[int, Tried] | None = None,
     ) -> None:
         now = services.store.now()
         self.id, self.record, self.request, self.services = record.id, record, request, services
@@ -97,12 +100,13 @@ class RunDriver(RunSteps):
         self.held: list[object] = []
         self.begun = services.clock.monotonic()
         self._new, self._history = new, dict(history or {})
-        self._attempts: dict[int, int] = dict(attempts or {})
+        self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
         self._rank = catalog.rank
         self._ready: list[tuple[int, int]] = []
         self._asking: set[int] = set()
         self._workers = self._idle = 0
+        self._flush: Timer | None = None
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting: set[asyncio.Task[Any]] = set()
@@ -130,8 +134,9 @@ class RunDriver(RunSteps):
         except Exception as error:
             self.break_off(stopped.bug(self.id, error))
         finally:
-            if timer is not None:
-                timer.cancel()
+            for each in (timer, self._flush):
+                if each is not None:
+                    each.cancel()
             with anyio.CancelScope(shield=True):
                 await self.resources.close()
             if self.state == "running" and self.error is None:
@@ -200,9 +205,10 @@ class RunDriver(RunSteps):
     async def _attempt(self, index: int) -> None:
         unit = self.units.all[index]
         lost = self._claims[index].lost if index in self._claims else 0
-        number = self._attempts.get(index, 0) + 1
+        tried = self.tried.get(index)
+        number = 1 if tried is None else tried.attempts + 1
         runnable = self.catalog.runnable(unit.node)
-        if lost >= self.services.settings.max_lost:
+        if lost > self.services.settings.max_lost:
             error = stopped.worker_lost(unit, lost)
             outcome: Computed | Failing | Interrupted = Failing(
                 error=error, started_at=self.services.store.now(), seconds=0.0
@@ -211,6 +217,7 @@ class RunDriver(RunSteps):
             attempt = Attempt(self, unit, runnable, number)
             if number == 1:
                 note_started(self.journal, unit, attempt.started_at)
+                await self._tell_started()
             outcome = await attempt.make()
         match outcome:
             case Interrupted():
@@ -218,11 +225,30 @@ class RunDriver(RunSteps):
             case Failing(wait=float() as wait):
                 await self._retry(index, number, outcome, wait)
             case _:
-                self._attempts[index] = number
-                await self._settle(index, outcome)
+                await self._settle(index, outcome, number)
+
+    async def _tell_started(self) -> None:
+        """Let hooks hear of a start at once; it is committed with whatever comes next, or alone if that takes long."""
+        events = self.journal.take_events()
+        if events:
+            await self.hooks.emit_all(events)
+        if self._flush is None:
+            self._flush = self.services.clock.call_later(FLUSH_AFTER, self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flush = None
+        if self.group is not None and self.journal.pending:
+            self.group.start_soon(self._commit_events, name=f"run {self.id} events")
+
+    async def _commit_events(self) -> None:
+        if self.journal.pending and self.board.active and self.stopping is None:
+            with self.interruptible_wait():
+                await self._step(Next([], [], []))
 
     async def _retry(self, index: int, number: int, failing: Failing, wait: float) -> None:
-        self._attempts[index] = number
+        tried = self.tried.setdefault(index, Tried())
+        tried.attempts = number
+        tried.errors.append(failing.error)
         note_retry(self.journal, self.units.all[index], number, failing, wait, self.services.store.now())
         await self._step(Next([], [], []))
         if self.group is not None and self.stopping is None:
@@ -233,8 +259,8 @@ class RunDriver(RunSteps):
             await self.services.clock.sleep(wait)
             self._push(index)
 
-    async def _settle(self, index: int, outcome: Computed | Failing) -> None:
-        unit, attempts = self.units.all[index], self._attempts[index]
+    async def _settle(self, index: int, outcome: Computed | Failing, attempts: int) -> None:
+        unit = self.units.all[index]
         settled = note_outcome(self.journal, unit, outcome, attempts, self.services.store.now(), self.id)
         following = self.board.settle(index, settled)
         done = asset_done(unit, outcome, settled)
@@ -331,9 +357,15 @@ class RunDriver(RunSteps):
 
     def _granted(self, index: int, claim: Claimed) -> None:
         self._claims[index] = claim
-        if claim.granted:
+        due = self.tried[index].due if index in self.tried else None
+        if self.group is None:
+            return
+        if claim.granted and due is None:
             self._push(index)
-        elif self.group is not None:
+        elif claim.granted and due is not None:
+            wait = (due - self.services.store.now()).total_seconds()
+            self.group.start_soon(self._later, index, max(0.0, wait), name=f"run {self.id} retry {index}")
+        else:
             self.group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
 
     def _push(self, index: int) -> None:

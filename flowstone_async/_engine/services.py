@@ -22,7 +22,7 @@ class Settings:
         default_timeout: For `run`.
         cancel_grace: Time that `finally` blocks have after a cancellation.
         poll: How long a lost notification may go unnoticed.
-        max_lost: How many workers may die under an asset before it fails.
+        max_lost: How often a body that a lost worker cut off is called again before its asset fails.
     """
 
     default_timeout: float | None = 300.0

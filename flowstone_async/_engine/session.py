@@ -220,7 +220,7 @@ class Session:
             new=past is None,
             last_event=0 if past is None else past.last_event,
             history={} if past is None else past.settled(prospect.units, prospect.current),
-            attempts={} if past is None else past.attempts(prospect.units),
+            tried={} if past is None else past.attempts(prospect.units),
         )
         driver.hold_current()
         return driver

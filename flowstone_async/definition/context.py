@@ -112,7 +112,7 @@ class Context:
 
     @property
     def dep_status(self) -> Mapping[str, DepStatus]:
-        """By parameter of a dependency: `"ok"`, `"skipped"`, `"failed"` or `"missing"`."""
+        """By a dependency's parameter, and by its asset: `"ok"`, `"skipped"`, `"failed"` or `"missing"`."""
         return self._live().dep_status
 
     @property

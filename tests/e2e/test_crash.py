@@ -25,7 +25,7 @@ async def assert_result(folder: Path, *, expected: dict[str, int]) -> None:
     """See that what is stored is what an undisturbed run stores."""
     assert counts(folder) == expected
     async with connected(folder) as connection:
-        assert await connection.fetchval(VALUE, "third") == b"9900"
+        assert (await connection.fetchval(VALUE, "third")).strip() == b"9900"
         await assert_whole(connection)
 
 

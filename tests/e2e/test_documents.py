@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgres import short_folder
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/how-to.md")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -17,10 +19,16 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 async def test_every_snippet_of_a_document_runs(
-    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    document: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snippets of a document run in order, in one namespace, as a reader would type them."""
-    monkeypatch.chdir(tmp_path)
+    with short_folder() as folder, monkeypatch.context() as context:
+        context.chdir(folder)
+        await run_snippets(document)
+
+
+async def run_snippets(document: str) -> None:
+    """Run the Python snippets of a document, one after another."""
     text = (ROOT / document).read_text(encoding="utf-8")
     namespace = types.ModuleType("document").__dict__
     blocks = list(BLOCK.finditer(text))

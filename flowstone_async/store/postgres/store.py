@@ -125,12 +125,15 @@ class PostgresStore(Store):
             if lease is not None:
                 self._lease = Lease(self._connections, worker, lease, lost)
                 await self._lease.start()
+            started = asyncio.Event()
+            self._host = asyncio.create_task(self._serve(started), name=f"flowstone store {worker.id}")
+            await started.wait()
         except BaseException:
-            await self._leave()
+            host, self._host = self._host, None
+            await self._leave(host)
             raise
-        self._host = asyncio.create_task(self._serve(), name=f"flowstone store {worker.id}")
 
-    async def _serve(self) -> None:
+    async def _serve(self, started: asyncio.Event) -> None:
         """Run the store's own tasks: they outlive the task that opens the store, and may end in another."""
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(self._committer.lanes):
@@ -139,6 +142,7 @@ class PostgresStore(Store):
             group.create_task(self._notifier.serve(), name="flowstone notifier")
             if self._notify and self._connections.has_direct:
                 self._listening = group.create_task(self._listener.serve(), name="flowstone listener")
+            started.set()
 
     @override
     async def close(self) -> None:
@@ -150,9 +154,7 @@ class PostgresStore(Store):
                 async with asyncio.timeout(_CLOSE):
                     await self._stop(host)
         finally:
-            host.cancel()
-            await asyncio.wait([host])
-            await self._leave()
+            await self._leave(host)
 
     async def _stop(self, host: asyncio.Task[None]) -> None:
         """Finish what was begun, then give up what the worker still owns."""
@@ -167,8 +169,11 @@ class PostgresStore(Store):
         self._notifier.close()
         await host
 
-    async def _leave(self) -> None:
+    async def _leave(self, host: asyncio.Task[None] | None = None) -> None:
         try:
+            if host is not None:
+                host.cancel()
+                await asyncio.wait([host])
             if self._lease is not None:
                 await self._lease.stop()
         finally:

@@ -39,7 +39,7 @@ async def double(base: int) -> int:
 async def noisy(double: int) -> dict[str, int]:
     print("noise of a body")  # noqa: T201
     sys.stdout.write("{}\n")
-    subprocess.run(["echo", "noise of a process"], check=True)
+    subprocess.run(["echo", "noise of a process"], check=True)  # noqa: ASYNC221
     os.write(1, b"noise of a descriptor\n")
     return {"double": double}
 
@@ -109,14 +109,14 @@ def blocking() -> None:
 async def hogging() -> None:
     """Hold the event loop itself."""
     print("BEGUN", file=sys.stderr, flush=True)  # noqa: T201
-    while not Path("never").exists():
+    while not Path("never").exists():  # noqa: ASYNC240
         pass
 
 
 @pipe.asset(partitions=days)
 async def daily(partition: date, ctx: Context) -> int:
     ctx.metadata(rows=partition.day * 100)
-    if partition.day == 3 and not Path("mended").exists():
+    if partition.day == 3 and not Path("mended").exists():  # noqa: ASYNC240
         raise RuntimeError("the third is broken")
     return partition.day
 

@@ -166,7 +166,7 @@ class Terminal:
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
-    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), **(more or {})}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[3]), **(more or {})}
 
 
 def _own_terminal() -> None:

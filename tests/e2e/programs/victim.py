@@ -62,10 +62,10 @@ def _migrates() -> None:
 def _calls(owner: Any, name: str, *, before: bool) -> None:
     original = getattr(owner, name)
 
-    async def replacement(self: Any, *arguments: Any) -> Any:
+    async def replacement(self: Any, *arguments: Any, **options: Any) -> Any:
         if before:
             _die()
-        result = await original(self, *arguments)
+        result = await original(self, *arguments, **options)
         _die()
         return result
 

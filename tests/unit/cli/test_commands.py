@@ -148,7 +148,18 @@ def test_run_writes_an_event_on_each_line(invoke: Invoke) -> None:
 
 
 def test_params_reach_the_bodies_and_their_secrets_stay_hidden(invoke: Invoke) -> None:
-    words = ("run", "shop:pipe", "events", "-p", "2025-01-05", "--param", "limit=-1", "--param", "key=hunter22", *MEMORY)
+    words = (
+        "run",
+        "shop:pipe",
+        "events",
+        "-p",
+        "2025-01-05",
+        "--param",
+        "limit=-1",
+        "--param",
+        "key=hunter22",
+        *MEMORY,
+    )
     code, data, messages = invoke(*words, "--verbose")
     assert code == exit_code.FAILED
     assert "limit is negative, key is ***" in messages
@@ -208,7 +219,9 @@ def test_a_backfill_takes_all_declared_partitions_and_may_halt(invoke: Invoke) -
 
 def test_a_run_that_takes_too_long_has_a_code_of_its_own(invoke: Invoke, project: Path) -> None:
     slow = "import asyncio\nfrom flowstone_async import Pipeline\npipe = Pipeline('slow')\n"
-    (project / "slow.py").write_text(f"{slow}@pipe.asset\nasync def forever() -> None:\n    await asyncio.Event().wait()\n")
+    (project / "slow.py").write_text(
+        f"{slow}@pipe.asset\nasync def forever() -> None:\n    await asyncio.Event().wait()\n"
+    )
     code, _, messages = invoke("run", "slow.py", "forever", "--timeout", "1ms", *MEMORY)
     assert code == exit_code.TIMED_OUT
     assert "--timeout" in messages
@@ -227,7 +240,11 @@ def test_a_run_that_takes_too_long_has_a_code_of_its_own(invoke: Invoke, project
         (["run", "shop:pipe", "rates", "--param", "limt=3"], "limt: unknown field", "Did you mean 'limit'?"),
         (["run", "shop:pipe", "rates", "--timeout", "soon"], "--timeout='soon' is not a duration", "15m"),
         (["run", "shop:pipe", "report", "-p", "2025-01-05..2025-01-06", "--no-deps"], "--no-deps", "--parallel"),
-        (["run", "shop:pipe", "report", "-p", "2025-01-05..2025-01-06", "--concurrency", "2"], "--concurrency", "--par"),
+        (
+            ["run", "shop:pipe", "report", "-p", "2025-01-05..2025-01-06", "--concurrency", "2"],
+            "--concurrency",
+            "--par",
+        ),
         (["run", "shop:pipe", "report", "-p", "2025-01-05..2025-01-06", "--dry-run"], "one key", "backfill"),
         (["backfill", "shop:pipe", "rates"], "declares no partitions", "flowstone run"),
         (["invalidate", "shop:pipe", "report", "--yes"], "has partitions", "--all"),

@@ -20,7 +20,13 @@ AT = datetime(2025, 1, 15, tzinfo=UTC)
 
 def _succeeded(no: int = 1) -> AssetSucceeded:
     return AssetSucceeded(
-        pipeline="p", run_id="r", at=AT, no=no, asset="a", partition=date(2025, 1, 1), metadata={"token": "x", "rows": 1}
+        pipeline="p",
+        run_id="r",
+        at=AT,
+        no=no,
+        asset="a",
+        partition=date(2025, 1, 1),
+        metadata={"token": "x", "rows": 1},
     )
 
 
@@ -72,11 +78,11 @@ class _Stuck(io.StringIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self.entered, self.read = threading.Event(), threading.Event()
+        self.entered, self.emptied = threading.Event(), threading.Event()
 
     def write(self, text: str) -> int:
         self.entered.set()
-        self.read.wait()
+        self.emptied.wait()
         return super().write(text)
 
 
@@ -89,6 +95,6 @@ def test_a_reader_that_stops_costs_events_but_no_time(monkeypatch: pytest.Monkey
         stuck.entered.wait()
         for number in range(1, 6):
             lines.add(number)
-        stuck.read.set()
+        stuck.emptied.set()
     assert stuck.getvalue() == "0\n1\n2\n"
     assert messages.getvalue() == "3 events were left out: standard output was not read\n"

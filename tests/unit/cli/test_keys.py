@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from uuid import UUID
 
@@ -54,11 +55,11 @@ def _graph() -> Graph:
         return str(partition)
 
     @pipe.asset
-    async def marked(day: date = days.key()) -> int:
+    async def marked(day: date = days.key()) -> int:  # noqa: B008
         return day.day
 
     @pipe.asset
-    async def total(all_days: dict[date, int] = dep(daily, over=days.all())) -> int:
+    async def total(all_days: Mapping[date, int] = dep(daily, over=days.all())) -> int:
         return sum(all_days.values())
 
     @pipe.asset

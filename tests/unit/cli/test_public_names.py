@@ -17,10 +17,7 @@ def _stub() -> ast.Module:
 
 def test_the_stub_imports_each_name_from_where_the_package_does() -> None:
     imported = {
-        alias.name: node.module
-        for node in _stub().body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        alias.name: node.module for node in _stub().body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert set(imported) == set(flowstone_async.__all__)
     for name, module in imported.items():

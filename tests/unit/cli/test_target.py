@@ -37,11 +37,15 @@ def test_a_file_finds_its_neighbours_and_its_package(place: Project) -> None:
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").touch()
     (package / "names.py").write_text("NAME = 'relative'")
-    (package / "main.py").write_text("from flowstone_async import Pipeline\nfrom .names import NAME\np = Pipeline(NAME)")
+    (package / "main.py").write_text(
+        "from flowstone_async import Pipeline\nfrom .names import NAME\np = Pipeline(NAME)"
+    )
     found = find_target(place, "src/acme/flows/main.py")
     assert found.pipeline.name == "relative"
     assert "acme.flows.main" in sys.modules, "so that a process of its own finds it again"
-    (place.cwd / "src" / "plain.py").write_text("from flowstone_async import Pipeline\nimport near\np = Pipeline(near.NAME)")
+    (place.cwd / "src" / "plain.py").write_text(
+        "from flowstone_async import Pipeline\nimport near\np = Pipeline(near.NAME)"
+    )
     (place.cwd / "src" / "near.py").write_text("NAME = 'near'")
     assert find_target(place, "src/plain.py").pipeline.name == "near"
 

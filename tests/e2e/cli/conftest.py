@@ -1,0 +1,52 @@
+"""Shells: folders in which commands are given, with a store for each."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.postgres_stores import TEMPLATE, migrated
+from tests.e2e.cli.process import Shell
+from tests.support.postgres import TestServer
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Shell:
+    """Commands that keep nothing."""
+    return Shell(tmp_path, "memory")
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[TestServer]:
+    with TestServer() as started:
+        yield started
+
+
+@pytest.fixture
+def dsn(_server: TestServer) -> Iterator[str]:
+    """A migrated database of a test's own."""
+
+    async def clone() -> str:
+        await _server.create_template(TEMPLATE, migrated(_server))
+        return await _server.clone(TEMPLATE)
+
+    found = asyncio.run(clone())
+    yield found
+    asyncio.run(_server.drop(found))
+
+
+@pytest.fixture
+def postgres(tmp_path: Path, dsn: str) -> Shell:
+    """Commands on a Postgres of their own."""
+    return Shell(tmp_path, dsn)
+
+
+@pytest.fixture
+def embedded(folder: Path, made: Path) -> Shell:
+    """Commands on an embedded server of their own, in `store`."""
+    shutil.copytree(made, folder / "store", symlinks=True)
+    return Shell(folder, "embedded:store")
