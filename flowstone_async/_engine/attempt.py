@@ -249,8 +249,11 @@ class Attempt:
     def _failing(self, error: FlowstoneError) -> Failing:
         policy = self.runnable.retry
         asked = error.__cause__ if isinstance(error, ExecutionError) and error.__cause__ is not None else error
-        again = policy.again(asked, self.number)
-        wait = policy.wait(self.number) if again else None
+        try:
+            wait = policy.wait(self.number) if policy.again(asked, self.number) else None
+        except Exception:
+            _logger.exception("retry: the predicate of asset %r failed; it is not tried again", self.unit.node.name)
+            wait = None
         return Failing(error=error, started_at=self.started_at, seconds=self.seconds, wait=wait)
 
 

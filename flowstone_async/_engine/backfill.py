@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -11,20 +12,23 @@ import anyio
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.reading import Reader
+from flowstone_async._engine.results import problem_of
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.status import AssetStatus
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.keys import decode_key, encode_key
-from flowstone_async.errors import ConfigError, FlowstoneError
+from flowstone_async.errors import ConfigError, FlowstoneError, PartitionError
 from flowstone_async.failures import rebuild
+from flowstone_async.planning.units import partition_for
 from flowstone_async.types import AssetKey
 
 Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
 OnError: TypeAlias = Literal["continue", "halt"]
 KEPT_ERRORS = 100
 TIMEOUT = 1800.0
+_logger = logging.getLogger("flowstone")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +64,8 @@ class BackfillReport:
             for key in page:
                 partition = decode_key(key.partition)
                 failure = states[key].error if key in states else None
-                yield partition, FlowstoneError("failed") if failure is None else rebuild(failure, partition=partition)
+                unknown = FlowstoneError("its failure is not on record any more", asset=key.asset, partition=partition)
+                yield partition, unknown if failure is None else rebuild(failure, partition=partition)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,35 +91,43 @@ class _Backfill:
                 await self.one(key)
             except FlowstoneError as error:
                 self.fail(key, error)
-            if self.on_progress is not None:
-                self.on_progress(self.report)
+            self.tell()
 
     async def one(self, key: Any) -> None:
-        if self.only != "all" and not _selected(await Reader(self.session).status(self.name, key, None), self.only):
-            self.report.skipped += 1
-            return
         limit = TIMEOUT if self.timeout is None else self.timeout
         request = self.session.request([self.name], partition=key, force=self.force, timeout=limit, **self.options)
+        if self.only != "all" and not _selected(await Reader(self.session).status_for(request), self.only):
+            self.report.skipped += 1
+            return
         self.count(key, await self.session.complete(request))
 
     def count(self, key: Any, driver: RunDriver) -> None:
-        settled = driver.board.settled[driver.units.targets[0]]
-        if settled is not None and settled.state == "ok":
+        target = driver.units.targets[0]
+        settled = driver.board.settled[target]
+        problem = None if settled is not None and settled.state == "skipped" else problem_of(driver, target)
+        if problem is not None:
+            self.fail(key, problem)
+        elif settled is not None and settled.state == "ok":
             self.report.succeeded += 1
-        elif settled is not None and settled.state in ("cached", "skipped"):
-            self.report.skipped += 1
         else:
-            error = driver.error or (settled.error if settled is not None else None)
-            self.fail(key, error or FlowstoneError("the run did not come to its end", run_id=driver.id))
+            self.report.skipped += 1
 
     def fail(self, key: Any, error: FlowstoneError) -> None:
         self.report.failed += 1
         if len(self.report.errors) < KEPT_ERRORS:
-            self.report.errors[key] = error
+            self.report.errors[key if isinstance(key, Hashable) else repr(key)] = error
         else:
             pipeline, name = self.name.split(".", 1)
             self.report._more.append(AssetKey(pipeline, name, encode_key(key)))
         self.halted |= self.on_error == "halt"
+
+    def tell(self) -> None:
+        if self.on_progress is None:
+            return
+        try:
+            self.on_progress(self.report)
+        except Exception:
+            _logger.exception("on_progress of a backfill of %s failed; the backfill goes on", self.name)
 
 
 def _selected(status: AssetStatus, only: Only) -> bool:
@@ -146,7 +159,7 @@ async def backfill(
     _check(parallel, only, on_error)
     catalog, name = find(session.catalogs, target)
     session.request([f"{catalog.graph.pipeline}.{name}"], force=force, timeout=timeout, **options)  # refuses bad ones
-    given = await _all_keys(session, catalog, name) if partitions is None else partitions
+    given = await _keys(session, catalog, name, partitions)
     report = BackfillReport(_session=session)
     job = _Backfill(
         session=session,
@@ -167,6 +180,8 @@ async def backfill(
                 group.start_soon(job.work, shared, name=f"backfill {job.name} {number}")
     finally:
         await shared.close()
+    if shared.error is not None:
+        raise shared.error
     return report
 
 
@@ -179,22 +194,43 @@ def _check(parallel: int, only: str, on_error: str) -> None:
         raise ConfigError(f"on_error={on_error!r}", hint='Allowed are "continue", "halt".')
 
 
-async def _all_keys(session: Session, catalog: Catalog, name: str) -> Iterable[Any]:
-    declared = catalog.node(name).definition.partitions
-    if declared is None or not declared.dimensions:
+async def _keys(
+    session: Session, catalog: Catalog, name: str, given: Iterable[Any] | AsyncIterable[Any] | None
+) -> Iterable[Any] | AsyncIterable[Any]:
+    """Return the partitions to run; where they are all at hand, none of them is wrong."""
+    node = catalog.node(name)
+    known = await known_keys(session.store, catalog)
+    declared = node.definition.partitions
+    if given is None and (declared is None or not declared.dimensions):
         raise ConfigError(
             f"asset {name!r} declares no partitions, so that it cannot be said which to run",
             asset=name,
             hint="Pass partitions=[...], or declare a set on the asset.",
         )
-    known = await known_keys(session.store, catalog)
-    return declared.whole(known) if declared.finite else declared.keys(session.store.now(), known)
+    if given is None:
+        assert declared is not None  # noqa: S101 - refused above, for the type checker
+        return declared.whole(known) if declared.finite else declared.keys(session.store.now(), known)
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable | AsyncIterable):
+        raise ConfigError(
+            f"partitions={given!r} is no series of keys", asset=name, hint="Pass a list, also for one key."
+        )
+    for key in (given.first, given.last) if isinstance(given, KeyRange) and given else ():
+        partition_for(node, key, known)
+    if isinstance(given, Collection) and not isinstance(given, KeyRange):
+        for key in given:
+            encode_key(partition_for(node, key, known))
+    return given
 
 
 class _Shared(AsyncIterator[Any]):
-    """One iteration of the partitions that several workers pull from; each key once, nothing read ahead."""
+    """One iteration of the partitions that several workers pull from; each key once, nothing read ahead.
+
+    Attributes:
+        error: What the caller's iterable raised; it is taken to end there.
+    """
 
     def __init__(self, given: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self.error: Exception | None = None
         self._distinct = isinstance(given, KeyRange)
         self._seen: set[str] = set()
         self._lock = anyio.Lock()
@@ -202,26 +238,42 @@ class _Shared(AsyncIterator[Any]):
         self._async = aiter(given) if isinstance(given, AsyncIterable) else None
 
     async def __anext__(self) -> Any:
-        while True:
+        while self.error is None:
             key = await self._pull()
-            if self._distinct:
+            if self._distinct or self._is_new(key):
                 return key
-            encoded = encode_key(key)
-            if encoded not in self._seen:
-                self._seen.add(encoded)
-                return key
+        raise StopAsyncIteration
 
     async def _pull(self) -> Any:
-        if self._sync is not None:
-            for key in self._sync:
-                return key
-            raise StopAsyncIteration
-        assert self._async is not None  # noqa: S101 - one of the two is given
-        async with self._lock:
-            return await anext(self._async)
+        try:
+            if self._async is None:
+                return _next(self._sync)
+            async with self._lock:
+                return await anext(self._async)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:  # the caller's own code
+            self.error = error
+            raise StopAsyncIteration from error
+
+    def _is_new(self, key: Any) -> bool:
+        try:
+            encoded = encode_key(key)
+        except PartitionError:
+            return True
+        if encoded in self._seen:
+            return False
+        self._seen.add(encoded)
+        return True
 
     async def close(self) -> None:
         """Close an async generator of the caller's."""
         closing = getattr(self._async, "aclose", None)
         if closing is not None:
             await closing()
+
+
+def _next(keys: Iterator[Any] | None) -> Any:
+    for key in keys or ():
+        return key
+    raise StopAsyncIteration

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import RunReport
@@ -83,13 +84,15 @@ class RunHandle(Generic[T_co]):
         return cast("T_co", values[0] if len(values) == 1 else values)
 
     async def _ended(self, limit: float | None) -> None:
-        services = self._session.services
+        """Wait for the end of the run: where it is driven here, for the end of its hooks too."""
+        services, driver = self._session.services, self._driver
         begun = services.clock.monotonic()
-        while True:
-            record = await self._look()
-            here = self._driver is not None and self._driver.done.is_set() and self._driver.state != "running"
-            if here or record.state in FINAL_RUN_STATES:
+        if driver is not None:
+            with Deadline(services.clock, limit, services.settings.cancel_grace):
+                await driver.done.wait()
+            if driver.done.is_set() and driver.state != "running":
                 return
+        while (await self._look()).state not in FINAL_RUN_STATES:
             left = None if limit is None else limit - (services.clock.monotonic() - begun)
             if left is not None and left <= 0:
                 raise TimedOut(f"run {self.id} did not end within {limit:g} s; it goes on", run_id=self.id)

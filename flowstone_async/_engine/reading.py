@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from flowstone_async._engine import stopped
@@ -61,11 +62,18 @@ class Reader:
 
     async def status(self, target: Target, partition: object, io: object) -> AssetStatus:
         """Return the newest attempt and what is stored."""
-        place = self._place(target, partition, io)
+        return await self._status(self._place(target, partition, io), None)
+
+    async def status_for(self, request: Request) -> AssetStatus:
+        """Return the status of a run's target, judged as the run would."""
+        name = f"{request.pipeline}.{request.targets[0]}"
+        return await self._status(self._place(name, request.partition, request.io), replace(request, force=False))
+
+    async def _status(self, place: _Place, request: Request | None) -> AssetStatus:
         state = await self._state(place.key) or AssetState(key=place.key)
         ahead = None if state.state == "running" else self._ahead(place.key)
         current = state.current
-        judgement = MISSING if current is None else await self._judge(place)
+        judgement = MISSING if current is None else await self._judge(place, request)
         fresh = judgement.verdict == "fresh"
         return AssetStatus(
             asset=place.name,
@@ -108,9 +116,11 @@ class Reader:
         begun, waited = clock.monotonic(), False
         driver: RunDriver | None = None
         while True:
+            driving = self._driving(place.key)
+            driver = driving[0] if driving else driver
+            elsewhere = [] if driving else await self._elsewhere(place)
             state = await self._state(place.key)
-            driver = next(iter(self._driving(place.key)), driver)
-            if not await self._is_active(place, state):
+            if not driving and not elsewhere and (state is None or state.claimed_by is None):
                 break
             waited = True
             left = None if timeout is None else timeout - (clock.monotonic() - begun)
@@ -118,7 +128,8 @@ class Reader:
                 raise TimedOut(
                     f"asset {place.name!r} did not end within {timeout:g} s; its run goes on", asset=place.name
                 )
-            await self._store.changed(f"key:{place.key}", within=poll if left is None else min(poll, left))
+            topic = f"run:{driving[0].id}" if driving else f"key:{place.key}"
+            await self._store.changed(topic, within=poll if left is None else min(poll, left))
         if driver is not None:
             return await value_of(driver, _index(driver, place.key))
         return await self._ended(place, state, waited=waited)
@@ -144,11 +155,6 @@ class Reader:
             found.append(state.claimed_by)
         found += await self._elsewhere(place)
         return list(dict.fromkeys(found))
-
-    async def _is_active(self, place: _Place, state: AssetState | None) -> bool:
-        if state is not None and state.claimed_by is not None:
-            return True
-        return bool(self._driving(place.key) or await self._elsewhere(place))
 
     def _driving(self, key: AssetKey) -> list[RunDriver]:
         """Return the runs of this engine that compute a key, or will."""
@@ -235,9 +241,13 @@ class Reader:
     async def _state(self, key: AssetKey) -> AssetState | None:
         return (await self._store.states([key])).get(key)
 
-    async def _judge(self, place: _Place) -> Judgement:
+    async def _judge(self, place: _Place, request: Request | None) -> Judgement:
+        prospect = await self._session.prospect(request or self._asking(place))
+        return prospect.verdicts.stored(prospect.units.targets[0])
+
+    def _asking(self, place: _Place) -> Request:
         defaults = place.catalog.params.defaults_json()
-        request = Request(
+        return Request(
             pipeline=place.catalog.graph.pipeline,
             targets=(place.name,),
             partition=place.partition,
@@ -247,8 +257,6 @@ class Reader:
             params_json=defaults or "{}",
             params_known=defaults is not None,
         )
-        prospect = await self._session.prospect(request)
-        return prospect.verdicts.stored(prospect.units.targets[0])
 
 
 class _Ahead(NamedTuple):

@@ -21,7 +21,7 @@ async def values_of(driver: RunDriver) -> tuple[Any, ...]:
     Raises:
         FlowstoneError: The first failure in the order of the targets, with the rest in `.also`.
     """
-    problems = [problem for index in driver.units.targets if (problem := _problem(driver, index)) is not None]
+    problems = [problem for index in driver.units.targets if (problem := problem_of(driver, index)) is not None]
     if problems:
         first = fresh(problems[0])
         first.also = tuple(problems[1:])
@@ -35,7 +35,7 @@ async def value_of(driver: RunDriver, index: int) -> Any:
     Raises:
         FlowstoneError: It has none, and why.
     """
-    problem = _problem(driver, index)
+    problem = problem_of(driver, index)
     if problem is not None:
         raise fresh(problem)
     return await _value(driver, index)
@@ -46,7 +46,8 @@ async def _value(driver: RunDriver, index: int) -> Any:
     return await driver.load(unit, settled, None)
 
 
-def _problem(driver: RunDriver, index: int) -> FlowstoneError | None:
+def problem_of(driver: RunDriver, index: int) -> FlowstoneError | None:
+    """Return why a unit of an ended run has no value; None if it has one."""
     unit, settled = driver.units.all[index], driver.board.settled[index]
     if driver.state == "cancelled" or driver.stopping == "cancelled":
         return stopped.cancelled(driver.id)
@@ -112,7 +113,7 @@ async def report_of(driver: RunDriver) -> RunReport:
 def _error(driver: RunDriver, failed: Sequence[AssetReport[Any]], *, ok: bool) -> FlowstoneError | None:
     if failed:
         return failed[0].error
-    problems = (_problem(driver, index) for index in driver.units.targets)
+    problems = (problem_of(driver, index) for index in driver.units.targets)
     return None if ok else driver.error or next((each for each in problems if each is not None), None)
 
 

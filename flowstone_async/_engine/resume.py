@@ -49,7 +49,14 @@ class Past:
             _retried(self.tried.setdefault(where, Tried()), event.body)
 
     def request(self, record: RunRecord, catalog: Catalog, settings: Settings) -> Request:
-        """Return the request that the run was made from."""
+        """Return the request that the run was made from.
+
+        Raises:
+            AssetNotFound: The pipeline has not all of its targets any more.
+            ConfigError: Its params or its I/O manager do not fit any more.
+        """
+        for target in record.targets:
+            catalog.node(target)
         options: Mapping[str, Any] = record.options
         io = str(options.get("io") or "")
         timeout = options.get("timeout")

@@ -37,7 +37,7 @@ from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.steps import RunSteps
 from flowstone_async.clock import Timer
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import RunStarted
 from flowstone_async.planning.plan import Verdicts
 from flowstone_async.planning.units import Unit, Units
@@ -102,6 +102,7 @@ class RunDriver(RunSteps):
         self._new, self._history = new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
+        self._cut_off: dict[int, Interrupted] = {}
         self._rank = catalog.rank
         self._ready: list[tuple[int, int]] = []
         self._asking: set[int] = set()
@@ -124,9 +125,7 @@ class RunDriver(RunSteps):
         if self.request.timeout is not None:
             timer = self.services.clock.call_later(self.request.timeout, lambda: self.stop("timed_out"))
         try:
-            async with anyio.create_task_group() as group:
-                self.group = group
-                await self._begin()
+            await self._work_through()
             if self.state == "running":
                 await self._conclude()
         except FlowstoneError as error:
@@ -143,6 +142,16 @@ class RunDriver(RunSteps):
                 self.error = stopped.closed(self.id)
             self.created.set()
             self.done.set()
+
+    async def _work_through(self) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                self.group = group
+                await self._begin()
+        except FlowstoneError as error:
+            self.break_off(error)
+        except Exception as error:
+            self.break_off(stopped.bug(self.id, error))
 
     async def _begin(self) -> None:
         try:
@@ -162,7 +171,7 @@ class RunDriver(RunSteps):
         match self.stopping:
             case "timed_out":
                 self.error = stopped.timed_out(self.id, self.request)
-                await self._step(Next([], [], []), finish=True)
+                await self._step(Next([], [], []), done=self._cut_short(), finish=True)
             case "shutdown":
                 await self.services.store.hand_back(self.id, self.record.fence)
                 self.error = stopped.closed(self.id)
@@ -170,9 +179,34 @@ class RunDriver(RunSteps):
                 self.state = "cancelled"
                 await self.tell_cancelled()
             case "lease_lost":
-                self.error = self.error or stopped.lease_lost(self.id)
+                await self._conclude_lost()
             case "broken" | None:
                 self.error = self.error or stopped.closed(self.id)
+                if self.created.is_set() and not isinstance(self.error, StoreUnavailable):
+                    await self._step(Next([], [], []), finish=True)
+
+    def _cut_short(self) -> tuple[AssetDone, ...]:
+        """Note the assets that the run's timeout cut off, or kept from their next attempt, as failed because of it."""
+        now, done = self.services.store.now(), list[AssetDone]()
+        for index in sorted({*self._cut_off, *self._attempts}):
+            if self.board.is_settled(index):
+                continue
+            unit, cut = self.units.all[index], self._cut_off.get(index, Interrupted(now, 0.0))
+            error = stopped.cut_short(self.id, unit, self.request)
+            outcome = Failing(error=error, started_at=cut.started_at, seconds=cut.seconds)
+            attempts = self._attempts.get(index, 0) + (index in self._cut_off)
+            settled = note_outcome(self.journal, unit, outcome, attempts, now, self.id)
+            done.append(asset_done(unit, outcome, settled))
+        return tuple(done)
+
+    async def _conclude_lost(self) -> None:
+        """A step was refused: because another engine cancelled the run, or because it owns it."""
+        record = await self.services.store.run(self.id)
+        if record is not None and record.state == "cancelled":
+            self.state, self.error = "cancelled", None
+            await self.tell_cancelled()
+        else:
+            self.error = self.error or stopped.lease_lost(self.id)
 
     # -- workers ------------------------------------------------------------------------------------------------
 
@@ -221,7 +255,7 @@ class RunDriver(RunSteps):
             outcome = await attempt.make()
         match outcome:
             case Interrupted():
-                return
+                self._cut_off[index] = outcome
             case Failing(wait=float() as wait):
                 await self._retry(index, number, outcome, wait)
             case _:
@@ -242,8 +276,10 @@ class RunDriver(RunSteps):
 
     async def _commit_events(self) -> None:
         if self.journal.pending and self.board.active and self.stopping is None:
-            with self.interruptible_wait():
+            try:
                 await self._step(Next([], [], []))
+            except FlowstoneError as error:
+                self.break_off(error)
 
     async def _retry(self, index: int, number: int, failing: Failing, wait: float) -> None:
         tried = self.tried.setdefault(index, Tried())

@@ -17,6 +17,18 @@ def timed_out(run_id: str, request: Request) -> FlowstoneError:
     )
 
 
+def cut_short(run_id: str, unit: Unit, request: Request) -> FlowstoneError:
+    """An asset was being computed when its run ran out of time."""
+    return TimedOut(
+        f"asset {unit.node.name!r} was cut off by the timeout of its run, {request.timeout:g} s",
+        asset=unit.node.name,
+        partition=unit.partition,
+        run_id=run_id,
+        details={"timeout": request.timeout},
+        hint="Raise timeout= (False is no limit); what was committed is kept and reused.",
+    )
+
+
 def cancelled(run_id: str) -> FlowstoneError:
     """The run was cancelled."""
     return Cancelled(f"run {run_id} was cancelled", run_id=run_id, hint="Run again; what was committed is reused.")

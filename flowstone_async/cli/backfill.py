@@ -27,7 +27,7 @@ _SHOWN = 10
 async def backfill(job: Job) -> int:
     """Run an asset for many keys and return the exit code."""
     options = job.options
-    pipeline = job.target().pipeline
+    pipeline = job.pipeline
     graph = pipeline.compiled()
     asset = job.asset(graph)
     given = options.partitions

@@ -22,11 +22,12 @@ _EXPECTED = (FlowstoneError, UsageError, BrokenModule, OutputError, ReaderGone)
 
 def call(handler: Handler, job: Job) -> int:
     """Call the function of a command, in an event loop if it is async, and return the exit code."""
-    if not inspect.iscoroutinefunction(handler):
-        try:
+    try:
+        if not inspect.iscoroutinefunction(handler):
             return cast("int", handler(job))
-        except _EXPECTED as error:
-            return _code_for(error, job)
+        _ = job.pipeline  # imported before there is an event loop: the user's modules may run one of their own
+    except _EXPECTED as error:
+        return _code_for(error, job)
 
     async def awaited() -> int:
         # Told inside the loop: threads of the user's may hold up its end.

@@ -27,8 +27,7 @@ def check(job: Job) -> int:
     """Report every problem of the definitions and return the exit code."""
     durable = job.store() != "memory"
     try:
-        target = job.target()
-        name, problems = target.pipeline.name, find_problems(target.pipeline, durable=durable)
+        name, problems = job.pipeline.name, find_problems(job.pipeline, durable=durable)
     except BrokenModule as error:
         if (job.options.format or "text") == "text":
             raise
@@ -36,14 +35,14 @@ def check(job: Job) -> int:
     except ConfigError as error:
         # What only the engine of the program knows, such as the managers in Engine(io={...}), cannot be judged here.
         job.output.say(f"values and their I/O managers were not checked: {error.message}")
-        name, problems = job.target().pipeline.name, ()
+        name, problems = job.pipeline.name, ()
     _report(job, name, problems)
     return exit_code.DEFINITION if problems else exit_code.OK
 
 
 def graph(job: Job) -> int:
     """Draw the graph and return the exit code."""
-    drawing = job.target().pipeline.graph(cast("GraphFormat", job.options.format or "tree"))
+    drawing = job.pipeline.graph(cast("GraphFormat", job.options.format or "tree"))
     if job.options.format == "json":
         job.output.json(json.loads(drawing))
     else:

@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 async def doctor(job: Job) -> int:
     """Examine definitions and store and return the exit code: that of the first error, 0 with mere warnings."""
-    pipeline = job.target().pipeline
+    pipeline = job.pipeline
     found = [_definitions(pipeline, durable=job.store() != "memory")]
     sound = found[0].verdict != "error"
     place = _place(job.store())

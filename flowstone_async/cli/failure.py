@@ -11,6 +11,7 @@ from flowstone_async.errors import (
     Cancelled,
     ConfigError,
     DefinitionError,
+    DependencyNotReady,
     ExecutionError,
     FlowstoneError,
     NotMaterialized,
@@ -59,6 +60,8 @@ def _hint(error: FlowstoneError) -> str | None:
     match error:
         case NotMaterialized():
             return "Compute it first, with flowstone run."
+        case DependencyNotReady():
+            return "Compute them first, or leave --no-deps out."
         case TimedOut(asset=None):
             return "Give it more time: --timeout 1h, or none; what was committed is kept and reused."
         case _:

@@ -22,7 +22,7 @@ from flowstone_async.definition.stream import AsyncClosing, Stream
 
 async def get(job: Job) -> int:
     """Write a stored value and return the exit code."""
-    options, pipeline, output = job.options, job.target().pipeline, job.output
+    options, pipeline, output = job.options, job.pipeline, job.output
     graph = pipeline.compiled()
     asset = job.asset(graph)
     key = read_key(graph, asset, options.partition)

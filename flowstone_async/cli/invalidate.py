@@ -22,7 +22,7 @@ from flowstone_async.types import ALL, All, AssetKey
 
 async def invalidate(job: Job) -> int:
     """Delete stored values and return the exit code."""
-    options, output, pipeline = job.options, job.output, job.target().pipeline
+    options, output, pipeline = job.options, job.output, job.pipeline
     graph = pipeline.compiled()
     asset = job.asset(graph)
     if options.all and options.partition is not None:

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cached_property
 
 from flowstone_async.cli.arguments import Options
 from flowstone_async.cli.output import Output
 from flowstone_async.cli.project import Project, store_of
-from flowstone_async.cli.target import Target, find_target
+from flowstone_async.cli.target import find_pipeline
 from flowstone_async.definition.collection import not_found
 from flowstone_async.definition.graph import Graph
+from flowstone_async.pipeline import Pipeline
 
 
-class Job(NamedTuple):
+class Job:
     """One command.
 
-    Attributes:
+    Args:
         again: The command line, for telling how to go on.
         options: What it says.
         output: Where it writes.
         project: Where it is given.
     """
 
-    again: str
-    options: Options
-    output: Output
-    project: Project
+    def __init__(self, again: str, options: Options, output: Output, project: Project) -> None:
+        self.again, self.options, self.output, self.project = again, options, output, project
 
-    def target(self) -> Target:
-        """Return the pipeline that the command is about.
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that the command is about.
 
         Raises:
             UsageError: It cannot be found.
             BrokenModule: Its module cannot be imported.
         """
-        return find_target(self.project, self.options.target)
+        return find_pipeline(self.project, self.options.target)
 
     def store(self) -> str:
         """Return the store that the command is to use; its password is not shown from now on.

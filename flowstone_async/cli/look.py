@@ -25,7 +25,7 @@ from flowstone_async.store.records import RunRecord, RunState
 
 async def status(job: Job) -> int:
     """Show the state of one asset, or of all, and return the exit code."""
-    options, output, pipeline = job.options, job.output, job.target().pipeline
+    options, output, pipeline = job.options, job.output, job.pipeline
     graph = pipeline.compiled()
     asset = None if options.asset is None else job.asset(graph)
     declared = None if asset is None else graph.nodes[asset].definition.partitions
@@ -53,7 +53,7 @@ async def status(job: Job) -> int:
 
 async def why(job: Job) -> int:
     """Explain the state of an asset and return the exit code."""
-    pipeline = job.target().pipeline
+    pipeline = job.pipeline
     graph = pipeline.compiled()
     asset = job.asset(graph)
     key = read_key(graph, asset, job.options.partition)
@@ -68,7 +68,7 @@ async def why(job: Job) -> int:
 
 async def runs(job: Job) -> int:
     """List runs, newest first, and return the exit code."""
-    options, pipeline = job.options, job.target().pipeline
+    options, pipeline = job.options, job.pipeline
     async with looking_engine(job, pipeline) as (engine, _):
         found = await engine.runs(state=cast("RunState | None", options.state), limit=options.limit)
     if options.json:

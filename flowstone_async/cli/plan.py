@@ -12,7 +12,7 @@ from flowstone_async.cli.params import read_params
 async def plan(job: Job) -> int:
     """Show the plan of a run and return the exit code."""
     options = job.options
-    pipeline = job.target().pipeline
+    pipeline = job.pipeline
     graph = pipeline.compiled()
     asset = job.asset(graph)
     key = read_key(graph, asset, options.partition)

@@ -13,7 +13,7 @@ from flowstone_async.cli import exit_code
 from flowstone_async.cli.execute import execute
 from flowstone_async.cli.output import Output
 
-_PATIENCE = 5.0
+_PATIENCE = 2.0
 
 
 def run_process() -> int:

@@ -28,7 +28,7 @@ async def run(job: Job) -> int:
     options = job.options
     if options.dry_run:
         return await plan(job)
-    pipeline = job.target().pipeline
+    pipeline = job.pipeline
     graph = pipeline.compiled()
     asset = job.asset(graph)
     key = read_keys(graph, asset, options.partition)

@@ -84,7 +84,7 @@ class Screen:
         lines = list(self._progress.lines.values())
         room = _MOST_AT_END if self._whole else max(self._console.height - _AROUND, 1)
         shown = _most_urgent(lines, room)
-        parts: list[RenderableType] = [self._header(), self._table(shown)]
+        parts: list[RenderableType] = [self._header(), self._lines(shown)] if shown else [self._header()]
         if len(shown) < len(lines):
             parts.append(self._text(f"  and {len(lines) - len(shown)} more assets", "dim"))
         parts.append(self._footer())
@@ -100,23 +100,19 @@ class Screen:
         header.add_row(self._text(title, "bold"), self._text(run, "dim"))
         return header
 
-    def _table(self, lines: Sequence[Line]) -> RenderableType:
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=40)
-        table.add_column(no_wrap=True, justify="right")
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        for line in lines:
+    def _lines(self, lines: Sequence[Line]) -> RenderableType:
+        """Return the lines in columns; only the last one, the note, gives way where the terminal is narrow."""
+        cells = [(line.name, _took(line), "" if line.rows is None else f"{line.rows:,} rows") for line in lines]
+        widths = [max((len(row[column]) for row in cells), default=0) for column in range(3)]
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for line, (name, took, rows) in zip(lines, cells, strict=True):
             mark = _MARKS[line.state]
-            table.add_row(
-                self._text(mark.sign if self._signs else mark.plain, mark.style),
-                self._text(line.name),
-                self._text(f"{line.seconds:.2f}s" if line.done or line.failed else ""),
-                self._text("" if line.rows is None else f"{line.rows:,} rows"),
-                self._text(self._note(line), "red" if line.state == "failed" else "dim"),
-            )
-        return table
+            text.append(mark.sign if self._signs else mark.plain, mark.style)
+            text.append(f"  {name:<{widths[0]}}  {took:>{widths[1]}}  {rows:<{widths[2]}}  ")
+            note = self._output.redactor.line(self._note(line))
+            text.append(f"{note}\n", "red" if line.state == "failed" else "dim")
+        text.rstrip()
+        return text
 
     def _note(self, line: Line) -> str:
         single = self._progress.partitions is None and max(line.planned, line.settled) <= 1
@@ -153,6 +149,10 @@ def _most_urgent(lines: list[Line], room: int) -> list[Line]:
         return lines
     chosen = sorted(range(len(lines)), key=lambda index: (_URGENCY[lines[index].state], -index))[:room]
     return [lines[index] for index in sorted(chosen)]
+
+
+def _took(line: Line) -> str:
+    return f"{line.seconds:.2f}s" if line.done or line.failed else ""
 
 
 def _reused(line: Line) -> str:

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 from flowstone_async.cli.project import Project
 from flowstone_async.cli.usage import UsageError, did_you_mean
@@ -17,13 +16,6 @@ from flowstone_async.errors import FlowstoneError
 from flowstone_async.pipeline import Pipeline
 
 _FORMS = "A target is written module:pipe or path/file.py[:pipe]."
-
-
-class Target(NamedTuple):
-    """A pipeline, and what it was found by."""
-
-    pipeline: Pipeline
-    text: str
 
 
 class BrokenModule(Exception):
@@ -49,7 +41,7 @@ class BrokenModule(Exception):
         return f"{self.file or self.module}:{self.line or 0}"
 
 
-def find_target(project: Project, given: str | None) -> Target:
+def find_pipeline(project: Project, given: str | None) -> Pipeline:
     """Import what a target names and return the pipeline.
 
     Args:
@@ -75,7 +67,7 @@ def find_target(project: Project, given: str | None) -> Target:
     else:
         _search([project.cwd, folder])
         module = _from_name(place, folder)
-    return Target(_pipeline(module, name, place), text)
+    return _pipeline(module, name, place)
 
 
 def _search(folders: Iterable[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
 from typing import Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
 from typing_extensions import Unpack
@@ -38,7 +38,7 @@ class AssetDecorator(Protocol):
     @overload
     def __call__(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> Asset[P, T]: ...
     @overload
-    def __call__(self, body: Callable[P, AsyncIterator[T]], /) -> StreamAsset[P, T]: ...
+    def __call__(self, body: Callable[P, AsyncIterable[T]], /) -> StreamAsset[P, T]: ...
 
 
 class BlockingDecorator(Protocol):
@@ -55,7 +55,7 @@ class PartitionedDecorator(Protocol[K]):
     @overload
     def __call__(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> PartitionedAsset[P, T, K]: ...
     @overload
-    def __call__(self, body: Callable[P, AsyncIterator[T]], /) -> PartitionedStreamAsset[P, T, K]: ...
+    def __call__(self, body: Callable[P, AsyncIterable[T]], /) -> PartitionedStreamAsset[P, T, K]: ...
 
 
 class PartitionedBlockingDecorator(Protocol[K]):
@@ -72,7 +72,7 @@ class Decorators(Collection):
     @overload
     def asset(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> Asset[P, T]: ...
     @overload
-    def asset(self, body: Callable[P, AsyncIterator[T]], /) -> StreamAsset[P, T]: ...
+    def asset(self, body: Callable[P, AsyncIterable[T]], /) -> StreamAsset[P, T]: ...
     @overload
     def asset(
         self, /, *, partitions: PartitionSet[K], run_in: RunIn, **options: Unpack[AssetOptions]
@@ -131,7 +131,7 @@ class Decorators(Collection):
     @overload
     def add(
         self,
-        body: Callable[P, AsyncIterator[T]],
+        body: Callable[P, AsyncIterable[T]],
         *,
         deps: Deps | None = None,
         partitions: None = None,
@@ -161,7 +161,7 @@ class Decorators(Collection):
     @overload
     def add(
         self,
-        body: Callable[P, AsyncIterator[T]],
+        body: Callable[P, AsyncIterable[T]],
         *,
         deps: Deps | None = None,
         partitions: PartitionSet[K],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
@@ -36,23 +37,35 @@ def draw(graph: Graph, format: GraphFormat = "tree") -> str:  # noqa: A002 - the
             raise ConfigError(f"format={format!r}", hint=f"Allowed are {', '.join(map(repr, FORMATS))}.")
 
 
+_DEPTH = 200
+"""Deepest indentation of a tree; what lies deeper goes on at column 0, so that a long chain stays linear."""
+
+
 def _tree(graph: Graph) -> Iterator[str]:
+    roots = deque(name for name, node in graph.nodes.items() if not node.upstreams)
+    deferred: set[str] = set()
     seen: set[str] = set()
-    roots = [name for name, node in graph.nodes.items() if not node.upstreams]
-    stack = [(name, "", "") for name in reversed(roots)]
-    while stack:
-        name, lead, indent = stack.pop()
-        if name in seen:
-            yield f"{lead}{name} (see above)"
-            continue
-        seen.add(name)
-        yield f"{lead}{name}"
-        below = graph.dependants[name]
-        last = len(below) - 1
-        stack.extend(
-            (each, indent + ("└── " if index == last else "├── "), indent + ("    " if index == last else "│   "))
-            for index, each in reversed(list(enumerate(below)))
-        )
+    while roots:
+        stack = [(roots.popleft(), "", "")]
+        deferred.discard(stack[0][0])
+        while stack:
+            name, lead, indent = stack.pop()
+            if name in seen or name in deferred:
+                yield f"{lead}{name} (see {'below' if name in deferred else 'above'})"
+                continue
+            below = graph.dependants[name]
+            if below and len(indent) >= _DEPTH * 4:
+                yield f"{lead}{name} (see below)"
+                deferred.add(name)
+                roots.append(name)
+                continue
+            seen.add(name)
+            yield f"{lead}{name}"
+            last = len(below) - 1
+            stack.extend(
+                (each, indent + ("└── " if index == last else "├── "), indent + ("    " if index == last else "│   "))
+                for index, each in reversed(list(enumerate(below)))
+            )
 
 
 def _edges(graph: Graph) -> Iterator[tuple[str, str, bool]]:

@@ -88,6 +88,8 @@ class ResourceNames:
 
         One that was registered in the pipeline itself hides those below.
         """
+        if not self._types:
+            return []
         wanted = bare(annotation)
         having = [name for name, provided in self._types.items() if provided is not None and provided == wanted]
         found = [(way, name) for name in having if place.contains(way := self._all[name].inclusion)]

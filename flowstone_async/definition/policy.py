@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ class Retry:
         kinds: object = self.on if isinstance(self.on, tuple) else (self.on,)
         if not all(isinstance(each, type) and issubclass(each, BaseException) for each in kinds):
             yield f"Retry(on={self.on!r}): give an exception type, or a tuple of them"
-        if self.when is not None and not callable(self.when):
-            yield f"Retry(when={self.when!r}): give a function that is asked with the exception"
+        if self.when is not None and (not callable(self.when) or inspect.iscoroutinefunction(self.when)):
+            yield f"Retry(when={self.when!r}): give a plain function that is asked with the exception"
 
     def wait(self, attempt: int, *, spread: Callable[[], float] = random.random) -> float:
         """Return the seconds to wait after attempt `attempt` (from 1) failed.

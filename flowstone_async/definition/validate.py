@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 from flowstone_async.definition.annotations import resolve
-from flowstone_async.definition.asset import AssetDefinition, Condition
+from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import bare
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.body import name_of, way_of
@@ -114,11 +114,8 @@ class _Build:
         found = bind(definition.body, definition.scope, place)
         self._report(definition, found.problems)
         self._report(definition, _unknown_deps(definition, found))
-        asked = replace(place, bare_context=True)
-        conditions = tuple(
-            self._condition(definition, asked, fn, expected=wanted) for fn, wanted in definition.conditions()
-        )
-        key = self._key(definition, replace(asked, given={each.parameter: each for each in found.bindings}))
+        conditions = self._conditions(definition, place)
+        key = self._key(definition, place, found.bindings)
         own, upstreams = edges(found.bindings, conditions, key)
         return Node(
             name=definition.name,
@@ -142,19 +139,21 @@ class _Build:
             deps=definition.deps,
         )
 
-    def _condition(
-        self, definition: AssetDefinition, place: Place, function: Condition, *, expected: bool
-    ) -> BoundCondition:
-        name = name_of(function)
-        found = bind(function, definition.scope, place)
-        self._report(definition, found.problems, f"condition {name}")
-        return BoundCondition(function=function, name=name, expected=expected, bindings=found.bindings)
+    def _conditions(self, definition: AssetDefinition, place: Place) -> tuple[BoundCondition, ...]:
+        bound: list[BoundCondition] = []
+        for function, expected in definition.conditions():
+            name = name_of(function)
+            found = bind(function, definition.scope, replace(place, bare_context=True))
+            self._report(definition, found.problems, f"condition {name}")
+            bound.append(BoundCondition(function=function, name=name, expected=expected, bindings=found.bindings))
+        return tuple(bound)
 
-    def _key(self, definition: AssetDefinition, place: Place) -> tuple[Binding, ...]:
+    def _key(self, definition: AssetDefinition, place: Place, bindings: Sequence[Binding]) -> tuple[Binding, ...]:
         function = definition.cache.key if isinstance(definition.cache, Cache) else None
         if function is None:
             return ()
-        found = bind(function, definition.scope, place)
+        own = {each.parameter: each for each in bindings}
+        found = bind(function, definition.scope, replace(place, bare_context=True, given=own))
         self._report(definition, found.problems, "cache key")
         return found.bindings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -92,3 +93,9 @@ def flowstone(folder: Path, *words: str, point: str | None = None) -> Program:
 def run(folder: Path, asset: str, store: str, *more: str, point: str | None = None) -> Program:
     """Start `flowstone run` of an asset of programs/chain.py."""
     return flowstone(folder, "run", str(CHAIN), asset, "--store", store, "--json", *more, point=point)
+
+
+def work(folder: Path, store: str, *runs: tuple[str, str | None], **options: object) -> Program:
+    """Start an engine (programs/worker.py) that runs assets of programs/chain.py."""
+    given = {"store": store, "run": runs, **options}
+    return Program(folder, "tests.e2e.programs.worker", json.dumps(given))

@@ -6,14 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
 from flowstone_async.store.embedded.server import EmbeddedServer
 
 _PATIENCE = 40.0
-_WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'flowstone.asset_key'::regclass"
+# Not pg_stat_activity: within a transaction that always shows the same.
+_WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 
 
 @asynccontextmanager
@@ -52,24 +53,30 @@ async def gone(connection: asyncpg.Connection, pid: int) -> None:
 
 
 class Blocked:
-    """A commit that has arrived at the server and waits for a lock.
+    """A commit that has arrived at the server, is being executed and waits for a lock.
 
     Args:
-        connection: Holds the lock; give it to nothing else.
+        connection: Holds the lock; give it to nothing else meanwhile.
+        asset: The asset whose outcome is to wait; a run has claimed it.
     """
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, asset: str) -> None:
         self._connection = connection
-        self._transaction = connection.transaction()
-
-    async def lock(self) -> None:
-        """Let no step commit from now on."""
-        await self._transaction.start()
-        await self._connection.execute("LOCK TABLE flowstone.asset_key IN ACCESS EXCLUSIVE MODE")
+        self._asset = asset
 
     async def arrived(self) -> int:
-        """Wait until a step waits, and return the process of the server that it waits in."""
+        """Wait until the commit waits, and return the process of the server that it waits in."""
         return int(await until(self._connection, _WAITING))
 
-    async def unlock(self) -> None:
+    async def __aenter__(self) -> Self:
+        self._transaction = self._connection.transaction()
+        await self._transaction.start()
+        # The row, not the table: a statement that is prepared for the first time would wait for that already then.
+        locked = await self._connection.fetch(
+            "SELECT FROM flowstone.asset_key WHERE asset = $1 AND claim_run IS NOT NULL FOR UPDATE", self._asset
+        )
+        assert locked, f"no run computes {self._asset}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self._transaction.rollback()

@@ -82,14 +82,12 @@ async def test_a_commit_in_flight_when_its_process_is_killed_counts_if_it_lands(
     with run(folder, "third", store) as killed:
         held = gates.reached()
         async with connected(folder) as connection, connected(folder) as other:
-            blocked = Blocked(connection)
-            await blocked.lock()
-            held.go()
-            backend = await blocked.arrived()
-            killed.kill()
-            if not lands:
-                await other.execute("SELECT pg_terminate_backend($1)", backend)
-            await blocked.unlock()
+            async with Blocked(connection, "second") as blocked:
+                held.go()
+                backend = await blocked.arrived()
+                killed.kill()
+                if not lands:
+                    await other.execute("SELECT pg_terminate_backend($1)", backend)
             await gone(other, backend)
     gates.hold()
 
@@ -106,7 +104,7 @@ async def test_whoever_continues_may_be_killed_too(folder: Path, store: str) -> 
 
 async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path, store: str, gates: Gates) -> None:
     gates.hold("second")
-    for _ in range(3):
+    for _ in range(4):
         with run(folder, "third", store) as killed:
             gates.reached()
             killed.kill()
@@ -122,7 +120,7 @@ async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path
         state, error = await connection.fetchrow("SELECT state, error FROM flowstone.run WHERE id = $1", *runs) or ()
     assert state == "failed"
     assert "WorkerLost" in error
-    assert [call.run_id in runs for call in calls(folder) if call.asset == "second"] == [True, True, True, False]
+    assert [call.run_id in runs for call in calls(folder) if call.asset == "second"] == [True, True, True, True, False]
 
 
 async def test_two_commands_that_start_the_server_at_once_compute_each_asset_once(folder: Path) -> None:

@@ -163,7 +163,7 @@ async def test_a_name_in_two_pipelines(open_engine: OpenEngine):
     assert await engine.run("one.same") == await engine.run(a) == 1
     assert await engine.run("two.same") == await engine.run(b) == 2
     assert await engine.run("only") == 2
-    with pytest.raises(AssetNotFound, match=r"one\.sme"):
+    with pytest.raises(AssetNotFound, match="pipeline 'one' has no asset 'sme'"):
         await engine.run("one.sme")
 
 

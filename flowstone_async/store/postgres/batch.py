@@ -142,10 +142,10 @@ class Batch:
         self._sorted = [self._keys[name] for name in sorted(self._keys)]
         kinds = {run[2] for run in self._runs.values()}
         columns: dict[str, Sequence[str]] = {}
-        for kind, names, rows in self._rows():
+        for kind, names, leading, rows in self._rows():
             if rows:
                 kinds.add(kind)
-                columns.update(zip(names, zip(*rows, strict=True), strict=True))
+                columns.update(zip(names, (*leading, *zip(*rows, strict=True)), strict=True))
         found = statement(frozenset(kinds))
         for separator in _SEPARATORS:
             values = {name: _joined(column, separator) for name, column in columns.items()}
@@ -165,36 +165,47 @@ class Batch:
         }
         return [others[name] if name in others else columns[name] for name in parameters]
 
-    def _rows(self) -> Iterable[tuple[str, Sequence[str], Sequence[Row]]]:
-        """Yield each kind of rows with the names of their columns."""
+    def _rows(self) -> Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[Row]]]:
+        """Yield each kind of rows: the names of its columns, the first columns, and the rows of the others."""
+        pending = self.pending
+        numbers = [self._numbers[one.step.run_id] for one in pending]
+        yield "runs", _RUN, (), list(self._runs.values())
+        begun = [one.begun for one in pending if one.begun is not None]
+        yield "begins", _BEGUN, ([run for one, run in zip(pending, numbers, strict=True) if one.begun],), begun
+        yield from self._key_rows()
         events: list[Row] = []
-        begun: list[Row] = []
         made: list[Row] = []
         lineage: list[Row] = []
         audit: list[Row] = []
+        made_by: list[str] = []
+        traced_by: list[str] = []
+        noted_by: list[str] = []
         place = 0
-        for one in self.pending:
-            run = self._numbers[one.step.run_id]
-            event = str(len(events) + 1)
-            if one.begun is not None:
-                begun.append((run, *one.begun))
+        for one, run in zip(pending, numbers, strict=True):
+            event = (str(len(events) + 1),)
             for first_no, count, body, claims in one.events:
                 events.append((run, str(first_no), str(count), str(place), one.driven.pipeline, body, claims))
                 place += count + 1
-            made += [(event, *row) for row in one.materializations]
-            lineage += [(event, *row) for row in one.lineage]
-            audit += [(event, *row) for row in one.audit]
-        shared = self._shared
-        keys = [(*row.name, run, "C" if row.name in shared else row.does, *row.columns) for row, run in self._sorted]
-        return (
-            ("runs", _RUN, list(self._runs.values())),
-            ("begins", _BEGUN, begun),
-            ("keys", _KEY, keys),
-            ("events", _EVENT, events),
-            ("made", _MADE, made),
-            ("lineage", _LINEAGE, lineage),
-            ("audit", _AUDIT, audit),
-        )
+            made += one.materializations
+            made_by += event * len(one.materializations)
+            lineage += one.lineage
+            traced_by += event * len(one.lineage)
+            audit += one.audit
+            noted_by += event * len(one.audit)
+        yield "events", _EVENT, (), events
+        yield "made", _MADE, (made_by,), made
+        yield "lineage", _LINEAGE, (traced_by,), lineage
+        yield "audit", _AUDIT, (noted_by,), audit
+
+    def _key_rows(self) -> Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[Row]]]:
+        entries, shared = self._sorted, self._shared
+        if entries:
+            does = [entry.row.does for entry in entries]
+            if shared:
+                does = ["C" if entry.row.name in shared else entry.row.does for entry in entries]
+            names = zip(*(entry.row.name for entry in entries), strict=True)
+            leading = (*names, [entry.run for entry in entries], does)
+            yield "keys", _KEY, leading, [entry.row.columns for entry in entries]
 
     def read(self, record: Record) -> Reply:
         """Return what the statement answered."""

@@ -39,6 +39,9 @@ def _encoder() -> Callable[[object], str]:
     return lambda value: "".join(pieces(value, 0))
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 encode = _encoder()
 decode = json.JSONDecoder().decode
 
@@ -65,22 +68,18 @@ def inputs(text: str) -> tuple[Input, ...]:
 
 
 def events_text(events: Sequence[EventRecord]) -> str:
-    """Return events as text: a list of lists."""
-    return encode([(no, kind, at.isoformat(), body) for no, kind, at, body in events])
+    """Return events as text: a list of lists, with instants in microseconds since 1970."""
+    return encode([(no, kind, (at - _EPOCH) // _MICROSECOND, body) for no, kind, at, body in events])
 
 
 def events(text: str) -> list[EventRecord]:
     """Return the events that were written as `text`: a list of lists."""
-    return [EventRecord(no, kind, datetime.fromisoformat(at), body) for no, kind, at, body in decode(text)]
+    return [EventRecord(no, kind, _EPOCH + at * _MICROSECOND, body) for no, kind, at, body in decode(text)]
 
 
 def mapping(text: str | None) -> dict[str, object]:
     """Return the mapping that was written as `text`; an empty one for None."""
     return {} if text is None else decode(text)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(instant: datetime) -> str:

@@ -85,6 +85,9 @@ class Lane:
                 while self._queue:
                     batch = self._next()
                     await self._commit(batch)
+                    # Those just answered go on first: their next steps join those that were left behind, else a few
+                    # and the rest would take turns for ever.
+                    await asyncio.sleep(0)
                 if self._connections.shared:
                     await self._kept.give_back()
                 if not self._closed:

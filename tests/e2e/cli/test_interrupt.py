@@ -20,7 +20,7 @@ def test_the_first_cancels_cleanly_and_says_how_to_go_on(postgres: Shell, number
     said = done.messages.splitlines()
     assert said.index("cancelling; Ctrl-C again ends at once") < said.index("CLEANED UP")
     assert said[-2] == "interrupted; to go on, run the same command again:"
-    assert said[-1].startswith("  flowstone run flow.py endless --param n=7 --store postgresql://")
+    assert said[-1].startswith("  flowstone run flow.py endless --param n=7 --store 'postgresql://")
     assert json.loads(done.data.splitlines()[-1])["state"] == "cancelled"
     assert "cancelled" in postgres.run("why", "flow.py", "endless").data
     assert json.loads(postgres.run("get", "flow.py", "base").data) == 7, "what was committed is kept"

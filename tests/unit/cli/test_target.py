@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flowstone_async.cli.project import Project
-from flowstone_async.cli.target import BrokenModule, find_target
+from flowstone_async.cli.target import BrokenModule, find_pipeline
 from flowstone_async.cli.usage import UsageError
 
 ONE = "from flowstone_async import Pipeline\npipe = Pipeline('one')\n"
@@ -19,7 +19,7 @@ def place(project: Path) -> Project:
 
 @pytest.mark.parametrize("text", ["shop:pipe", "shop.py", "shop.py:pipe", "./shop.py"])
 def test_a_pipeline_is_found_by_module_and_by_file(place: Project, text: str) -> None:
-    assert find_target(place, text).pipeline.name == "shop"
+    assert find_pipeline(place, text).name == "shop"
 
 
 def test_the_configured_target_is_relative_to_its_file(place: Project) -> None:
@@ -27,8 +27,8 @@ def test_the_configured_target_is_relative_to_its_file(place: Project) -> None:
     below.mkdir()
     (place.cwd / "flows").mkdir()
     (place.cwd / "flows/one.py").write_text(ONE)
-    assert find_target(Project(below, place.cwd, target="shop:pipe"), None).pipeline.name == "shop"
-    assert find_target(Project(below, place.cwd, target="flows/one.py"), None).pipeline.name == "one"
+    assert find_pipeline(Project(below, place.cwd, target="shop:pipe"), None).name == "shop"
+    assert find_pipeline(Project(below, place.cwd, target="flows/one.py"), None).name == "one"
 
 
 def test_a_file_finds_its_neighbours_and_its_package(place: Project) -> None:
@@ -40,25 +40,25 @@ def test_a_file_finds_its_neighbours_and_its_package(place: Project) -> None:
     (package / "main.py").write_text(
         "from flowstone_async import Pipeline\nfrom .names import NAME\np = Pipeline(NAME)"
     )
-    found = find_target(place, "src/acme/flows/main.py")
-    assert found.pipeline.name == "relative"
+    found = find_pipeline(place, "src/acme/flows/main.py")
+    assert found.name == "relative"
     assert "acme.flows.main" in sys.modules, "so that a process of its own finds it again"
     (place.cwd / "src" / "plain.py").write_text(
         "from flowstone_async import Pipeline\nimport near\np = Pipeline(near.NAME)"
     )
     (place.cwd / "src" / "near.py").write_text("NAME = 'near'")
-    assert find_target(place, "src/plain.py").pipeline.name == "near"
+    assert find_pipeline(place, "src/plain.py").name == "near"
 
 
 def test_a_file_may_be_called_like_a_module_of_python(place: Project) -> None:
     (place.cwd / "json.py").write_text(ONE)
-    assert find_target(place, "json.py").pipeline.name == "one"
+    assert find_pipeline(place, "json.py").name == "one"
     assert hasattr(sys.modules["json"], "dumps")
 
 
 def test_an_attribute_path_leads_to_a_pipeline(place: Project) -> None:
     (place.cwd / "nested.py").write_text(ONE + "class app:\n    inner = pipe\n")
-    assert find_target(place, "nested:app.inner").pipeline.name == "one"
+    assert find_pipeline(place, "nested:app.inner").name == "one"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_is_not_there_is_said_with_the_way_out(place: Project, text: str | 
     )
     (place.cwd / "none.py").write_text("x = 1")
     with pytest.raises(UsageError) as refused:
-        find_target(place, text)
+        find_pipeline(place, text)
     assert message in refused.value.message
     assert hint in (refused.value.hint or "")
 
@@ -106,7 +106,7 @@ def test_a_module_that_raises_is_shown_with_its_line(
     (place.cwd / "broken.py").write_text(text)
     (place.cwd / "deeper.py").write_text("\nraise KeyError('deep')")
     with pytest.raises(BrokenModule) as broken:
-        find_target(place, target)
+        find_pipeline(place, target)
     assert broken.value.location == location
     assert message in broken.value.message
     assert "Traceback" in broken.value.trace

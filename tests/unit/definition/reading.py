@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from flowstone_async import Pipeline, Problem
 
@@ -30,3 +31,8 @@ def line_here(offset: int = 0) -> int:
     assert frame is not None
     assert frame.f_back is not None
     return frame.f_back.f_lineno + offset
+
+
+def untyped(thing: object) -> Any:
+    """Return a thing of which a type checker knows nothing, to misuse it on purpose."""
+    return thing

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from flowstone_async import Asset, AssetNotFound, Cache, Context, Daily, Pipeline, Retry, dep
-from tests.unit.definition.reading import codes, only, problems
+from tests.unit.definition.reading import codes, only, problems, untyped
 
 module_pipe = Pipeline("module")
 
@@ -121,14 +121,14 @@ def test_a_direct_call_needs_what_a_run_would_inject() -> None:
 
     message = "total() misses `numbers=`: pass `numbers=` or run it through a pipeline"
     with pytest.raises(TypeError) as caught:
-        total()
+        untyped(total)()
     assert str(caught.value) == message
     message = "several() misses `ctx=`, `day=`: pass `ctx=`, `day=` or run it through a pipeline"
     with pytest.raises(TypeError) as caught:
-        several(raw=[1])  # pyright: ignore[reportCallIssue]
+        untyped(several)(raw=[1])
     assert str(caught.value) == message
     with pytest.raises(TypeError, match="got an unexpected keyword argument 'rwa'"):
-        several(rwa=[1])  # pyright: ignore[reportCallIssue]
+        untyped(several)(rwa=[1])
     assert asyncio.run(total([1, 2])) == 3
 
 
@@ -204,12 +204,11 @@ def test_wrong_upstreams_of_added_assets() -> None:
     pipe = Pipeline("p")
     pipe.constant("raw", [1])
     pipe.add(_scaled, name="misspelt", deps={"numbrs": "raw", "factor": "raw"})
-    pipe.add(_scaled, name="unknown", deps={"numbers": "rwa", "factor": 3})  # pyright: ignore
-    pipe.add(_scaled, name="listed", deps=["raw"])  # pyright: ignore
+    untyped(pipe).add(_scaled, name="unknown", deps={"numbers": "rwa", "factor": 3})
+    untyped(pipe).add(_scaled, name="listed", deps=["raw"])
     assert problems(pipe) == [
         "FS101 misspelt(numbers: list[int]) — 'numbers' is not an asset, param or resource of this pipeline.",
-        "FS109 misspelt: deps={'numbrs': ...} names a parameter that the body does not have."
-        " | Did you mean 'numbers'?",
+        "FS109 misspelt: deps={'numbrs': ...} names a parameter that the body does not have. | Did you mean 'numbers'?",
         "FS109 unknown(factor: int) — 3 is neither an asset nor a name.",
         "FS101 unknown(numbers: list[int]) — 'rwa' is not an asset of this pipeline. | Did you mean 'raw'?",
         "FS109 listed: deps=['raw']: give a mapping from parameters to assets.",
@@ -279,13 +278,13 @@ def test_an_unknown_keyword_is_a_type_error_at_the_call() -> None:
     """Conventions."""
     pipe = Pipeline("p")
     with pytest.raises(TypeError, match=r"asset\(\) got an unexpected keyword argument 'cach'"):
-        pipe.asset(cach=False)  # pyright: ignore
+        untyped(pipe).asset(cach=False)
     with pytest.raises(TypeError, match=r"add\(\) got an unexpected keyword argument 'label'"):
-        pipe.add(_scaled, label="x")  # pyright: ignore
+        untyped(pipe).add(_scaled, label="x")
     with pytest.raises(TypeError, match=r"constant\(\) got an unexpected keyword argument 'partitions'"):
-        pipe.constant("x", 1, partitions=None)  # pyright: ignore
+        untyped(pipe).constant("x", 1, partitions=None)
     with pytest.raises(TypeError, match=r"asset\(\) takes a function, not 'name'; options are given by keyword"):
-        pipe.asset("name")  # pyright: ignore
+        untyped(pipe).asset("name")
     assert pipe.assets() == ()
 
 

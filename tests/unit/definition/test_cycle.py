@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -19,14 +20,11 @@ Upstreams = Mapping[str, Sequence[str]]
 def _pipe(upstreams: Upstreams) -> Pipeline:
     pipe = Pipeline("p")
 
-    def body() -> Callable[..., object]:
-        async def combine(**inputs: int) -> int:
-            return sum(inputs.values())
-
-        return combine
+    async def combine(**inputs: int) -> int:
+        return sum(inputs.values())
 
     for name, above in upstreams.items():
-        pipe.add(body(), name=name, deps={f"n{i}": each for i, each in enumerate(above)})
+        pipe.add(combine, name=name, deps={f"n{i}": each for i, each in enumerate(above)})
     return pipe
 
 
@@ -62,7 +60,7 @@ def test_a_condition_or_a_cache_key_may_close_a_cycle() -> None:
     """ASSET-13, FLOW-04."""
     pipe = Pipeline("p")
 
-    @pipe.asset(when=lambda b: bool(b))
+    @pipe.asset(when=lambda b: b > 0)
     async def a() -> int:
         return 1
 
@@ -70,7 +68,7 @@ def test_a_condition_or_a_cache_key_may_close_a_cycle() -> None:
     async def b(a: int) -> int:
         return a
 
-    @pipe.asset(cache=Cache(key=lambda d: str(d)))
+    @pipe.asset(cache=Cache(key=lambda d: f"{d}"))
     async def c() -> int:
         return 1
 
@@ -84,7 +82,7 @@ def test_a_condition_or_a_cache_key_may_close_a_cycle() -> None:
 def test_of_very_many_cycles_some_are_named() -> None:
     """ASSET-13: a complete graph of 12 has over 100 million cycles."""
     names = [f"n{i}" for i in range(12)]
-    pipe = _pipe({name: names for name in names})
+    pipe = _pipe(dict.fromkeys(names, names))
     assert len(_paths(pipe)) == len(set(_paths(pipe))) == 20
     assert problems(pipe)[-1].endswith("There may be more cycles than these.")
 
@@ -122,7 +120,7 @@ class _Seen(Sequence[str]):
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def __getitem__(self, index: object) -> str:  # pyright: ignore
+    def __getitem__(self, index: object) -> str:
         raise NotImplementedError
 
 
@@ -148,7 +146,7 @@ def _graphs(draw: st.DrawFn) -> dict[str, list[str]]:
 @given(_graphs())
 def test_every_cycle_is_found_exactly_once(after: dict[str, list[str]]) -> None:
     """ASSET-13: compared with trying every path."""
-    found = [frozenset(zip(path, path[1:], strict=False)) for path in cycles(after, limit=10_000)]
+    found = [frozenset(pairwise(path)) for path in cycles(after, limit=10_000)]
     assert len(found) == len(set(found))
     assert set(found) == set(_all_cycles(after))
     nodes = {name for path in cycles(after, limit=10_000) for name in path}
@@ -160,7 +158,7 @@ def _all_cycles(after: dict[str, list[str]]) -> Iterator[frozenset[tuple[str, st
         for following in after[path[-1]]:
             if following == path[0]:
                 closed = [*path, following]
-                yield frozenset(zip(closed, closed[1:], strict=False))
+                yield frozenset(pairwise(closed))
             elif following not in path:
                 yield from walk([*path, following])
 
@@ -177,7 +175,7 @@ def test_an_order_leaves_out_what_hangs_on_a_cycle(upstreams: dict[str, list[str
     stuck = set(upstreams) - set(order)
     assert all(stuck.intersection(upstreams[name]) for name in stuck)
     declared = list(upstreams)
-    for one, other in zip(order, order[1:], strict=False):
+    for one, other in pairwise(order):
         assert declared.index(one) < declared.index(other) or one in upstreams[other]
 
 

@@ -46,11 +46,11 @@ def _edge(produced: Any, wanted: Any) -> Pipeline:
     pipe = Pipeline("p")
 
     @pipe.asset
-    async def up() -> produced:
+    async def up() -> produced:  # pyright: ignore[reportInvalidTypeForm]
         raise NotImplementedError
 
     @pipe.asset
-    async def down(up: wanted) -> int:
+    async def down(up: wanted) -> int:  # pyright: ignore[reportInvalidTypeForm]
         return 1
 
     return pipe
@@ -88,7 +88,7 @@ FITS = [
     (int, object),
     (Any, int),
     (int, T),
-    (list[T], list[int]),
+    (list[T], list[int]),  # pyright: ignore[reportGeneralTypeIssues]
     (None, None),
     (None, int | None),
     (int, int | Failed),  # outcomes
@@ -137,7 +137,7 @@ def test_an_unannotated_side_is_not_checked() -> None:
     pipe = Pipeline("p")
 
     @pipe.asset
-    async def unannotated():  # noqa: ANN202
+    async def unannotated():
         return 1
 
     @pipe.asset
@@ -145,7 +145,7 @@ def test_an_unannotated_side_is_not_checked() -> None:
         return 1
 
     @pipe.asset
-    async def down(unannotated: str, annotated, either=dep(annotated)) -> int:  # noqa: ANN001, B008
+    async def down(unannotated: str, annotated, either=dep(annotated)) -> int:
         return 1
 
     assert problems(pipe) == []
@@ -184,7 +184,16 @@ def test_edges_of_every_form_are_checked() -> None:
     ]
 
 
-STREAM_FITS = [Stream[int], Stream[float], Stream, AsyncIterable[int], AsyncIterator[int], Stream[int] | None, object, Any]
+STREAM_FITS = [
+    Stream[int],
+    Stream[float],
+    Stream,
+    AsyncIterable[int],
+    AsyncIterator[int],
+    Stream[int] | None,
+    object,
+    Any,
+]
 STREAM_FITS_NOT = [list[int], Stream[str], AsyncIterable[str], AsyncIterator[str], Iterable[int], int]
 
 
@@ -209,13 +218,20 @@ def _stream(wanted: Any) -> Pipeline:
         yield 1
 
     @pipe.asset
-    async def down(up: wanted) -> int:
+    async def down(up: wanted) -> int:  # pyright: ignore[reportInvalidTypeForm]
         return 1
 
     return pipe
 
 
-OPTIONAL = [(int | None, True), (None | Failed | int, True), (object, True), (Any, True), (int, False), (int | Failed, False)]
+OPTIONAL = [
+    (int | None, True),
+    (None | Failed | int, True),
+    (object, True),
+    (Any, True),
+    (int, False),
+    (int | Failed, False),
+]
 
 
 @pytest.mark.parametrize(("wanted", "fits"), OPTIONAL)
@@ -225,7 +241,7 @@ def test_an_optional_edge_admits_none(wanted: Any, fits: bool) -> None:
     up = pipe.constant("up", 1)
 
     @pipe.asset
-    async def down(x: wanted = dep(up, optional=True)) -> int:  # pyright: ignore
+    async def down(x: wanted = dep(up, optional=True)) -> int:  # pyright: ignore[reportInvalidTypeForm]
         return 1
 
     assert codes(pipe) == ([] if fits else ["FS111"])
@@ -237,12 +253,12 @@ def test_how_to_admit_none() -> None:
     up = pipe.constant("up", 1)
 
     @pipe.asset
-    async def down(x: int = dep(up, optional=True)) -> int:  # pyright: ignore
+    async def down(x: int = dep(up, optional=True)) -> int:  # pyright: ignore[reportArgumentType]
         return x
 
     @pipe.asset
-    async def unannotated(x=dep(up, optional=True)) -> int:  # noqa: ANN001, B008
-        return x
+    async def unannotated(x=dep(up, optional=True)) -> int:
+        return x or 0
 
     assert problems(pipe) == ["FS111 down(x: int) — it is optional, so it may be None. | Annotate it as int | None."]
 
@@ -258,7 +274,7 @@ def test_what_the_annotation_admits_is_known() -> None:
         plain: int = dep(up),
         failed: int | Failed = dep(up),
         skipped: int | Skipped | None = dep(up, optional=True),
-        both: Outcome = dep(up),
+        both: Outcome = dep(up),  # pyright: ignore[reportInvalidTypeForm]
     ) -> int:
         return plain
 
@@ -287,7 +303,7 @@ def test_an_external_edge_reads_another_pipeline() -> None:
         return x
 
     @pipe.asset
-    async def wrong(x: str = dep(total, external=True)) -> int:  # pyright: ignore
+    async def wrong(x: str = dep(total, external=True)) -> int:  # pyright: ignore[reportArgumentType]
         return 1
 
     assert problems(pipe) == ["FS104 wrong(x: str) but asset 'total' of pipeline 'orders' produces int."]
@@ -302,13 +318,11 @@ def test_a_handle_of_another_pipeline() -> None:
     orders, pipe = Pipeline("orders"), Pipeline("p")
     total = orders.constant("total", 1)
 
-    @pipe.asset(when=lambda x=dep(total): True)  # noqa: B008
+    @pipe.asset(when=lambda x=dep(total): True)
     async def down(x: int = dep(total)) -> int:
         return x
 
-    hint = (
-        "Say pipe.include(...) to make it part of this one, or dep(total, external=True) to read its current value."
-    )
+    hint = "Say pipe.include(...) to make it part of this one, or dep(total, external=True) to read its current value."
     assert problems(pipe) == [
         f"FS150 down(x: int) — asset 'total' belongs to pipeline 'orders'. | {hint}",
         f"FS150 down: condition <lambda>(x) — asset 'total' belongs to pipeline 'orders'. | {hint}",
@@ -330,18 +344,22 @@ def test_external_excludes_what_it_cannot_mean() -> None:
 
     @pipe.asset(partitions=days)
     async def down(
-        a: int = dep("daily", external=True),  # pyright: ignore
-        b: object = dep(daily, over=days.last(2), external=True),  # pyright: ignore
+        a: int = dep("daily", external=True),  # pyright: ignore[reportArgumentType]
+        b: object = dep(daily, over=days.last(2), external=True),  # pyright: ignore[reportCallIssue]
         c: int = dep(own, external=True),
-        d: object = dep(daily, over=days),  # pyright: ignore
+        d: object = dep(daily, over=days),  # pyright: ignore[reportArgumentType, reportCallIssue]
     ) -> int:
         return 1
 
     assert problems(pipe) == [
-        "FS109 down(a: int) — external=True needs the other pipeline's asset itself, not the name 'daily'."
-        " | Import it: dep(other_asset, external=True).",
+        (
+            "FS109 down(a: int) — external=True needs the other pipeline's asset itself, not the name 'daily'."
+            " | Import it: dep(other_asset, external=True)."
+        ),
         "FS109 down(b: object) — over= and external=True exclude each other: one current value is read.",
         "FS109 down(c: int) — external=True, but asset 'own' belongs to this very pipeline. | Say dep(own).",
-        f"FS109 down(d: object) — over={days!r} is no mapping of partitions."
-        " | Give days.last(7), days.all(), grid.dimension(days) or mapping(fn).",
+        (
+            f"FS109 down(d: object) — over={days!r} is no mapping of partitions."
+            " | Give days.last(7), days.all(), grid.dimension(days) or mapping(fn)."
+        ),
     ]

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from flowstone_async import ConfigError, Pipeline, dep
+from tests.unit.definition.reading import untyped
 
 
 def _pipe(*edges: str, isolated: tuple[str, ...] = ()) -> Pipeline:
@@ -102,11 +103,21 @@ def test_a_leaf_reached_twice() -> None:
     assert Pipeline("empty").graph() == ""
 
 
+def test_a_long_chain_goes_on_at_the_left() -> None:
+    """ASSET-21, G-03: so that output stays linear; every asset is drawn once."""
+    size = 1000
+    lines = _pipe(*(f"n{i} n{i + 1}" for i in range(size))).graph().splitlines()
+    assert max(map(len, lines)) < 850
+    assert lines[200:203] == ["    " * 199 + "└── n200 (see below)", "n200", "└── n201"]
+    drawn = [line.split("── ")[-1] for line in lines if not line.endswith("(see below)")]
+    assert drawn == [f"n{i}" for i in range(size + 1)]
+
+
 def test_mermaid() -> None:
     """ASSET-22: one line for each edge and each isolated asset; optional edges are dashed."""
     pipe = _pipe("a b", "a c", isolated=("alone",))
 
-    @pipe.asset(when=lambda c: bool(c))
+    @pipe.asset(when=lambda c: c > 0)
     async def down(
         x: int | None = dep("a", optional=True), y: int | None = dep("b", optional=True), z: int = dep("b")
     ) -> int:
@@ -180,6 +191,6 @@ def test_json() -> None:
 def test_another_format(format_: object) -> None:
     """ASSET-22: lists those there are."""
     with pytest.raises(ConfigError) as caught:
-        Pipeline("p").graph(format_)  # pyright: ignore
+        untyped(Pipeline("p")).graph(format_)
     assert caught.value.message == f"format={format_!r}"
     assert caught.value.hint == "Allowed are 'tree', 'mermaid', 'dot', 'json'."

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from flowstone_async import AssetFinished, ConfigError, Context, Pipeline, dep, param, resource
 from flowstone_async.definition.binding import ResourceBinding
-from tests.unit.definition.reading import codes, line_here, only, problems
+from tests.unit.definition.reading import codes, line_here, only, problems, untyped
 
 
 class Pool:
@@ -132,8 +132,10 @@ def test_an_outer_asset_takes_an_included_handle() -> None:
 
     app.include(orders, prefix="again_")
     assert problems(app) == [
-        "FS106 down(x: int) — asset 'raw' was included more than once and can be 'o_raw' or 'again_raw'."
-        ' | Say which: x = dep("o_raw").'
+        (
+            "FS106 down(x: int) — asset 'raw' was included more than once and can be 'o_raw' or 'again_raw'."
+            ' | Say which: x = dep("o_raw").'
+        )
     ]
     with pytest.raises(ConfigError, match="asset 'raw' was included more than once: o_raw, again_raw"):
         app.asset_info(raw)
@@ -231,7 +233,7 @@ def test_a_pipeline_in_itself() -> None:
 def test_what_is_no_pipeline() -> None:
     """FLOW-11."""
     with pytest.raises(TypeError, match=r"include\(\) takes pipelines, not 'orders'"):
-        Pipeline("app").include("orders")  # pyright: ignore
+        untyped(Pipeline("app")).include("orders")
 
 
 def test_a_prefix_must_make_legal_names() -> None:
@@ -252,7 +254,7 @@ def test_problems_of_included_pipelines_are_problems_here() -> None:
     orders.constant("raw", 1)
     orders.constant("raw", 2)
 
-    @orders.asset  # pyright: ignore
+    @orders.asset  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
     def blocking() -> int:
         return 1
 

@@ -17,7 +17,7 @@ def test_everything_that_is_known() -> None:
     pipe = Pipeline("p")
     pipe.constant("raw", 1)
     pipe.constant("maybe", 1)
-    pipe.constant("flag", True)  # noqa: FBT003
+    pipe.constant("flag", True)
     line = line_here(2)
 
     @pipe.asset(
@@ -67,7 +67,7 @@ def test_what_is_known_of_an_asset_that_says_nothing() -> None:
     pipe = Pipeline("p")
 
     @pipe.asset
-    async def plain():  # noqa: ANN202
+    async def plain():
         return 1
 
     info = pipe.asset_info("plain")

@@ -17,7 +17,7 @@ from flowstone_async.definition.binding import (
     PartitionBinding,
     ResourceBinding,
 )
-from tests.unit.definition.reading import codes, problems
+from tests.unit.definition.reading import codes, problems, untyped
 
 days = Daily("2025-01-01")
 
@@ -129,9 +129,7 @@ def test_a_marker_comes_before_every_other_rule() -> None:
 
     assert pipe.problems() == ()
     found = _bindings(pipe, "marked")
-    assert found["partition"] == DependencyBinding(
-        parameter="partition", upstream="other", annotation=str, wanted=str
-    )
+    assert found["partition"] == DependencyBinding(parameter="partition", upstream="other", annotation=str, wanted=str)
     assert isinstance(found["other"], ParamFieldBinding)
     assert isinstance(found["params"], ResourceBinding)
 
@@ -166,7 +164,7 @@ def test_what_nothing_provides_is_a_problem_with_a_hint() -> None:
     pipe = _pipe()
 
     @pipe.asset
-    async def wrong(rwa: list[int], unannotated, nothing_like_it: OtherPool, wider: object) -> int:  # noqa: ANN001
+    async def wrong(rwa: list[int], unannotated, nothing_like_it: OtherPool, wider: object) -> int:
         return 1
 
     is_not = "is not an asset, param or resource of this pipeline."
@@ -187,9 +185,9 @@ def test_markers_that_name_nothing() -> None:
         a: list[int] = dep("rwa"),
         b: int = param("limt"),
         c: Pool = resource("pol"),
-        d: int = dep(5),  # pyright: ignore
-        e: int = param(5),  # pyright: ignore
-        f: int = resource(5),  # pyright: ignore
+        d: int = untyped(dep)(5),
+        e: int = untyped(param)(5),
+        f: int = untyped(resource)(5),
     ) -> int:
         return 1
 
@@ -249,15 +247,24 @@ def test_a_name_that_two_rules_would_take() -> None:
         return 1
 
     assert [p for p in problems(pipe) if p.startswith("FS106")] == [
-        "FS106 asset_or_context(ctx: Context) — 'ctx' can be read as the context, asset 'ctx' and resource 'context'."
-        ' | Say which: ctx = dep("ctx") or ctx = resource("context") or another name for the parameter.',
-        "FS106 asset_or_partition(partition: int) — 'partition' can be read as the partition key and"
-        " asset 'partition'. | Say which: partition = <the partition set>.key() or partition = dep(\"partition\") or"
-        " another name for the parameter.",
-        "FS106 asset_or_params(params: int) — 'params' can be read as the params and asset 'params'."
-        ' | Say which: params = dep("params") or another name for the parameter.',
-        "FS106 asset_or_resource(db: Pool) — 'db' can be read as asset 'db' and resource 'pool'."
-        ' | Say which: db = dep("db") or db = resource("pool") or another name for the parameter.',
+        (
+            "FS106 asset_or_context(ctx: Context) — 'ctx' can be read as the context, asset 'ctx' and resource"
+            " 'context'."
+            ' | Say which: ctx = dep("ctx") or ctx = resource("context") or another name for the parameter.'
+        ),
+        (
+            "FS106 asset_or_partition(partition: int) — 'partition' can be read as the partition key and"
+            " asset 'partition'. | Say which: partition = <the partition set>.key() or partition = dep(\"partition\")"
+            " or another name for the parameter."
+        ),
+        (
+            "FS106 asset_or_params(params: int) — 'params' can be read as the params and asset 'params'."
+            ' | Say which: params = dep("params") or another name for the parameter.'
+        ),
+        (
+            "FS106 asset_or_resource(db: Pool) — 'db' can be read as asset 'db' and resource 'pool'."
+            ' | Say which: db = dep("db") or db = resource("pool") or another name for the parameter.'
+        ),
     ]
     assert set(codes(pipe)) == {"FS106"}
 
@@ -279,8 +286,10 @@ def test_two_resources_of_one_type() -> None:
         return 1
 
     assert problems(pipe) == [
-        "FS106 ambiguous(db: Pool) — 'db' can be read as resource 'pool' and resource 'reporting'."
-        ' | Say which: db = resource("pool") or db = resource("reporting") or another name for the parameter.'
+        (
+            "FS106 ambiguous(db: Pool) — 'db' can be read as resource 'pool' and resource 'reporting'."
+            ' | Say which: db = resource("pool") or db = resource("reporting") or another name for the parameter.'
+        )
     ]
 
 
@@ -297,8 +306,10 @@ def test_the_registered_type_counts_and_no_other() -> None:
         return 1
 
     assert problems(pipe) == [
-        "FS101 wide(db: Pool) — 'db' is not an asset, param or resource of this pipeline."
-        " | Resource 'other' provides a subclass of it: annotate that, or say db = resource(\"other\")."
+        (
+            "FS101 wide(db: Pool) — 'db' is not an asset, param or resource of this pipeline."
+            " | Resource 'other' provides a subclass of it: annotate that, or say db = resource(\"other\")."
+        )
     ]
 
 
@@ -312,7 +323,10 @@ def test_params_of_a_pipeline_that_declares_none() -> None:
 
     assert problems(pipe) == [
         "FS101 wrong(params: Args) — this pipeline has no params. | Say Pipeline(..., params=YourModel).",
-        "FS101 wrong(limit: int = param('limit')) — this pipeline has no params. | Say Pipeline(..., params=YourModel).",
+        (
+            "FS101 wrong(limit: int = param('limit')) — this pipeline has no params."
+            " | Say Pipeline(..., params=YourModel)."
+        ),
     ]
 
 

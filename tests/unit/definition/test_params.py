@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from flowstone_async import Pipeline, param
 from flowstone_async.definition.params import field_types, is_params_type, params_fields, uncovered
-from tests.unit.definition.reading import codes, only, problems
+from tests.unit.definition.reading import codes, only, problems, untyped
 
 
 @dataclass
@@ -59,7 +59,7 @@ def test_what_can_declare_params() -> None:
     assert is_params_type(Model)
     for wrong in (dict, int, Args(), Model(), "Args", None):
         assert not is_params_type(wrong)
-    assert only(Pipeline("p", params=Args())).message.startswith("params=Args(")  # pyright: ignore
+    assert only(untyped(Pipeline)("p", params=Args())).message.startswith("params=Args(")
 
 
 def test_bodies_take_params_whole_or_by_field() -> None:
@@ -72,7 +72,7 @@ def test_bodies_take_params_whole_or_by_field() -> None:
         start: date = param("start"),
         limit: float = param("limit"),
         maybe: int | None = param("limit"),
-        unannotated=param("limit"),  # noqa: ANN001, B008
+        unannotated=param("limit"),
     ) -> int:
         return params.limit
 
@@ -85,7 +85,7 @@ def test_bodies_take_params_whole_or_by_field() -> None:
         return params.limit
 
     @pipe.asset
-    async def unannotated(params) -> Any:  # noqa: ANN001
+    async def unannotated(params) -> Any:
         return params.limit
 
     assert problems(pipe) == []
@@ -108,16 +108,21 @@ def test_bodies_that_take_params_as_something_else() -> None:
     async def wrong_field(limit: str = param("limit")) -> int:
         return 1
 
-    @pipe.asset(when=lambda limit=param("limt"): True)  # noqa: B008
+    @pipe.asset(when=lambda limit=param("limt"): True)
     async def wrong_condition() -> int:
         return 1
 
     assert problems(pipe) == [
         "FS104 wrong_type(params: dict[str, int]) but the pipeline's params are Model.",
-        "FS113 wrong_params(params: Args) but the pipeline's params are Model, which do not cover it: it misses 'made'.",
+        (
+            "FS113 wrong_params(params: Args) but the pipeline's params are Model, which do not cover it:"
+            " it misses 'made'."
+        ),
         "FS104 wrong_field(limit: str) but params field 'limit' is int.",
-        "FS101 wrong_condition: condition <lambda>(limit = param('limt')) — Model has no field 'limt'."
-        " | Did you mean 'limit'?",
+        (
+            "FS101 wrong_condition: condition <lambda>(limit = param('limt')) — Model has no field 'limt'."
+            " | Did you mean 'limit'?"
+        ),
     ]
 
 

@@ -91,7 +91,7 @@ def test_a_mapped_edge_gives_a_mapping() -> None:
     @pipe.asset(partitions=days)
     async def fits(
         a: Mapping[date, int] = dep(up, over=days.last(7)),
-        b: dict[date, int] = dep("up", over=days.last(7)),
+        b: dict[date, int] = dep("up", over=days.last(7)),  # noqa: B008
         c: Mapping[date, float] = dep(up, over=days.last(7)),
         d: object = dep(up, over=days.last(7)),
         e: Mapping[date, int | None] = dep(up, over=days.last(7), optional=True),
@@ -102,11 +102,11 @@ def test_a_mapped_edge_gives_a_mapping() -> None:
 
     @pipe.asset(partitions=days)
     async def wrong(
-        a: Mapping[date, str] = dep(up, over=days.last(7)),  # pyright: ignore
-        b: Mapping[str, int] = dep(up, over=days.last(7)),  # pyright: ignore
-        c: list[int] = dep(up, over=days.last(7)),  # pyright: ignore
-        d: int = dep(up, over=days.last(7)),  # pyright: ignore
-        e: Mapping[date, int] = dep(up, over=days.last(7), optional=True),  # pyright: ignore
+        a: Mapping[date, str] = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
+        b: Mapping[str, int] = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
+        c: list[int] = dep(up, over=days.last(7)),  # noqa: B008  # pyright: ignore[reportArgumentType]
+        d: int = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
+        e: Mapping[date, int] = dep(up, over=days.last(7), optional=True),  # pyright: ignore[reportArgumentType]
     ) -> int:
         return 1
 
@@ -142,7 +142,7 @@ def test_the_key_is_of_the_sets_type() -> None:
         region: str = regions.key(),
         whole: tuple[date, str] = grid.key(),
         either: object = days.key(),
-        unannotated=days.key(),  # noqa: ANN001, B008
+        unannotated=days.key(),  # noqa: B008
     ) -> int:
         return 1
 
@@ -166,7 +166,7 @@ def test_keys_that_are_not_of_the_sets_type() -> None:
         return 1
 
     @pipe.asset(partitions=days)
-    async def by_marker(day: str = days.key()) -> int:  # pyright: ignore
+    async def by_marker(day: str = days.key()) -> int:  # pyright: ignore[reportArgumentType]
         return 1
 
     @pipe.asset(partitions=days)
@@ -176,8 +176,10 @@ def test_keys_that_are_not_of_the_sets_type() -> None:
     assert problems(pipe) == [
         "FS104 by_name(partition: str) but the partition keys are date.",
         "FS104 by_marker(day: str) but the partition keys are date.",
-        "FS130 of_another_set(region) — the default is a key of keys 'us', 'eu', "
-        f"but the asset's partitions are {days.describe()}.",
+        (
+            "FS130 of_another_set(region) — the default is a key of keys 'us', 'eu', "
+            f"but the asset's partitions are {days.describe()}."
+        ),
     ]
 
 
@@ -185,7 +187,7 @@ def test_whatever_is_no_partition_set() -> None:
     """ASSET-17: `FS109`, and nothing else goes wrong because of it."""
     pipe = Pipeline("p")
 
-    @pipe.asset(partitions=["us", "eu"])  # pyright: ignore
+    @pipe.asset(partitions=["us", "eu"])  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
     async def listed(partition: str) -> int:
         return 1
 

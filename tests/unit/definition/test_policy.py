@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flowstone_async import Cache, ExecutionError, Pipeline, Retry, StorageError, TimedOut
 from flowstone_async.definition.policy import Backoff
+from tests.unit.definition.reading import untyped
 
 WAITS: list[tuple[Backoff, list[float]]] = [
     ("none", [0, 0, 0, 0]),
@@ -89,4 +90,4 @@ def test_policies_are_values() -> None:
     assert Cache(ttl="1h") != Cache(ttl="2h")
     assert list(Retry(3, on=TimeoutError).problems()) == list(Cache(ttl=5, version="1").problems()) == []
     with pytest.raises(AttributeError):
-        Retry(3).attempts = 4  # pyright: ignore
+        untyped(Retry(3)).attempts = 4

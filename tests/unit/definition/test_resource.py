@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowstone_async import Context, Pipeline, dep, param, resource
-from tests.unit.definition.reading import codes, line_here, only, problems
+from tests.unit.definition.reading import codes, line_here, only, problems, untyped
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -117,35 +117,38 @@ def test_what_cannot_be_a_resource() -> None:
         return Pool("")
 
     @pipe.resource
-    async def unsaid():  # noqa: ANN202
+    async def unsaid():
         return Pool("")
 
     @pipe.resource
     async def nothing() -> None:
-        return None  # noqa: RET501
+        return None
 
-    @pipe.resource(scope="forever", health="well")  # pyright: ignore
+    @untyped(pipe).resource(scope="forever", health="well")
     async def scope() -> Pool:
         return Pool("")
 
     @pipe.resource
-    async def misspelt() -> Pol:  # noqa: F821  # pyright: ignore
+    async def misspelt() -> Pol:  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
         return Pool("")
 
     assert pipe.problems()[0].line == line
+    unsaid_ = "it is not said what it provides. | Annotate what it yields, AsyncIterator[T], or what it returns, T."
     assert problems(pipe) == [
-        "FS109 plain: a resource is opened by an async function."
-        " | Write an async generator that yields it once, or an async function that returns it.",
-        "FS109 unsaid: it is not said what it provides. | Annotate what it yields, AsyncIterator[T], or what it returns, T.",
-        "FS109 nothing: it is not said what it provides. | Annotate what it yields, AsyncIterator[T], or what it returns, T.",
+        (
+            "FS109 plain: a resource is opened by an async function."
+            " | Write an async generator that yields it once, or an async function that returns it."
+        ),
+        f"FS109 unsaid: {unsaid_}",
+        f"FS109 nothing: {unsaid_}",
         "FS109 scope: scope='forever': allowed are 'engine', 'run', 'asset'.",
         "FS109 scope: health='well': give a function of the handle.",
         "FS101 misspelt(...) — its return annotation cannot be read: name 'Pol' is not defined.",
     ]
     with pytest.raises(TypeError, match=r"resource\(\) takes a function, not 5"):
-        pipe.resource(5)  # pyright: ignore
+        untyped(pipe).resource(5)
     with pytest.raises(TypeError, match="unexpected keyword argument 'scop'"):
-        pipe.resource(scop="run")  # pyright: ignore
+        untyped(pipe).resource(scop="run")
 
 
 def test_what_a_resource_cannot_take() -> None:
@@ -197,11 +200,11 @@ def test_a_resource_lives_no_longer_than_what_it_takes(outer: str, inner: str) -
     """RES-01: a wider scope that takes a narrower one is `FS109`."""
     pipe = Pipeline("p")
 
-    @pipe.resource(scope=inner)  # pyright: ignore
+    @untyped(pipe).resource(scope=inner)
     async def settings() -> Settings:
         return Settings()
 
-    @pipe.resource(scope=outer)  # pyright: ignore
+    @untyped(pipe).resource(scope=outer)
     async def pool(settings: Settings) -> Pool:
         return Pool("")
 

@@ -1,0 +1,33 @@
+"""Letting engines die, so that others continue their runs."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from flowstone_async import Engine
+from flowstone_async._engine.upkeep import Retention, Upkeep
+from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
+
+
+async def kill(engine: Engine) -> None:
+    """Let an engine die for the store: its lease is over, its bodies are cancelled, its runs are orphans."""
+    store: Any = engine._store
+    expired = store.expire(engine._live().services.worker)
+    if inspect.isawaitable(expired):
+        await expired
+    for flight in list(engine._live().flights.values()):
+        await flight.driver.done.wait()
+
+
+async def look_for_orphans(engine: Engine) -> None:
+    """Let an engine do now what it does every `poll`: take over runs whose engine died."""
+    await Upkeep(engine._live(), Retention.off()).continue_orphans()
+
+
+async def ended(engine: Engine, run_id: str) -> RunRecord:
+    """Wait until a run has ended, whoever ends it."""
+    store = engine._live().services.store
+    while (record := await store.run(run_id)) is None or record.state not in FINAL_RUN_STATES:
+        await store.changed(f"run:{run_id}", within=0.01)
+    return record
