@@ -53,6 +53,8 @@ def problem_of(driver: RunDriver, index: int) -> FlowstoneError | None:
         return stopped.cancelled(driver.id)
     if settled is None or (driver.stopping not in (None, "shutdown") and settled.materialization is None):
         return driver.error or stopped.closed(driver.id)
+    if driver.stopping in ("lease_lost", "broken"):
+        return driver.error or stopped.closed(driver.id)  # what was settled last may not have been committed
     if driver.stopping == "timed_out" and driver.error is not None:
         return driver.error
     if settled.state == "skipped":

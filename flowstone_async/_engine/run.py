@@ -166,6 +166,7 @@ class RunDriver(RunSteps):
             self.journal.add(RunStarted, now, self.facts())
         await self._step(first, create=self.record if self._new else None)
         self.created.set()
+        self._staff()
 
     async def _conclude(self) -> None:
         match self.stopping:
@@ -294,6 +295,7 @@ class RunDriver(RunSteps):
         with self.interruptible_wait():
             await self.services.clock.sleep(wait)
             self._push(index)
+            self._staff()
 
     async def _settle(self, index: int, outcome: Computed | Failing, attempts: int) -> None:
         unit = self.units.all[index]
@@ -361,6 +363,7 @@ class RunDriver(RunSteps):
                 elif advanced.claims[key].granted:
                     self._claims[index] = advanced.claims[key]
                     self._push(index)
+                    self._staff()
                     return
 
     # -- commits ------------------------------------------------------------------------------------------------
@@ -406,4 +409,3 @@ class RunDriver(RunSteps):
 
     def _push(self, index: int) -> None:
         heapq.heappush(self._ready, (self._rank[self.units.all[index].node.name], index))
-        self._staff()

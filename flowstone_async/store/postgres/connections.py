@@ -147,11 +147,10 @@ class Connections:
             try:
                 async with self.session() as session:
                     _check(await session.fetch("server"), self.where)
-            except ValueError as error:
+            except BaseException as error:
                 await self.close()
-                raise _unreadable(error) from error
-            except BaseException:
-                await self.close()
+                if isinstance(error, ValueError) and not isinstance(error, ConfigError):
+                    raise _unreadable(error) from error
                 raise
 
     async def close(self) -> None:
@@ -323,7 +322,9 @@ def _where(dsn: str | None) -> str:
         return "the given pool"
     try:
         parts = urlsplit(dsn)
-        host = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0]
-        return f"{host}:{parts.port or 5432}{parts.path}"
+        query = parse_qs(parts.query)
+        host = parts.hostname or query.get("host", ["localhost"])[0]
+        port = parts.port or query.get("port", ["5432"])[0]
+        return f"{host}:{port}{parts.path}"
     except ValueError:
         return "the given address"

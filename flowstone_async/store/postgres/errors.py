@@ -62,7 +62,7 @@ def is_poison(error: BaseException) -> bool:
     state = sqlstate(error)
     if state:
         return state.startswith(_POISON_CLASSES)
-    return isinstance(error, asyncpg.DataError | ValueError | TypeError | OverflowError | LookupError)
+    return isinstance(error, ValueError | TypeError) and not isinstance(error, FlowstoneError)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -127,13 +127,14 @@ def test_doctor_finds_orphans_and_changed_code(postgres: Shell, dsn: str) -> Non
     assert urlsplit(dsn).path in found["store"]["text"]
 
 
-def test_looking_runs_nothing(embedded: Shell) -> None:
+def test_looking_takes_no_work(embedded: Shell) -> None:
     with embedded.start("run", "flow.py", "endless") as running:
         running.wait_for("BEGUN")
-    # It was killed, which an embedded server knows at once: any engine that takes work would continue it.
-    for command in (["status"], ["runs"], ["why", "endless"], ["plan", "endless"], ["invalidate", "double", "--yes"]):
-        done = embedded.run(command[0], "flow.py", *command[1:])
-        assert (done.code, "BEGUN" in done.messages) == (0, False)
+    # It was killed, which an embedded server knows at once: the next engine that takes work continues it, or ends it.
+    for command in (["status"], ["doctor"], ["why", "endless"], ["plan", "endless"], ["invalidate", "double", "--yes"]):
+        assert embedded.run(command[0], "flow.py", *command[1:]).code == 0
+    found = json.loads(embedded.run("runs", "flow.py", "--json").data)
+    assert (found["targets"], found["state"]) == (["endless"], "running")
 
 
 def test_an_embedded_server_lives_in_the_folder_that_is_named(embedded: Shell) -> None:

