@@ -194,6 +194,7 @@ class Engine(Verbs):
         record = Worker(id=worker, host=socket.gethostname(), pid=os.getpid(), pipelines=tuple(session.catalogs))
         await store.open(record, lease=self._options.lease if leased else None, lost=session.lose)
         stack.push_async_callback(store.close)
+        stack.push_async_callback(wiring.executor.close)
         await host.open()
         stack.push_async_callback(host.close, grace=settings.grace)
         stack.push_async_callback(session.services.resources.close)

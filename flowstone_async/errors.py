@@ -82,7 +82,7 @@ class Problem:
     @property
     def location(self) -> str:
         """`file:line`, or `<unknown>`."""
-        return f"{self.file or '<unknown>'}:{self.line or 0}"
+        return f"{self.file}:{self.line or 0}" if self.file else "<unknown>"
 
 
 class DefinitionError(FlowstoneError):

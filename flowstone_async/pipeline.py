@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from typing_extensions import Unpack, override
 
+from flowstone_async._engine.executor import Executor
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.opening import Wiring, open_session
 from flowstone_async._engine.session import Session
@@ -192,7 +193,7 @@ class _Here:
         self.users = 0
         self._store = wiring.store.share()
         self._pipeline = pipeline
-        self._wiring = replace(wiring, store=self._store, worker=new_id())
+        self._wiring = replace(wiring, store=self._store, worker=new_id(), executor=Executor())
         self._host = Host(f"pipeline {pipeline.name}")
         self._opening = asyncio.Lock()
         self._stands = False
@@ -220,6 +221,7 @@ class _Here:
                 await self._session.services.resources.close()
         finally:
             await self._host.close()
+            await self._wiring.executor.close()
             await self._store.close()
 
     def _worker(self) -> Worker:

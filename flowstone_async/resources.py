@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -17,6 +17,7 @@ import anyio
 
 from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding, ResourceBinding
 from flowstone_async.definition.graph import BoundResource
+from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavailable
 
 CLOSE_LIMIT = 10.0
@@ -48,17 +49,17 @@ class ResourceScope:
 
     Attributes:
         scope: Which resources belong here; others are asked of `outer`.
-        replaced: Handles given from outside, by name; used as they are and never closed.
+        replaced: Handles given from outside; used as they are and never closed.
         params: Params of the run, for resources of a run or asset.
     """
 
     scope: str
     spawner: Spawner
     outer: ResourceScope | None = None
-    replaced: Mapping[str, object] = field(default_factory=dict[str, object])
+    replaced: Mapping[ResourceDefinition, object] = field(default_factory=dict[ResourceDefinition, object])
     params: Any = None
     announce: Announce | None = None
-    _open: dict[str, _Open] = field(default_factory=dict[str, _Open])
+    _open: dict[ResourceDefinition, _Open] = field(default_factory=dict[ResourceDefinition, _Open])
 
     async def get(self, name: str, resources: Mapping[str, BoundResource]) -> Any:
         """Return a resource, opening it (and what it takes) on first need.
@@ -66,38 +67,40 @@ class ResourceScope:
         Raises:
             ResourceUnavailable: Opening it failed; the next call tries again.
         """
-        if name in self.replaced:
-            return self.replaced[name]
         bound = resources[name]
-        if bound.definition.scope != self.scope:
+        definition = bound.definition
+        if definition in self.replaced:
+            return self.replaced[definition]
+        if definition.scope != self.scope:
             if self.outer is None:
-                raise ConfigError(f"resource {name!r} lives in a {bound.definition.scope}, and there is none here")
+                raise ConfigError(f"resource {name!r} lives in a {definition.scope}, and there is none here")
             return await self.outer.get(name, resources)
-        entry = self._open.get(name)
+        entry = self._open.get(definition)
         if entry is None:
-            entry = self._open[name] = _Open(name)
+            entry = self._open[definition] = _Open(name)
             self.spawner.start_soon(self._live, entry, bound, resources, name=f"resource {name}")
         await entry.ready.wait()
         if entry.error is not None:
             raise _unavailable(name, entry.error)
         return entry.value
 
-    def opened(self) -> Mapping[str, Any]:
-        """Return the handles that are open now, by name."""
-        return {name: each.value for name, each in self._open.items() if each.ready.is_set() and each.error is None}
+    def opened(self) -> Mapping[ResourceDefinition, Any]:
+        """Return the handles that are open now."""
+        ready = ((definition, each) for definition, each in self._open.items() if each.ready.is_set())
+        return {definition: each.value for definition, each in ready if each.error is None}
 
     async def close(self) -> None:
         """Close what is open, in reverse order of opening; one that fails or hangs does not keep the others open."""
         while self._open:
-            name, entry = self._open.popitem()
+            _, entry = self._open.popitem()
             entry.leave.set()
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT) as limit:
                 await entry.closed.wait()
             if limit.cancelled_caught:
-                _logger.warning("resource %r did not close within %g s", name, CLOSE_LIMIT)
+                _logger.warning("resource %r did not close within %g s", entry.name, CLOSE_LIMIT)
 
     async def _live(self, entry: _Open, bound: BoundResource, resources: Mapping[str, BoundResource]) -> None:
-        generator: AsyncIterator[Any] | None = None
+        generator: AsyncGenerator[Any] | None = None
         try:
             arguments = await self._arguments(bound, resources)
             made = bound.definition.body(**arguments)
@@ -107,29 +110,34 @@ class ResourceScope:
             else:
                 entry.value = await made
         except (Exception, asyncio.CancelledError) as error:
-            self._failed(entry, error)
+            self._failed(entry, bound.definition, error)
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
+        if bound.definition in self._open:  # what it took was asked for later and opened earlier
+            self._open[bound.definition] = self._open.pop(bound.definition)
         entry.ready.set()
         self._tell("resource.opened", None)
         try:
             await entry.leave.wait()
         finally:
+            if self._open.get(bound.definition) is entry:  # its own task group broke: the next call opens it anew
+                del self._open[bound.definition]
             await self._end(entry, generator)
 
-    async def _end(self, entry: _Open, generator: AsyncIterator[Any] | None) -> None:
+    async def _end(self, entry: _Open, generator: AsyncGenerator[Any] | None) -> None:
         try:
             if generator is not None:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT):
                     await anext(generator, None)
+                    await generator.aclose()
         except Exception:
             _logger.exception("resource %r failed to close", entry.name)
         finally:
             entry.closed.set()
 
-    def _failed(self, entry: _Open, error: BaseException) -> None:
-        self._open.pop(entry.name, None)
+    def _failed(self, entry: _Open, definition: ResourceDefinition, error: BaseException) -> None:
+        self._open.pop(definition, None)
         stopped = StopAsyncIteration, asyncio.CancelledError
         text = "it ended without yielding" if isinstance(error, StopAsyncIteration) else "its opening was cancelled"
         entry.error = (

@@ -17,7 +17,7 @@ from flowstone_async.definition.collection import Collection, Hook, not_found
 from flowstone_async.definition.graph import Graph, Node
 from flowstone_async.definition.kind import ConstantKind, StreamKind
 from flowstone_async.definition.policy import Retry
-from flowstone_async.errors import ConfigError, DefinitionError, Problem
+from flowstone_async.errors import ConfigError, DefinitionError, Problem, StorageError
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.codec import codec_for
 from flowstone_async.planning.freshness import Facts
@@ -125,8 +125,7 @@ class Catalog:
         kind = definition.kind
         version = node.cache.version
         if isinstance(kind, ConstantKind):
-            codec = codec_for(type(kind.value))
-            version = f"{version or ''}#{codec.fingerprint(codec.encode(kind.value))}"
+            version = f"{version or ''}#{_print_of(node, kind)}"
         timeout = definition.timeout
         return Runnable(
             node=node,
@@ -182,6 +181,15 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
             if node.definition.io is not None:
                 catalog.runnable(node)
     return catalog
+
+
+def _print_of(node: Node, kind: ConstantKind) -> str:
+    """Return the fingerprint of a constant, or what stands for it."""
+    try:
+        codec = codec_for(node.value_type, names=node.definition.scope.names)
+        return codec.fingerprint(codec.encode(kind.value)) or kind.mark
+    except StorageError:
+        return kind.mark
 
 
 def _unsupported(catalog: Catalog, node: Node) -> Problem | None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
+import asyncio
+import contextvars
+import functools
 import inspect
 import os
-import pickle
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import anyio
-import anyio.to_thread
-from anyio import CapacityLimiter
-
+from flowstone_async._engine.processes import Processes
 from flowstone_async.definition.asset import AssetDefinition
-from flowstone_async.definition.handle import AssetRef
-from flowstone_async.errors import ConfigError, ExecutionError
+from flowstone_async.definition.body import Body
+from flowstone_async.errors import ConfigError
 
 THREADS = 40
 
@@ -29,8 +28,8 @@ class Executor:
 
     def __init__(self, *, threads: int = THREADS, processes: int | None = None) -> None:
         self._threads_wanted, self._processes_wanted = threads, processes or os.cpu_count() or 1
-        self._threads: CapacityLimiter | None = None
-        self._processes: CapacityLimiter | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._processes: Processes | None = None
 
     async def call(self, definition: AssetDefinition, arguments: Mapping[str, object]) -> Any:
         """Call a body and return what it returns (an async iterator, for a stream)."""
@@ -39,13 +38,11 @@ class Executor:
                 result = definition.body(**arguments)
                 return await result if inspect.isawaitable(result) else result
             case "thread":
-                if self._threads is None:
-                    self._threads = CapacityLimiter(self._threads_wanted)
-                return await anyio.to_thread.run_sync(
-                    lambda: definition.body(**arguments), abandon_on_cancel=True, limiter=self._threads
-                )
+                return await self._in_thread(definition.body, arguments)
             case "process":
-                return await self._in_process(definition, arguments)
+                if self._processes is None:
+                    self._processes = Processes(self._processes_wanted)
+                return await self._processes.call(definition, arguments)
             case "dask":
                 raise ConfigError(
                     f"asset {definition.name!r} says run_in='dask', and this engine has no Dask client",
@@ -53,55 +50,25 @@ class Executor:
                     hint="Say Engine(dask=...), or run it in a thread or process.",
                 )
 
-    async def _in_process(self, definition: AssetDefinition, arguments: Mapping[str, object]) -> Any:
-        if self._processes is None:
-            self._processes = CapacityLimiter(self._processes_wanted)
-        module, name = definition.body.__module__, getattr(definition.body, "__qualname__", "")
-        payload = _pickled(definition, arguments)
-        if module == "__main__" or "<" in name or not name:
-            raise ConfigError(
-                f"asset {definition.name!r} says run_in='process', but another process cannot import {name or definition.body!r} "
-                f"from {module!r}",
-                asset=definition.name,
-                hint="Define it at the top level of an importable module.",
-            )
-        from anyio import to_process  # it brings subprocess and sockets along, which few programs need
+    async def _in_thread(self, body: Body, arguments: Mapping[str, object]) -> Any:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._threads_wanted, thread_name_prefix="flowstone body")
+        context = contextvars.copy_context()
+        begun = self._threads.submit(context.run, functools.partial(_called, body, arguments))
+        return await asyncio.wrap_future(begun)
 
-        try:
-            answer = await to_process.run_sync(
-                _work, module, name, payload, cancellable=True, limiter=self._processes
-            )
-        except anyio.BrokenWorkerProcess as error:
-            raise ExecutionError(
-                f"the process that ran asset {definition.name!r} died",
-                asset=definition.name,
-                hint="It was killed, ran out of memory, or the body ended it.",
-                retryable=True,
-            ) from error
-        return pickle.loads(answer)  # noqa: S301 - made by our own child from the body's return value
+    async def close(self) -> None:
+        """End the processes and idle threads; a thread that is still busy goes on to its end."""
+        threads, self._threads = self._threads, None
+        processes, self._processes = self._processes, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+        if processes is not None:
+            await processes.close()
 
 
-def _pickled(definition: AssetDefinition, arguments: Mapping[str, object]) -> bytes:
-    for name, value in arguments.items():
-        try:
-            pickle.dumps(value)
-        except Exception as error:
-            raise ConfigError(
-                f"asset {definition.name!r} says run_in='process', but {name!r} cannot be sent to a process: {error}",
-                asset=definition.name,
-                hint="Take plain values, and open resources inside the body.",
-            ) from error
-    return pickle.dumps(dict(arguments))
-
-
-def _work(module: str, name: str, payload: bytes) -> bytes:
-    """Run in the child: find the body by name, call it, send back its value."""
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    body = found.definition.body if isinstance(found, AssetRef) else found
-    value = body(**pickle.loads(payload))  # noqa: S301 - made by our own parent
+def _called(body: Body, arguments: Mapping[str, object]) -> Any:
     try:
-        return pickle.dumps(value)
-    except Exception as error:
-        raise ConfigError(f"the value that {name!r} returned cannot be sent back from its process: {error}") from error
+        return body(**arguments)
+    except StopIteration as error:  # no future can carry it; coroutines turn it into this too
+        raise RuntimeError("the body raised StopIteration") from error

@@ -11,6 +11,7 @@ import anyio
 
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.user_call import call_user
+from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import FlowstoneError
 
 ANSWER_WITHIN = 5.0
@@ -91,8 +92,10 @@ async def health(session: Session) -> Health:
     async with anyio.create_task_group() as group:
         group.start_soon(_store, session, parts)
         for catalog in session.catalogs.values():
-            for name in catalog.graph.resources:
-                group.start_soon(_resource, session, catalog.graph.resources[name].definition.health, name, resources)
+            for name, each in catalog.graph.resources.items():
+                shared = sum(name in other.graph.resources for other in session.catalogs.values()) > 1
+                shown = f"{catalog.graph.pipeline}.{name}" if shared else name
+                group.start_soon(_resource, session, each.definition, shown, resources)
     leased = session.services.worker is not None
     parts["workers"] = PartHealth(state="ok" if leased else "disabled", detail=session.services.worker or "no lease")
     bad = [each for each in (*parts.values(), *resources.values()) if each.state == "error"]
@@ -113,19 +116,21 @@ async def _store(session: Session, parts: dict[str, PartHealth]) -> None:
             parts["store"] = PartHealth(state="ok", seconds=clock.monotonic() - begun, detail=detail)
 
 
-async def _resource(session: Session, ask: object, name: str, found: dict[str, PartHealth]) -> None:
+async def _resource(
+    session: Session, definition: ResourceDefinition, name: str, found: dict[str, PartHealth]
+) -> None:
     opened = session.services.resources.opened()
-    if name not in opened:
+    if definition not in opened:
         found[name] = PartHealth(state="disabled", detail="not opened")
         return
-    if ask is None:
+    if definition.health is None:
         found[name] = PartHealth(state="ok", detail="open")
         return
     clock = session.services.clock
     begun = clock.monotonic()
     answer: object = f"no answer within {ANSWER_WITHIN:g} s"
     with anyio.move_on_after(ANSWER_WITHIN):
-        answer = await call_user(ask, opened[name])
+        answer = await call_user(definition.health, opened[definition])
     healthy = answer is None or answer is True
     detail = "" if healthy else "it says it is unhealthy" if answer is False else str(answer)
     found[name] = PartHealth(state="ok" if healthy else "error", seconds=clock.monotonic() - begun, detail=detail)

@@ -15,6 +15,7 @@ from flowstone_async.clock import Clock
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.collection import Collection, Hook
 from flowstone_async.definition.graph import Graph
+from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import ConfigError
 from flowstone_async.io.base import IOManager
 from flowstone_async.redaction import Redactor
@@ -88,7 +89,7 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         ConfigError: A manager or resource is wrong.
     """
     catalogs = _catalogs(collections, wiring)
-    replaced: dict[str, object] = {}
+    replaced: dict[ResourceDefinition, object] = {}
     for catalog in catalogs.values():
         replaced |= replacements(catalog.graph, wiring.resources)
     _check_all_used(wiring.resources, [catalog.graph for catalog in catalogs.values()])
@@ -114,17 +115,17 @@ def _catalogs(collections: Sequence[Collection], wiring: Wiring[Any]) -> dict[st
     return {each.name: wiring.catalogs[each.name] for each in collections}
 
 
-def replacements(graph: Graph, given: Mapping[object, object]) -> dict[str, object]:
-    """Return the resources of a pipeline that are replaced, by name.
+def replacements(graph: Graph, given: Mapping[object, object]) -> dict[ResourceDefinition, object]:
+    """Return what replaces resources of a pipeline; a name counts before a type.
 
     Raises:
         ConfigError: A replacement is not of the type that the resource provides.
     """
-    found: dict[str, object] = {}
+    found: dict[ResourceDefinition, object] = {}
     for name, resource in graph.resources.items():
-        for key in (name, resource.provides):
+        for key in (resource.provides, name):
             if key in given:
-                found[name] = _fitting(name, resource.provides, given[key])
+                found[resource.definition] = _fitting(name, resource.provides, given[key])
     return found
 
 

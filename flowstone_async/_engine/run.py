@@ -189,13 +189,14 @@ class RunDriver(RunSteps):
     def _cut_short(self) -> tuple[AssetDone, ...]:
         """Note the assets that the run's timeout cut off, or kept from their next attempt, as failed because of it."""
         now, done = self.services.store.now(), list[AssetDone]()
-        for index in sorted({*self._cut_off, *self._attempts}):
+        for index in sorted({*self._cut_off, *self.tried}):
             if self.board.is_settled(index):
                 continue
             unit, cut = self.units.all[index], self._cut_off.get(index, Interrupted(now, 0.0))
             error = stopped.cut_short(self.id, unit, self.request)
             outcome = Failing(error=error, started_at=cut.started_at, seconds=cut.seconds)
-            attempts = self._attempts.get(index, 0) + (index in self._cut_off)
+            tried = self.tried.get(index, Tried())
+            attempts = tried.attempts + (index in self._cut_off)
             settled = note_outcome(self.journal, unit, outcome, attempts, now, self.id)
             done.append(asset_done(unit, outcome, settled))
         return tuple(done)

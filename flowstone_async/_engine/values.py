@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
@@ -12,6 +12,7 @@ from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.params import Prints
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
+from flowstone_async.definition.compatibility import as_annotated, declared_type
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.kind import StreamKind
 from flowstone_async.errors import FlowstoneError
@@ -56,24 +57,26 @@ class RunValues:
             return copy_value(self.services.given[made.id])
         runnable = self.catalog.runnable(unit.node)
         ref = value_ref(made, runnable, unit.partition, settled.payload)
-        return await self.manager(runnable).load(ref, wanted)
+        return as_annotated(await self.manager(runnable).load(ref, wanted), wanted)
 
     async def load_external(self, edge: UnitInput, current: Materialization, wanted: object) -> Any:
         """Return another pipeline's current value, as a copy of the caller's own."""
         outer = edge.binding.external
-        stream = outer is not None and isinstance(outer.kind, StreamKind)
-        manager = self.catalog.managers.find(None if outer is None else outer.io)
+        assert outer is not None  # noqa: S101 - only external edges are asked for
+        manager = self.catalog.managers.find(outer.io)
         ref = ValueRef(
             key=current.key,
             partition=decode_key(current.key.partition),
             materialization=current.id,
             run_id=current.run_id,
-            type=next(iter(get_args(wanted)), None) if stream else wanted,
-            stream=stream,
+            type=declared_type(outer),
+            stream=isinstance(outer.kind, StreamKind),
             location=current.location,
             checksum=current.checksum,
+            names=outer.scope.names,
         )
-        return await (manager if self.request.io is None else self.request.io).load(ref, wanted)
+        loaded = await (manager if self.request.io is None else self.request.io).load(ref, wanted)
+        return as_annotated(loaded, wanted)
 
     def hold_current(self) -> None:
         """Hold the stored values that the run may read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -75,9 +76,8 @@ def parse(words: Sequence[str]) -> Invocation:
     if first in ("-h", "--help"):
         return Invocation(None, Options(), overview())
     if first == "--version":
-        from flowstone_async import __version__
-
-        return Invocation(None, Options(), f"flowstone {__version__}\n")
+        package = sys.modules[__name__.partition(".")[0]]
+        return Invocation(None, Options(), f"flowstone {package.__version__}\n")
     names = [each.name for each in COMMANDS]
     if first is None:
         raise UsageError("no command was given", f"Commands are {', '.join(names)}. See flowstone --help.")

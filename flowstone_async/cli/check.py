@@ -19,13 +19,14 @@ from flowstone_async.io.postgres import Postgres
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.store.memory import MemoryStore
 from flowstone_async.store.protocol import Store
+from flowstone_async.stores import choose_store
 
 _ANY_SECRET = bytes(32)
 
 
 def check(job: Job) -> int:
     """Report every problem of the definitions and return the exit code."""
-    durable = job.store() != "memory"
+    durable = choose_store(job.store(), migrate=True, notify=True, direct=None).kind != "memory"
     try:
         name, problems = job.pipeline.name, find_problems(job.pipeline, durable=durable)
     except BrokenModule as error:

@@ -41,7 +41,7 @@ class JsonLines:
             if self._left_out:
                 self._output.say(f"{self._left_out} events were left out: standard output was not read")
 
-    async def hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
         """Take an event."""
         self.add(plain_event(event))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -21,6 +21,8 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.engine import Engine
 from flowstone_async.errors import ConfigError
 from flowstone_async.store.records import RunRecord, RunState
+
+_PAGE = 500
 
 
 async def status(job: Job) -> int:
@@ -68,18 +70,27 @@ async def why(job: Job) -> int:
 
 async def runs(job: Job) -> int:
     """List runs, newest first, and return the exit code."""
-    options, pipeline = job.options, job.pipeline
-    async with looking_engine(job, pipeline) as (engine, _):
-        found = await engine.runs(state=cast("RunState | None", options.state), limit=options.limit)
-    if options.json:
-        for record in found:
-            job.output.json(plain_run(record))
-    elif found:
-        head = ["run", "state", "targets", "partition", "began", "took", "error"]
-        job.output.show(table([head, *(_run(record) for record in found)]))
-    else:
-        job.output.say("no runs" if options.state is None else f"no {options.state} runs")
+    options, output = job.options, job.output
+    rows: list[list[str]] = []
+    async with looking_engine(job, job.pipeline) as (engine, _):
+        async for record in _pages(engine, cast("RunState | None", options.state), options.limit):
+            if options.json:
+                output.json(plain_run(record))
+            else:
+                rows.append(_run(record))
+    if rows:
+        output.show(table([["run", "state", "targets", "partition", "began", "took", "error"], *rows]))
+    elif not options.json:
+        output.say("no runs" if options.state is None else f"no {options.state} runs")
     return exit_code.OK
+
+
+async def _pages(engine: Engine, state: RunState | None, limit: int) -> AsyncGenerator[RunRecord]:
+    after: str | None = None
+    while limit > 0 and (page := await engine.runs(state=state, limit=min(limit, _PAGE), after=after)):
+        for record in page:
+            yield record
+        after, limit = page[-1].id, limit - len(page)
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------
@@ -115,7 +126,7 @@ def _cells(row: Mapping[str, Any], now: datetime) -> list[str]:
         str(row["stored"]) if row["stored"] else "",
         "" if row["seconds"] is None else f"{row['seconds']:.2f}s",
         "" if at is None else ago(datetime.fromisoformat(at), now),
-        row["stale_because"] or (row["error"]["message"] if row["error"] else row["reason"]) or "",
+        (row["stale_because"] or (row["error"]["message"] if row["error"] else row["reason"]) or "").split("\n", 1)[0],
     ]
 
 

@@ -31,12 +31,16 @@ class _Handler(logging.Handler):
     def __init__(self, output: Output, *, verbose: bool) -> None:
         super().__init__()
         self._output, self._verbose = output, verbose
+        self._last = ""
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "outcome"):
             return  # the line of a finished asset: the reporter has told it
         text = record.getMessage()
+        if text == self._last and not hasattr(record, "asset"):
+            return  # the engine tries again what failed, again and again
+        self._last = text
         if self._verbose and record.exc_info is not None:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         self._output.say(text)

@@ -122,7 +122,7 @@ class Progress:
         """Take the counts of a backfill so far."""
         self.report = report
 
-    async def hear(self, event: Event) -> None:
+    def hear(self, event: Event) -> None:
         """Take an event into account."""
         if isinstance(event, RunStarted):
             self._runs.add(event.run_id)

@@ -31,9 +31,13 @@ class Reporter:
     def attach(self, engine: Engine) -> None:
         """Hear of an engine's events from now on."""
         self._progress.start()
-        engine.on(Event)(self._progress.hear)
+        engine.on(Event)(self._hear)
+
+    async def _hear(self, event: Event) -> None:
+        # One hook for both: several of one event are called in a task group, which costs more than what they do.
+        self._progress.hear(event)
         if self._lines is not None:
-            engine.on(Event)(self._lines.hear)
+            self._lines.hear(event)
 
     def tell(self, value: object) -> None:
         """Write something JSON-compatible that is no event; nothing where a view is drawn."""

@@ -18,6 +18,7 @@ from flowstone_async.cli.reporter import reporting
 from flowstone_async.cli.usage import UsageError, read_timeout
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.key_text import format_key
+from flowstone_async.definition.stream import Stream
 from flowstone_async.engine import Engine
 from flowstone_async.errors import FlowstoneError, TargetSkipped
 from flowstone_async.pipeline import Pipeline
@@ -65,7 +66,7 @@ async def _run_one(job: Job, pipeline: Pipeline, asset: str, given: dict[str, An
                 problem = error
     if problem is not None:
         return _failed(job, problem, progress)
-    if reporter.drawn and value is not None:
+    if reporter.drawn and value is not None and not isinstance(value, Stream):
         from flowstone_async.cli.preview import preview
 
         job.output.show(f"{asset} = {preview(value)}")

@@ -66,7 +66,8 @@ class Screen:
     def drawn(self) -> Generator[None]:
         """Draw until the end of the block, and leave the last view standing."""
         live = Live(get_renderable=self.view, console=self._console, refresh_per_second=_PER_SECOND)
-        self._output.above = self._print_above
+        if self._output.messages.isatty():
+            self._output.above = self._print_above
         try:
             with live:
                 try:

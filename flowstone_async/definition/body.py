@@ -6,6 +6,7 @@ import ast
 import dis
 import functools
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from types import CodeType
@@ -57,6 +58,20 @@ def way_of(body: Body) -> Way:
     if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(body):
         return "coroutine"
     return "generator" if inspect.isgeneratorfunction(called) else "plain"
+
+
+def signature_of(body: Body) -> inspect.Signature:
+    """Return the parameters of a body, whatever its annotations name.
+
+    Raises:
+        TypeError: It is not callable.
+        ValueError: Nothing is known of it, as of some functions written in C.
+    """
+    if sys.version_info >= (3, 14):  # where looking at a signature reads the annotations
+        import annotationlib
+
+        return inspect.signature(body, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(body)
 
 
 def is_empty(body: Body) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from flowstone_async.definition.asset import AssetDefinition
+from flowstone_async.definition.body import signature_of
 from flowstone_async.definition.marker import MARKERS
 
 
@@ -16,7 +16,7 @@ def call_body(definition: AssetDefinition, args: tuple[object, ...], kwargs: Map
     Raises:
         TypeError: An argument that a run would have injected was not given.
     """
-    signature = inspect.signature(definition.body)
+    signature = signature_of(definition.body)
     given = signature.bind_partial(*args, **kwargs).arguments
     missing = [
         name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 from flowstone_async.definition.annotations import resolve
 from flowstone_async.definition.asset import AssetDefinition
@@ -75,8 +75,12 @@ def _upstream(binding: DependencyBinding, nodes: Mapping[str, Node]) -> tuple[As
     if outer is None:
         node = nodes[binding.upstream]
         return node.definition, node.definition.kind.read_type(node.value_type)
-    returns = resolve(outer.body, outer.scope).types.get("return")
-    return outer, outer.kind.read_type(outer.kind.value_type(returns))
+    return outer, outer.kind.read_type(declared_type(outer))
+
+
+def declared_type(definition: AssetDefinition) -> object:
+    """Return the type of what an asset stores (of one item, for a stream), as it declares it; None if it does not."""
+    return definition.kind.value_type(resolve(definition.body, definition.scope).types.get("return"))
 
 
 def _check_optional(binding: DependencyBinding) -> Iterator[Finding]:
@@ -101,12 +105,22 @@ def _check_type(binding: DependencyBinding, upstream: AssetDefinition, produced:
 def _fits(produced: object, annotation: object) -> bool:
     if assignable(produced, annotation):
         return True
-    # A stream is read with `async for`, which is what most people mean by an iterator.
-    iterators = [each for each in union_members(annotation) if (get_origin(each) or each) is AsyncIterator]
-    items = get_args(produced)
-    return get_origin(produced) is Stream and any(
-        assignable(items[0], arg) for each in iterators for arg in get_args(each)
-    )
+    # A stream is read with `async for`, which is what most people mean by an iterator; see `as_annotated`.
+    items = get_args(produced) if get_origin(produced) is Stream else ()
+    return any(assignable(item, wanted) for item in items for wanted in _iterated(annotation))
+
+
+def _iterated(annotation: object) -> Iterator[object]:
+    """Yield what the `AsyncIterator[T]` in an annotation iterates."""
+    for each in union_members(annotation):
+        if get_origin(each) is AsyncIterator:
+            yield from get_args(each)
+
+
+def as_annotated(value: Any, annotation: object) -> Any:
+    """Return a value as a parameter takes it: a stream as the iterator that `AsyncIterator[T]` stands for."""
+    streamed = isinstance(value, Stream) and any(True for _ in _iterated(annotation))
+    return aiter(cast("Stream[Any]", value)) if streamed else cast("Any", value)
 
 
 def _check_partition(definition: AssetDefinition, binding: PartitionBinding) -> Iterator[Finding]:

@@ -131,6 +131,11 @@ class Context:
         self._live().notes.update(values)
 
 
+def call_of(context: Context) -> Call:
+    """Return the call that a context shows, for whoever makes it."""
+    return context._call  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+
+
 class _BoundLogger(logging.LoggerAdapter[logging.Logger]):
     @override
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:

@@ -274,9 +274,10 @@ class Decorators(Collection):
         """
 
         def register(function: F) -> F:
+            given: object = name_of(_plain("resource", function)) if name is None else name
             self.define_resource(
                 ResourceDefinition(
-                    name=name_of(_plain("resource", function)) if name is None else name,
+                    name=given if isinstance(given, str) else repr(given),
                     home=self.home,
                     body=function,
                     location=Location.of(function),

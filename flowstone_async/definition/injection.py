@@ -28,7 +28,7 @@ from flowstone_async.definition.binding import (
     PartitionBinding,
     ResourceBinding,
 )
-from flowstone_async.definition.body import Body
+from flowstone_async.definition.body import Body, signature_of
 from flowstone_async.definition.context import Context
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.handle import AssetRef
@@ -118,7 +118,7 @@ def bind(body: Body, scope: Scope, place: Place) -> Found:
 def _parameters(body: Body, deps: Mapping[str, object]) -> Iterator[tuple[inspect.Parameter, str]]:
     """Yield the parameters, each with the name that its annotation stands under; `**inputs` takes what `deps` names."""
     try:
-        parameters = inspect.signature(body).parameters
+        parameters = signature_of(body).parameters
     except (TypeError, ValueError):
         return
     for name, parameter in parameters.items():

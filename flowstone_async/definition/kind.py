@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from dataclasses import dataclass
-from typing import TypeAlias, get_args, get_origin
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection
+from dataclasses import dataclass, field
+from types import GenericAlias
+from typing import TypeAlias, cast, get_args, get_origin
 
 from flowstone_async.definition.assignable import Annotation, bare
 from flowstone_async.definition.stream import Stream
+from flowstone_async.types import new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,21 @@ class StreamKind:
 
 @dataclass(frozen=True, slots=True)
 class ConstantKind:
-    """A fixed value, given at definition."""
+    """A fixed value, given at definition.
+
+    Attributes:
+        mark: What no other definition of a constant shares; it stands for a value that has no fingerprint.
+    """
 
     value: object
+    mark: str = field(default_factory=new_id, compare=False)
 
     label = "constant"
 
     def value_type(self, returns: object) -> object:
         """Return the type of the value."""
         del returns
-        return type(self.value)
+        return type_of(self.value)
 
     def read_type(self, value_type: object) -> object:
         """Return the same type."""
@@ -67,3 +74,24 @@ def item_type(annotation: object) -> object:
     if get_origin(plain) not in (AsyncIterator, AsyncGenerator, AsyncIterable):
         return None
     return get_args(plain)[0]
+
+
+def type_of(value: object, depth: int = 0) -> Annotation:
+    """Return the type of a value as an annotation would say it: `list[int]` rather than `list`.
+
+    Where the elements of a collection are of several types, or it is nested very deeply, the bare type is returned.
+    """
+    kind = type(value)
+    if kind is tuple and depth < _DEEP:
+        return tuple[tuple(type_of(each, depth + 1) for each in cast("tuple[object, ...]", value))]
+    sides: list[Collection[object]] = []
+    if kind in (list, set, frozenset):
+        sides = [cast("Collection[object]", value)]
+    elif kind is dict:
+        known = cast("dict[object, object]", value)
+        sides = [known.keys(), known.values()]
+    types = [list({type_of(each, depth + 1): None for each in side}) for side in sides] if depth < _DEEP else []
+    return GenericAlias(kind, tuple(each[0] for each in types)) if types and all(len(t) == 1 for t in types) else kind
+
+
+_DEEP = 20

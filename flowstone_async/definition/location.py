@@ -50,7 +50,7 @@ class Location:
         return name.startswith(_INTERACTIVE) or "ipykernel_" in name or "__marimo__" in name
 
     def __str__(self) -> str:
-        return f"{self.file or '<unknown>'}:{self.line or 0}"
+        return f"{self.file}:{self.line or 0}" if self.file else "<unknown>"
 
 
 def caller() -> FrameType | None:

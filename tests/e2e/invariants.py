@@ -50,12 +50,13 @@ class Call(NamedTuple):
 
     Attributes:
         asset: Name, or `name:key`.
+        process: Its id, or the worker's.
         ended: Instant on the machine's monotonic clock, or None for one that was cut off.
     """
 
     asset: str
     run_id: str
-    pid: int
+    process: str
     began: int
     ended: int | None
     cancelled: bool
@@ -67,11 +68,11 @@ def calls(folder: Path) -> list[Call]:
     going: dict[tuple[str, ...], int] = {}
     log = folder / "calls"
     for line in log.read_text().splitlines() if log.exists() else ():
-        what, asset, run_id, pid, instant = line.split()
-        words = (asset, run_id, pid)
+        what, asset, run_id, process, instant = line.split()
+        words = (asset, run_id, process)
         if what == "start":
             going[words] = len(found)
-            found.append(Call(asset, run_id, int(pid), int(instant), None, cancelled=False))
+            found.append(Call(asset, run_id, process, int(instant), None, cancelled=False))
         else:
             place = going.pop(words)
             found[place] = found[place]._replace(ended=int(instant), cancelled=what == "cancelled")

@@ -125,6 +125,7 @@ async def test_upkeep_finds_what_was_left_behind(open_engine: OpenEngine):
     await case.gate.reached()
     await kill(dying)
     await case.gate.reached(2)
+    case.gate.open()
 
 
 async def test_attempts_already_made_count(open_engine: OpenEngine):

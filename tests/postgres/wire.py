@@ -124,7 +124,8 @@ class LossyProxy(Proxy):
             while True:
                 kind, data = await client.message()
                 await self.flowing.wait()
-                if kind in {_EXECUTE, _QUERY} and self.lose:
+                if self.lose and (kind == _EXECUTE or (kind == _QUERY and b"COMMIT" in data)):
+                    self.lose -= 1
                     executed.set()
                 await server.send(data)
         server.cut()
@@ -135,7 +136,6 @@ class LossyProxy(Proxy):
                 kind, data = await server.message()
                 await self.flowing.wait()
                 if kind == _READY and executed.is_set():
-                    self.lose -= 1
                     self.lost += 1
                     server.cut()
                     break

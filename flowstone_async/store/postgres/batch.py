@@ -36,7 +36,7 @@ _EVENT = _names("event", "run first_no count place pipeline body claims")
 _MADE = _names(
     "made",
     "event id pipeline asset io partition fingerprint version code_hash inputs manager location size checksum "
-    "started_at seconds attempts host metadata",
+    "started_at seconds attempts host metadata payload_at payload_size",
 )
 _LINEAGE = _names("lineage", "event made pipeline asset io partition upstream")
 _AUDIT = _names("audit", "event action subject actor actor_kind run details")
@@ -55,6 +55,7 @@ class Reply(NamedTuple):
 
     Attributes:
         refused: Runs whose token is old; nothing of their steps was written.
+        repeated: Whether some steps were committed before.
         watched: Runs that another process waits for.
         claims: Answers by name of the key.
         replaced: Materializations that are current no more, by name of the key.
@@ -63,6 +64,7 @@ class Reply(NamedTuple):
 
     at: datetime
     refused: frozenset[str]
+    repeated: bool
     watched: Sequence[str]
     claims: Mapping[Row, KeyAnswer]
     replaced: Mapping[Row, str]
@@ -158,10 +160,10 @@ class Batch:
     ) -> list[object]:
         others: dict[str, object] = {
             "now": now,
-            "workers": list({one.driven.worker for one in self.pending}),
+            "workers": separator.join({one.driven.worker for one in self.pending}),
             "separator": separator,
             "null": NULL,
-            "payloads": [payload for one in self.pending for payload in one.payloads],
+            "payloads": b"".join(payload for one in self.pending for payload in one.payloads if payload),
         }
         return [others[name] if name in others else columns[name] for name in parameters]
 
@@ -193,7 +195,9 @@ class Batch:
             audit += one.audit
             noted_by += event * len(one.audit)
         yield "events", _EVENT, (), events
-        yield "made", _MADE, (made_by,), made
+        if made:
+            rows = zip(made, self._payload_places(), strict=True)
+            yield "made", _MADE, (made_by,), [(*row, *place) for row, place in rows]
         yield "lineage", _LINEAGE, (traced_by,), lineage
         yield "audit", _AUDIT, (noted_by,), audit
 
@@ -207,27 +211,35 @@ class Batch:
             leading = (*names, [entry.run for entry in entries], does)
             yield "keys", _KEY, leading, [entry.row.columns for entry in entries]
 
+    def _payload_places(self) -> Iterable[tuple[str, str]]:
+        """Yield where each payload lies among all of them, from 1, and how long it is."""
+        place = 1
+        for one in self.pending:
+            for payload in one.payloads:
+                yield (NULL, NULL) if payload is None else (str(place), str(len(payload)))
+                place += 0 if payload is None else len(payload)
+
     def read(self, record: Record) -> Reply:
         """Return what the statement answered."""
         claims: dict[Row, KeyAnswer] = {}
         replaced: dict[Row, str] = {}
         released: list[AssetKey] = []
-        answers = zip(*(record[n] or () for n in range(3, 9)), strict=True) if self._keys else ()
-        for slot, holder, current, lost, contended, previous in answers:
-            place: int = slot - 1
-            row = self._sorted[place].row
+        answers: str = record[4] if self._keys and record[4] else ""
+        for answer in answers.split(";") if answers else ():
+            slot, holder, current, lost, contended, previous = answer.split(",")
+            row = self._sorted[int(slot) - 1].row
             if row.does in _CLAIMS:
-                claims[row.name] = KeyAnswer(str(holder), None if current is None else str(current), lost)
+                claims[row.name] = KeyAnswer(holder, current or None, int(lost))
             if row.does in _CLAIM_ONLY:
                 continue
-            if contended and holder is None:
+            if contended == "t" and not holder:
                 released.append(_key(row.name))
-            if previous is not None and row.made is not NULL:
-                replaced[row.name] = str(previous)
-        refused = frozenset[str]()
-        if record[1] is not None:
-            refused = frozenset(run for run, accepted in zip(self._runs, record[1], strict=True) if not accepted)
-        return Reply(record[0], refused, [str(one) for one in record[2] or ()], claims, replaced, released)
+            if previous and row.made is not NULL:
+                replaced[row.name] = previous
+        refused = frozenset(run for run, accepted in zip(self._runs, record[1], strict=True) if accepted != "t")
+        expected = sum(len(one.events) for one in self.pending if one.step.run_id not in refused)
+        watched = record[2].split(",") if record[2] else ()
+        return Reply(record[0], refused, record[3] < expected, watched, claims, replaced, released)
 
 
 def claimed(step_claims: Iterable[AssetKey], run_id: str, reply: Reply) -> dict[AssetKey, Claimed]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from asyncpg import Record
 
@@ -127,19 +128,31 @@ class Committer:
         """Give the callers of a batch their answers."""
         reply = batch.read(record)
         self._instants.learn(reply.at)
-        before: Mapping[str, Materialization] = {}
-        if reply.replaced:
-            rows = await self._connections.fetch("materializations", list(reply.replaced.values()))
-            before = {made.id: made for made in map(materialization, rows)}
+        before = await self._before(reply) if reply.replaced else {}
+        instants = await self._instants_of(batch) if reply.repeated else {}
         for pending in batch.pending:
-            if pending.step.run_id in reply.refused:
+            step = pending.step
+            if step.run_id in reply.refused:
                 await self._refused(pending)
             else:
                 self._note(pending, reply)
-                self._answer(pending, reply, before)
+                known = (step.run_id, pending.events[0][0]) if instants and pending.events else None
+                at = instants.get(known, reply.at) if known is not None else reply.at
+                self._answer(pending, reply, at, before)
         self._hints.committed(batch.pending, reply)
 
-    def _answer(self, pending: PendingStep, reply: Reply, before: Mapping[str, Materialization]) -> None:
+    async def _before(self, reply: Reply) -> Mapping[str, Materialization]:
+        """Return the materializations that a batch has replaced."""
+        rows = await self._connections.fetch("materializations", list(reply.replaced.values()))
+        return {made.id: made for made in map(materialization, rows)}
+
+    async def _instants_of(self, batch: Batch) -> Mapping[tuple[str, int], datetime]:
+        """Return when the steps of a batch were committed, some of them before."""
+        names = [(one.step.run_id, str(one.events[0][0])) for one in batch.pending if one.events]
+        rows = await self._connections.fetch("commit_instants", *map(list, zip(*names, strict=True)))
+        return {(str(run_id), first_no): at for run_id, first_no, at in rows}
+
+    def _answer(self, pending: PendingStep, reply: Reply, at: datetime, before: Mapping[str, Materialization]) -> None:
         step = pending.step
         claims = claimed(step.claims, step.run_id, reply)
         for key, claim in claims.items():
@@ -149,7 +162,7 @@ class Committer:
         if pending.earlier is None:
             replaced = (reply.replaced.get(key_name(done.key), "") for done in step.done) if before else ()
             superseded = tuple(before[old] for old in replaced if old in before)
-            answer = Advanced(accepted=True, at=reply.at, claims=claims, superseded=superseded)
+            answer = Advanced(accepted=True, at=at, claims=claims, superseded=superseded)
         else:
             answer = pending.earlier._replace(claims={**pending.earlier.claims, **claims})
         if left:

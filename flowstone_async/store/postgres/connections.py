@@ -29,7 +29,14 @@ _SIZE = 8
 # depends on this, and nothing else does.
 _PLANS = "SET {0} plan_cache_mode = force_generic_plan; SET {0} enable_seqscan = off; SET {0} jit = off"
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.IncompleteReadError)
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    asyncio.IncompleteReadError,
+)
 
 
 class Session:
@@ -81,7 +88,7 @@ class Session:
 
     def _judge(self, error: BaseException) -> None:
         # An interrupted call leaves the connection in the middle of an answer.
-        if is_lost(error) and not isinstance(error, asyncpg.DataError):
+        if is_lost(error):
             self.broken = True
 
     @asynccontextmanager
@@ -174,8 +181,10 @@ class Connections:
         try:
             yield session
         finally:
-            if session.broken:
-                session.terminate()
+            # A connection that was cut off has left the pool already, and minds being ended once more.
+            with suppress(*DRIVER_ERRORS):
+                if session.broken:
+                    session.terminate()
             with suppress(*DRIVER_ERRORS):
                 await pool.release(connection, timeout=5)
 
@@ -213,7 +222,7 @@ class Connections:
                 async with self.session() as session:
                     return await session.fetch_text(text, *arguments)
             except DRIVER_ERRORS as error:
-                if not is_lost(error) or isinstance(error, TimeoutError | asyncpg.DataError):
+                if not is_lost(error) or isinstance(error, TimeoutError):
                     raise
             async with self.session() as session:
                 return await session.fetch_text(text, *arguments)

@@ -54,7 +54,9 @@ def is_transient(error: BaseException) -> bool:
         return state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT
     if is_poison(error):
         return False
-    return isinstance(error, OSError | TimeoutError | asyncio.IncompleteReadError | asyncpg.InterfaceError)
+    return isinstance(
+        error, OSError | asyncio.IncompleteReadError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    )
 
 
 def is_poison(error: BaseException) -> bool:
@@ -67,7 +69,8 @@ def is_poison(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """Tell whether the connection that the error came from is of no use any more."""
-    return not sqlstate(error) or sqlstate(error).startswith(("08", "57P"))
+    state = sqlstate(error)
+    return state.startswith(("08", "57P")) if state else not is_poison(error)
 
 
 def translate(error: BaseException, *, where: str) -> FlowstoneError:

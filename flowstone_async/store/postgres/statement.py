@@ -19,6 +19,7 @@ _ACCEPTED = {
     "begins": ("SELECT id FROM begun", "SELECT id FROM begun_before"),
 }
 _WATCHED = {"goes": "SELECT id, watched FROM held", "ends": "SELECT id, watched FROM ended"}
+_WRITTEN = "(SELECT count(*) FROM written)"
 _NONE_WATCHED = "SELECT NULL::uuid AS id, false AS watched"
 
 
@@ -57,6 +58,7 @@ def statement(kinds: frozenset[str]) -> Statement:
     text = f"WITH {', '.join(parts.values())}\n{answer}"
     text = text.replace("{accepted}", " UNION ALL ".join(accepted))
     text = text.replace("{watched}", " UNION ALL ".join(watched))
+    text = text.replace("{written}", _WRITTEN if "events" in kinds else "0")
     parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
     numbers = {name: f"${number}" for number, name in enumerate(parameters, 1)}
     return Statement(_PARAMETER.sub(lambda match: numbers[match[1]], text), parameters)

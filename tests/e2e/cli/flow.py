@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
@@ -99,10 +99,9 @@ async def stubborn() -> None:
 
 @pipe.asset(run_in="thread")
 def blocking() -> None:
-    """Hold a thread that nobody can interrupt, until a file appears that never will."""
+    """Hold a thread that nobody can interrupt."""
     print("BEGUN", file=sys.stderr, flush=True)  # noqa: T201
-    while not Path("never").exists():
-        time.sleep(0.01)
+    threading.Event().wait()
 
 
 @pipe.asset

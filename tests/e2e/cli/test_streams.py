@@ -71,7 +71,17 @@ def test_a_full_disk_is_no_failure_of_a_run_but_one_of_a_command_that_looks(memo
         assert "Exception ignored" not in done.stderr
 
 
-def test_a_closed_standard_output_is_no_failure(memory: Shell) -> None:
-    command = f"{' '.join(PROGRAM)} run flow.py base --store memory >&-"
-    done = subprocess.run(command, shell=True, cwd=memory.folder, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_failure(memory: Shell, closed: str) -> None:
+    (memory.folder / "quiet.py").write_text((memory.folder / "flow.py").read_text().replace("print(", "repr("))
+    command = f"{' '.join(PROGRAM)} run quiet.py base --store memory {closed}"
+    done = subprocess.run(command, shell=True, cwd=memory.folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("run.finished" in done.stdout) == (closed == "2>&-")
+
+
+def test_a_folder_that_is_gone_is_said(memory: Shell) -> None:
+    gone = memory.folder / "gone"
+    command = f"mkdir {gone}; cd {gone}; rmdir {gone}; {' '.join(PROGRAM)} run base"
+    done = subprocess.run(command, shell=True, cwd=memory.folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: the current directory is not there any more")

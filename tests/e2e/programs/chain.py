@@ -9,30 +9,38 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from flowstone_async import Context, Keys, Pipeline, dep
 
 LETTERS = Keys(*"abcdefghijklmnopqrstuvwx")
+BULK = 8 << 20
 
 pipe = Pipeline("chain")
 
 
-@asynccontextmanager
-async def called(ctx: Context) -> AsyncGenerator[None]:
-    """Write a call of a body down, and hold it if a test wants that."""
+@contextmanager
+def written(ctx: Context, process: str) -> Generator[None]:
+    """Write a call of a body down: when it begins, ends and is cancelled."""
     name = ctx.asset if ctx.partition is None else f"{ctx.asset}:{ctx.partition}"
-    words = [name, ctx.run_id, str(os.getpid())]
+    words = [name, ctx.run_id, process]
     _write("start", words)
     try:
-        await _pause(name)
         yield
     except asyncio.CancelledError:
         _write("cancelled", words)
         raise
     _write("end", words)
+
+
+@asynccontextmanager
+async def called(ctx: Context) -> AsyncGenerator[None]:
+    """Write a call of a body down, and hold it if a test wants that."""
+    with written(ctx, str(os.getpid())):
+        await _pause(ctx.asset if ctx.partition is None else f"{ctx.asset}:{ctx.partition}")
+        yield
 
 
 def _write(what: str, words: list[str]) -> None:
@@ -91,3 +99,9 @@ async def doubled(letter: str, partition: str, ctx: Context) -> str:
 async def word(doubled: Mapping[str, str] = dep(doubled, over=LETTERS.all()), *, ctx: Context) -> str:
     async with called(ctx):
         return "".join(doubled[key] for key in sorted(doubled))
+
+
+@pipe.asset
+async def bulky(ctx: Context) -> bytes:
+    async with called(ctx):
+        return os.urandom(BULK)

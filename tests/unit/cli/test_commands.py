@@ -250,6 +250,8 @@ def test_a_run_that_takes_too_long_has_a_code_of_its_own(invoke: Invoke, project
         (["invalidate", "shop:pipe", "report", "--yes"], "has partitions", "--all"),
         (["invalidate", "shop:pipe", "report", "--all", "-p", "2025-01-05", "--yes"], "exclude each other", "one"),
         (["run", "shop:pipe", "rates", "--store", "sqlite://x"], "is not a store", "postgresql://"),
+        (["check", "shop:pipe", "--store", "sqlite://x"], "is not a store", "postgresql://"),
+        (["run", "shop:pipe", "rates", "--dry-run", "--timeout", "soon"], "--timeout='soon'", "15m"),
     ],
 )
 def test_wrong_usage_runs_nothing_and_shows_the_way_out(

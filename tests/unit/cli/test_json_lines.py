@@ -1,6 +1,5 @@
 """The reporter of machines holds nothing up."""
 
-import asyncio
 import io
 import json
 import os
@@ -35,8 +34,8 @@ def test_an_event_is_a_line_with_its_fields() -> None:
     lines = JsonLines(Output(data, io.StringIO(), terminal=False))
     error = ExecutionError("boom", asset="a", details={"error_type": "ValueError"}, traceback_text="Traceback")
     with lines.writing():
-        asyncio.run(lines.hear(_succeeded()))
-        asyncio.run(lines.hear(AssetFailed(pipeline="p", run_id="r", at=AT, asset="a", error=error)))
+        lines.hear(_succeeded())
+        lines.hear(AssetFailed(pipeline="p", run_id="r", at=AT, asset="a", error=error))
         lines.add({"type": "ours"})
     data.seek(0)
     succeeded, failed, ours = map(json.loads, data.readlines())
@@ -58,7 +57,7 @@ def test_a_reader_that_has_gone_is_passed_over() -> None:
         lines = JsonLines(Output(pipe, messages, terminal=False))
         with lines.writing():
             for no in range(3):
-                asyncio.run(lines.hear(_succeeded(no)))
+                lines.hear(_succeeded(no))
     assert messages.getvalue() == ""
 
 
@@ -69,7 +68,7 @@ def test_a_full_disk_is_said_once() -> None:
         lines = JsonLines(Output(full, messages, terminal=False))
         with lines.writing():
             for no in range(3):
-                asyncio.run(lines.hear(_succeeded(no)))
+                lines.hear(_succeeded(no))
     assert messages.getvalue() == "events were not written: standard output: No space left on device\n"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -40,11 +39,8 @@ def _event(kind: type[Event], run: str = "r1", **fields: Any) -> Event:
 
 
 def _heard(progress: Progress, events: Iterable[Event]) -> Progress:
-    async def hear() -> None:
-        for event in events:
-            await progress.hear(event)
-
-    asyncio.run(hear())
+    for event in events:
+        progress.hear(event)
     return progress
 
 

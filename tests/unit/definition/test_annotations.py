@@ -173,7 +173,7 @@ def test_an_annotation_that_cannot_be_read_is_a_problem_and_hides_no_other() -> 
         "FS101 wrong(raw) — its annotation cannot be read: name 'Lst' is not defined.",
         "FS101 wrong(other) — its annotation cannot be read: name 'rwa' is not defined.",
         "FS101 wrong(...) — its return annotation cannot be read: name 'Nowhere' is not defined.",
-        "FS104 wrong(text: str) but asset 'raw' produces list.",
+        "FS104 wrong(text: str) but asset 'raw' produces list[int].",
         "FS101 raises(week) — its annotation cannot be read: last(0) takes a whole number from 1.",
     ]
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from flowstone_async import Asset, AssetNotFound, Cache, Context, Daily, Pipeline, Retry, dep
-from tests.unit.definition.reading import codes, only, problems, untyped
+from flowstone_async import Asset, AssetNotFound, Cache, ConfigError, Context, Daily, Pipeline, Retry, RunFailed, dep
+from tests.unit.definition.reading import only, problems, untyped
 
+ROOT = Path(__file__).resolve().parents[3]
 module_pipe = Pipeline("module")
 
 
@@ -214,7 +219,7 @@ def test_wrong_upstreams_of_added_assets() -> None:
         "FS109 listed: deps=['raw']: give a mapping from parameters to assets.",
         "FS101 listed(factor: int) — 'factor' is not an asset, param or resource of this pipeline.",
         "FS101 listed(numbers: list[int]) — 'numbers' is not an asset, param or resource of this pipeline.",
-        "FS104 misspelt(factor: int) but asset 'raw' produces list.",
+        "FS104 misspelt(factor: int) but asset 'raw' produces list[int].",
     ]
 
 
@@ -288,17 +293,50 @@ def test_an_unknown_keyword_is_a_type_error_at_the_call() -> None:
     assert pipe.assets() == ()
 
 
-def test_definitions_live_on_the_pipeline_alone() -> None:
-    """ASSET-23: two pipelines with assets of one name have nothing in common."""
+def test_two_pipelines_have_nothing_in_common() -> None:
+    """ASSET-23: assets of one name share no value and no status."""
     one, other = Pipeline("one"), Pipeline("other")
     a, b = one.constant("raw", 1), other.constant("raw", 2)
     assert one.run_sync(a) == 1
+    assert not asyncio.run(other.exists(b))
+    assert asyncio.run(other.status("raw")).state == "not_found"
     assert other.run_sync("raw") == 2
-    with pytest.raises(AssetNotFound):
-        one.run_sync(Pipeline("third").constant("x", 1))
-    assert codes(one) == codes(other) == []
     assert one.run_sync("raw") == 1
-    assert other.run_sync(b) == 2
+
+
+def test_a_fresh_process_that_only_imports_the_module(tmp_path: Path) -> None:
+    """ASSET-23: lists and runs the same assets, with no registration call."""
+    (tmp_path / "shop.py").write_text(
+        "from flowstone_async import Pipeline, dep\n"
+        "pipe = Pipeline('shop')\n"
+        "@pipe.asset\n"
+        "async def raw() -> list[int]: return [1, 2]\n"
+        "@pipe.asset\n"
+        "async def total(xs: list[int] = dep(raw)) -> int: return sum(xs)\n",
+        encoding="utf-8",
+    )
+    program = "import shop; print(shop.pipe.assets(), shop.pipe.run_sync(shop.total), shop.pipe.graph())"
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment
+        ).stdout
+        for _ in range(2)
+    ]
+    assert outputs == ["('raw', 'total') 3 raw\n└── total\n"] * 2
+
+
+def test_a_hook_takes_an_event_type() -> None:
+    """EVT-01: and is given back as it is."""
+    pipe = Pipeline("p")
+    for wrong in ("run.failed", int, None):
+        with pytest.raises(ConfigError, match=r"takes an event type\n  Say @pipe.on\(RunFailed\)"):
+            untyped(pipe).on(wrong)
+
+    def hook(event: RunFailed) -> None: ...
+
+    assert pipe.on(RunFailed)(hook) is hook
+    assert [(each.event, each.function) for each in pipe.hooks] == [(RunFailed, hook)]
 
 
 def test_an_asset_without_dependencies_is_called_with_none() -> None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from flowstone_async import AssetFinished, Pipeline
-from flowstone_async.definition.kind import ConstantKind
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pytest
+
+from flowstone_async import AssetFinished, Pipeline, io
+from flowstone_async.definition.kind import ConstantKind, type_of
 from tests.unit.definition.reading import line_here, only
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value."""
+
+    n: int
 
 
 async def test_a_constant_is_an_asset_like_any_other() -> None:
@@ -73,6 +86,62 @@ class _SharedMemory:
 
     def lend(self, pipe: Pipeline) -> None:
         pipe._wiring = self._owner._wired()
+
+
+TYPES: list[tuple[Any, Any]] = [
+    (1, int),
+    (None, type(None)),
+    ([1, 2], list[int]),
+    ([1, True], list),  # of several types: only what JSON can say
+    ([1, None], list),
+    ([], list),
+    ({}, dict),
+    ({"a": [1]}, dict[str, list[int]]),
+    ({"a": 1, "b": "x"}, dict),
+    ({1, 2}, set[int]),
+    (frozenset({date(2025, 1, 1)}), frozenset[date]),
+    ((1, "a", [Row(1)]), tuple[int, str, list[Row]]),
+    ((), tuple[()]),
+    ([[1], ["a"]], list),
+    ([Row(1)], list[Row]),
+]
+
+
+@pytest.mark.parametrize(("value", "type_"), TYPES, ids=map(str, range(len(TYPES))))
+async def test_a_constant_is_of_its_values_type(value: Any, type_: Any) -> None:
+    """ASSET-10, ASSET-15, STORE-03: so that edges are checked, and dataclasses in a list come back as such."""
+    pipe = Pipeline("p")
+    pipe.constant("constant", value)
+    assert pipe.asset_info("constant").value_type == type_
+    assert await pipe.run("constant") == value
+
+
+def test_a_value_within_itself_has_a_type() -> None:
+    """ASSET-10."""
+    endless: list[object] = []
+    endless.append(endless)
+    Pipeline("p").constant("endless", endless)
+    assert type_of(endless) is not None
+
+
+async def test_a_constant_of_any_type_is_held_in_memory() -> None:
+    """ASSET-10, STORE-05: what cannot be hashed counts as another value where it is defined anew, and only there."""
+
+    class Anything:
+        pass
+
+    pipe = Pipeline("p", io=io.Memory(copy=False))
+    computed: list[str] = []
+    anything = Anything()
+    pipe.constant("anything", anything)
+
+    @pipe.on(AssetFinished)
+    async def count(event: AssetFinished) -> None:
+        computed.append(event.asset)
+
+    assert await pipe.run("anything") is anything
+    assert await pipe.run("anything") is anything
+    assert computed == ["anything"]
 
 
 async def test_the_same_value_is_reused_within_a_pipeline() -> None:

@@ -1,4 +1,4 @@
-"""Whether an upstream fits its parameter: types, outcomes, optional edges, external ones (ASSET-07, 08, 15, 16)."""
+"""Whether an upstream fits its parameter: types, outcomes, optional edges (ASSET-07, 08, 15)."""
 
 from __future__ import annotations
 
@@ -290,76 +290,18 @@ def test_what_the_annotation_admits_is_known() -> None:
     assert pipe.asset_info(down).optional == ()  # it is needed by another parameter
 
 
-def test_an_external_edge_reads_another_pipeline() -> None:
-    """ASSET-16: no edge of this graph, checked like one."""
-    orders, pipe = Pipeline("orders"), Pipeline("p")
-
-    @orders.asset
-    async def total() -> int:
-        return 1
+async def test_a_stream_is_an_iterator_where_one_is_annotated() -> None:
+    """ASSET-09, ASSET-15: what `FS104` lets through can be used as it is annotated."""
+    pipe = Pipeline("p")
 
     @pipe.asset
-    async def down(x: int = dep(total, external=True), y: int | None = dep(total, external=True, optional=True)) -> int:
-        return x
+    async def up() -> AsyncIterator[int]:
+        yield 1
+        yield 2
 
     @pipe.asset
-    async def wrong(x: str = dep(total, external=True)) -> int:  # pyright: ignore[reportArgumentType]
-        return 1
+    async def down(up: AsyncIterator[int], again: AsyncIterator[int] | None = dep("up")) -> list[int]:
+        assert again is not None
+        return [await anext(up), await anext(up), await anext(again)]
 
-    assert problems(pipe) == ["FS104 wrong(x: str) but asset 'total' of pipeline 'orders' produces int."]
-    del pipe._assets["wrong"]
-    assert pipe.order() == ("down",)
-    assert pipe.asset_info(down).depends_on == ()
-    assert pipe.asset_info(down).external == ("orders.total",)
-
-
-def test_a_handle_of_another_pipeline() -> None:
-    """ASSET-16: `FS150` names both ways out."""
-    orders, pipe = Pipeline("orders"), Pipeline("p")
-    total = orders.constant("total", 1)
-
-    @pipe.asset(when=lambda x=dep(total): True)
-    async def down(x: int = dep(total)) -> int:
-        return x
-
-    hint = "Say pipe.include(...) to make it part of this one, or dep(total, external=True) to read its current value."
-    assert problems(pipe) == [
-        f"FS150 down(x: int) — asset 'total' belongs to pipeline 'orders'. | {hint}",
-        f"FS150 down: condition <lambda>(x) — asset 'total' belongs to pipeline 'orders'. | {hint}",
-    ]
-
-
-def test_external_excludes_what_it_cannot_mean() -> None:
-    """ASSET-16, G-05: nothing is ignored in silence."""
-    from flowstone_async import Daily
-
-    days = Daily("2025-01-01")
-    orders, pipe = Pipeline("orders"), Pipeline("p")
-
-    @orders.asset(partitions=days)
-    async def daily() -> int:
-        return 1
-
-    own = pipe.constant("own", 1)
-
-    @pipe.asset(partitions=days)
-    async def down(
-        a: int = dep("daily", external=True),  # pyright: ignore[reportArgumentType]
-        b: object = dep(daily, over=days.last(2), external=True),  # pyright: ignore[reportCallIssue]
-        c: int = dep(own, external=True),
-        d: object = dep(daily, over=days),  # pyright: ignore[reportArgumentType, reportCallIssue]
-    ) -> int:
-        return 1
-
-    assert problems(pipe) == [
-        (
-            "FS109 down(a: int) — external=True needs the other pipeline's asset itself, not the name 'daily'."
-            " | Import it: dep(other_asset, external=True)."
-        ),
-        "FS109 down(b: object) — over= and external=True exclude each other: one current value is read.",
-        "FS109 down(c: int) — external=True, but asset 'own' belongs to this very pipeline. | Say dep(own).",
-        (
-            f"FS109 down(d: object) — over={days!r} is no mapping of partitions."
-            " | Give days.last(7), days.all(), grid.dimension(days) or mapping(fn)."
-        ),
-    ]
+    assert await pipe.run(down) == [1, 2, 1]

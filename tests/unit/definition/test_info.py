@@ -94,7 +94,7 @@ def test_kinds_and_the_types_that_are_read() -> None:
     kinds = {name: pipe.asset_info(name).kind for name in pipe.assets()}
     assert kinds == {"constant": "constant", "stream": "stream", "plain": "asset"}
     types = [pipe.asset_info(each).value_type for each in (constant, stream, plain)]
-    assert types == [list, Stream[str], Callable[[int], str]]
+    assert types == [list[int], Stream[str], Callable[[int], str]]
     assert pipe.asset_info(constant).location == f"tests/unit/definition/test_info.py:{line}"
 
 

@@ -43,6 +43,21 @@ def test_names_of_assets_and_pipelines(name: str, legal: bool) -> None:
     assert codes(Pipeline(name)) == ([] if legal or name == "a-b" else ["FS108"])
 
 
+@pytest.mark.parametrize("name", [5, [], {}], ids=repr)
+def test_a_name_that_is_no_text(name: object) -> None:
+    """ASSET-12, ASSET-17: no decorator raises because of it."""
+    pipe = Pipeline("p")
+
+    async def body() -> int:
+        return 1
+
+    untyped(pipe).asset(name=name)(body)
+    untyped(pipe).add(body, name=name)
+    untyped(pipe).resource(name=name)(body)
+    assert sorted(codes(pipe)) == ["FS105", "FS108", "FS108"]
+    assert codes(untyped(Pipeline)(name)) == ["FS108"]
+
+
 def test_an_illegal_name_says_what_is_legal() -> None:
     """ASSET-17."""
     pipe = Pipeline("My Pipeline")
@@ -107,7 +122,7 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("option", "value", "words"), WRONG, ids=[f"{each[0]} {each[1]!r}" for each in WRONG])
+@pytest.mark.parametrize(("option", "value", "words"), WRONG, ids=map(str, range(len(WRONG))))
 def test_an_option_with_a_bad_value(option: str, value: Any, words: str) -> None:
     """ASSET-17, FLOW-06: `FS109` that lists what is allowed."""
     pipe = Pipeline("p")

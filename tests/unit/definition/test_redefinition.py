@@ -105,7 +105,7 @@ def test_a_definition_without_a_place_is_not_replaced() -> None:
     pipe.add(len, name="same", run_in="thread")
     pipe.add(len, name="same", run_in="thread")
     assert "FS105" in codes(pipe)
-    assert "two assets are called 'same': <unknown>:0 and <unknown>:0." in problems(pipe)[0]
+    assert "two assets are called 'same': <unknown> and <unknown>." in problems(pipe)[0]
 
 
 def test_a_handle_of_a_replaced_asset_means_the_new_one() -> None:

@@ -3,7 +3,7 @@
 -- is not there costs nothing. `:name` stands for a parameter.
 --
 -- Each list is a column of rows as one text, with `:separator` between the values, which costs a tenth of an array on
--- its way here; `:null` stands for NULL. An empty text in a column of one row arrives as NULL, hence `coalesce`, and
+-- its way here; `:null` stands for NULL. Payloads are one after the other in `:payloads`. An empty text in a column of one row arrives as NULL, hence `coalesce`, and
 -- `=` before a version or checksum. Instants are microseconds since 1970. Rows refer to each other by number, from 1.
 --
 -- A run whose fence, state or worker is not what its step says is refused alone. A row of `event` that exists already
@@ -15,7 +15,7 @@
 -- part: alive
 -- Those of the owners that have not been declared dead.
 alive AS MATERIALIZED (
-    SELECT id FROM flowstone.worker WHERE id = ANY (:workers::text[]) AND NOT dead
+    SELECT id FROM flowstone.worker WHERE id = ANY (string_to_array(:workers, :separator)) AND NOT dead
 )
 
 -- part: runs
@@ -211,7 +211,8 @@ made AS (
         (SELECT runs FROM fresh)[n.event::integer], coalesce(n.fingerprint, ''), substr(n.version, 2),
         coalesce(n.code_hash, ''), n.inputs, coalesce(n.manager, ''), coalesce(n.location, ''), n.size::bigint,
         substr(n.checksum, 2), 'epoch'::timestamptz + n.started_at::bigint * interval '1 microsecond',
-        n.seconds::double precision, n.attempts::integer, coalesce(n.host, ''), n.metadata, n.payload,
+        n.seconds::double precision, n.attempts::integer, coalesce(n.host, ''), n.metadata,
+        substring(:payloads::bytea FROM n.payload_at::integer FOR n.payload_size::integer),
         coalesce(:now::timestamptz, statement_timestamp())
     FROM ROWS FROM (
         string_to_table(:made_event, :separator), string_to_table(:made_id, :separator),
@@ -223,9 +224,10 @@ made AS (
         string_to_table(:made_size, :separator), string_to_table(:made_checksum, :separator, :null),
         string_to_table(:made_started_at, :separator), string_to_table(:made_seconds, :separator),
         string_to_table(:made_attempts, :separator), string_to_table(:made_host, :separator),
-        string_to_table(:made_metadata, :separator, :null), unnest(:payloads::bytea[]))
+        string_to_table(:made_metadata, :separator, :null), string_to_table(:made_payload_at, :separator, :null),
+        string_to_table(:made_payload_size, :separator, :null))
         AS n (event, id, pipeline, asset, io, partition, fingerprint, version, code_hash, inputs, manager, location,
-            size, checksum, started_at, seconds, attempts, host, metadata, payload)
+            size, checksum, started_at, seconds, attempts, host, metadata, payload_at, payload_size)
     WHERE (SELECT which FROM fresh)[n.event::integer]
 )
 
@@ -258,13 +260,14 @@ noted AS (
 )
 
 -- part: answer
--- `accepted` is NULL if all are.
+-- Which runs were accepted, which of them others watch, how many event rows were new, and the keys that there is
+-- something to say of: slot, claim, current, lost, contended, previous. All as text: the driver knows that type, and would have to ask for arrays.
 SELECT coalesce(:now::timestamptz, statement_timestamp()) AS at,
-    (SELECT a.which FROM accepted AS a WHERE false = ANY (a.which)) AS accepted,
-    (SELECT array_agg(w.id) FROM ({watched}) AS w WHERE w.watched) AS watched
+    (SELECT array_to_string(a.which, '') FROM accepted AS a) AS accepted,
+    (SELECT string_agg(w.id::text, ',') FROM ({watched}) AS w WHERE w.watched) AS watched,
+    {written} AS written
 
 -- part: answer_keys if keys
-    , array_agg(slot) AS slots, array_agg(claim_run) AS holders, array_agg(current) AS currents,
-    array_agg(lost) AS losts, array_agg(contended) AS contended, array_agg(previous) AS previous
+    , string_agg(concat(slot, ',', claim_run, ',', current, ',', lost, ',', contended, ',', previous), ';') AS keys
 FROM keys
 WHERE claim_run IS NOT NULL OR contended OR previous IS NOT NULL

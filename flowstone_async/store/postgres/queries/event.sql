@@ -60,3 +60,13 @@ FROM flowstone.audit
 WHERE $2::bigint IS NULL OR no < $2
 ORDER BY no DESC
 LIMIT $1;
+
+-- name: commit_instants
+-- When steps were committed, by run and number of their first event row.
+SELECT e.run_id, e.first_no, e.at
+FROM unnest($1::text[], $2::text[]) AS n (run_id, first_no)
+CROSS JOIN LATERAL (
+    SELECT e.run_id, e.first_no, e.at FROM flowstone.event AS e
+    WHERE e.run_id = n.run_id::uuid AND e.first_no = n.first_no::bigint
+    OFFSET 0
+) AS e;
