@@ -16,7 +16,7 @@ from flowstone_async._engine.executor import THREADS, Executor
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host
-from flowstone_async._engine.opening import Wiring, open_session
+from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
 from flowstone_async._engine.orphans import rename_assets
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.session import Session
@@ -31,6 +31,7 @@ from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError, RunNotFound
 from flowstone_async.events import Event
+from flowstone_async.io.postgres import Postgres
 from flowstone_async.redaction import Redactor
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import RunRecord, RunState, Worker
@@ -167,6 +168,8 @@ class Engine(Verbs):
             raise ConfigError("this engine is open already", hint="Make another Engine, or use this one.")
         for pipeline in self.pipelines:
             pipeline.validate()
+        if self._choice.durable:
+            refuse_unstorable(self.pipelines, self._io, Postgres())
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._exit = stack.pop_all()

@@ -7,9 +7,10 @@ foreign one kept.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from flowstone_async.errors import DefinitionError, ExecutionError, Failure, FlowstoneError
+from flowstone_async.errors import DefinitionError, ExecutionError, Failure, FlowstoneError, Problem
 
 
 def _kinds(base: type[FlowstoneError]) -> Iterator[type[FlowstoneError]]:
@@ -54,6 +55,8 @@ def describe(error: FlowstoneError, *, partition: str | None = None) -> Failure:
 
 
 def _text(cause: BaseException) -> str:
+    if isinstance(cause, RecordedError):
+        return str(cause)
     return "".join(traceback.format_exception_only(cause)).strip()
 
 
@@ -67,7 +70,7 @@ def rebuild(failure: Failure, *, partition: object = None) -> FlowstoneError:
     kind = _kind(failure)
     error = kind.__new__(kind)
     if isinstance(error, DefinitionError):
-        error.pipeline, error.problems = str(failure.details.get("pipeline", "")), ()
+        error.pipeline, error.problems = str(failure.details.get("pipeline", "")), _problems(failure.details)
     FlowstoneError.__init__(
         error,
         failure.message,
@@ -83,6 +86,18 @@ def rebuild(failure: Failure, *, partition: object = None) -> FlowstoneError:
     if failure.cause:
         error.__cause__ = RecordedError(failure.cause)
     return error
+
+
+def _problems(details: Mapping[str, Any]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            code=str(each["code"]),
+            message=str(each["message"]),
+            file=str(each["location"]).rpartition(":")[0],
+            line=int(str(each["location"]).rpartition(":")[2]),
+        )
+        for each in details.get("problems", ())
+    )
 
 
 class RecordedError(Exception):

@@ -169,8 +169,10 @@ class Pipeline(Decorators, Verbs):
         here.users = 1
         try:
             session = await here.session()
-            yield Trial(session, clock, values or {}, params)
-            await session.close(0.0)
+            try:
+                yield Trial(session, clock, values or {}, params)
+            finally:
+                await session.close(0.0)
         finally:
             await here.close()
 
@@ -198,6 +200,7 @@ class _Here:
         self._opening = asyncio.Lock()
         self._stands = False
         self._session: Session | None = None
+        self._outgrown: list[Session] = []
 
     async def session(self) -> Session:
         """Return the session; the first caller opens it, and whoever comes next if that one was cancelled."""
@@ -206,7 +209,10 @@ class _Here:
                 await self._host.open()
                 await self._store.open(self._worker(), lease=LEASE, lost=_never)
                 self._stands = True
-            if self._session is None or self._outdated(self._session):
+            if self._session is not None and self._outdated(self._session):
+                self._outgrown.append(self._session)
+                self._session = None
+            if self._session is None:
                 self._session = open_session([self._pipeline], self._wiring, self._host)
             return self._session
 
@@ -217,8 +223,8 @@ class _Here:
     async def close(self) -> None:
         """Close the resources that were opened, then the host."""
         try:
-            if self._session is not None:
-                await self._session.services.resources.close()
+            for session in (*self._outgrown, *filter(None, (self._session,))):
+                await session.services.resources.close()
         finally:
             await self._host.close()
             await self._wiring.executor.close()

@@ -21,6 +21,7 @@ from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavailable
 
 CLOSE_LIMIT = 10.0
+_ENDED = object()
 _logger = logging.getLogger("flowstone")
 Announce: TypeAlias = Callable[[str, BaseException | None], None]
 
@@ -50,14 +51,14 @@ class ResourceScope:
     Attributes:
         scope: Which resources belong here; others are asked of `outer`.
         replaced: Handles given from outside; used as they are and never closed.
-        params: Params of the run, for resources of a run or asset.
+        params: Gives a copy of the run's params as a type, for resources of a run or asset.
     """
 
     scope: str
     spawner: Spawner
     outer: ResourceScope | None = None
     replaced: Mapping[ResourceDefinition, object] = field(default_factory=dict[ResourceDefinition, object])
-    params: Any = None
+    params: Callable[[object], Any] | None = None
     announce: Announce | None = None
     _open: dict[ResourceDefinition, _Open] = field(default_factory=dict[ResourceDefinition, _Open])
 
@@ -129,8 +130,9 @@ class ResourceScope:
         try:
             if generator is not None:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT):
-                    await anext(generator, None)
-                    await generator.aclose()
+                    if await anext(generator, _ENDED) is not _ENDED:
+                        _logger.warning("resource %r yields more than once; the rest of it is not run", entry.name)
+                        await generator.aclose()
         except Exception:
             _logger.exception("resource %r failed to close", entry.name)
         finally:
@@ -161,10 +163,10 @@ class ResourceScope:
             match binding:
                 case ResourceBinding():
                     found[binding.parameter] = await self.get(binding.resource, resources)
-                case ParamsBinding():
-                    found[binding.parameter] = self.params
-                case ParamFieldBinding():
-                    found[binding.parameter] = getattr(self.params, binding.field)
+                case ParamsBinding(wanted=wanted) if self.params is not None:
+                    found[binding.parameter] = self.params(wanted)
+                case ParamFieldBinding() if self.params is not None:
+                    found[binding.parameter] = getattr(self.params(None), binding.field)
                 case _:
                     continue
         return found

@@ -15,6 +15,7 @@ from flowstone_async.errors import ConfigError
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.memory import Memory
 from flowstone_async.io.postgres import Postgres
+from flowstone_async.redaction import Redactor
 from flowstone_async.store.memory import MemoryStore
 from flowstone_async.store.protocol import Store
 
@@ -48,6 +49,11 @@ class StoreChoice:
     migrate: bool = True
     notify: bool = True
     direct: str | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether values outlive the process, so that they must be encodable."""
+        return self.kind != "memory"
 
     @asynccontextmanager
     async def open(self, clock: Clock, worker: str, poll: float) -> AsyncGenerator[OpenedStore]:
@@ -112,7 +118,7 @@ def choose_store(given: object, *, migrate: bool, notify: bool, direct: str | No
             return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)
     elif _is_pool(given):
         return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)
-    shown = given.partition("@")[2] or given if isinstance(given, str) else repr(given)
+    shown = Redactor().text(given if isinstance(given, str) else repr(given))
     raise ConfigError(f"store={shown!r} is not a store", hint=f"Give {_FORMS}.")
 
 

@@ -86,7 +86,8 @@ async def prepare(
                 arguments[name] = copy.deepcopy(getattr(call.params, field))
                 inputs.append(Input("param", field, values.prints(field)))
             case ResourceBinding(resource=resource):
-                arguments[name] = resources[resource] = await values.resource(resource, scope)
+                known_as = resource.removeprefix(unit.node.definition.prefix)
+                arguments[name] = resources[known_as] = await values.resource(resource, scope)
     call.dep_status, call.resources = _by_asset_too(statuses, unit, bindings), resources
     return Prepared(arguments, tuple(inputs))
 
@@ -151,7 +152,7 @@ async def _one(values: Values, edge: UnitInput, index: int, inputs: list[Input])
     failed = Failed(
         asset=unit.node.name,
         partition=unit.partition,
-        error_type=type(error.__cause__ or error).__name__,
+        error_type="" if error is None else type(error.__cause__ or error).__name__,
         message="" if error is None else error.message,
     )
     return (failed if binding.admits_failed else None), "failed"

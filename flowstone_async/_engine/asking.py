@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
 from flowstone_async._engine.arguments import prepare
 from flowstone_async._engine.attempt import Running
 from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.params import as_wanted
 from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call
@@ -71,7 +73,7 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         spawner=services,
         outer=run.resources,
         replaced=services.resources.replaced,
-        params=run.request.params,
+        params=partial(as_wanted, run.request.params),
         announce=services.resources.announce,
     )
     error: BaseException | None = None

@@ -7,12 +7,14 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol, TypedDict, assert_never
 
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
+from flowstone_async._engine.params import as_wanted
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
@@ -141,7 +143,7 @@ class Attempt:
             spawner=self._services,
             outer=self.run.resources,
             replaced=resources.replaced,
-            params=self.run.request.params,
+            params=partial(as_wanted, self.run.request.params),
             announce=resources.announce,
         )
 

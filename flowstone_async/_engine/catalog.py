@@ -173,7 +173,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         {name: place for place, name in enumerate(graph.order)},
     )
     if strict:
-        problems = [problem for node in graph.nodes.values() if (problem := _unsupported(catalog, node)) is not None]
+        problems = [problem for node in graph.nodes.values() if (problem := unsupported(node, catalog.runnable(node).manager)) is not None]
         if problems:
             raise DefinitionError(graph.pipeline, problems)
     else:
@@ -192,14 +192,14 @@ def _print_of(node: Node, kind: ConstantKind) -> str:
         return kind.mark
 
 
-def _unsupported(catalog: Catalog, node: Node) -> Problem | None:
-    runnable = catalog.runnable(node)
-    if node.value_type is None or runnable.manager.supports(node.value_type):
+def unsupported(node: Node, manager: IOManager) -> Problem | None:
+    """Return why a manager cannot store an asset's values (`FS140`), or None if it can."""
+    if node.value_type is None or manager.supports(node.value_type):
         return None
     where = node.definition.location
     return Problem(
         code="FS140",
-        message=f"{node.name} produces {render(node.value_type)}, which {runnable.manager.name} cannot store.",
+        message=f"{node.name} produces {render(node.value_type)}, which {manager.name} cannot store.",
         file=where.file,
         line=where.line,
         asset=node.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -51,7 +51,9 @@ async def known_keys(store: Store, catalog: Catalog) -> KnownKeys | None:
 class DynamicKeys(Generic[K]):
     """The keys of one dynamic partition set: `engine.partitions(tenants)`."""
 
-    def __init__(self, partition_set: Dynamic[Any], session: AbstractAsyncContextManager[Keyed]) -> None:
+    def __init__(self, partition_set: Dynamic[Any], session: Callable[[], AbstractAsyncContextManager[Keyed]]) -> None:
+        if not isinstance(partition_set, Dynamic):
+            raise ConfigError(f"partitions({partition_set!r}) takes a Dynamic set", hint="Other sets are fixed in code.")
         self._set, self._session = partition_set, session
 
     async def add(self, *keys: K) -> int:
@@ -61,27 +63,29 @@ class DynamicKeys(Generic[K]):
             PartitionError: A key is not of the set's type.
         """
         encoded = [encode_key(self._checked(key)) for key in keys]
-        async with self._session as session:
-            return await session.store.partition_keys.add(self._identity(session), encoded)
+        async with self._session() as session:
+            return max([await session.store.partition_keys.add(name, encoded) for name in self._identities(session)])
 
     async def remove(self, *keys: K) -> int:
         """Remove keys; return how many were there. What is stored for them stays until it is invalidated."""
         encoded = [encode_key(self._checked(key)) for key in keys]
-        async with self._session as session:
-            return await session.store.partition_keys.remove(self._identity(session), encoded)
+        async with self._session() as session:
+            removed = [await session.store.partition_keys.remove(name, encoded) for name in self._identities(session)]
+            return max(removed)
 
     async def list(self) -> tuple[K, ...]:
         """Return the keys in the order in which they were added."""
-        async with self._session as session:
-            known = await session.store.partition_keys.known(self._identity(session))
-        return tuple(cast("K", decode_key(key)) for key in known)
+        async with self._session() as session:
+            known = [await session.store.partition_keys.known(name) for name in self._identities(session)]
+        return tuple(cast("K", decode_key(key)) for key in dict.fromkeys(key for each in known for key in each))
 
     def _checked(self, key: K) -> Any:
         return self._set.memberships(key)[0].key
 
-    def _identity(self, session: Keyed) -> str:
-        for catalog in session.catalogs.values():
-            found = identities(catalog).get(self._set)
-            if found is not None:
-                return found
-        raise ConfigError(f"no asset declares partitions={self._set!r}", hint="Declare it on an asset: partitions=...")
+    def _identities(self, session: Keyed) -> Sequence[str]:
+        """Return what the keys are kept under: without a name of its own, a set has one for each pipeline."""
+        named = [identities(catalog).get(self._set) for catalog in session.catalogs.values()]
+        found = tuple(dict.fromkeys(each for each in named if each is not None))
+        if not found:
+            raise ConfigError(f"no asset declares partitions={self._set!r}", hint="Declare it on an asset: partitions=...")
+        return found

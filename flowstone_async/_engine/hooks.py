@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Sequence
@@ -54,7 +55,10 @@ class Hooks:
                 await _invoke(hook, event)
             if limit.cancelled_caught:
                 _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # not the hook's own doing
+                raise
             _logger.exception("hook %s failed for %s", name, event.type)
 
 

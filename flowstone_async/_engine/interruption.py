@@ -96,7 +96,7 @@ class Interruption:
     def lose(self) -> None:
         """The store refused a step: somebody cancelled the run, or owns it now."""
         if self.stopping is None:
-            self.error = stopped.lease_lost(self.id)
+            self.error = stopped.lease_lost(self.id, self.services.store.unreachable)
             self.stop("lease_lost")
 
     def break_off(self, error: FlowstoneError) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from flowstone_async._engine.catalog import Catalog, Managers, make_catalog
+from flowstone_async._engine.catalog import Catalog, Managers, make_catalog, unsupported
 from flowstone_async._engine.executor import THREADS, Executor
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.services import Services, Settings
@@ -16,7 +16,7 @@ from flowstone_async.definition.assignable import render
 from flowstone_async.definition.collection import Collection, Hook
 from flowstone_async.definition.graph import Graph
 from flowstone_async.definition.resource import ResourceDefinition
-from flowstone_async.errors import ConfigError
+from flowstone_async.errors import ConfigError, DefinitionError, Problem
 from flowstone_async.io.base import IOManager
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
@@ -104,6 +104,26 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         worker=wiring.worker,
     )
     return Session(services, catalogs, wiring.hooks)
+
+
+def refuse_unstorable(collections: Sequence[Collection], io: Mapping[str, object], default: IOManager) -> None:
+    """Refuse value types that their manager cannot store, before anything is opened.
+
+    Raises:
+        DefinitionError: `FS140`, one problem for each such asset.
+    """
+    for collection in collections:
+        problems: list[Problem] = []
+        for node in collection.compiled().nodes.values():
+            given = node.definition.io if node.definition.io is not None else io.get("default", default)
+            manager = io.get(given) if isinstance(given, str) else given
+            try:
+                problem = unsupported(node, manager) if isinstance(manager, IOManager) else None
+            except ConfigError:  # a manager that has yet to be bound or given a key: judged when the engine opens
+                continue
+            problems.extend([] if problem is None else [problem])
+        if problems:
+            raise DefinitionError(collection.name, problems)
 
 
 def _catalogs(collections: Sequence[Collection], wiring: Wiring[Any]) -> dict[str, Catalog]:

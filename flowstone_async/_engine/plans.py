@@ -35,6 +35,7 @@ async def plan(
         request.asked,
         durations,
         lambda node: prospect.catalog.runnable(node).code,
+        request.concurrency,
     )
     if apply is None:
         return made

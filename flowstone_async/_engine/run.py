@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,7 +26,7 @@ from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
-from flowstone_async._engine.params import Prints
+from flowstone_async._engine.params import Prints, as_wanted
 from flowstone_async._engine.record import (
     asset_done,
     note_outcome,
@@ -86,7 +87,7 @@ class RunDriver(RunSteps):
             spawner=services,
             outer=services.resources,
             replaced=services.resources.replaced,
-            params=request.params,
+            params=partial(as_wanted, request.params),
             announce=services.resources.announce,
         )
         self.started_at = now
@@ -203,6 +204,8 @@ class RunDriver(RunSteps):
 
     async def _conclude_lost(self) -> None:
         """A step was refused: because another engine cancelled the run, or because it owns it."""
+        if isinstance(self.error, StoreUnavailable):
+            return
         record = await self.services.store.run(self.id)
         if record is not None and record.state == "cancelled":
             self.state, self.error = "cancelled", None

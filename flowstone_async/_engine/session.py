@@ -349,8 +349,9 @@ class Session:
     def lose(self) -> None:
         """The engine lost its lease: stop all runs at once; nothing of them can be committed here any more."""
         for flight in list(self.flights.values()):
-            flight.driver.error = flight.driver.error or stopped.lease_lost(flight.driver.id)
-            flight.driver.stop("lease_lost")
+            driver = flight.driver
+            driver.error = driver.error or stopped.lease_lost(driver.id, self.services.store.unreachable)
+            driver.stop("lease_lost")
 
 
 def _interrupt(drivers: Sequence[RunDriver]) -> None:

@@ -25,7 +25,7 @@ class AssetStatus:
         has_value: Whether `get` returns a value, also after a failed attempt.
         fresh: Whether a run would reuse it.
         stale_because: Why not.
-        code_changed: `function (file:line)` whose code changed since, or None.
+        code_changed: `function (line n)` of the asset, if its code or that of its helpers changed since; else None.
         waiting_for: Whom or what it waits for.
         scatter: Counts of its items; None for an asset that is no scatter.
     """

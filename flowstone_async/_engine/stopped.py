@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowstone_async._engine.request import Request
-from flowstone_async.errors import Cancelled, FlowstoneError, LeaseLost, TimedOut, WorkerLost
+from flowstone_async.errors import Cancelled, FlowstoneError, LeaseLost, StoreUnavailable, TimedOut, WorkerLost
 from flowstone_async.planning.units import Unit
 
 
@@ -34,8 +34,14 @@ def cancelled(run_id: str) -> FlowstoneError:
     return Cancelled(f"run {run_id} was cancelled", run_id=run_id, hint="Run again; what was committed is reused.")
 
 
-def lease_lost(run_id: str) -> FlowstoneError:
-    """Somebody else owns the run now."""
+def lease_lost(run_id: str, unreachable: FlowstoneError | None = None) -> FlowstoneError:
+    """Somebody else owns the run now, or may: the store could not be reached for longer than the lease."""
+    if unreachable is not None:
+        return StoreUnavailable(
+            f"run {run_id} was broken off, for its lease ran out: {unreachable.message}",
+            run_id=run_id,
+            hint="Once the store can be reached, run the same again: what was committed is kept and reused.",
+        )
     return LeaseLost(
         f"run {run_id} is owned by another worker now, or was ended by one; nothing more of it was written here",
         run_id=run_id,

@@ -23,7 +23,7 @@ from flowstone_async._engine.verbs import RunOptions, Verbs
 from flowstone_async.clock import ManualClock, settle
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.collection import Hook
-from flowstone_async.definition.handle import OpenRef, PartitionedRef
+from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.errors import ConfigError, StorageError
 from flowstone_async.events import Event
 from flowstone_async.io.codec import codec_for
@@ -31,6 +31,8 @@ from flowstone_async.store.records import RunState
 from flowstone_async.types import AssetKey, Materialization, new_id
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
 K = TypeVar("K")
 E = TypeVar("E", bound=Event)
 Given = Mapping[Any, object]
@@ -62,16 +64,50 @@ class Trial(Verbs):
 
     @overload
     async def run(
-        self, target: PartitionedRef[T, K], /, *, partition: K, values: Given | None = None, **options: Unpack[RunOptions]
+        self,
+        target: PartitionedRef[T, K],
+        /,
+        *,
+        partition: K,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
     ) -> T: ...
     @overload
     async def run(
-        self, target: OpenRef[T], /, *, partition: object = None, values: Given | None = None, **options: Unpack[RunOptions]
+        self,
+        target: OpenRef[T],
+        /,
+        *,
+        partition: object = None,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
     ) -> T: ...
     @overload
     async def run(
-        self, *targets: Target, partition: object = None, values: Given | None = None, **options: Unpack[RunOptions]
+        self,
+        target: AssetRef[T1],
+        second: AssetRef[T2],
+        /,
+        *,
+        partition: object = None,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
+    ) -> tuple[T1, T2]: ...
+    @overload
+    async def run(
+        self, target: str, /, *, partition: object = None, values: Given | None = None, **options: Unpack[RunOptions]
     ) -> Any: ...
+    @overload
+    async def run(
+        self,
+        target: Target,
+        second: Target,
+        /,
+        *more: Target,
+        partition: object = None,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
+    ) -> tuple[Any, ...]: ...
     @override
     async def run(  # pyright: ignore[reportIncompatibleMethodOverride] - one more option
         self, *targets: Any, partition: Any = None, values: Given | None = None, **options: Unpack[RunOptions]
@@ -92,7 +128,9 @@ class Trial(Verbs):
         self, *targets: Target, partition: Any = None, values: Given | None = None, **options: Unpack[RunOptions]
     ) -> RunReport:
         """Execute assets and return what came of it; see `run`."""
-        wanted = targets or tuple(f"{p}.{name}" for p, each in self._opened.catalogs.items() for name in each.graph.nodes)
+        wanted = targets or tuple(
+            f"{p}.{name}" for p, each in self._opened.catalogs.items() for name in each.graph.nodes
+        )
         return await report_of(await self._complete(wanted, partition, values, options))
 
     async def _complete(
@@ -111,13 +149,52 @@ class Trial(Verbs):
                 await driver.done.wait()
         return driver
 
-    def _request(self, targets: tuple[Target, ...], partition: object, values: Given | None, options: RunOptions) -> Request:
+    def _request(
+        self, targets: tuple[Target, ...], partition: object, values: Given | None, options: RunOptions
+    ) -> Request:
         if self._params is not None and "params" not in options:
             options = {**options, "params": self._params}
         request = self._opened.request(targets, partition=partition, **options)
         return replace(request, given={**self._values, **self._checked(values or {})})
 
-    async def submit(self, *targets: Target, partition: Any = None, values: Given | None = None, **options: Unpack[RunOptions]) -> RunHandle[Any]:
+    @overload
+    async def submit(
+        self,
+        target: PartitionedRef[T, K],
+        /,
+        *,
+        partition: K,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunHandle[T]: ...
+    @overload
+    async def submit(
+        self,
+        target: OpenRef[T],
+        /,
+        *,
+        partition: object = None,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunHandle[T]: ...
+    @overload
+    async def submit(
+        self, target: str, /, *, partition: object = None, values: Given | None = None, **options: Unpack[RunOptions]
+    ) -> RunHandle[Any]: ...
+    @overload
+    async def submit(
+        self,
+        target: Target,
+        second: Target,
+        /,
+        *more: Target,
+        partition: object = None,
+        values: Given | None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunHandle[tuple[Any, ...]]: ...
+    async def submit(
+        self, *targets: Any, partition: Any = None, values: Given | None = None, **options: Unpack[RunOptions]
+    ) -> RunHandle[Any]:
         """Start a run and return its handle; go on with `until` and `advance`."""
         given: RunOptions = {"timeout": False, **options}
         flight = await self._opened.start(self._request(targets, partition, values, given))
@@ -224,5 +301,3 @@ class Trial(Verbs):
 
     async def _heard(self, event: Event) -> None:
         self._events.append(event)
-
-

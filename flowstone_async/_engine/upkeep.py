@@ -65,11 +65,15 @@ class Upkeep:
         self._scope.cancel()
 
     async def _every(self, period: float, duty: Callable[[], Awaitable[None]]) -> None:
+        failing = False
         while True:
             try:
                 await duty()
+                failing = False
             except FlowstoneError as error:
-                _logger.warning("upkeep: %s; it is tried again in %g s", error.message, period)
+                if not failing:  # once per outage, not once per poll
+                    _logger.warning("upkeep: %s; it is tried again every %g s", error.message, period)
+                failing = True
             await self._session.services.clock.sleep(period)
 
     async def continue_orphans(self) -> None:

@@ -32,9 +32,7 @@ def translated(
         if error.__cause__ is not None:
             error.cause_text = redactor.text(shown(error.__cause__))
         return error
-    return wrapped(
-        error, str(error) or type(error).__name__, what, unit, run_id=run_id, attempt=attempt, redactor=redactor
-    )
+    return wrapped(error, _said(error), what, unit, run_id=run_id, attempt=attempt, redactor=redactor)
 
 
 def wrapped(
@@ -63,6 +61,13 @@ def wrapped(
     error.cause_text = redactor.text(shown(cause))
     error.__cause__ = cause
     return error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:
+        return "it has no text that can be read"
 
 
 def shown(error: BaseException) -> str:

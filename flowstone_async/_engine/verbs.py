@@ -242,7 +242,7 @@ class Verbs(ABC):
         Args:
             partition_set: A `Dynamic` that an asset declares.
         """
-        return DynamicKeys(partition_set, self._session())
+        return DynamicKeys(partition_set, self._session)
 
     @overload
     async def backfill(

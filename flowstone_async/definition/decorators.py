@@ -24,6 +24,7 @@ from flowstone_async.definition.kind import StreamKind
 from flowstone_async.definition.location import Location, caller
 from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.resource import ResourceDefinition, ResourceScope
+from flowstone_async.definition.single import Single
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,20 +76,20 @@ class Decorators(Collection):
     def asset(self, body: Callable[P, AsyncIterable[T]], /) -> StreamAsset[P, T]: ...
     @overload
     def asset(
+        self, /, *, partitions: Single | None = None, run_in: RunIn, **options: Unpack[AssetOptions]
+    ) -> BlockingDecorator: ...
+    @overload
+    def asset(
+        self, /, *, partitions: Single | None = None, run_in: None = None, **options: Unpack[AssetOptions]
+    ) -> AssetDecorator: ...
+    @overload
+    def asset(
         self, /, *, partitions: PartitionSet[K], run_in: RunIn, **options: Unpack[AssetOptions]
     ) -> PartitionedBlockingDecorator[K]: ...
     @overload
     def asset(
         self, /, *, partitions: PartitionSet[K], run_in: None = None, **options: Unpack[AssetOptions]
     ) -> PartitionedDecorator[K]: ...
-    @overload
-    def asset(
-        self, /, *, partitions: None = None, run_in: RunIn, **options: Unpack[AssetOptions]
-    ) -> BlockingDecorator: ...
-    @overload
-    def asset(
-        self, /, *, partitions: None = None, run_in: None = None, **options: Unpack[AssetOptions]
-    ) -> AssetDecorator: ...
     def asset(
         self,
         body: Callable[..., Any] | None = None,
@@ -124,7 +125,7 @@ class Decorators(Collection):
         body: Callable[P, Coroutine[Any, Any, T]],
         *,
         deps: Deps | None = None,
-        partitions: None = None,
+        partitions: Single | None = None,
         run_in: None = None,
         **options: Unpack[AssetOptions],
     ) -> Asset[P, T]: ...
@@ -134,7 +135,7 @@ class Decorators(Collection):
         body: Callable[P, AsyncIterable[T]],
         *,
         deps: Deps | None = None,
-        partitions: None = None,
+        partitions: Single | None = None,
         run_in: None = None,
         **options: Unpack[AssetOptions],
     ) -> StreamAsset[P, T]: ...
@@ -144,7 +145,7 @@ class Decorators(Collection):
         body: Callable[P, T],
         *,
         deps: Deps | None = None,
-        partitions: None = None,
+        partitions: Single | None = None,
         run_in: RunIn,
         **options: Unpack[AssetOptions],
     ) -> BlockingAsset[P, T]: ...
@@ -313,7 +314,8 @@ def _check_known(decorator: str, options: Mapping[str, object], known: frozenset
 def handle(definition: AssetDefinition) -> AssetRef[Any]:
     """Return the handle of the right type for a definition."""
     open_, partitioned = _HANDLES[isinstance(definition.kind, StreamKind), definition.run_in is not None]
-    return open_(definition) if definition.partitions is None else partitioned(definition)
+    follows = definition.partitions is None or not definition.partitions.dimensions
+    return open_(definition) if follows else partitioned(definition)
 
 
 _HANDLES: Mapping[tuple[bool, bool], tuple[type[AssetRef[Any]], type[AssetRef[Any]]]] = {

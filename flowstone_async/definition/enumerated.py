@@ -124,7 +124,7 @@ class Keys(EnumeratedKeys[K]):
         PartitionError: One is of a type that cannot be a key.
     """
 
-    __slots__ = ("_listed",)
+    __slots__ = ("_key_type", "_listed")
 
     def __init__(self, *names: K) -> None:
         if not names:
@@ -138,12 +138,13 @@ class Keys(EnumeratedKeys[K]):
         if self._listed.extent < len(keys):
             twice = next(key for place, key in enumerate(keys) if self._listed.find(key) != place)
             raise ConfigError(f"Keys(...) names {twice!r} twice", hint="Name each key once.")
+        kinds = tuple(dict.fromkeys(_type_of(key) for key in keys))
+        self._key_type: object = kinds[0] if len(kinds) == 1 else Union[kinds]  # noqa: UP007 - known only now
 
     @property
     @override
     def key_type(self) -> object:
-        kinds = tuple(dict.fromkeys(_type_of(key) for key in self._listed.keys))
-        return kinds[0] if len(kinds) == 1 else Union[kinds]  # noqa: UP007 - their number is known only now
+        return self._key_type
 
     @override
     def listed(self, known: KnownKeys | None = None) -> ListedKeys[K]:

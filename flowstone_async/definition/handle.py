@@ -48,7 +48,7 @@ class AssetRef(Generic[T_co]):
 
 
 class OpenRef(AssetRef[T_co]):
-    """An asset without a declared partition set: it follows the run's key, whatever it is."""
+    """An asset that any run may ask for: without a declared set it follows the run's key; `Single()` has one value."""
 
 
 class PartitionedRef(AssetRef[T_co], Generic[T_co, K]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -202,7 +203,7 @@ class Plan:
 
     Attributes:
         entries: In topological order.
-        seconds: Estimate of the whole along its longest path, or None without history.
+        seconds: Estimate of the whole along its longest path under `concurrency`, or None without history.
     """
 
     pipeline: str
@@ -289,6 +290,7 @@ def make_plan(
     asked: Asked,
     durations: Mapping[str, float],
     code: Callable[[Node], CodeHash],
+    concurrency: int,
 ) -> Plan:
     """Turn verdicts into the plan that people read.
 
@@ -300,9 +302,10 @@ def make_plan(
         asked: Options of the run.
         durations: Median seconds by asset.
         code: Hash and place of an asset's code now.
+        concurrency: Bodies at once.
     """
     entries: list[PlanEntry] = []
-    longest: dict[int, float] = {}
+    estimates: dict[int, float] = {}
     for unit in units.all:
         level = verdicts.needed[unit.place]
         if not level:
@@ -312,7 +315,7 @@ def make_plan(
         if action == "reuse" and stored is not None and (changed := changed_code(stored, code(unit.node))) is not None:
             reason = f"{reason}; code changed since in {changed}"
         estimate = durations.get(unit.node.name) if action in ("run", "unknown") else None
-        longest[unit.place] = (estimate or 0.0) + max((longest.get(each, 0.0) for each in unit.upstreams), default=0.0)
+        estimates[unit.place] = estimate or 0.0
         entries.append(
             PlanEntry(
                 asset=unit.node.name,
@@ -324,8 +327,21 @@ def make_plan(
             )
         )
     targets = tuple(units.all[index].node.name for index in units.targets)
-    total = max(longest.values(), default=0.0) if durations else None
+    total = _total(units, estimates, concurrency) if durations else None
     return Plan(pipeline=pipeline, targets=targets, entries=tuple(entries), seconds=total)
+
+
+def _total(units: Units, estimates: Mapping[int, float], concurrency: int) -> float:
+    """Return when the last unit ends if each starts as soon as its upstreams have ended and a body may run."""
+    free = [0.0] * min(concurrency, len(estimates))
+    ends: dict[int, float] = {}
+    for place, seconds in estimates.items():
+        ready = max((ends.get(each, 0.0) for each in units.all[place].upstreams), default=0.0)
+        if seconds:
+            ready = max(ready, heapq.heappop(free)) + seconds
+            heapq.heappush(free, ready)
+        ends[place] = ready
+    return max(ends.values(), default=0.0)
 
 
 def _action(unit: Unit, units: Units, verdicts: Verdicts, asked: Asked) -> tuple[Action, str]:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from datetime import datetime
 from typing import Protocol
 
+from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -108,6 +109,11 @@ class Store(Protocol):
     async def close(self) -> None:
         """Hand back what the worker still owns, end its lease, disconnect. Idempotent."""
         ...
+
+    @property
+    def unreachable(self) -> FlowstoneError | None:
+        """Why the lease could not be renewed last time, if it is that the store cannot be reached; None otherwise."""
+        return None
 
     def now(self) -> datetime:
         """Return the store's clock, without asking it: the last known instant plus the monotonic time since."""

@@ -94,3 +94,18 @@ async def test_a_server_that_stays_away_ends_the_run_and_the_next_command_contin
 
     assert (again.code, json.loads(again.out)) == (0, {"value": 9900}), again
     await assert_result(server, folder, ONCE | {"second": 2})
+
+
+async def test_a_server_that_is_away_when_an_input_is_loaded_fails_no_asset(
+    folder: Path, server: Server, gates: Gates
+) -> None:
+    assert run(folder, "first", server.dsn).end().code == 0
+    gates.hold("planned")
+    with work(folder, server.dsn, ("third", None), planned=True) as running:
+        held = gates.reached()
+        server.kill()
+        held.go()
+        server.start_again()
+        ended = running.end()
+    print(ended)
+    await assert_result(server, folder, ONCE)

@@ -1,4 +1,4 @@
-"""Resources that the engine opens, injects and closes: RES-01..05."""
+"""Resources that the engine opens and closes: RES-01..04; see `test_resources_given` for what bodies get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from flowstone_async import (
     Cancelled,
-    ConfigError,
     Context,
     Engine,
     ExecutionError,
@@ -402,5 +401,3 @@ async def test_a_failing_body_does_not_make_its_resource_unavailable(open_verbs:
     verbs = await open_verbs(pipe)
     with pytest.raises(ExecutionError, match="db"):
         await verbs.run(target)
-    with pytest.raises(ConfigError):
-        Engine(pipe, resources={"db": Db()}, concurrency=0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from flowstone_async.clock import SystemClock
 from flowstone_async.errors import ConfigError, StorageError, StoreUnavailable
@@ -45,7 +45,7 @@ async def test_a_backend_that_is_killed_in_the_middle_of_a_step(dsn: str, sql: a
     other = await lock_run(dsn, drive.id)
     committing = asyncio.create_task(drive.advance("asset.finished", done=(completed(made),)))
     await blocked(sql)
-    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await busy(sql, "flowstone.materialization"))
+    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await busy(sql, "alive AS MATERIALIZED"))
     other.terminate()
 
     assert (await committing).accepted
@@ -77,14 +77,19 @@ async def test_work_goes_on_while_backends_are_killed_again_and_again(
             assert (await drive.advance("asset.finished", done=done, claims=(names[no],))).accepted
         assert (await drive.finish()).accepted
 
-    async def kill(working: asyncio.Task[object]) -> None:
+    async def kill(working: asyncio.Future[object]) -> int:
+        """Kill whenever some steps have got through since the last time."""
+        kills = told = 0
         while not working.done():
-            await terminate_all(sql)
-            await asyncio.wait([working], timeout=0.02)
+            count = await sql.fetchval("SELECT count(*) FROM flowstone.event")
+            if count > told:
+                told, kills = count, kills + 1
+                await terminate_all(sql)
+        return kills
 
     async with asyncio.timeout(60):
-        working = asyncio.ensure_future(asyncio.gather(*(work(no) for no in range(20))))
-        await kill(working)
+        working = asyncio.gather(*(work(no) for no in range(20)))
+        assert await kill(working) > 3
         await working
 
     runs = await sql.fetch("SELECT state, count(*) FROM flowstone.run GROUP BY state")
@@ -273,21 +278,16 @@ async def test_opening_that_is_cancelled_leaves_nothing_behind(dsn: str, sql: as
     await until(alone)
 
 
-@pytest_asyncio.fixture
-async def own_server() -> AsyncIterator[EmbeddedServer]:
-    """A server that a test may stop and start."""
-    with short_folder() as folder:
-        server = EmbeddedServer(folder / ".flowstone", settings=FAST)
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """The folder of a server that a test may stop and start."""
+    with short_folder() as made:
+        yield made / ".flowstone"
 
 
-async def test_runs_survive_a_restart_of_the_server(own_server: EmbeddedServer) -> None:
-    address = own_server.start()
-    own_server.stop()
+async def test_runs_survive_a_restart_of_the_server(folder: Path) -> None:
+    before, after = (EmbeddedServer(folder, settings=FAST) for _ in range(2))
+    address = before.start()
     opened = Opened(PostgresStore(address.dsn(), clock=SystemClock(), poll=0.05))
     await opened.open(lease=30)
     names = [key("numbers", f"i:{no}") for no in range(10)]
@@ -299,14 +299,16 @@ async def test_runs_survive_a_restart_of_the_server(own_server: EmbeddedServer) 
             assert (await drive.advance("asset.finished", done=done, claims=(names[no],))).accepted
         assert (await drive.finish()).accepted
 
-    data = next(own_server.folder.rglob("postmaster.pid"))
     working = asyncio.gather(*(work(drive, no) for no, drive in enumerate(drives)))
     await asyncio.sleep(0)
-    os.kill(int(data.read_text().split("\n", 1)[0]), signal.SIGINT)
-    while data.exists():
-        await asyncio.sleep(0)
-    again = await asyncio.to_thread(own_server.start)
-    assert again == address
+    [file] = folder.rglob("postmaster.pid")
+    os.kill(int(file.read_text().split("\n", 1)[0]), signal.SIGINT)
+
+    async def down() -> bool:
+        return not file.exists()
+
+    await until(down)
+    assert await asyncio.to_thread(after.start) == address
     try:
         async with asyncio.timeout(60):
             await working
@@ -315,4 +317,5 @@ async def test_runs_survive_a_restart_of_the_server(own_server: EmbeddedServer) 
         assert not opened.lost.is_set()
     finally:
         await opened.store.close()
-        own_server.stop()
+        after.stop()
+        before.stop()

@@ -195,6 +195,7 @@ class Pooler(Proxy):
         finally:
             receiving.cancel()
             sending.cancel()
+            await asyncio.wait([sending, receiving])
 
 
 async def _until_ready(server: Stream):

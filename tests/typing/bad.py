@@ -161,3 +161,6 @@ async def durable(ctx: Context) -> None:
         report = await engine.report(raw)
         value: str = report[raw].value                             # bad: list[int] is not str
         print(value)
+    async with pipe.test() as trial:
+        await trial.run(daily, partition="2025-01-15")             # bad: str is not date
+        await trial.submit(daily)                                  # bad: it needs a partition

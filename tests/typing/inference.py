@@ -143,6 +143,11 @@ async def single() -> bytes:
     return b""
 
 
+@pipe.asset(partitions=Single(), run_in="thread")
+def single_blocking() -> bytes:
+    return b""
+
+
 def handles() -> None:
     """The kind of function and the options decide the type of the handle."""
     assert_type(plain, Asset[[], int])
@@ -163,8 +168,10 @@ def handles() -> None:
         cell_,
     ]
     open_: OpenRef[Stream[str]] = stream
+    single_: Asset[..., bytes] = single
+    single_blocking_: BlockingAsset[..., bytes] = single_blocking
     wider: AssetRef[int | None] = plain  # covariant
-    print(any_, open_, wider, daily_stream_, plain.name)
+    print(any_, open_, wider, single_, single_blocking_, daily_stream_, plain.name)
 
 
 async def calls() -> None:
@@ -305,7 +312,9 @@ async def run() -> None:
     assert_type(await pipe.run(cell, partition=(day, "us", 1)), str)
     assert_type(await pipe.run(hourly, partition=datetime(2025, 1, 1)), int)  # noqa: DTZ001 - only a type
     assert_type(await pipe.run(user, partition=UUID(int=1)), str)
-    assert_type(await pipe.run(single, partition=None), bytes)
+    assert_type(await pipe.run(single), bytes)  # one value, whatever the run's key is
+    assert_type(await pipe.run(single, partition=day), bytes)
+    assert_type(await pipe.get(single, partition="any"), bytes)
     assert_type(await pipe.run("plain"), Any)
     assert_type(await pipe.run(plain, blocking), tuple[int, float])
     assert_type(await pipe.run(plain, daily, partition=day), tuple[int, int])
@@ -348,6 +357,18 @@ async def submit(engine: Engine) -> None:
     assert_type(await engine.submit("plain"), RunHandle[Any])
     assert_type(await engine.submit("plain", plain, "blocking"), RunHandle[tuple[Any, ...]])
     assert_type(await engine.find("some-id"), RunHandle[Any])
+
+
+async def tried() -> None:
+    """A pipeline under test has the same verbs."""
+    day = date(2025, 1, 15)
+    async with pipe.test(values={plain: 1}) as trial:
+        assert_type(await trial.run(plain), int)
+        assert_type(await trial.run(daily, partition=day, values={"plain": 2}), int)
+        assert_type(await trial.run(plain, blocking), tuple[int, float])
+        assert_type(await trial.run("plain"), Any)
+        assert_type(await trial.submit(stream), RunHandle[Stream[str]])
+        assert_type(await trial.submit(daily, partition=day), RunHandle[int])
 
 
 def generic(target: OpenRef[int], keyed: PartitionedRef[str, date]) -> None:

@@ -128,8 +128,8 @@ class Committer:
         """Give the callers of a batch their answers."""
         reply = batch.read(record)
         self._instants.learn(reply.at)
-        before = await self._before(reply) if reply.replaced else {}
-        instants = await self._instants_of(batch) if reply.repeated else {}
+        before: Mapping[str, Materialization] = await self._before(reply) if reply.replaced else {}
+        instants: Mapping[tuple[str, int], datetime] = await self._instants_of(batch) if reply.repeated else {}
         for pending in batch.pending:
             step = pending.step
             if step.run_id in reply.refused:

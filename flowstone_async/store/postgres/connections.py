@@ -7,6 +7,7 @@ Behind a transaction pooler (`direct=` was given) each statement is a transactio
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import cast
@@ -23,6 +24,9 @@ from flowstone_async.store.postgres.queries import QUERIES
 OLDEST_SERVER = 150000
 _CONNECT = 10.0
 _ANSWER = 30.0
+_RECONNECT = 10.0
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 1.0
 _SIZE = 8
 
 # Plans are made once, and by index: what the planner believes of a young table's size is soon wrong by far. Speed
@@ -119,6 +123,7 @@ class Connections:
         source: A DSN, or a pool of the caller's, which is used and never closed.
         direct: DSN of the server itself, where `source` leads through a transaction pooler.
         patience: Seconds that one statement may take.
+        reconnect: Seconds for which a lost connection is made anew, at most.
 
     Attributes:
         shared: Whether its connections are others' too, in a pool of the caller's or behind a transaction pooler: then
@@ -126,9 +131,12 @@ class Connections:
         where: The server, for people; without the password.
     """
 
-    def __init__(self, source: str | Pool, *, direct: str | None, patience: float = _ANSWER) -> None:
+    def __init__(
+        self, source: str | Pool, *, direct: str | None, patience: float = _ANSWER, reconnect: float = _RECONNECT
+    ) -> None:
         self.shared = direct is not None or not isinstance(source, str)
         self.patience = patience
+        self._reconnect = min(reconnect, _RECONNECT)
         self._source = source
         self._direct = direct if direct is not None else source if isinstance(source, str) else None
         self._pool: Pool | None = None
@@ -167,7 +175,7 @@ class Connections:
             try:
                 async with asyncio.timeout(5):
                     await pool.close()
-            except TimeoutError:
+            except DRIVER_ERRORS:
                 pool.terminate()
 
     @asynccontextmanager
@@ -208,7 +216,7 @@ class Connections:
         return await _connect(self._direct)
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
-        """Run one named query on a connection of the pool, and once more if that connection was dead already.
+        """Run one named query on a connection of the pool, again if the connection is lost.
 
         Raises:
             FlowstoneError: As `translate` says.
@@ -217,15 +225,19 @@ class Connections:
 
     async def fetch_text(self, text: str, *arguments: object) -> list[Record]:
         """Run one statement, as `fetch` does; doing it twice must change nothing more."""
+        give_up = time.monotonic() + self._reconnect
+        delay = 0.0
         async with self.translated():
-            try:
-                async with self.session() as session:
-                    return await session.fetch_text(text, *arguments)
-            except DRIVER_ERRORS as error:
-                if not is_lost(error) or isinstance(error, TimeoutError):
-                    raise
-            async with self.session() as session:
-                return await session.fetch_text(text, *arguments)
+            while True:
+                try:
+                    async with self.session() as session:
+                        return await session.fetch_text(text, *arguments)
+                except DRIVER_ERRORS as error:
+                    if not is_lost(error) or isinstance(error, TimeoutError) or time.monotonic() + delay > give_up:
+                        raise
+                # The first time at once: a connection that died idle is noticed only when it is used.
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LONGEST_DELAY) or _FIRST_DELAY
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Session]:

@@ -17,6 +17,7 @@ from asyncpg import Connection
 
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections
+from flowstone_async.store.postgres.errors import translate
 from flowstone_async.store.postgres.queries import QUERIES
 from flowstone_async.store.records import Worker
 
@@ -33,6 +34,9 @@ class Lease:
         seconds: How long it outlives its last renewal.
         lost: Called once, in the loop that starts the lease, when it is lost.
         monotonic: Seconds on a clock that never goes back.
+
+    Attributes:
+        unreachable: What the last attempt to renew failed with; None if it succeeded.
     """
 
     def __init__(
@@ -49,8 +53,10 @@ class Lease:
         self._seconds = seconds
         self._lost = lost
         self._monotonic = monotonic
+        self.unreachable: FlowstoneError | None = None
         self._deadline = 0.0
         self._healthy_since = 0.0
+        self._registered = False
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
@@ -120,6 +126,9 @@ class Lease:
             self._tell(self._finished)
 
     def _finished(self) -> None:
+        """Note that the thread has ended; if nobody has asked it to, the lease ends with it."""
+        if self._registered and not self._leaving:
+            self._end()
         if not self._stopped.done():
             self._stopped.set_result(None)
         if not self._started.done():
@@ -143,9 +152,8 @@ class Lease:
                 if not self._leaving:
                     connection = await self._renew(connection)
             if connection is not None:
-                await connection.fetch(QUERIES["unregister"], self._worker.id, timeout=_STOP)
-        except DRIVER_ERRORS:
-            self._tell(self._end)
+                with suppress(*DRIVER_ERRORS):
+                    await connection.fetch(QUERIES["unregister"], self._worker.id, timeout=_STOP)
         finally:
             if connection is not None:
                 connection.terminate()
@@ -164,6 +172,7 @@ class Lease:
             return None
         self._healthy_since = sent
         self._deadline = sent + self._seconds
+        self._registered = True
         self._tell(_succeed, self._started)
         return connection
 
@@ -179,20 +188,20 @@ class Lease:
                 async with asyncio.timeout(min(left, max(self._seconds / _RENEWALS, 0.1))):
                     live = live or await self._connections.connect()
                     rows = await live.fetch(QUERIES["renew"], self._worker.id, self._seconds)
-            except (*DRIVER_ERRORS, FlowstoneError):
+            except (*DRIVER_ERRORS, FlowstoneError) as error:
+                self.unreachable = translate(error, where=self._connections.where)
                 if live is not None:
                     live.terminate()
                 live = None
                 await asyncio.sleep(min(1.0, self._seconds / 20))
                 continue
+            self.unreachable = None
             if not rows:
                 break
             self._deadline = sent + self._seconds
             return live
         if live is not None:
             live.terminate()
-        if not self._leaving:
-            self._tell(self._end)
         return None
 
 

@@ -12,7 +12,7 @@ from asyncpg.pool import Pool
 from typing_extensions import override
 
 from flowstone_async.clock import Clock
-from flowstone_async.errors import ConfigError, StoreUnavailable
+from flowstone_async.errors import ConfigError, FlowstoneError, StoreUnavailable
 from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
@@ -63,7 +63,7 @@ class PostgresStore(Store):
             `poll` seconds.
         poll: Seconds after which `changed` returns at the latest.
         alive: Proof of life of a worker by its id: what it says is dead is dead at once, whatever its lease says.
-        patience: Seconds for which a commit is tried again while the server cannot be reached.
+        patience: Seconds for which a commit is tried again while the server cannot be reached; a query, at most 10.
     """
 
     durable = True
@@ -80,7 +80,7 @@ class PostgresStore(Store):
         alive: Callable[[str], bool] | None = None,
         patience: float = 30.0,
     ) -> None:
-        self._connections = Connections(dsn, direct=direct)
+        self._connections = Connections(dsn, direct=direct, reconnect=patience)
         self._instants = Instants(clock)
         self._migrate = migrate
         self._notify = notify
@@ -184,6 +184,11 @@ class PostgresStore(Store):
         await self._ownership.expire(worker)
         if self._lease is not None and worker == self._worker:
             self._lease.renew_now()
+
+    @property
+    @override
+    def unreachable(self) -> FlowstoneError | None:
+        return None if self._lease is None else self._lease.unreachable
 
     @override
     def now(self) -> datetime:

@@ -39,7 +39,7 @@ def written(ctx: Context, process: str) -> Generator[None]:
 async def called(ctx: Context) -> AsyncGenerator[None]:
     """Write a call of a body down, and hold it if a test wants that."""
     with written(ctx, str(os.getpid())):
-        await _pause(ctx.asset if ctx.partition is None else f"{ctx.asset}:{ctx.partition}")
+        await pause(ctx.asset if ctx.partition is None else f"{ctx.asset}:{ctx.partition}")
         yield
 
 
@@ -53,7 +53,8 @@ def _write(what: str, words: list[str]) -> None:
         os.close(descriptor)
 
 
-async def _pause(name: str) -> None:
+async def pause(name: str) -> None:
+    """Wait if a test holds what has this name."""
     held = Path("held")
     if not held.exists() or name not in held.read_text().split():
         return

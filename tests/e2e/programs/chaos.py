@@ -40,13 +40,9 @@ _worker = ""
 
 
 async def _take_time() -> None:
-    loop = asyncio.get_running_loop()
-    passed = loop.create_future()
-    timer = loop.call_later(_random.uniform(0, MOST_SECONDS), passed.set_result, None)
-    try:
-        await passed
-    finally:
-        timer.cancel()
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(_random.uniform(0, MOST_SECONDS), passed.set)
+    await passed.wait()
 
 
 @pipe.asset(partitions=KEYS)

@@ -1,7 +1,8 @@
 """An engine with options of the test's choosing, which runs assets of chain.py: `… worker '{"store": …, "run": …}'`.
 
 Prints one JSON object for each of the runs, in their order: its value, or its error. Options besides those of `Engine`:
-`run`, a list of asset and key, and `blind`: believe that the lease is held, whatever the clock and the server say.
+`run`, a list of asset and key; `blind`: believe that the lease is held, whatever the clock and the server say; and
+`planned`: wait at the test's gates when a run is planned and begun.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import json
 import sys
 from typing import Any
 
-from flowstone_async import Engine, FlowstoneError
+from flowstone_async import Engine, FlowstoneError, RunStarted
 from flowstone_async.cli.failure import code_of
 from flowstone_async.store.postgres.lease import Lease
-from tests.e2e.programs.chain import pipe
+from tests.e2e.programs.chain import pause, pipe
 
 
-async def main(*, run: list[tuple[str, str | None]], blind: bool = False, **options: Any) -> int:
+async def main(*, run: list[tuple[str, str | None]], blind: bool = False, planned: bool = False, **options: Any) -> int:
     if blind:
         Lease.holds = lambda self: True
         Lease._end = lambda self: None
+    if planned:
+        pipe.on(RunStarted)(lambda _: pause("planned"))
     code = 0
     try:
         async with Engine(pipe, **options) as engine:

@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Daily, Failed, Hourly, KeyMapping, Keys, PartitionSet, Pipeline, Single, dep, mapping
+from flowstone_async import (
+    Asset,
+    BlockingAsset,
+    Daily,
+    Failed,
+    Hourly,
+    KeyMapping,
+    Keys,
+    PartitionSet,
+    Pipeline,
+    Single,
+    dep,
+    mapping,
+)
 from tests.unit.definition.reading import codes, problems
 
 days = Daily("2025-01-01")
@@ -155,6 +168,26 @@ def test_the_key_is_of_the_sets_type() -> None:
         return partition
 
     assert problems(pipe) == []
+
+
+async def test_a_single_value_needs_no_key() -> None:
+    """PART-07: its handle is that of an asset without keys."""
+    pipe = Pipeline("p")
+    seen: list[object] = []
+
+    @pipe.asset(partitions=Single())
+    async def single(partition: None) -> int:
+        seen.append(partition)
+        return 1
+
+    @pipe.asset(partitions=Single(), run_in="thread")
+    def blocking(single: int) -> int:
+        return single
+
+    assert isinstance(single, Asset)
+    assert isinstance(blocking, BlockingAsset)
+    assert await pipe.run(blocking) == await pipe.run(single, partition="us") == 1
+    assert seen == [None]
 
 
 def test_keys_that_are_not_of_the_sets_type() -> None:
