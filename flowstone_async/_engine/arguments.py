@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from flowstone_async._engine.outcome import Prepared, Settled
-from flowstone_async._engine.params import Prints, as_wanted
+from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async.definition.binding import (
     Binding,
     ContextBinding,

@@ -12,7 +12,7 @@ from typing import Any
 from flowstone_async._engine.arguments import prepare
 from flowstone_async._engine.attempt import Running
 from flowstone_async._engine.outcome import Settled
-from flowstone_async._engine.params import as_wanted
+from flowstone_async._engine.run_params import as_wanted
 from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call

@@ -14,8 +14,8 @@ from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
-from flowstone_async._engine.params import as_wanted
 from flowstone_async._engine.request import Request
+from flowstone_async._engine.run_params import as_wanted
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
-from flowstone_async._engine.params import ParamsType
+from flowstone_async._engine.run_params import RunParams, params_of
 from flowstone_async.config import seconds
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.binding import DependencyBinding
@@ -91,7 +91,7 @@ class Catalog:
     collection: Collection
     graph: Graph
     managers: Managers
-    params: ParamsType
+    params: RunParams
     tolerates: frozenset[str]
     rank: Mapping[str, int]
     dynamic: Mapping[Any, str] | None = None
@@ -168,7 +168,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         collection,
         graph,
         managers,
-        ParamsType(collection.params_type),
+        params_of(collection.params_type),
         cast("frozenset[str]", collection.optional_tolerates),
         {name: place for place, name in enumerate(graph.order)},
     )

@@ -1,42 +1,42 @@
-"""The params of runs: checked against the pipeline's params type, stored as JSON, hashed by field."""
+"""Params of a declared type: checked, stored as JSON. Imported only for pipelines that have them: it needs pydantic."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from hashlib import blake2b
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
+from typing_extensions import override
 
+from flowstone_async._engine.run_params import RunParams
 from flowstone_async.definition.names import suggestion
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ConfigError, ParamsError
 
 
-class ParamsType:
-    """A pipeline's params type: a dataclass, a pydantic model, or none at all."""
+class ParamsType(RunParams):
+    """A pipeline's params type: a dataclass or a pydantic model."""
 
-    def __init__(self, type_: type | None) -> None:
+    def __init__(self, type_: type) -> None:
         self.type = type_
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
-        return _adapter(cast("type", self.type))
+        return adapter_of(self.type)
 
     @cached_property
     def _known(self) -> frozenset[str]:
         """Names by which a mapping may give fields: their own, and aliases."""
-        assert self.type is not None  # noqa: S101 - asked before, for the type checker
         fields: Mapping[str, Any] = getattr(self.type, "model_fields", {})
         aliases = {alias for each in fields.values() for alias in _aliases(each)}
         return frozenset({*params_fields(self.type), *aliases})
 
+    @override
     def parse(self, given: object) -> Any:
         """Return params of the declared type, the caller's object untouched.
 
@@ -44,14 +44,8 @@ class ParamsType:
             given: An instance, a mapping, or None for the defaults.
 
         Raises:
-            ParamsError: Fields are missing, invalid or unknown (all of them listed), or the pipeline declares none.
+            ParamsError: Fields are missing, invalid or unknown (all of them listed).
         """
-        if self.type is None:
-            if given is not None:
-                raise ParamsError(
-                    "params were given, but this pipeline declares none", hint="Say Pipeline(name, params=YourModel)."
-                )
-            return None
         if isinstance(given, self.type):
             return self._validated(_fields(given))
         if given is not None and not isinstance(given, Mapping):
@@ -59,7 +53,6 @@ class ParamsType:
         return self._validated(dict(cast("Mapping[str, object]", given or {})))
 
     def _validated(self, given: dict[str, object]) -> Any:
-        assert self.type is not None  # noqa: S101 - asked before, for the type checker
         names = params_fields(self.type)
         faults = [_Fault(str(name), "unknown field", _hint(name, names)) for name in given if name not in self._known]
         try:
@@ -73,11 +66,10 @@ class ParamsType:
 
     def _faults(self, error: ValidationError) -> list[_Fault]:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        whole = cast("type", self.type).__name__
+        whole = self.type.__name__
         return [_Fault(".".join(map(str, each["loc"])) or whole, each["msg"], None) for each in found]
 
     def _refused(self, faults: list[_Fault]) -> ParamsError:
-        assert self.type is not None  # noqa: S101 - asked before, for the type checker
         lines = "; ".join(f"{fault.field}: {fault.problem}" for fault in faults)
         hints = [fault.hint for fault in faults if fault.hint]
         return ParamsError(
@@ -86,14 +78,13 @@ class ParamsType:
             hint=" ".join(hints) or f"It has: {', '.join(params_fields(self.type))}.",
         )
 
+    @override
     def dump(self, params: Any) -> str:
         """Return params as the JSON text that is stored with a run; secrets are left out of it.
 
         Raises:
             ConfigError: They cannot be stored, or would come back as something else.
         """
-        if self.type is None:
-            return "{}"
         plain = self._plain(params)
         try:
             text = to_json(_in_order(plain, self._plain(params, mode="json")), inf_nan_mode="constants").decode()
@@ -106,10 +97,9 @@ class ParamsType:
                 raise self._unstorable(name, f"{_shown(value)} would come back as {_shown(back.get(name))}")
         return text
 
+    @override
     def secrets(self, params: Any) -> tuple[str, ...]:
         """Return the names of the fields that hold secrets, which are not stored."""
-        if self.type is None:
-            return ()
         return tuple(name for name, value in self._plain(params).items() if _has_secret(value))
 
     def _plain(self, params: Any, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
@@ -124,6 +114,7 @@ class ParamsType:
             hint="Annotate it with the type it has, or use fields of plain types.",
         )
 
+    @override
     def defaults_json(self) -> str | None:
         """Return the params of a run that gives none, as JSON text; None where fields are required."""
         try:
@@ -131,14 +122,13 @@ class ParamsType:
         except ParamsError:
             return None
 
+    @override
     def load(self, text: str) -> Any:
         """Return the params that were stored with a run, of the declared type.
 
         Raises:
             ParamsError: The stored text no longer fits the type.
         """
-        if self.type is None:
-            return None
         try:
             return self._adapter.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as error:
@@ -153,7 +143,7 @@ class _Fault:
 
 
 @lru_cache(maxsize=256)
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def adapter_of(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -217,32 +207,3 @@ def _odd(plain: Mapping[str, Any]) -> str | None:
 
 def _shown(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
-
-
-class Prints:
-    """Fingerprints of params, by field; `"*"` is all of them. Made on first use."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._found: dict[str, str] = {}
-
-    @cached_property
-    def _parsed(self) -> dict[str, object]:
-        return json.loads(self._text)
-
-    def __call__(self, field: str) -> str:
-        """Return the fingerprint of a field, 16 bytes in hexadecimal."""
-        found = self._found.get(field)
-        if found is None:
-            value = self._parsed if field == "*" else self._parsed.get(field)
-            plain = json.dumps(value, sort_keys=True, separators=(",", ":"))
-            found = self._found[field] = blake2b(plain.encode(), digest_size=16).hexdigest()
-        return found
-
-
-def as_wanted(params: Any, wanted: object) -> Any:
-    """Return a copy of params for one body, as the type it wants (an included pipeline's own)."""
-    if isinstance(wanted, type) and params_fields(wanted) and not isinstance(params, wanted):
-        fields = {name: copy.deepcopy(getattr(params, name)) for name in params_fields(wanted)}
-        return _adapter(wanted).validate_python(fields, by_alias=False, by_name=True)
-    return copy.deepcopy(params)

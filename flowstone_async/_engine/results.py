@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowstone_async._engine import stopped
-from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.report import AssetReport, ReportState, RunReport
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.targets import find

@@ -26,7 +26,6 @@ from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
-from flowstone_async._engine.params import Prints, as_wanted
 from flowstone_async._engine.record import (
     asset_done,
     note_outcome,
@@ -35,6 +34,7 @@ from flowstone_async._engine.record import (
     note_started,
 )
 from flowstone_async._engine.request import Request
+from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.steps import RunSteps
 from flowstone_async.clock import Timer

@@ -14,10 +14,10 @@ from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.journal import error_body
-from flowstone_async._engine.params import Prints
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.run_params import Prints
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.config import seconds

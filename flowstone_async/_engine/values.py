@@ -9,8 +9,8 @@ from typing import Any
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.outcome import Settled
-from flowstone_async._engine.params import Prints
 from flowstone_async._engine.request import Request
+from flowstone_async._engine.run_params import Prints
 from flowstone_async._engine.services import Services
 from flowstone_async.definition.compatibility import as_annotated, declared_type
 from flowstone_async.definition.keys import decode_key

@@ -14,6 +14,8 @@ async def test_keys_keep_the_order_in_which_they_were_added(engine: Engine) -> N
     assert await keys.add("tenants", ["b"]) == 1
     assert await keys.add("tenants", ["a", "a", "b"]) == 1
     assert await keys.known("tenants") == ("b", "a")
+    assert await keys.add("tenants", ["z", "a", "y", "x"]) == 3
+    assert await keys.known("tenants") == ("b", "a", "z", "y", "x")
     assert await keys.known("others") == ()
 
 

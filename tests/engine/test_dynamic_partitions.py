@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import ConfigError, Daily, Dynamic, Keys, NotMaterialized, PartitionError, Pipeline, dep
+from flowstone_async import ConfigError, Daily, Dynamic, Keys, NotMaterialized, PartitionError, Pipeline, Single, dep
 from tests.support.engines import OpenEngine, OpenVerbs
 
 SHAPES = Keys("round", "square")
@@ -23,7 +23,7 @@ class _Tenants:
         self.calls: list[str] = []
         self.started: list[str] = []
 
-        @pipe.asset
+        @pipe.asset(partitions=Single())
         async def base() -> int:
             self.calls.append("base")
             return 1

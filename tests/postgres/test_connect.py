@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -21,7 +21,7 @@ SECRET = "open-sesame"
 
 
 @asynccontextmanager
-async def refusing(sqlstate: str, message: str) -> AsyncIterator[str]:
+async def refusing(sqlstate: str, message: str) -> AsyncGenerator[str]:
     """Serve nobody: every login is answered with an error."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

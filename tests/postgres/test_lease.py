@@ -1,4 +1,4 @@
-"""The lease: kept by a blocked event loop, lost for good by a dead worker, and never outlived by its holder's writes."""
+"""The lease: kept by a blocked event loop, lost for good by a dead worker, never outlived by a write."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ async def lease_until(sql: asyncpg.Connection, owner: Worker) -> object:
     return await sql.fetchval("SELECT lease_until FROM flowstone.worker WHERE id = $1", owner.id)
 
 
-async def test_a_lease_is_renewed_while_the_event_loop_is_blocked(sql: asyncpg.Connection, open_store: OpenStore) -> None:
+async def test_a_lease_is_renewed_while_the_event_loop_is_blocked(
+    sql: asyncpg.Connection, open_store: OpenStore
+) -> None:
     opened = await open_store(lease=0.8)
     drive = await opened.start(NUMBERS)
 
@@ -299,7 +301,9 @@ async def test_a_renewal_at_the_last_moment_saves_a_worker(
     assert await heir.store.take_orphans(heir.worker.id, ["sales"], limit=10) == ()
 
 
-async def test_two_that_reap_at_once_do_not_wait_for_each_other(dsn: str, sql: asyncpg.Connection, open_store: OpenStore) -> None:
+async def test_two_that_reap_at_once_do_not_wait_for_each_other(
+    dsn: str, sql: asyncpg.Connection, open_store: OpenStore
+) -> None:
     workers = [(await open_store()).worker.id for _ in range(4)]
     first = await asyncpg.connect(dsn)
     await first.execute("BEGIN")

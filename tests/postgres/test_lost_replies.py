@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TypeVar
 
 import asyncpg
 import pytest
@@ -25,9 +26,11 @@ from tests.contract.builders import (
     state_of,
 )
 from tests.postgres.conftest import Opened, OpenStore
+from tests.postgres.waiting import until
 from tests.postgres.wire import LossyProxy
 
 NUMBERS, TOTAL = key("numbers"), key("total")
+Answer = TypeVar("Answer")
 
 
 @pytest_asyncio.fixture
@@ -44,7 +47,7 @@ async def far(proxy: LossyProxy, open_store: OpenStore) -> Opened:
     return opened
 
 
-async def losing(proxy: LossyProxy, call: Coroutine[object, object, object], times: int = 1) -> object:
+async def losing(proxy: LossyProxy, call: Coroutine[object, object, Answer], times: int = 1) -> Answer:
     """Make a call whose reply is lost."""
     before = proxy.lost
     proxy.lose = times
@@ -162,7 +165,7 @@ async def test_many_steps_that_share_a_batch(sql: asyncpg.Connection, proxy: Los
 async def test_a_step_that_lost_its_reply_and_then_its_run(
     dsn: str, sql: asyncpg.Connection, proxy: LossyProxy, far: Opened, open_store: OpenStore
 ) -> None:
-    """The commit happened, the run is cancelled, and only then is the step sent again: it is refused, and stays done."""
+    """The commit happened, the run was cancelled, and only then the step is sent again: refused, and still done."""
     drive = await far.start(NUMBERS)
     made = materialization(NUMBERS, drive.id)
     near = await open_store()
@@ -170,8 +173,11 @@ async def test_a_step_that_lost_its_reply_and_then_its_run(
     committing = asyncio.create_task(drive.advance("asset.finished", done=(completed(made),)))
     proxy.lose = 1
     proxy.flowing.set()
-    while not proxy.lost:
-        await asyncio.sleep(0)
+
+    async def lost() -> bool:
+        return proxy.lost > 0
+
+    await until(lost)
     proxy.flowing.clear()
     assert await near.store.cancel(drive.id, (), ()) is not None
     proxy.flowing.set()
@@ -199,9 +205,7 @@ async def test_calls_that_may_be_repeated_are(
     await losing(proxy, call(far, drive))
 
 
-async def test_a_cancellation_whose_commit_is_lost_says_so_and_may_be_repeated(
-    proxy: LossyProxy, far: Opened
-) -> None:
+async def test_a_cancellation_whose_commit_is_lost_says_so_and_may_be_repeated(proxy: LossyProxy, far: Opened) -> None:
     drive = await far.start(NUMBERS)
     told = (event(1, "run.cancelled"),)
     proxy.lose = 1

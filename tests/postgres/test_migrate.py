@@ -89,7 +89,7 @@ async def test_a_schema_newer_than_the_library_is_refused(empty: str) -> None:
     await apply(empty, *migrations(), Migration(999, "later", "SELECT 1;"))
     store = PostgresStore(empty, clock=SystemClock())
 
-    with pytest.raises(ConfigError, match="newer than this library.*999"):
+    with pytest.raises(ConfigError, match=r"newer than this library.*999"):
         await Opened(store).open()
 
 
@@ -106,7 +106,7 @@ async def test_without_migrate_an_old_schema_is_refused(empty: str, known: tuple
     await apply(empty, *known)
 
     async with Connections(empty, direct=None).direct() as session:
-        with pytest.raises(ConfigError, match="lacks [12] of 2 migrations"):
+        with pytest.raises(ConfigError, match=r"lacks [12] of 2 migrations"):
             await require_current(session, (FIRST, SECOND))
 
 
@@ -124,14 +124,19 @@ async def test_without_migrate_a_current_schema_is_taken(dsn: str) -> None:
 
 async def test_nothing_outside_the_schema_is_touched(empty: str) -> None:
     connection = await asyncpg.connect(empty)
-    await connection.execute("CREATE TABLE run (mine integer); CREATE SCHEMA other; CREATE TABLE other.asset_key (a text)")
+    await connection.execute(
+        "CREATE TABLE run (mine integer); CREATE SCHEMA other; CREATE TABLE other.asset_key (a text)"
+    )
     await connection.close()
 
     opened = Opened(PostgresStore(empty, clock=SystemClock()))
     await opened.open()
     await opened.store.close()
 
-    assert {name for name in await tables(empty) if not name.startswith("flowstone.")} == {"public.run", "other.asset_key"}
+    assert {name for name in await tables(empty) if not name.startswith("flowstone.")} == {
+        "public.run",
+        "other.asset_key",
+    }
 
 
 async def test_a_user_without_the_right_to_make_a_schema_is_told(empty: str) -> None:

@@ -138,7 +138,9 @@ async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Con
     await woken(waiting)
 
 
-async def test_without_notify_nothing_is_told_and_nobody_listens(sql: asyncpg.Connection, open_store: OpenStore) -> None:
+async def test_without_notify_nothing_is_told_and_nobody_listens(
+    sql: asyncpg.Connection, open_store: OpenStore
+) -> None:
     heard = Heard(sql)
     await heard.start()
     owner, other = await open_store(notify=False, poll=0.05), await open_store(notify=False, poll=0.05)

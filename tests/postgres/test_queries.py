@@ -28,8 +28,10 @@ async def test_a_query_can_be_prepared(sql: asyncpg.Connection, name: str) -> No
         await sql.execute(f"BEGIN; {QUERIES[name]}; ROLLBACK")
         return
     if name == "upsert":
-        await sql.execute("CREATE TABLE user_table (pipeline text, asset text, partition text, materialization uuid, "
-                          "value bytea, stored_at timestamptz, PRIMARY KEY (pipeline, asset, partition))")
+        await sql.execute(
+            "CREATE TABLE user_table (pipeline text, asset text, partition text, materialization uuid, "
+            "value bytea, stored_at timestamptz, PRIMARY KEY (pipeline, asset, partition))"
+        )
     await sql.prepare(QUERIES[name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -23,7 +23,7 @@ NUMBERS, TOTAL = key("numbers"), key("total")
 
 
 @asynccontextmanager
-async def undecided(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+async def undecided(dsn: str) -> AsyncGenerator[asyncpg.Connection]:
     """A connection in the middle of a transaction, which the test ends."""
     connection = await asyncpg.connect(dsn)
     await connection.execute("BEGIN")
@@ -110,9 +110,7 @@ async def test_a_step_waits_for_its_run_to_be_taken_over_and_is_refused(
     assert (await state_of(heir.store, NUMBERS)).claimed_by == drive.id
 
 
-async def test_a_run_that_is_being_taken_is_passed_over_by_others(
-    dsn: str, open_store: OpenStore
-) -> None:
+async def test_a_run_that_is_being_taken_is_passed_over_by_others(dsn: str, open_store: OpenStore) -> None:
     dying, first, second = await open_store(), await open_store(), await open_store()
     drives = [await dying.start() for _ in range(3)]
     await first.store.expire(dying.worker.id)
@@ -223,9 +221,7 @@ async def test_overlapping_batches_of_several_processes_never_deadlock(
     assert await sql.fetchval("SELECT count(*) FROM flowstone.run WHERE finished_at IS NULL") == 0
 
 
-async def test_a_writer_in_another_transaction_hides_later_events_until_it_is_done(
-    dsn: str, opened: Opened
-) -> None:
+async def test_a_writer_in_another_transaction_hides_later_events_until_it_is_done(dsn: str, opened: Opened) -> None:
     early, late = await opened.start(), await opened.start()
     step = early.step("asset.started")
     seen = await opened.store.all_events(pipelines=["sales"])

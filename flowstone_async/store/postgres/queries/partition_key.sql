@@ -4,10 +4,14 @@
 SELECT key FROM flowstone.partition_key WHERE identity = $1 ORDER BY no;
 
 -- name: add_partition_keys
--- Sorted by key: two processes that add the same keys take their locks in one order.
+-- Numbered as they were given, and sorted by key: two processes that add the same keys take their locks in one order.
+WITH numbered AS MATERIALIZED (
+    SELECT given.key, nextval('flowstone.partition_key_no') AS no
+    FROM (SELECT key FROM unnest($2::text[]) WITH ORDINALITY AS each (key, place) ORDER BY place) AS given
+)
 INSERT INTO flowstone.partition_key (identity, key, no)
-SELECT $1, added.key, nextval('flowstone.partition_key_no')
-FROM (SELECT unnest($2::text[]) COLLATE "C" AS key ORDER BY 1) AS added
+SELECT $1, numbered.key, numbered.no FROM numbered
+ORDER BY numbered.key
 ON CONFLICT DO NOTHING
 RETURNING key;
 
