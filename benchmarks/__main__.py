@@ -9,8 +9,8 @@ MODULES = ("startup", "overhead", "plan", "runs")
 
 
 def main() -> int:
-    codes = [subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode for name in MODULES]
-    return max(codes)
+    commands = ([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]] for name in MODULES)
+    return max(subprocess.run(command, check=False).returncode for command in commands)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import asyncpg
 
 from benchmarks.harness import Options, median_seconds, options, show
-from benchmarks.overhead import following, three
+from benchmarks.overhead import three
 from flowstone_async import Engine, Pipeline
 from flowstone_async.store.embedded.server import EmbeddedServer
 

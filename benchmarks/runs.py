@@ -78,7 +78,8 @@ async def replay(dsn: str, workers: list[Any], sent: list[Statement], *, togethe
         for worker in workers:
             names = ", ".join(worker.keys())
             marks = ", ".join(f"${number}" for number in range(1, len(worker) + 1))
-            await pool.execute(f"INSERT INTO flowstone.worker ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING", *worker.values())
+            insert = f"INSERT INTO flowstone.worker ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - columns
+            await pool.execute(insert, *worker.values())
         reads = [each for each in sent if "INSERT" not in each[0]]
         writes = [each for each in sent if "INSERT" in each[0]]
         lanes = [reads, writes] if together else [sent]

@@ -1,4 +1,4 @@
-"""How long a fresh process takes: to import the package, to show help, to run hello world. The floor is `python -c pass`."""
+"""How long a fresh process takes to import the package, show help, run hello world; the floor is `python -c pass`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> None:
         hello = Path(folder) / "hello.py"
         hello.write_text(HELLO)
         figures = {
-            "import": (["-c", "import flowstone_async"], "150 ms"),
+            "import": (["-c", "from flowstone_async import Pipeline"], "150 ms"),
             "help": (["-m", "flowstone_async.cli", "--help"], "200 ms"),
             "hello": ([str(hello)], "300 ms"),
         }

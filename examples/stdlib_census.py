@@ -22,7 +22,7 @@ from flowstone_async import BackfillReport, Custom, Engine, Pipeline, dep
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 STORE = ".flowstone"
-BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.With, ast.AsyncWith, ast.BoolOp, ast.IfExp)
+BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.BoolOp, ast.IfExp)
 
 pipe = Pipeline("stdlib_census")
 
@@ -31,7 +31,8 @@ pipe = Pipeline("stdlib_census")
 def top_level() -> list[str]:
     """Name every top-level package and module of the standard library."""
     entries = (each for each in STDLIB.iterdir() if each.name not in {"site-packages", "__pycache__"})
-    return sorted({each.stem for each in entries if each.suffix == ".py" or each.is_dir() and any(each.rglob("*.py"))})
+    code = (each for each in entries if each.suffix == ".py" or (each.is_dir() and any(each.rglob("*.py"))))
+    return sorted({each.stem for each in code})
 
 
 packages = Custom(top_level)
@@ -150,10 +151,10 @@ async def main(store: str = f"embedded:{STORE}") -> None:
     async with Engine(pipe, store=store) as engine:
         for title in ("Taking the census", "Taking it again"):
             begun = time.monotonic()
-            done = await engine.backfill(census, parallel=4, on_progress=lambda now: show(title, now, total))
+            done = await engine.backfill(census, parallel=4, on_progress=functools.partial(show, title, total))
             gathered = await engine.run(report)
             seconds = time.monotonic() - begun
-            show(title, done, total, last=True)
+            show(title, total, done, last=True)
             print(f"  {done.succeeded} computed, {done.skipped} reused, {done.failed} failed, in {seconds:.2f} s")
             for partition, error in done.errors.items():
                 print(f"  {partition}: {error.message}", file=sys.stderr)
@@ -168,19 +169,23 @@ async def main(store: str = f"embedded:{STORE}") -> None:
     )
 
 
-def show(title: str, now: BackfillReport, total: int, *, last: bool = False) -> None:
+def show(title: str, total: int, now: BackfillReport, *, last: bool = False) -> None:
     """Show progress: redrawn in place on a terminal, a line at the end elsewhere."""
     finished = now.succeeded + now.skipped + now.failed
     if sys.stdout.isatty():
         filled = 30 * finished // max(total, 1)
-        print(f"\r{title}  {'━' * filled}{' ' * (30 - filled)}  {finished}/{total} packages", end="\n" if last else "", flush=True)
+        bar = "━" * filled + " " * (30 - filled)
+        print(f"\r{title}  {bar}  {finished}/{total} packages", end="\n" if last else "", flush=True)
     elif last:
         print(f"{title}: {finished}/{total} packages")
 
 
 def print_table(gathered: Report) -> None:
     """Print the report."""
-    print(f"\n{gathered.packages} packages, {gathered.files:,} files ({gathered.unreadable} of them not valid Python, on purpose), {gathered.lines:,} lines\n")
+    print(
+        f"\n{gathered.packages} packages, {gathered.lines:,} lines in {gathered.files:,} files "
+        f"({gathered.unreadable} of them not valid Python, on purpose)\n"
+    )
     print(f"{'package':<18}{'files':>8}{'lines':>10}{'functions':>12}{'branches each':>16}")
     for each in gathered.largest:
         print(f"{each.package:<18}{each.files:>8,}{each.lines:>10,}{each.functions:>12,}{each.branches_per_function:>16}")

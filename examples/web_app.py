@@ -55,7 +55,8 @@ async def show_run(request: Request) -> JSONResponse:
 async def refuse(_: Request, error: Exception) -> JSONResponse:
     """Answer with the error's own words."""
     status = 404 if isinstance(error, RunNotFound) else 422 if isinstance(error, PartitionError) else 500
-    body = {"code": error.code, "message": error.message, "hint": error.hint} if isinstance(error, FlowstoneError) else {}
+    known = isinstance(error, FlowstoneError)
+    body = {"code": error.code, "message": error.message, "hint": error.hint} if known else {}
     return JSONResponse(body, status_code=status)
 
 

@@ -72,6 +72,7 @@ _HOMES: Final = {
     "PlanEntry": "planning.plan",
     "PlanOutdated": "errors",
     "Problem": "errors",
+    "ResourceFailed": "events",
     "ResourceUnavailable": "errors",
     "Retention": "_engine.upkeep",
     "Retry": "definition.policy",

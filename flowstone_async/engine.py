@@ -205,6 +205,7 @@ class Engine(Verbs):
         await rename_assets(session)
         upkeep = Upkeep(session, self._options.retention)
         if leased:
+            await upkeep.begin()
             host.start_soon(upkeep.run, name="upkeep")
             stack.push_async_callback(upkeep.stop)
         if settings.block_warning is not None:
@@ -221,7 +222,7 @@ class Engine(Verbs):
             await stack.aclose()
 
     @asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncGenerator[None]:
+    async def lifespan(self, app: object) -> AsyncGenerator[None]:  # noqa: ARG002 - what ASGI apps call it with
         """Open and close the engine with an ASGI app: `FastAPI(lifespan=engine.lifespan)`.
 
         Args:

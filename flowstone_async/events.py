@@ -160,10 +160,20 @@ class AssetSkipped(AssetEvent):
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceFailed(Event):
+    """A resource could not be opened for an attempt, whose body was not called."""
+
+    type: ClassVar[str] = "resource.failed"
+    resource: str = ""
+    error: FlowstoneError | None = None
+
+
 EVENT_TYPES: Mapping[str, type[Event]] = {
     each.type: each
     for each in (
         RunStarted, RunFinished, RunSucceeded, RunFailed, RunCancelled,
         AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
+        ResourceFailed,
     )
 }  # fmt: skip

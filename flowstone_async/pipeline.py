@@ -176,7 +176,7 @@ class Pipeline(Decorators, Verbs):
         finally:
             await here.close()
 
-    def submit(self, *targets: Target, **options: object) -> NoReturn:
+    def submit(self, *targets: Target, **options: object) -> NoReturn:  # noqa: ARG002 - as the engine's
         """Refuse: background runs need an engine.
 
         Raises:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, cast
 
 import anyio
 
@@ -23,13 +23,12 @@ from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavaila
 CLOSE_LIMIT = 10.0
 _ENDED = object()
 _logger = logging.getLogger("flowstone")
-Announce: TypeAlias = Callable[[str, BaseException | None], None]
 
 
 class Spawner(Protocol):
     """Whoever starts the tasks that resources live in."""
 
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object, name: str) -> None:
         """Start a child task."""
         ...
 
@@ -59,7 +58,6 @@ class ResourceScope:
     outer: ResourceScope | None = None
     replaced: Mapping[ResourceDefinition, object] = field(default_factory=dict[ResourceDefinition, object])
     params: Callable[[object], Any] | None = None
-    announce: Announce | None = None
     _open: dict[ResourceDefinition, _Open] = field(default_factory=dict[ResourceDefinition, _Open])
 
     async def get(self, name: str, resources: Mapping[str, BoundResource]) -> Any:
@@ -106,8 +104,8 @@ class ResourceScope:
             arguments = await self._arguments(bound, resources)
             made = bound.definition.body(**arguments)
             if inspect.isasyncgen(made):
-                generator = made
-                entry.value = await anext(made)
+                generator = cast("AsyncGenerator[Any]", made)
+                entry.value = await anext(generator)
             else:
                 entry.value = await made
         except (Exception, asyncio.CancelledError) as error:
@@ -118,7 +116,6 @@ class ResourceScope:
         if bound.definition in self._open:  # what it took was asked for later and opened earlier
             self._open[bound.definition] = self._open.pop(bound.definition)
         entry.ready.set()
-        self._tell("resource.opened", None)
         try:
             await entry.leave.wait()
         finally:
@@ -151,11 +148,6 @@ class ResourceScope:
         )
         entry.ready.set()
         entry.closed.set()
-        self._tell("resource.failed", error)
-
-    def _tell(self, event: str, error: BaseException | None) -> None:
-        if self.announce is not None:
-            self.announce(event, error)
 
     async def _arguments(self, bound: BoundResource, resources: Mapping[str, BoundResource]) -> dict[str, object]:
         found: dict[str, object] = {}

@@ -128,7 +128,7 @@ class All:
 ALL: Final = All()
 
 
-_random = random.Random(os.urandom(32))
+_random = random.Random(os.urandom(32))  # noqa: S311 - ids are unique, not secret
 os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 

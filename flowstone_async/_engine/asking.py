@@ -74,7 +74,6 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         outer=run.resources,
         replaced=services.resources.replaced,
         params=partial(as_wanted, run.request.params),
-        announce=services.resources.announce,
     )
     error: BaseException | None = None
     run.enter(unit.place)

@@ -81,8 +81,8 @@ class Attempt:
 
     async def make(self) -> Outcome:
         """Make the attempt. Only a cancellation of the whole engine travels as an exception."""
-        limit = self.runnable.timeout
-        deadline = None if limit is None else Deadline(self._services.clock, limit, self._services.settings.cancel_grace)
+        limit, services = self.runnable.timeout, self._services
+        deadline = None if limit is None else Deadline(services.clock, limit, services.settings.cancel_grace)
         run, place = self.run, self.unit.place
         error: BaseException | None = None
         run.enter(place)
@@ -144,7 +144,6 @@ class Attempt:
             outer=self.run.resources,
             replaced=resources.replaced,
             params=partial(as_wanted, self.run.request.params),
-            announce=resources.announce,
         )
 
     def _make_call(self) -> Call:
@@ -195,8 +194,9 @@ class Attempt:
         if keyed is not None:
             return (*(each for each in inputs if each.kind == "asset"), Input("key", "key", keyed))
         call = self._call
-        if call is not None and call.params_read and not any(each.kind == "param" and each.name == "*" for each in inputs):
-            return (*inputs, Input("param", "*", self.run.prints("*")))
+        if call is not None and call.params_read:
+            everything = Input("param", "*", self.run.prints("*"))
+            return inputs if everything in inputs else (*inputs, everything)
         return inputs
 
     def _computed(self, stored: Stored, inputs: tuple[Input, ...]) -> Computed:

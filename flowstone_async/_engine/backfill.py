@@ -22,6 +22,7 @@ from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import ConfigError, FlowstoneError, PartitionError
 from flowstone_async.failures import rebuild
 from flowstone_async.planning.units import partition_for
+from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey
 
 Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
@@ -49,6 +50,17 @@ class BackfillReport:
     _more: list[AssetKey] = field(default_factory=list[AssetKey], repr=False)
     _session: Session | None = field(default=None, repr=False, compare=False)
 
+    async def _states(self, keys: list[AssetKey]) -> Mapping[AssetKey, AssetState]:
+        return {} if self._session is None else await self._session.store.states(keys)
+
+    def add_failure(self, key: Any, error: FlowstoneError, asset_key: AssetKey) -> None:
+        """Count a failed partition; the first 100 are kept with their error, the others by their key alone."""
+        self.failed += 1
+        if len(self.errors) < KEPT_ERRORS:
+            self.errors[key if isinstance(key, Hashable) else repr(key)] = error
+        else:
+            self._more.append(asset_key)
+
     @property
     def ok(self) -> bool:
         """Whether nothing failed and everything was started."""
@@ -60,7 +72,7 @@ class BackfillReport:
             yield key, error
         for start in range(0, len(self._more), KEPT_ERRORS):
             page = self._more[start : start + KEPT_ERRORS]
-            states = {} if self._session is None else await self._session.services.store.states(page)
+            states = await self._states(page)
             for key in page:
                 partition = decode_key(key.partition)
                 failure = states[key].error if key in states else None
@@ -113,12 +125,12 @@ class _Backfill:
             self.report.skipped += 1
 
     def fail(self, key: Any, error: FlowstoneError) -> None:
-        self.report.failed += 1
-        if len(self.report.errors) < KEPT_ERRORS:
-            self.report.errors[key if isinstance(key, Hashable) else repr(key)] = error
-        else:
-            pipeline, name = self.name.split(".", 1)
-            self.report._more.append(AssetKey(pipeline, name, encode_key(key)))
+        pipeline, name = self.name.split(".", 1)
+        try:
+            encoded = encode_key(key)
+        except FlowstoneError:  # the key itself is what was wrong
+            encoded = ""
+        self.report.add_failure(key, error, AssetKey(pipeline, name, encoded))
         self.halted |= self.on_error == "halt"
 
     def tell(self) -> None:

@@ -364,7 +364,7 @@ def _blocked_by(unit: Unit, above: Unit, error: FlowstoneError | None) -> Settle
     partition = above.partition if first is None else first.partition
     where = "" if partition is None else f" [{partition}]"
     failed = DependencyFailed(
-        f"asset {unit.node.name!r} could not run because {root!r}{where} failed: {first.message if first else 'failed'}",
+        f"asset {unit.node.name!r} could not run because {root!r}{where} failed: {first.message if first else '?'}",
         asset=unit.node.name,
         partition=unit.partition,
         details={"upstream": root, "upstream_partition": None if partition is None else str(partition)},

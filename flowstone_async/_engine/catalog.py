@@ -173,7 +173,8 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         {name: place for place, name in enumerate(graph.order)},
     )
     if strict:
-        problems = [problem for node in graph.nodes.values() if (problem := unsupported(node, catalog.runnable(node).manager)) is not None]
+        found = (unsupported(node, catalog.runnable(node).manager) for node in graph.nodes.values())
+        problems = [problem for problem in found if problem is not None]
         if problems:
             raise DefinitionError(graph.pipeline, problems)
     else:

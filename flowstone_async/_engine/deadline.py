@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Self
 
 from flowstone_async.clock import Clock, Timer
 
@@ -28,7 +29,7 @@ class Deadline:
         self._fired = 0
         self.expired = False
 
-    def __enter__(self) -> Deadline:
+    def __enter__(self) -> Self:
         if self._seconds is not None:
             self._task = asyncio.current_task()
             self._timer = self._clock.call_later(self._seconds, self._fire)

@@ -45,7 +45,8 @@ async def known_keys(store: Store, catalog: Catalog) -> KnownKeys | None:
     sets = identities(catalog)
     if not sets:
         return None
-    return KnownKeys({each: [decode_key(key) for key in await store.partition_keys.known(name)] for each, name in sets.items()})
+    known = {each: await store.partition_keys.known(name) for each, name in sets.items()}
+    return KnownKeys({each: [decode_key(key) for key in keys] for each, keys in known.items()})
 
 
 class DynamicKeys(Generic[K]):
@@ -53,7 +54,7 @@ class DynamicKeys(Generic[K]):
 
     def __init__(self, partition_set: Dynamic[Any], session: Callable[[], AbstractAsyncContextManager[Keyed]]) -> None:
         if not isinstance(partition_set, Dynamic):
-            raise ConfigError(f"partitions({partition_set!r}) takes a Dynamic set", hint="Other sets are fixed in code.")
+            raise ConfigError(f"partitions({partition_set!r}) takes a Dynamic set", hint="Others are fixed in code.")
         self._set, self._session = partition_set, session
 
     async def add(self, *keys: K) -> int:
@@ -87,5 +88,5 @@ class DynamicKeys(Generic[K]):
         named = [identities(catalog).get(self._set) for catalog in session.catalogs.values()]
         found = tuple(dict.fromkeys(each for each in named if each is not None))
         if not found:
-            raise ConfigError(f"no asset declares partitions={self._set!r}", hint="Declare it on an asset: partitions=...")
+            raise ConfigError(f"no asset declares partitions={self._set!r}", hint="Declare it on one: partitions=...")
         return found

@@ -116,9 +116,7 @@ async def _store(session: Session, parts: dict[str, PartHealth]) -> None:
             parts["store"] = PartHealth(state="ok", seconds=clock.monotonic() - begun, detail=detail)
 
 
-async def _resource(
-    session: Session, definition: ResourceDefinition, name: str, found: dict[str, PartHealth]
-) -> None:
+async def _resource(session: Session, definition: ResourceDefinition, name: str, found: dict[str, PartHealth]) -> None:
     opened = session.services.resources.opened()
     if definition not in opened:
         found[name] = PartHealth(state="disabled", detail="not opened")

@@ -1,4 +1,4 @@
-"""Calling hooks: in the order of events, each event's hooks side by side, none able to break or delay a run for long."""
+"""Calling hooks: in the order of events, each event's side by side, none able to break or delay a run for long."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from flowstone_async.definition.body import function_of
 from flowstone_async.definition.collection import Hook
 from flowstone_async.events import Event
 
@@ -64,7 +65,7 @@ class Hooks:
 
 async def _invoke(hook: Hook, event: Event) -> None:
     function: Any = hook.function
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(type(function), "__call__", None)):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function_of(function)):
         await function(event)
     else:
         result = await anyio.to_thread.run_sync(function, event, abandon_on_cancel=True)

@@ -7,7 +7,7 @@ run and per open resource; inside a run a group with its workers. Everything bel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
@@ -31,7 +31,7 @@ class Host:
             raise RuntimeError(f"host {self.name!r} is not open")
         return self._group
 
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object, name: str) -> None:
         """Start a child task, with the context variables of the caller."""
         self.group.start_soon(function, *args, name=name)
 

@@ -158,7 +158,8 @@ def _hint(name: object, known: tuple[str, ...]) -> str | None:
 def _fields(given: Any) -> dict[str, object]:
     """Return the fields of an instance, copied; what was not set is left to the defaults."""
     if isinstance(given, BaseModel):
-        return {name: copy.deepcopy(value) for name, value in given.__dict__.items() if name in type(given).model_fields}
+        known = type(given).model_fields
+        return {name: copy.deepcopy(value) for name, value in given.__dict__.items() if name in known}
     return {each.name: copy.deepcopy(getattr(given, each.name)) for each in dataclasses.fields(given) if each.init}
 
 
@@ -167,19 +168,20 @@ def _has_secret(value: Any) -> bool:
         return any(_has_secret(each) for each in cast("Mapping[object, object]", value).values())
     if isinstance(value, list | tuple | set | frozenset):
         return any(_has_secret(each) for each in cast("list[object]", value))
-    return hasattr(type(value), "get_secret_value")
+    kind: Any = cast("Any", value).__class__
+    return hasattr(kind, "get_secret_value")
 
 
 def _in_order(plain: Any, dumped: Any) -> Any:
     """Return JSON-compatible values with what was a set in an order of its own: sets have none across processes."""
     if isinstance(plain, set | frozenset) and isinstance(dumped, list):
         return sorted(cast("list[object]", dumped), key=to_json)
-    if isinstance(plain, Mapping) and isinstance(dumped, dict) and len(plain) == len(dumped):
-        pairs = zip(cast("dict[str, object]", dumped).items(), plain.values(), strict=True)
-        return {name: _in_order(value, item) for (name, item), value in pairs}
-    if isinstance(plain, list | tuple) and isinstance(dumped, list) and len(plain) == len(dumped):
-        return [*map(_in_order, cast("list[object]", plain), cast("list[object]", dumped))]
-    return dumped
+    one, other = cast("Any", plain), cast("Any", dumped)
+    if isinstance(plain, Mapping) and isinstance(dumped, dict) and len(one) == len(other):
+        return {name: _in_order(value, item) for (name, item), value in zip(other.items(), one.values(), strict=True)}
+    if isinstance(plain, list | tuple) and isinstance(dumped, list) and len(one) == len(other):
+        return [*map(_in_order, one, other)]
+    return other
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -187,9 +189,11 @@ def _same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        mapped = cast("Mapping[object, object]", one)
+        return mapped.keys() == other.keys() and all(_same(value, other[key]) for key, value in mapped.items())
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        items = cast("list[object]", one)
+        return len(items) == len(other) and all(map(_same, items, other))
     if isinstance(one, float) and math.isnan(one):
         return math.isnan(other)
     return bool(one == other)

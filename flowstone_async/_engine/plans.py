@@ -39,7 +39,11 @@ async def plan(
     )
     if apply is None:
         return made
-    return replace(made, perform=lambda planned: apply(planned, tuple(targets), partition, options))
+
+    def perform(planned: Plan) -> Awaitable[Any]:
+        return apply(planned, tuple(targets), partition, options)
+
+    return replace(made, perform=perform)
 
 
 async def check_plan(

@@ -48,6 +48,7 @@ class Processes:
             try:
                 answer = await child.ask(request)
             except BaseException as error:
+                code = -1
                 with anyio.CancelScope(shield=True):
                     code = await child.end()
                 if isinstance(error, EOFError | OSError):
@@ -113,7 +114,7 @@ def _request(definition: AssetDefinition, arguments: Mapping[str, object]) -> by
             pickle.dumps(value)
         except Exception as error:
             raise ConfigError(
-                f"asset {definition.name!r} says run_in='process', but its {name!r} cannot be sent to a process: {error}",
+                f"asset {definition.name!r} says run_in='process', but its {name!r} cannot be sent to one: {error}",
                 asset=definition.name,
                 hint="Take plain values, and open resources inside the body; or say run_in='thread'.",
             ) from error

@@ -47,10 +47,10 @@ class Reader:
         state = await self._state(place.key)
         if state is None or state.current is None:
             raise _not_materialized(place)
-        return await self.load(place.catalog, place.runnable, place.partition, state.current, place.manager)
+        return await self.load(place.runnable, place.partition, state.current, place.manager)
 
     async def load(
-        self, catalog: Catalog, runnable: Runnable, partition: object, current: Materialization, manager: IOManager
+        self, runnable: Runnable, partition: object, current: Materialization, manager: IOManager
     ) -> Any:
         """Load a stored value as its declared type."""
         return await manager.load(value_ref(current, runnable, partition), None)
@@ -144,7 +144,7 @@ class Reader:
             raise skipped(place.name, place.partition, state.reason or "", state.run_id or "")
         if state is None or state.current is None:
             raise _not_materialized(place)
-        return await self.load(place.catalog, place.runnable, place.partition, state.current, place.manager)
+        return await self.load(place.runnable, place.partition, state.current, place.manager)
 
     async def active(self, target: Target, partition: object) -> list[str]:
         """Return ids of the runs that are computing an asset and partition, or will."""
@@ -303,7 +303,7 @@ def _is_target(place: _Place, record: RunRecord) -> bool:
     return encode_key(key) == place.key.partition
 
 
-def _explained(status: AssetStatus) -> tuple[str, str]:
+def _explained(status: AssetStatus) -> tuple[str, str]:  # noqa: PLR0911 - one for each state
     """Return the state of an asset and partition in one word and one sentence."""
     match status.state:
         case "not_found":

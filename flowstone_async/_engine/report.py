@@ -34,7 +34,7 @@ class AssetReport(Generic[T_co]):
     error: FlowstoneError | None = None
     earlier: tuple[FlowstoneError, ...] = ()
     reason: str | None = None
-    value: T_co = cast("Any", None)
+    value: T_co = cast("Any", None)  # noqa: RUF009 - None stands for every type of value
 
     @property
     def status(self) -> str:

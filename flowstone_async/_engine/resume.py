@@ -11,7 +11,6 @@ from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import failure_of
 from flowstone_async._engine.outcome import Settled, Tried
 from flowstone_async._engine.request import CONCURRENCY, Request, stored_force
-from flowstone_async._engine.services import Settings
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.failures import rebuild
 from flowstone_async.planning.units import Unit, Units
@@ -48,7 +47,7 @@ class Past:
         elif event.type == "asset.retrying":
             _retried(self.tried.setdefault(where, Tried()), event.body)
 
-    def request(self, record: RunRecord, catalog: Catalog, settings: Settings) -> Request:
+    def request(self, record: RunRecord, catalog: Catalog) -> Request:
         """Return the request that the run was made from.
 
         Raises:

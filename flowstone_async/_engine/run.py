@@ -88,7 +88,6 @@ class RunDriver(RunSteps):
             outer=services.resources,
             replaced=services.resources.replaced,
             params=partial(as_wanted, request.params),
-            announce=services.resources.announce,
         )
         self.started_at = now
         self.created = asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,6 @@ class Services:
     given: dict[str, object] = field(default_factory=dict[str, object])
     called: Callable[[str], None] | None = None
 
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: object, name: str) -> None:
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object, name: str) -> None:
         """Start a child task of the engine."""
         self.spawn(function, *args, name=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import anyio
 
@@ -115,7 +115,7 @@ class Session:
             pipeline=catalog.graph.pipeline,
             targets=tuple(name for _, name in found),
             partition=partition,
-            encoded=encode_key(partition),
+            encoded=encode_key(cast("Any", partition)),
             params=parsed,
             params_json=catalog.params.dump(parsed),
             secrets=secrets,
@@ -143,8 +143,8 @@ class Session:
         """Ask the store what exists and decide what would run."""
         catalog = self.catalogs[request.pipeline]
         now = self.services.store.now()
-        known = await known_keys(self.services.store, catalog)
-        units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now, known=known)
+        dynamic = await known_keys(self.services.store, catalog)
+        units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now, known=dynamic)
         keys = [unit.key for unit in units.all]
         keys += [
             each.external for unit in units.all for each in (*unit.inputs, *unit.asked) if each.external is not None
@@ -248,10 +248,13 @@ class Session:
         if catalog is None:
             return None
         past = await Past.read(self.services.store, record)
-        request = past.request(record, catalog, self.services.settings)
+        request = past.request(record, catalog)
         prospect = await self.prospect(request)
-        flight = self._fly(self._driver(prospect, record, past), (*request.identity(), record.id))
+        identity = (*request.identity(), id(asyncio.get_running_loop()))
+        flight = self._fly(self._driver(prospect, record, past), identity)
         flight.detached = True
+        if not request.force:
+            self._joinable.setdefault(identity, flight)
         return flight
 
     async def refuse(self, record: RunRecord, error: FlowstoneError) -> None:
@@ -270,7 +273,7 @@ class Session:
     # -- awaiting -----------------------------------------------------------------------------------------------
 
     async def complete(self, request: Request) -> RunDriver:
-        """Run and return the driver once it has ended; cancelling the caller cancels the run, unless others await it."""
+        """Run and return the driver once it has ended; a cancelled caller cancels the run, unless others await it."""
         flight = await self.start(request)
         driver = flight.driver
         flight.awaited += 1

@@ -7,7 +7,6 @@ from typing import Literal
 from flowstone_async._engine.board import Next
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import Interruption
-from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.record import audit_of, note_settled
 from flowstone_async._engine.values import RunValues
 from flowstone_async.events import Event, RunCancelled, RunFailed, RunFinished, RunSucceeded
@@ -20,7 +19,6 @@ class RunSteps(RunValues, Interruption):
     """Makes the steps of one run."""
 
     record: RunRecord
-    journal: Journal
     hooks: Hooks
 
     @property

@@ -1,4 +1,4 @@
-"""What user code raised, as the library's own error: facts filled in, secrets hidden, the original kept as its cause."""
+"""What user code raised, as the library's own error: facts filled in, secrets hidden, the original as its cause."""
 
 from __future__ import annotations
 

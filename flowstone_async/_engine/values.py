@@ -8,6 +8,7 @@ from typing import Any
 
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints
@@ -15,7 +16,8 @@ from flowstone_async._engine.services import Services
 from flowstone_async.definition.compatibility import as_annotated, declared_type
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.kind import StreamKind
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import FlowstoneError, ResourceUnavailable
+from flowstone_async.events import ResourceFailed
 from flowstone_async.io.base import IOManager, ValueRef
 from flowstone_async.io.copying import copy_value
 from flowstone_async.planning.units import Unit, UnitInput, Units
@@ -34,6 +36,7 @@ class RunValues:
     prints: Prints
     units: Units
     board: Board
+    journal: Journal
     held: list[object]
 
     def manager(self, runnable: Runnable) -> IOManager:
@@ -92,8 +95,13 @@ class RunValues:
             self.held.append(pin(made.id))
 
     async def resource(self, name: str, scope: ResourceScope) -> Any:
-        """Return an open resource."""
-        return await scope.get(name, self.catalog.graph.resources)
+        """Return an open resource; one that cannot be opened is noted."""
+        try:
+            return await scope.get(name, self.catalog.graph.resources)
+        except ResourceUnavailable as error:
+            failed = str(error.details.get("resource", name))
+            self.journal.add(ResourceFailed, self.services.store.now(), {"resource": failed}, error)
+            raise
 
     async def after_commit(
         self, manager: IOManager, unit: Unit, made: Materialization, superseded: Sequence[Materialization]

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from types import TracebackType
+from typing import Self
 
 from flowstone_async._engine.session import Session
 
@@ -26,7 +27,7 @@ class Watchdog:
         self._beat = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="flowstone watchdog", daemon=True)
 
-    def __enter__(self) -> Watchdog:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -53,7 +54,7 @@ class Watchdog:
                 return
 
     def _who(self) -> str:
-        frame = sys._current_frames().get(self._watched)
+        frame = sys._current_frames().get(self._watched)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
         if frame is None:
             return "an unknown frame"
         names = self._bodies()

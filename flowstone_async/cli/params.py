@@ -9,7 +9,7 @@ from typing import cast, get_type_hints
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
-from flowstone_async._engine.params import ParamsType
+from flowstone_async._engine.run_params import params_of
 from flowstone_async.cli.usage import UsageError
 
 
@@ -41,7 +41,7 @@ def read_params(type_: type[object] | None, given: Sequence[str], cwd: Path) -> 
     values |= named
     if type_ is None and not given:
         return None
-    return ParamsType(type_).parse(values)
+    return params_of(type_).parse(values or None if type_ is None else values)
 
 
 def _types(type_: type[object]) -> Mapping[str, object]:

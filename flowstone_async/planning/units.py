@@ -201,7 +201,8 @@ def _make_shape(graph: Graph, targets: tuple[str, ...]) -> _Shape | None:
         index[name] = len(units)
         units.append(_plain_unit(graph.pipeline, node, index))
     declared = [unit.node.definition.partitions for unit in units]
-    checked = {each: unit.node for each, unit in zip(declared, units, strict=True) if each is not None and each.dimensions}
+    pairs = zip(declared, units, strict=True)
+    checked = {each: unit.node for each, unit in pairs if each is not None and each.dimensions}
     keyed = tuple(each is None or bool(each.dimensions) for each in declared)
     wanted = tuple(index[name] for name in targets)
     return _Shape(Units(tuple(units), wanted, _dependants(units)), keyed, tuple(checked.values()))

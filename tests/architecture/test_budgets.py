@@ -18,6 +18,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/_engine/executor.py": "pickling arguments and values of process bodies is anybody's code",
     "flowstone_async/_engine/hooks.py": "hooks are user code and change nothing",
     "flowstone_async/_engine/run.py": "a mistake of the library's own must reach whoever awaits the run",
+    "flowstone_async/_engine/upkeep.py": "no duty may end the others, nor the engine's runs",
     "flowstone_async/_engine/user_call.py": "a health check's failure is its answer",
     "flowstone_async/cli/preview.py": "`__repr__` of a value is anybody's code",
     "flowstone_async/cli/process.py": "the outermost frame: whatever is left becomes a message and an exit code",

@@ -10,10 +10,9 @@ import pytest
 
 from flowstone_async import (
     Cancelled,
-    Context,
     Engine,
-    ExecutionError,
     Pipeline,
+    ResourceFailed,
     ResourceUnavailable,
     Retry,
     resource,
@@ -283,6 +282,8 @@ class _Unavailable:
         self.pipe = pipe = Pipeline("unavailable")
         self.left, self.tried = failures, 0
         self.calls: list[str] = []
+        self.failed: list[ResourceFailed] = []
+        pipe.on(ResourceFailed)(self.failed.append)
 
         @pipe.resource
         async def db() -> AsyncIterator[Db]:
@@ -304,12 +305,13 @@ class _Unavailable:
 
 
 async def test_an_opening_that_fails_fails_the_assets_that_need_it(open_verbs: OpenVerbs):
-    """RES-03: before their bodies are called; others are untouched, and the next run opens it again."""
+    """RES-03: before their bodies are called, with `resource.failed`; others are untouched, the next run opens it."""
     case = _Unavailable(1)
     verbs = await open_verbs(case.pipe)
     report = await verbs.report("needs", "other")
     assert report.state == "failed"
     assert case.calls == ["other"]
+    assert [(each.resource, type(each.error)) for each in case.failed] == [("db", ResourceUnavailable)]
     error = report["needs"].error
     assert isinstance(error, ResourceUnavailable)
     assert "'db'" in error.message
@@ -384,20 +386,3 @@ async def test_a_run_that_reuses_everything_opens_nothing(open_engine: OpenEngin
     opened.log.clear()
     assert await engine.run("second") == 2
     assert opened.log == []
-
-
-async def test_a_failing_body_does_not_make_its_resource_unavailable(open_verbs: OpenVerbs):
-    """RES-03: only an opening does."""
-    pipe = Pipeline("body")
-
-    @pipe.resource
-    async def db() -> Db:
-        return Db()
-
-    @pipe.asset
-    async def target(db: Db, ctx: Context) -> int:
-        raise ValueError(f"{sorted(ctx.resources)}")
-
-    verbs = await open_verbs(pipe)
-    with pytest.raises(ExecutionError, match="db"):
-        await verbs.run(target)

@@ -37,7 +37,7 @@ class Opened:
 class OpenStore(Protocol):
     """Opens a store that is closed at the end of the test."""
 
-    async def __call__(self, dsn: Any = None, *, lease: float | None = 30, **options: Any) -> Opened: ...
+    async def __call__(self, other: Any = None, *, lease: float | None = 30, **options: Any) -> Opened: ...
 
 
 @pytest_asyncio.fixture
@@ -63,7 +63,8 @@ async def open_store(dsn: str) -> AsyncIterator[OpenStore]:
     async with AsyncExitStack() as stack:
 
         async def open_one(other: Any = None, *, lease: float | None = 30, **options: Any) -> Opened:
-            opened = Opened(PostgresStore(other or dsn, **{"clock": SystemClock(), **options}))
+            chosen: dict[str, Any] = {"clock": SystemClock(), **options}
+            opened = Opened(PostgresStore(other or dsn, **chosen))
             stack.push_async_callback(opened.store.close)
             await opened.open(lease)
             return opened

@@ -34,7 +34,7 @@ NAMES = {
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded Event"
-        " RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+        " ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
     ),
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"

@@ -204,7 +204,7 @@ class PostgresStore(Store):
 
     @override
     async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
-        return await self._ownership.take_orphans(worker, pipelines, limit)
+        return await self._ownership.take_orphans(worker, pipelines, limit) if self._owns() else ()
 
     @override
     async def hand_back(self, run_id: str, fence: int) -> None:

@@ -11,7 +11,7 @@ WITH numbered AS MATERIALIZED (
 )
 INSERT INTO flowstone.partition_key (identity, key, no)
 SELECT $1, numbered.key, numbered.no FROM numbered
-ORDER BY numbered.key
+ORDER BY numbered.key COLLATE "C"
 ON CONFLICT DO NOTHING
 RETURNING key;
 

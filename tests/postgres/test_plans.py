@@ -1,0 +1,185 @@
+"""The plans of what is asked often: by index, however large the history, and whatever the planner believes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from flowstone_async.store.postgres.connections import _PLANS
+from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async.store.postgres.statement import KINDS, statement
+from tests.contract.postgres_stores import TEMPLATE, migrated
+from tests.support.postgres import TestServer
+
+ROWS = 300_000
+LARGE = {"run", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
+
+# A history of finished runs of two pipelines, three events each, one value each, computed from one another.
+HISTORY = f"""
+INSERT INTO flowstone.run (id, fence, created_at, finished_at, continuable, state, worker, pipeline, partition, targets,
+    options, params)
+SELECT md5('r' || n)::uuid, 1, now() - n * interval '1 second', now() - n * interval '1 second', true,
+    CASE n % 1000 WHEN 0 THEN 'failed' ELSE 'succeeded' END, 'gone', 'p' || n % 2, '', '["a"]', '{{}}', '{{}}'
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.asset_key (current, run_id, state, pipeline, asset, io, partition)
+SELECT md5('m' || n)::uuid, md5('r' || n)::uuid, 'completed', 'p' || n % 2, 'a', '', 'i:' || n
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.materialization (id, run_id, size, seconds, started_at, committed_at, attempts, pipeline, asset,
+    io, partition, fingerprint, code_hash, inputs, manager, location, host)
+SELECT md5('m' || n)::uuid, md5('r' || n)::uuid, 1, 1, now(), now(), 1, 'p' || n % 2, 'a', '', 'i:' || n, '', '', '[]',
+    '', '', ''
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.event (run_id, first_no, cursor, at, count, pipeline, body)
+SELECT md5('r' || n)::uuid, 1, n << 20, now(), 3, 'p' || n % 2, '[]' FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.lineage (pipeline, asset, io, partition, materialization, upstream)
+SELECT 'p' || n % 2, 'a', '', 'i:' || n, md5('m' || n + 1)::uuid, md5('m' || n)::uuid
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.superseded (at, materialization)
+SELECT now(), md5('m' || n)::uuid FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.audit (at, action, subject, actor, actor_kind)
+SELECT now(), 'x', 'y', 'engine', 'engine' FROM generate_series(1, {ROWS}) AS n;
+"""
+
+
+@pytest_asyncio.fixture(params=["never analysed", "analysed"])
+async def history(server: TestServer, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the store's kind to a database with a long history."""
+    await server.create_template(TEMPLATE, migrated(server))
+
+    async def fill(connection: asyncpg.Connection) -> None:
+        store = await server.clone(TEMPLATE)
+        await server.drop(store)
+        for one in migrations():
+            await connection.execute(one)
+        await connection.execute(HISTORY)
+
+    await server.create_template("history", fill)
+    dsn = await server.clone("history")
+    connection = await asyncpg.connect(dsn)
+    if request.param == "analysed":
+        await connection.execute("ANALYZE")
+    await connection.execute(_PLANS.format("SESSION"))
+    yield connection
+    connection.terminate()
+    await server.drop(dsn)
+
+
+def migrations() -> list[str]:
+    from flowstone_async.store.postgres.migrate import _START, migrations
+
+    return [_START, *(one.text for one in migrations())]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+async def plan(connection: asyncpg.Connection, text: str, arguments: list[str]) -> list[dict[str, Any]]:
+    """Return the nodes of the plan that is made once and kept."""
+    prepared = await connection.prepare(text)
+    types = ", ".join(parameter.name.replace("[]", "[]") for parameter in prepared.get_parameters())
+    await connection.execute(f"PREPARE kept ({types}) AS {text}" if types else f"PREPARE kept AS {text}")
+    given = f"({', '.join(arguments)})" if arguments else ""
+    explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE kept {given}")
+    await connection.execute("DEALLOCATE kept")
+    return list(nodes(json.loads(explained)[0]["Plan"]))
+
+
+def assert_by_index(found: list[dict[str, Any]]) -> None:
+    for node in found:
+        large = node.get("Relation Name") in LARGE
+        assert not (large and node["Node Type"] == "Seq Scan"), node
+        if node["Node Type"] in {"Hash Join", "Merge Join"}:
+            joined = {inner.get("Relation Name") for inner in nodes(node)}
+            assert not joined & LARGE, node
+
+
+U = f"'{UUID(int=1)}'"
+NAMES = ["ARRAY['p0']", "ARRAY['a']", "ARRAY['i:1']", "ARRAY['']"]
+EVER = "'2999-01-01'"
+ASKED: dict[str, list[str]] = {
+    "run": [U],
+    "runs": ["ARRAY['p0']", "NULL", "NULL", EVER, U, "50"],
+    "runs_active": ["ARRAY['p0']", "'running'", "NULL", EVER, U, "50"],
+    "runs_unhappy": ["ARRAY['p0']", "'failed'", "NULL", EVER, U, "50"],
+    "driven": [U],
+    "committed_before": [U, "1", "1"],
+    "cancel": [U, "NULL"],
+    "end_claims": [U, "'cancelled'", "now()", "NULL"],
+    "last_event": [U],
+    "hand_back": [U, "1"],
+    "hand_back_all": ["'w'"],
+    "watch": [U],
+    "states": NAMES,
+    "materializations": [f"ARRAY[{U}]::uuid[]"],
+    "keys": ["'p0'", "'a'", "''", "''", "NULL", "100"],
+    "durations": ["'p0'", "ARRAY['a']"],
+    "upstream": [U],
+    "dependants": NAMES,
+    "lock_keys": NAMES,
+    "clear_current": [*NAMES, f"ARRAY[{U}]::uuid[]", "NULL"],
+    "events": [U, "0", "1000"],
+    "commit_instants": [f"ARRAY[{U}]", "ARRAY['1']"],
+    "all_events": ["ARRAY['p0', 'p1']", "0", "1000", "9223372036854775807"],
+    "audit": ["100", "NULL"],
+    "orphans_seen": ["'w'", "ARRAY['p0']"],
+    "orphans": ["ARRAY['p0']", "true", "10"],
+    "take": [f"ARRAY[{U}]::uuid[]", "'w'"],
+    "count_lost": [f"ARRAY[{U}]::uuid[]"],
+    "payload": [U],
+    "delete_payloads": [f"ARRAY[{U}]::uuid[]"],
+    "append_chunk": [U, "0", "''", "NULL"],
+    "chunks": [U, "0", "10"],
+    "finished_runs": ["1", "100", "NULL"],
+    "forget_events": [f"ARRAY[{U}]::uuid[]", "100"],
+    "forget_runs": [f"ARRAY[{U}]::uuid[]"],
+    "superseded": ["1", "100", "NULL"],
+    "current_ones": [f"ARRAY[{U}]::uuid[]"],
+    "forget_materializations": [f"ARRAY[{U}]::uuid[]"],
+    "forget_lineage": [*NAMES, f"ARRAY[{U}]::uuid[]"],
+    "uploads": ["1", "100", "NULL"],
+}
+
+
+async def test_what_is_asked_often_is_found_by_index(history: asyncpg.Connection) -> None:
+    for name, arguments in ASKED.items():
+        found = await plan(history, QUERIES[name], arguments)
+        try:
+            assert_by_index(found)
+        except AssertionError as error:
+            raise AssertionError(name) from error
+
+
+async def test_the_hot_statement_finds_everything_by_index(history: asyncpg.Connection) -> None:
+    for kinds in (set(KINDS), set(KINDS) - {"begins"}, {"goes", "keys", "events"}, {"begins", "events"}):
+        found = statement(frozenset(kinds))
+        arguments = [
+            {"now": "NULL", "separator": "'|'", "null": "'~'", "payloads": "''"}.get(name, "''")
+            for name in found.parameters
+        ]
+        assert_by_index(await plan(history, found.text, arguments))
+
+
+@pytest.mark.parametrize("name", ["all_events", "events", "runs", "keys", "audit", "superseded", "finished_runs"])
+async def test_a_page_reads_no_more_than_itself(history: asyncpg.Connection, name: str) -> None:
+    """In the buffers it touches, a page of 50 of 300,000 rows is far from the whole."""
+    small = {"1000": "50", "100": "50"}
+    arguments = [small.get(one, one) for one in ASKED[name]]
+    if name == "events":
+        arguments[0] = f"'{UUID(int=0)}'"
+    text = QUERIES[name]
+    prepared = await history.prepare(text)
+    types = ", ".join(parameter.name for parameter in prepared.get_parameters())
+    await history.execute(f"PREPARE page ({types}) AS {text}")
+    explained = await history.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page ({', '.join(arguments)})")
+
+    top = json.loads(explained)[0]["Plan"]
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 1000
