@@ -22,7 +22,7 @@ from flowstone_async._engine.services import Settings
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.upkeep import Retention, Upkeep
-from flowstone_async._engine.verbs import RunOptions, Verbs
+from flowstone_async._engine.verbs import RunOptions, Verbs, checked
 from flowstone_async._engine.watchdog import Watchdog
 from flowstone_async.clock import Clock, SystemClock
 from flowstone_async.config import seconds
@@ -124,6 +124,9 @@ class Engine(Verbs):
     ) -> None:
         _check_pipelines(pipelines)
         _check_counts(concurrency=concurrency, threads=threads, max_lost=max_lost, processes=processes)
+        _check_switches(migrate=migrate, notify=notify, strict_metadata=strict_metadata)
+        if retention is not None and retention is not False and not isinstance(retention, Retention):
+            raise ConfigError(f"retention={retention!r}", hint='Give Retention(runs="30d", values="7d"), or False.')
         self.pipelines = pipelines
         self._clock = clock or SystemClock()
         self._io, self._resources = dict(io or {}), dict(resources or {})
@@ -290,7 +293,7 @@ class Engine(Verbs):
             options: See `RunOptions`; the timeout has no default here.
         """
         session = self._live()
-        request = session.request(targets, partition=partition, submitted=True, **options)
+        request = session.request(targets, partition=partition, submitted=True, **checked("submit", options))
         if request.secrets:
             raise ConfigError(
                 f"params hold secrets, which are never stored, so that a submitted run could not be continued: "
@@ -373,6 +376,12 @@ def _check_counts(*, processes: int | None, **counts: int) -> None:
     for name, value in {**counts, "processes": processes}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{name}={value!r}", hint="Give a whole number of 1 or more.")
+
+
+def _check_switches(**switches: object) -> None:
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name}={value!r}", hint="Allowed are True and False.")
 
 
 def _limit(value: Limit, what: str) -> float | None:

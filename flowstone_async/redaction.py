@@ -90,8 +90,7 @@ class Redactor:
 
     def line(self, text: str) -> str:
         """Return a text as one line of a log: as `text`, with line ends and tabs escaped too."""
-        text = self.text(text)
-        return text if text.isprintable() else text.replace("\n", "\\n").replace("\t", "\\t")
+        return one_line(self._hide(text))
 
     def _value(self, value: Value, depth: int) -> Value:
         if type(value) in _PLAIN:
@@ -167,6 +166,13 @@ class Redactor:
         text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
         text = self._named.sub(_without_value, text)
         return _BEARER.sub(rf"\1 {HIDDEN}", text)
+
+
+def one_line(text: str) -> str:
+    """Return a text with control characters, line ends and tabs escaped."""
+    if text.isprintable():
+        return text
+    return _CONTROL.sub(_escape, text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _letters(name: str) -> str:

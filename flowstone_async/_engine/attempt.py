@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Protocol, TypedDict, assert_never
 
@@ -14,6 +14,7 @@ from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
+from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import as_wanted
 from flowstone_async._engine.services import Services
@@ -55,8 +56,16 @@ class Running(Values, Protocol):
         """Take the mark back; a cancellation that came from stopping the run is taken back too."""
         ...
 
+    def pausing(self) -> AbstractContextManager[None]:
+        """Mark the current task as waiting for nothing but time."""
+        ...
+
     def manager(self, runnable: Runnable) -> IOManager:
         """Return the I/O manager that holds an asset's values in this run."""
+        ...
+
+    async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:
+        """Delete a value that was stored and will not be committed."""
         ...
 
 
@@ -85,35 +94,36 @@ class Attempt:
         deadline = None if limit is None else Deadline(services.clock, limit, services.settings.cancel_grace)
         run, place = self.run, self.unit.place
         error: BaseException | None = None
+        computed: Computed | None = None
+        pending = Pending()
         run.enter(place)
         try:
             if deadline is None:
                 computed = await self._compute()
-                if not run.interrupted:
-                    return computed
             else:
                 with deadline:
                     computed = await self._compute()
-                    if not deadline.expired and not run.interrupted:
-                        return computed
         except (Exception, asyncio.CancelledError) as raised:  # user code may raise anything
             error = raised
         finally:
             run.leave(place, error)
             if self._call is not None:
                 self._call.open = False
+        expired = deadline is not None and deadline.expired
+        if computed is not None and (run.interrupted or expired):
+            await run.discard(self.manager, self.unit, computed.materialization)
         if run.interrupted:
             return Interrupted(self.started_at, self.seconds)
-        return self._failed(error, expired=deadline is not None and deadline.expired)
+        if pending.left():
+            await pending.absorb(error)
+        if expired:
+            return self._failing(_timed_out(self.unit, limit))
+        return computed if computed is not None else self._failed(error)
 
-    def _failed(self, error: BaseException | None, *, expired: bool) -> Failing:
-        if expired or error is None:
-            return self._failing(_timed_out(self.unit, self.runnable.timeout))
+    def _failed(self, error: BaseException | None) -> Failing:
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise error
             return self._failing(self._wrapped(error, "the body raised CancelledError, although nobody cancelled it"))
+        assert error is not None  # noqa: S101 - for the type checker: without a value there is an error
         return self._failing(self._translated(error))
 
     async def _compute(self) -> Computed:
@@ -186,7 +196,8 @@ class Attempt:
             except StorageError as error:
                 if not error.retryable:
                     raise
-                await self._services.clock.sleep(0.1 * attempt)
+                with self.run.pausing():
+                    await self._services.clock.sleep(0.1 * attempt)
         return await _stored(manager, ref, value)
 
     def _inputs(self, inputs: tuple[Input, ...]) -> tuple[Input, ...]:

@@ -72,3 +72,5 @@ def _called(body: Body, arguments: Mapping[str, object]) -> Any:
         return body(**arguments)
     except StopIteration as error:  # no future can carry it; coroutines turn it into this too
         raise RuntimeError("the body raised StopIteration") from error
+    except SystemExit as error:  # it ends a thread, not the program
+        raise RuntimeError(f"the body raised SystemExit({error.code!r})") from error

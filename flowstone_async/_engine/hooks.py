@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -20,11 +21,20 @@ _logger = logging.getLogger("flowstone")
 
 
 class Hooks:
-    """The hooks that hear of one pipeline's runs: its own and the engine's."""
+    """The hooks that hear of one pipeline's runs: its own and the engine's.
 
-    def __init__(self, *sources: list[Hook], limit: float | None = HOOK_TIMEOUT) -> None:
+    Args:
+        sources: The hooks; those that are added later count too.
+        limit: Seconds for each call, or None.
+        hide: Hides secrets in what is logged.
+    """
+
+    def __init__(
+        self, *sources: list[Hook], limit: float | None = HOOK_TIMEOUT, hide: Callable[[str], str] = str
+    ) -> None:
         self._sources = sources
         self._limit = limit
+        self._hide = hide
 
     def any(self) -> bool:
         """Tell whether there is any hook at all."""
@@ -56,11 +66,15 @@ class Hooks:
                 await _invoke(hook, event)
             if limit.cancelled_caught:
                 _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
-        except (Exception, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # not the hook's own doing
                 raise
-            _logger.exception("hook %s failed for %s", name, event.type)
+            _logger.error("hook %s failed for %s: %s", name, event.type, self._hide(_told(error)))
+
+
+def _told(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 async def _invoke(hook: Hook, event: Event) -> None:

@@ -49,7 +49,7 @@ class Interruption:
         self.stopping = reason
         if reason != "shutdown":
             self.interrupt()
-        for task in self.waiting:
+        for task in self.waiting.difference(self.bodies.values()):
             task.cancel()
 
     def interrupt(self) -> None:
@@ -79,6 +79,7 @@ class Interruption:
 
     @contextmanager
     def interruptible_wait(self) -> Generator[None]:
+        """Mark the current task as waiting for time or another run, so that stopping the run ends it at once."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - there is always one here
         self.waiting.add(task)
@@ -93,6 +94,17 @@ class Interruption:
         finally:
             self.waiting.discard(task)
 
+    @contextmanager
+    def pausing(self) -> Generator[None]:
+        """Mark the current task, which runs user code or stores its value, as waiting for nothing but time."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is always one here
+        self.waiting.add(task)
+        try:
+            yield
+        finally:
+            self.waiting.discard(task)
+
     def lose(self) -> None:
         """The store refused a step: somebody cancelled the run, or owns it now."""
         if self.stopping is None:
@@ -100,5 +112,8 @@ class Interruption:
             self.stop("lease_lost")
 
     def break_off(self, error: FlowstoneError) -> None:
+        """Give the run up here because of an error that is no outcome of an asset; the first one is told."""
+        if self.error is not None and error is not self.error:
+            _logger.error("run %s: %s", self.id, error, exc_info=error)
         self.error = self.error or error
         self.stop("broken")

@@ -168,7 +168,7 @@ def _has_secret(value: Any) -> bool:
         return any(_has_secret(each) for each in cast("Mapping[object, object]", value).values())
     if isinstance(value, list | tuple | set | frozenset):
         return any(_has_secret(each) for each in cast("list[object]", value))
-    kind: Any = cast("Any", value).__class__
+    kind: Any = value.__class__
     return hasattr(kind, "get_secret_value")
 
 
@@ -176,7 +176,7 @@ def _in_order(plain: Any, dumped: Any) -> Any:
     """Return JSON-compatible values with what was a set in an order of its own: sets have none across processes."""
     if isinstance(plain, set | frozenset) and isinstance(dumped, list):
         return sorted(cast("list[object]", dumped), key=to_json)
-    one, other = cast("Any", plain), cast("Any", dumped)
+    one, other = plain, dumped
     if isinstance(plain, Mapping) and isinstance(dumped, dict) and len(one) == len(other):
         return {name: _in_order(value, item) for (name, item), value in zip(other.items(), one.values(), strict=True)}
     if isinstance(plain, list | tuple) and isinstance(dumped, list) and len(one) == len(other):

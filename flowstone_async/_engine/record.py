@@ -18,6 +18,7 @@ from flowstone_async.events import (
 )
 from flowstone_async.failures import describe
 from flowstone_async.planning.units import Unit
+from flowstone_async.redaction import one_line
 from flowstone_async.store.records import AssetDone, AuditEntry
 
 _logger = logging.getLogger("flowstone")
@@ -37,13 +38,12 @@ def note_retry(journal: Journal, unit: Unit, attempt: int, failing: Failing, wai
     due = now + timedelta(seconds=wait)
     body = {**_where(unit), "attempt": attempt, "wait": wait, "due": due.isoformat()}
     journal.add(AssetRetrying, now, body, failing.error)
-    _logger.info(
-        "asset %s%s failed, attempt %d; again in %.3g s: %s", *_label(unit), attempt, wait, failing.error.message
-    )
+    why = one_line(failing.error.message)
+    _logger.info("asset %s%s failed, attempt %d; again in %.3g s: %s", *_label(unit), attempt, wait, why)
 
 
 def _label(unit: Unit) -> tuple[str, str]:
-    return unit.node.name, f" [{unit.key.partition}]" if unit.key.partition else ""
+    return unit.node.name, f" [{one_line(unit.key.partition)}]" if unit.key.partition else ""
 
 
 def note_outcome(
@@ -73,7 +73,7 @@ def note_outcome(
 def _log(level: int, unit: Unit, run_id: str, outcome: str, seconds: float, attempts: int, why: str = "") -> None:
     facts = {"run_id": run_id, "asset": unit.node.name, "partition": unit.partition, "outcome": outcome}
     extra = {**facts, "seconds": seconds, "attempts": attempts}
-    tail = f": {why}" if why else ""
+    tail = f": {one_line(why)}" if why else ""
     name, where = _label(unit)
     _logger.log(
         level,

@@ -22,6 +22,7 @@ from flowstone_async._engine.asking import ask_conditions, ask_key
 from flowstone_async._engine.attempt import Attempt
 from flowstone_async._engine.board import Board, Next
 from flowstone_async._engine.catalog import Catalog
+from flowstone_async._engine.claiming import await_claim
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
@@ -43,7 +44,7 @@ from flowstone_async.events import RunStarted
 from flowstone_async.planning.plan import Verdicts
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.resources import ResourceScope
-from flowstone_async.store.records import Advance, Advanced, AssetDone, Claimed, RunRecord
+from flowstone_async.store.records import Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
 FLUSH_AFTER = 0.2
@@ -115,7 +116,8 @@ class RunDriver(RunSteps):
     @property
     def only_waits(self) -> bool:
         """Whether it does nothing but wait for time to pass or for another run."""
-        return bool(self.waiting) and not self._workers and not self.bodies
+        pausing = sum(task in self.waiting for task in self.bodies.values())
+        return bool(self.waiting) and self._workers == pausing == len(self.bodies)
 
     # -- the way of a run ---------------------------------------------------------------------------------------
 
@@ -209,6 +211,8 @@ class RunDriver(RunSteps):
         if record is not None and record.state == "cancelled":
             self.state, self.error = "cancelled", None
             await self.tell_cancelled()
+        elif record is not None and record.fence == self.record.fence and record.state in ("succeeded", "failed"):
+            self.state = record.state  # the end was committed, and its answer lost
         else:
             self.error = self.error or stopped.lease_lost(self.id)
 
@@ -308,13 +312,16 @@ class RunDriver(RunSteps):
         if isinstance(outcome, Computed):
             self.hold(self.manager(self.catalog.runnable(unit.node)), outcome.materialization)
         advanced = await self._step(following, done=(done,))
-        if advanced is not None and isinstance(outcome, Computed):
-            await self._committed(unit, outcome, advanced)
+        if isinstance(outcome, Computed):
+            await self._stored(unit, outcome, advanced)
 
-    async def _committed(self, unit: Unit, outcome: Computed, advanced: Advanced) -> None:
-        """Show what is current now where a manager publishes, and let go of what was before."""
+    async def _stored(self, unit: Unit, outcome: Computed, advanced: Advanced | None) -> None:
+        """Show what is current now where a manager publishes, and let go of what was before or was refused."""
         manager = self.manager(self.catalog.runnable(unit.node))
-        await self.after_commit(manager, unit, outcome.materialization, advanced.superseded)
+        if advanced is None:
+            await self.discard(manager, unit, outcome.materialization)
+        else:
+            await self.after_commit(manager, unit, outcome.materialization, advanced.superseded)
 
     # -- conditions, cache keys, claims -------------------------------------------------------------------------
 
@@ -356,18 +363,12 @@ class RunDriver(RunSteps):
 
     async def _await_claim(self, index: int) -> None:
         """Wait until the run that computes this key has ended, then claim it."""
-        key, store = self.units.all[index].key, self.services.store
         with self.interruptible_wait():
-            while self.stopping is None:
-                await store.changed(f"key:{key}", within=self.services.settings.poll)
-                advanced = await store.advance(Advance(run_id=self.id, fence=self.record.fence, claims=(key,)))
-                if not advanced.accepted:
-                    self.lose()
-                elif advanced.claims[key].granted:
-                    self._claims[index] = advanced.claims[key]
-                    self._push(index)
-                    self._staff()
-                    return
+            claimed = await await_claim(self, self.units.all[index].key)
+            if claimed is not None:
+                self._claims[index] = claimed
+                self._push(index)
+                self._staff()
 
     # -- commits ------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
+from uuid import UUID
 
 import anyio
 
@@ -103,6 +104,8 @@ class Session:
             raise ConfigError("the targets belong to several pipelines", hint="Run them one pipeline at a time.")
         if force not in (False, True, "all"):
             raise ConfigError(f"force={force!r}", hint='Allowed are False, True, "all".')
+        if run_id is not None and not _is_uuid(run_id):
+            raise ConfigError(f"run_id={run_id!r} is not a UUID", hint="Leave it out, or give str(uuid.uuid4()).")
         if not isinstance(with_deps, bool):
             raise ConfigError(f"with_deps={with_deps!r}", hint="Allowed are True and False.")
         limit = self.services.settings.concurrency if concurrency is None else concurrency
@@ -171,7 +174,16 @@ class Session:
     # -- starting -----------------------------------------------------------------------------------------------
 
     async def start(self, request: Request) -> Flight:
-        """Start a run, or join an equal one that is running."""
+        """Start a run, or join an equal one that is running.
+
+        Raises:
+            ConfigError: The engine has no lease, so that it may own no runs.
+        """
+        if self.services.worker is None:
+            raise ConfigError(
+                "this engine holds no lease, so that it cannot run anything: it was given a pool and no direct=",
+                hint="Give direct= a DSN past any pooler, or give the DSN as store=.",
+            )
         identity = (*request.identity(), id(asyncio.get_running_loop()))
         joined = self._joinable.get(identity) if request.joinable else None
         if joined is not None and joined.driver.state == "running" and joined.driver.stopping is None:
@@ -216,7 +228,7 @@ class Session:
             verdicts=prospect.verdicts,
             current=prospect.current,
             prints=prospect.prints,
-            hooks=Hooks(prospect.catalog.hooks, self.hooks, limit=self.services.settings.hook_timeout),
+            hooks=self.hooks_of(prospect.catalog),
             new=past is None,
             last_event=0 if past is None else past.last_event,
             history={} if past is None else past.settled(prospect.units, prospect.current),
@@ -224,6 +236,11 @@ class Session:
         )
         driver.hold_current()
         return driver
+
+    def hooks_of(self, catalog: Catalog) -> Hooks:
+        """Return the hooks that hear of a pipeline."""
+        services = self.services
+        return Hooks(catalog.hooks, self.hooks, limit=services.settings.hook_timeout, hide=services.redactor.text)
 
     def _fly(self, driver: RunDriver, identity: tuple[object, ...]) -> Flight:
         flight = Flight(driver)
@@ -361,6 +378,13 @@ def _interrupt(drivers: Sequence[RunDriver]) -> None:
     for driver in drivers:
         if not driver.done.is_set():
             driver.interrupt()
+
+
+def _is_uuid(text: object) -> bool:
+    try:
+        return isinstance(text, str) and str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 async def _first(done: asyncio.Event, joined: asyncio.Event) -> None:

@@ -50,7 +50,7 @@ def wrapped(
         redactor: As for `translated`.
     """
     error = ExecutionError(
-        redactor.text(f"{what} failed: {type(cause).__name__}: {text}"),
+        redactor.text(f"{what} failed: {type(cause).__name__}{f': {text}' if text else ''}"),
         asset=unit.node.name,
         partition=unit.partition,
         run_id=run_id,
@@ -65,7 +65,7 @@ def wrapped(
 
 def _said(error: BaseException) -> str:
     try:
-        return str(error) or type(error).__name__
+        return str(error)
     except Exception:
         return "it has no text that can be read"
 

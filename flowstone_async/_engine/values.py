@@ -103,6 +103,13 @@ class RunValues:
             self.journal.add(ResourceFailed, self.services.store.now(), {"resource": failed}, error)
             raise
 
+    async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:
+        """Delete a value that was stored and will not be committed."""
+        try:
+            await manager.delete(value_ref(made, self.catalog.runnable(unit.node), unit.partition))
+        except FlowstoneError as error:
+            _logger.warning("a value of %s that is not committed could not be deleted: %s", unit.key, error.message)
+
     async def after_commit(
         self, manager: IOManager, unit: Unit, made: Materialization, superseded: Sequence[Materialization]
     ) -> None:

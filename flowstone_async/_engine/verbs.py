@@ -57,6 +57,18 @@ class RunOptions(TypedDict, total=False):
     run_id: str | None
 
 
+def checked(verb: str, options: RunOptions) -> RunOptions:
+    """Return the options of a run.
+
+    Raises:
+        TypeError: There is none of that name.
+    """
+    unknown = set(options) - set(RunOptions.__annotations__)
+    if unknown:
+        raise TypeError(f"{verb}() got an unexpected keyword argument {min(unknown)!r}")
+    return options
+
+
 class Verbs(ABC):
     """The verbs of a pipeline and of an engine."""
 
@@ -107,7 +119,7 @@ class Verbs(ABC):
             ConfigError: An option is wrong; nothing has run.
         """
         async with self._session() as session:
-            driver = await session.complete(session.request(targets, partition=partition, **options))
+            driver = await session.complete(session.request(targets, partition=partition, **checked("run", options)))
             values = await values_of(driver)
         return values[0] if len(values) == 1 else values
 
@@ -127,7 +139,8 @@ class Verbs(ABC):
             wanted = targets or [f"{p}.{name}" for p, each in session.catalogs.items() for name in each.graph.nodes]
             if not wanted:
                 return RunReport(run_id="", ok=True, state="succeeded", seconds=0.0)
-            return await report_of(await session.complete(session.request(wanted, partition=partition, **options)))
+            request = session.request(wanted, partition=partition, **checked("report", options))
+            return await report_of(await session.complete(request))
 
     async def plan(self, *targets: Target, partition: Any = None, **options: Unpack[RunOptions]) -> Plan:
         """Return what a run would do and why; nothing runs and nothing is written.
@@ -138,7 +151,7 @@ class Verbs(ABC):
             options: See `RunOptions`.
         """
         async with self._session() as session:
-            return await plan(session, targets, partition, options, self._apply)
+            return await plan(session, targets, partition, checked("plan", options), self._apply)
 
     async def _apply(self, planned: Plan, targets: tuple[Target, ...], partition: object, options: RunOptions) -> Any:
         async with self._session() as session:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from typing_extensions import override
 
 from flowstone_async.errors import ConfigError
+from flowstone_async.redaction import one_line
 
 DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
 _logger = logging.getLogger("flowstone")
@@ -140,5 +141,5 @@ class _BoundLogger(logging.LoggerAdapter[logging.Logger]):
     @override
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
         extra = dict(self.extra or {}) | dict(kwargs.get("extra") or {})
-        where = f"{extra['asset']}" + (f" {extra['partition']}" if extra["partition"] is not None else "")
+        where = f"{extra['asset']}" + (f" {one_line(str(extra['partition']))}" if extra["partition"] is not None else "")
         return f"[{where}] {msg}", {**kwargs, "extra": extra}

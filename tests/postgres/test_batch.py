@@ -152,7 +152,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 KEYS = st.builds(AssetKey, NAMES, NAMES, NAMES, NAMES)
 
 
-@given(st.lists(st.sets(KEYS, max_size=4), max_size=6))
+@given(st.lists(st.sets(KEYS, max_size=4), min_size=1, max_size=6))
 def test_keys_are_sent_once_each_in_the_order_of_the_primary_key(claims: list[set[AssetKey]]) -> None:
     batch = Batch()
     for wanted in claims:

@@ -31,7 +31,19 @@ _SIZE = 8
 
 # Plans are made once, and by index: what the planner believes of a young table's size is soon wrong by far. Speed
 # depends on this, and nothing else does.
-_PLANS = "SET {0} plan_cache_mode = force_generic_plan; SET {0} enable_seqscan = off; SET {0} jit = off"
+_SETTINGS = (
+    "plan_cache_mode = force_generic_plan",
+    "enable_seqscan = off",
+    "enable_bitmapscan = off",
+    "enable_sort = off",
+    "jit = off",
+)
+
+
+def plans(scope: str) -> str:
+    """Return the statements that pin plans for a `SESSION` or, with `LOCAL`, for a transaction."""
+    return "; ".join(f"SET {scope} {setting}" for setting in _SETTINGS)
+
 
 DRIVER_ERRORS = (
     asyncpg.PostgresError,
@@ -98,7 +110,7 @@ class Session:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:
         """Make what is run inside one transaction."""
-        await self.execute(f"BEGIN; {_PLANS.format('LOCAL')}" if self._connections.shared else "BEGIN")
+        await self.execute(f"BEGIN; {plans('LOCAL')}" if self._connections.shared else "BEGIN")
         self._inside = True
         try:
             yield
@@ -310,7 +322,7 @@ async def _connect(dsn: str) -> Connection:
 
 async def _settle(connection: Connection) -> None:
     """Pin plans on a connection of the store's own."""
-    await connection.execute(_PLANS.format("SESSION"))
+    await connection.execute(plans("SESSION"))
 
 
 async def _leave(_: Connection) -> None:
