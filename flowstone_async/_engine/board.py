@@ -89,14 +89,12 @@ class Board:
         targets = frozenset(self.units.targets)
         for index, settled in history.items():
             self._settle(index, settled, note=False)
-        for unit in self.units.all:
-            index = unit.place
-            if self._phase[index] is Phase.PARKED and self._verdicts.needed[index] == 2:  # noqa: PLR2004 - see Verdicts
-                if not self._asked.with_deps and index not in targets:
-                    self._take_stored(unit)
-                else:
-                    self._demanded[index] |= index in targets
-                    self._open(index)
+        for unit in self.units.all if not self._asked.with_deps else ():
+            if unit.place not in targets and self._verdicts.needed[unit.place]:
+                self._take_stored(unit)
+        for index in sorted(targets):
+            self._demanded[index] = True
+            self._open(index)
         return self._drain()
 
     def settle(self, index: int, settled: Settled, *, note: bool = False) -> Next:
@@ -109,7 +107,15 @@ class Board:
         """The conditions of a unit that was given out to be asked hold: go on with its freshness."""
         self.active -= 1
         self._agreed.add(index)
-        self._judge(index)
+        self._phase[index] = Phase.PROBE
+        judgement = self._verdicts.stored(index)
+        match judgement.verdict:
+            case "maybe":
+                self._probe(index)
+            case "fresh":
+                self._judge(index)
+            case _:
+                self._act(index, judgement)
         return self._drain()
 
     def answered(self, index: int, key: str) -> Next:
@@ -167,10 +173,7 @@ class Board:
         unit, verdict = self.units.all[index], self.judgements[index].verdict
         if verdict == "maybe":
             self._phase[index] = Phase.PROBE
-            wanted = self._wanted(unit)
-            self._wait(
-                index, [u for u in unit.upstreams if u in wanted or self.judgements[u].verdict != "missing"], wanted
-            )
+            self._probe(index)
         elif verdict == "fresh":
             self._settle(
                 index, Settled("cached", self.current[unit.key], reason=self.judgements[index].reason), note=True
@@ -178,13 +181,21 @@ class Board:
         else:
             self._demand(index)
 
-    def _wanted(self, unit: Unit) -> set[int]:
-        """Return what must be known to judge a unit: what it asks, and what it was computed without."""
-        stored = self.current.get(unit.key)
-        wanted = {upstream for each in unit.asked for upstream in each.units}
+    def _probe(self, index: int) -> None:
+        """Wait for what a unit's conditions take, or, once they hold, for what its freshness depends on."""
+        unit = self.units.all[index]
+        if self._has_to_agree(unit):
+            asked = _units_of(unit.condition_edges)
+            self._wait(index, tuple(asked), asked)
+            return
+        stored, wanted = self.current.get(unit.key), _units_of(unit.key_edges)
         if stored is not None:
             wanted.update(u for u in unit.upstreams if was_skipped(stored, self.units.all[u].key))
-        return wanted
+        known = (u for u in unit.upstreams if u in wanted or self.judgements[u].verdict != "missing")
+        self._wait(index, tuple(known), wanted)
+
+    def _has_to_agree(self, unit: Unit) -> bool:
+        return bool(unit.node.conditions) and unit.place not in self._agreed
 
     def _demand(self, index: int) -> None:
         """This unit will run unless an input keeps it from that: wait for all of them."""
@@ -196,7 +207,7 @@ class Board:
             upstreams = tuple(each for each in self.units.all[index].upstreams if each in targets)
         self._wait(index, upstreams, frozenset(upstreams))
 
-    def _wait(self, index: int, upstreams: tuple[int, ...] | list[int], demanded: frozenset[int] | set[int]) -> None:
+    def _wait(self, index: int, upstreams: tuple[int, ...], demanded: frozenset[int] | set[int]) -> None:
         count = 0
         for upstream in upstreams:
             if upstream in demanded:
@@ -228,7 +239,7 @@ class Board:
 
     def _judge(self, index: int) -> None:
         unit = self.units.all[index]
-        if unit.node.conditions and index not in self._agreed:
+        if self._has_to_agree(unit):
             self._ask(index)
             return
         judgement = self.judge_again(index, self.current.get(unit.key))
@@ -240,7 +251,7 @@ class Board:
     def _ask(self, index: int) -> None:
         """Give a unit out to be asked, unless what its functions take keeps it from that."""
         unit = self.units.all[index]
-        blocked = self._blocked(unit, unit.asked)
+        blocked = self._blocked(unit, unit.condition_edges if self._has_to_agree(unit) else unit.key_edges)
         if blocked is None:
             self._give_out(index, self._next.ask)
         else:
@@ -287,7 +298,7 @@ class Board:
     def _ready(self, index: int) -> None:
         """All inputs are final: run, or end because of one of them."""
         unit = self.units.all[index]
-        if unit.node.conditions and index not in self._agreed:
+        if self._has_to_agree(unit):
             self._ask(index)
             return
         blocked = self._blocked(unit, unit.inputs)
@@ -349,6 +360,10 @@ class Board:
             names = [str(above.key) for above in missing]
             return Settled("blocked", error=_not_ready(unit, names))
         return skipped
+
+
+def _units_of(edges: Sequence[UnitInput]) -> set[int]:
+    return {index for each in edges for index in each.units}
 
 
 def _skip_reason(above: Unit, settled: Settled) -> str:

@@ -172,16 +172,19 @@ def _has_secret(value: Any) -> bool:
     return hasattr(kind, "get_secret_value")
 
 
-def _in_order(plain: Any, dumped: Any) -> Any:
+def _in_order(plain: object, dumped: object) -> object:
     """Return JSON-compatible values with what was a set in an order of its own: sets have none across processes."""
     if isinstance(plain, set | frozenset) and isinstance(dumped, list):
         return sorted(cast("list[object]", dumped), key=to_json)
-    one, other = plain, dumped
-    if isinstance(plain, Mapping) and isinstance(dumped, dict) and len(one) == len(other):
-        return {name: _in_order(value, item) for (name, item), value in zip(other.items(), one.values(), strict=True)}
-    if isinstance(plain, list | tuple) and isinstance(dumped, list) and len(one) == len(other):
-        return [*map(_in_order, one, other)]
-    return other
+    if isinstance(plain, Mapping) and isinstance(dumped, dict):
+        one, other = cast("Mapping[object, object]", plain), cast("dict[str, object]", dumped)
+        if len(one) == len(other):
+            return {name: _in_order(value, item) for (name, item), value in zip(other.items(), one.values(), strict=True)}
+    if isinstance(plain, list | tuple) and isinstance(dumped, list):
+        values, items = cast("list[object]", plain), cast("list[object]", dumped)
+        if len(values) == len(items):
+            return [*map(_in_order, values, items)]
+    return cast("object", dumped)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pytest
 from typing_extensions import override
@@ -105,7 +105,7 @@ async def test_what_is_given_is_not_closed():
         async def aclose(self) -> None:
             calls.append("aclose")
 
-        async def __aenter__(self) -> Client:
+        async def __aenter__(self) -> Self:
             calls.append("aenter")
             return self
 

@@ -202,6 +202,19 @@ async def test_an_unreachable_server_is_told_when_patience_ends(dsn: str, open_s
             await opened.store.cancel(drive.id, (event(1, "run.cancelled"),), ())
 
 
+async def test_what_may_have_been_claimed_is_let_go_at_the_end(dsn: str, open_store: OpenStore) -> None:
+    async with LossyProxy(dsn) as proxy:
+        opened = await open_store(proxy.dsn, notify=False, patience=0.0)
+        drive = await opened.start()
+        proxy.lose = 1
+        with pytest.raises(StoreUnavailable):
+            await drive.advance("asset.started", claims=(NUMBERS,))
+        assert (await state_of(opened.store, NUMBERS)).claimed_by == drive.id
+
+        assert (await drive.finish()).accepted
+        assert (await state_of(opened.store, NUMBERS)).claimed_by is None
+
+
 async def test_a_server_that_stands_still_is_given_up_in_time(dsn: str, open_store: OpenStore) -> None:
     async with LossyProxy(dsn) as proxy:
         opened = await open_store(proxy.dsn, notify=False, patience=0.1)

@@ -170,6 +170,30 @@ async def test_a_claim_sees_the_value_whose_commit_it_waited_for(
     assert (claimed.granted, claimed.current) == (True, made.id)
 
 
+async def test_a_claim_that_shared_a_row_with_a_refused_run_is_asked_again(
+    sql: asyncpg.Connection, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowstone_async.store.postgres.committer.LANES", 1)
+    opened = await open_store()
+    stale, first, second = [await opened.start() for _ in range(3)]
+    await sql.execute("UPDATE flowstone.run SET fence = fence + 1 WHERE id = $1", stale.id)
+
+    refused, *answers = await asyncio.gather(
+        stale.advance("asset.started", claims=(NUMBERS,)),
+        first.advance("asset.started", claims=(NUMBERS, TOTAL)),
+        second.advance("asset.started", claims=(NUMBERS, TOTAL)),
+    )
+
+    assert not refused.accepted
+    assert [answer.accepted for answer in answers] == [True, True]
+    for name in (NUMBERS, TOTAL):
+        assert sorted(answer.claims[name].granted for answer in answers) == [False, True]
+        assert {answer.claims[name].holder for answer in answers} == {(await state_of(opened.store, name)).claimed_by}
+    assert (await first.finish()).accepted
+    assert (await second.finish()).accepted
+    assert await sql.fetchval("SELECT count(*) FROM flowstone.asset_key WHERE claim_run IS NOT NULL") == 0
+
+
 async def test_an_invalidation_waits_for_a_commit_and_removes_its_value(
     dsn: str, sql: asyncpg.Connection, opened: Opened
 ) -> None:

@@ -61,15 +61,20 @@ class Session:
     Args:
         connection: The driver's connection.
         connections: Where it comes from.
+
+    Attributes:
+        broken: Whether the connection is of no use any more.
+        patience: Seconds that one statement may take.
     """
 
-    __slots__ = ("_connection", "_connections", "_inside", "broken")
+    __slots__ = ("_connection", "_connections", "_inside", "broken", "patience")
 
     def __init__(self, connection: Connection, connections: Connections) -> None:
         self._connection = connection
         self._connections = connections
         self._inside = False
         self.broken = False
+        self.patience = connections.patience
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a named query and return its rows."""
@@ -84,7 +89,7 @@ class Session:
 
     async def _fetch(self, text: str, *arguments: object) -> list[Record]:
         try:
-            rows = await self._connection.fetch(text, *arguments, timeout=self._connections.patience)
+            rows = await self._connection.fetch(text, *arguments, timeout=self.patience)
         except BaseException as error:
             self._judge(error)
             raise
@@ -97,7 +102,7 @@ class Session:
     async def execute(self, text: str) -> None:
         """Run statements that return nothing, without arguments."""
         try:
-            await self._connection.execute(text, timeout=self._connections.patience)
+            await self._connection.execute(text, timeout=self.patience)
         except BaseException as error:
             self._judge(error)
             raise

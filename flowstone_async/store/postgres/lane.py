@@ -176,6 +176,9 @@ def refuse(pending: Iterable[PendingStep], instants: Instants) -> None:
 def fail(pending: Iterable[PendingStep], error: FlowstoneError, cause: BaseException | None = None) -> None:
     """Let steps fail, each with an exception of its own: whoever raises one adds to its traceback."""
     for one in pending:
+        if isinstance(error, StoreUnavailable):
+            # It may have been committed all the same: what it asked for is let go when the run ends.
+            one.driven.held.update(one.step.claims)
         if not one.answer.done():
             own = type(error)(
                 error.message,

@@ -15,6 +15,9 @@ from flowstone_async.store.postgres.connections import Session
 _LOCK = int.from_bytes(b"flowston")
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 
+# A migration may rewrite a large table, or wait for another process to do so.
+_PATIENCE = 3600.0
+
 _START = """
 CREATE SCHEMA IF NOT EXISTS flowstone;
 CREATE TABLE IF NOT EXISTS flowstone.migration (
@@ -63,6 +66,7 @@ async def migrate(session: Session, known: Sequence[Migration] | None = None) ->
         ConfigError: The schema is newer than the library, or was made from another text.
     """
     known = migrations() if known is None else known
+    session.patience = _PATIENCE
     count = 0
     while _pending(await _applied(session), known):
         async with session.transaction():

@@ -11,11 +11,14 @@ from flowstone_async.types import AssetKey, Input
 
 # `rewrite_inputs` looks each id up in a list of this length.
 _AT_ONCE = 200
+# A million keys are moved in one transaction.
+_PATIENCE = 600.0
 
 
 async def rename(connections: Connections, pipeline: str, old: str, new: str) -> int:
     """Carry an asset over to another name; see `Store.rename`."""
     async with connections.transaction() as session:
+        session.patience = _PATIENCE
         await session.fetch("lock_renames")
         rows = await session.fetch("renamable", pipeline, old, new)
         if rows:
