@@ -90,7 +90,8 @@ class Board:
         for index, settled in history.items():
             self._settle(index, settled, note=False)
         for unit in self.units.all if not self._asked.with_deps else ():
-            if unit.place not in targets and self._verdicts.needed[unit.place]:
+            awaited = self._phase[unit.place] is Phase.PARKED and self._verdicts.needed[unit.place]
+            if awaited and unit.place not in targets:
                 self._take_stored(unit)
         for index in sorted(targets):
             self._demanded[index] = True

@@ -412,4 +412,5 @@ class RunDriver(RunSteps):
             self.group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
 
     def _push(self, index: int) -> None:
-        heapq.heappush(self._ready, (self._rank[self.units.all[index].node.name], index))
+        rank = -1 if index in self._asking else self._rank[self.units.all[index].node.name]
+        heapq.heappush(self._ready, (rank, index))

@@ -155,10 +155,11 @@ def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
         verdict = judged[unit.place].verdict
         if not level or verdict == "fresh":
             continue
-        asked = {index for each in unit.asked for index in each.units}
+        first = unit.condition_edges or unit.key_edges
+        asked = {index for each in first for index in each.units}
         for index in unit.upstreams:
-            above = judged[index].verdict
-            certain = verdict in ("stale", "missing") or above != "missing" or index in asked
+            probed = judged[index].verdict != "missing" and not unit.node.conditions
+            certain = verdict in ("stale", "missing") or probed or index in asked
             needed[index] = max(needed[index], level if certain else 1)
     return tuple(needed)
 

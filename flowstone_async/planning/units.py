@@ -41,7 +41,7 @@ class Unit(NamedTuple):
         place: Its index in `Units.all`, topological.
         partition: The key as a real object.
         inputs: Edges of the body.
-        asked: Edges of conditions and of a cache key, which must be settled before freshness is judged.
+        asked: Edges of conditions, then of a cache key, which must be settled before freshness is judged.
         upstreams: Indexes of all units that come first, each once.
     """
 
@@ -52,6 +52,20 @@ class Unit(NamedTuple):
     inputs: tuple[UnitInput, ...]
     asked: tuple[UnitInput, ...]
     upstreams: tuple[int, ...]
+
+    @property
+    def condition_edges(self) -> tuple[UnitInput, ...]:
+        """Edges of conditions."""
+        return self.asked[: self._boundary()]
+
+    @property
+    def key_edges(self) -> tuple[UnitInput, ...]:
+        """Edges of a cache key."""
+        return self.asked[self._boundary() :]
+
+    def _boundary(self) -> int:
+        bindings = (binding for condition in self.node.conditions for binding in condition.bindings)
+        return sum(isinstance(each, DependencyBinding) for each in bindings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,3 +40,12 @@ async def run_snippets(document: str) -> None:
         result = eval(code, namespace)  # noqa: S307 - our own document
         if inspect.isawaitable(result):
             await result
+
+
+@pytest.mark.parametrize("document", sorted(str(each.relative_to(ROOT)) for each in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]))
+def test_every_relative_link_leads_somewhere(document: str) -> None:
+    """A link of a document to a file of the repository is not broken."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [link for link in links if link and not (ROOT / document).parent.joinpath(link).exists()]
+    assert not missing

@@ -64,7 +64,7 @@ class Session:
 
     Attributes:
         broken: Whether the connection is of no use any more.
-        patience: Seconds that one statement may take.
+        patience: Seconds that one statement may take; None for what the connections allow.
     """
 
     __slots__ = ("_connection", "_connections", "_inside", "broken", "patience")
@@ -74,7 +74,7 @@ class Session:
         self._connections = connections
         self._inside = False
         self.broken = False
-        self.patience = connections.patience
+        self.patience: float | None = None
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a named query and return its rows."""
@@ -89,7 +89,7 @@ class Session:
 
     async def _fetch(self, text: str, *arguments: object) -> list[Record]:
         try:
-            rows = await self._connection.fetch(text, *arguments, timeout=self.patience)
+            rows = await self._connection.fetch(text, *arguments, timeout=self.patience or self._connections.patience)
         except BaseException as error:
             self._judge(error)
             raise
@@ -102,7 +102,7 @@ class Session:
     async def execute(self, text: str) -> None:
         """Run statements that return nothing, without arguments."""
         try:
-            await self._connection.execute(text, timeout=self.patience)
+            await self._connection.execute(text, timeout=self.patience or self._connections.patience)
         except BaseException as error:
             self._judge(error)
             raise
