@@ -55,6 +55,7 @@ _HOMES: Final = {
     "KeyRange": "definition.key_range",
     "Keys": "definition.enumerated",
     "LeaseLost": "errors",
+    "LoopBlocked": "events",
     "Monthly": "definition.calendar_windows",
     "NotFound": "errors",
     "NotMaterialized": "errors",

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from typing_extensions import Unpack, override
 
 from flowstone_async._engine.executor import THREADS, Executor
+from flowstone_async._engine.following import follow
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host
@@ -338,6 +339,32 @@ class Engine(Verbs):
         return await session.services.store.runs(
             pipelines=tuple(session.catalogs), state=state, asset=name, limit=limit, after=after
         )
+
+    def events(
+        self,
+        *,
+        asset: Target | None = None,
+        pipeline: str | None = None,
+        types: type[Event] | tuple[type[Event], ...] | None = None,
+        after: int = 0,
+    ) -> AsyncGenerator[Event]:
+        """Yield events of all runs on the store, from any process, in order of commit, live and without end.
+
+        Args:
+            asset: Only of this asset.
+            pipeline: Only of this pipeline of the engine.
+            types: Only of these types and types below them.
+            after: `Event.cursor` of the last event already seen.
+
+        Raises:
+            AssetNotFound: There is no such asset.
+            ConfigError: There is no such pipeline, or no such event type.
+
+        Example:
+            >>> async for event in engine.events(types=RunFailed):
+            ...     await page(event.error)
+        """
+        return follow(self._live(), asset=asset, pipeline=pipeline, types=types, after=after)
 
     def on(self, event: type[E]) -> HookDecorator[E]:
         """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`.

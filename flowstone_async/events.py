@@ -7,7 +7,7 @@ JSON (`to_body`), and come back as the same types (`from_record`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ class Event:
         run_id: The run it belongs to.
         at: When, on the store's clock.
         no: Its number within the run, from 1, without gaps: the cursor of `RunHandle.events`.
+        cursor: Its place among the events of all runs, where it was read by `Engine.events`; else 0.
     """
 
     type: ClassVar[str] = "event"
@@ -31,6 +32,7 @@ class Event:
     run_id: str
     at: datetime
     no: int = 0
+    cursor: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,11 +171,29 @@ class ResourceFailed(Event):
     error: FlowstoneError | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(Event):
+    """A body (or whatever else runs on the event loop) holds it. Told to hooks only, once it has let go.
+
+    Attributes:
+        pipeline: That of the asset; empty where no asset holds it.
+        run_id: Empty: a blocked loop holds up every run.
+        asset: Whose body it is, or None.
+        place: `file:line` of the code that holds it.
+        seconds: How long it had held it when it was noticed.
+    """
+
+    type: ClassVar[str] = "engine.loop_blocked"
+    asset: str | None = None
+    place: str = ""
+    seconds: float = 0.0
+
+
 EVENT_TYPES: Mapping[str, type[Event]] = {
     each.type: each
     for each in (
         RunStarted, RunFinished, RunSucceeded, RunFailed, RunCancelled,
         AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
-        ResourceFailed,
+        ResourceFailed, LoopBlocked,
     )
 }  # fmt: skip

@@ -8,10 +8,13 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from flowstone_async._engine.session import Session
+from flowstone_async.definition.body import function_of
+from flowstone_async.events import LoopBlocked
 
 _logger = logging.getLogger("flowstone")
 
@@ -35,6 +38,7 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left.set()
+        self._thread.join(timeout=1)
 
     def _answer(self) -> None:
         self._beat = time.monotonic()
@@ -45,31 +49,61 @@ class Watchdog:
             held = time.monotonic() - self._beat
             if held > self._limit and reported != self._beat:
                 reported = self._beat
-                _logger.warning(
-                    "engine.loop_blocked: the event loop is held for more than %g s by %s", self._limit, self._who()
-                )
+                self._report(held)
             try:
                 self._loop.call_soon_threadsafe(self._answer)
             except RuntimeError:
                 return
 
-    def _who(self) -> str:
+    def _report(self, held: float) -> None:
+        found = self._who()
+        body = "" if found.asset is None else f"asset {found.asset!r} (line {found.line} of its body), at "
+        limit, where = self._limit, f"{body}{found.place} in {found.function}"
+        _logger.warning("engine.loop_blocked: the event loop is held for more than %g s by %s", limit, where)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._tell, found, held)
+
+    def _tell(self, found: _Culprit, held: float) -> None:
+        """Let hooks hear of it, in the loop that is free again."""
+        session = self._session
+        catalog = session.catalogs.get(found.pipeline) or next(iter(session.catalogs.values()))
+        event = LoopBlocked(
+            pipeline=found.pipeline,
+            run_id="",
+            at=session.services.store.now(),
+            asset=found.asset,
+            place=found.place,
+            seconds=held,
+        )
+        hooks = session.hooks_of(catalog)
+        if hooks.wants(LoopBlocked):
+            session.services.start_soon(hooks.emit, event, name="hooks of engine.loop_blocked")
+
+    def _who(self) -> _Culprit:
         frame = sys._current_frames().get(self._watched)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
         if frame is None:
-            return "an unknown frame"
-        names = self._bodies()
+            return _Culprit("an unknown place", "an unknown function")
+        place, function = f"{frame.f_code.co_filename}:{frame.f_lineno}", frame.f_code.co_name
+        bodies = self._bodies()
         for each, line in reversed(list(traceback.walk_stack(frame))):
-            if each.f_code in names:
-                innermost = next(traceback.walk_stack(frame))
-                place = f"{innermost[0].f_code.co_filename}:{innermost[1]}"
-                return f"asset {names[each.f_code]!r} (body line {line}), at {place}"
-        return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+            if each.f_code in bodies:
+                pipeline, asset = bodies[each.f_code]
+                return _Culprit(place, function, pipeline, asset, line)
+        return _Culprit(place, function)
 
-    def _bodies(self) -> dict[object, str]:
-        found: dict[object, str] = {}
-        for catalog in self._session.catalogs.values():
+    def _bodies(self) -> dict[object, tuple[str, str]]:
+        found: dict[object, tuple[str, str]] = {}
+        for pipeline, catalog in list(self._session.catalogs.items()):
             for node in catalog.graph.nodes.values():
-                code = getattr(node.definition.body, "__code__", None)
+                code = getattr(function_of(node.definition.body), "__code__", None)
                 if code is not None:
-                    found[code] = node.name
+                    found[code] = (pipeline, node.name)
         return found
+
+
+class _Culprit(NamedTuple):
+    place: str
+    function: str
+    pipeline: str = ""
+    asset: str | None = None
+    line: int = 0

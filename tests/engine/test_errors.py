@@ -19,7 +19,6 @@ import flowstone_async
 from flowstone_async import (
     AssetFailed,
     ConfigError,
-    Context,
     Daily,
     DependencyFailed,
     ExecutionError,
@@ -228,16 +227,19 @@ def test_what_ends_a_program_is_never_wrapped(kind: type[BaseException], where: 
     """ERR-04: it reaches whoever runs the loop, at once, with every `finally` run."""
     pipe = Pipeline("ending")
     cleaned: list[str] = []
+    entered = asyncio.Event()
 
     @pipe.asset
     async def waiting() -> int:
+        entered.set()
         try:
             await asyncio.Event().wait()
         finally:
             cleaned.append("finally")
         return 1
 
-    def end(ctx: Context) -> bool:
+    async def end() -> bool:
+        await entered.wait()
         raise kind("over")
 
     if where == "thread":
@@ -256,6 +258,7 @@ def test_what_ends_a_program_is_never_wrapped(kind: type[BaseException], where: 
 
         @pipe.asset(name="ends")
         async def coroutine() -> int:
+            await entered.wait()
             raise kind("over")
 
     with pytest.raises(kind):

@@ -34,7 +34,7 @@ NAMES = {
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded Event"
-        " ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
     ),
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"

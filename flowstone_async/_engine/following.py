@@ -1,0 +1,58 @@
+"""Reading the events of all runs, live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import replace
+
+from flowstone_async._engine.journal import event_of
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.targets import Target, find
+from flowstone_async.errors import ConfigError
+from flowstone_async.events import AssetEvent, Event
+
+
+def follow(
+    session: Session, *, asset: Target | None, pipeline: str | None, types: object, after: int
+) -> AsyncGenerator[Event]:
+    """Check what is asked for, and return its events in order, without end.
+
+    Raises:
+        AssetNotFound: There is no such asset.
+        ConfigError: There is no such pipeline, or no such event type.
+    """
+    kinds = _kinds(types)
+    pipelines: tuple[str, ...] = tuple(session.catalogs)
+    if pipeline is not None:
+        if pipeline not in session.catalogs:
+            raise ConfigError(f"this engine has no pipeline {pipeline!r}", hint=f"It has: {', '.join(pipelines)}.")
+        pipelines = (pipeline,)
+    name = None
+    if asset is not None:
+        catalog, name = find({each: session.catalogs[each] for each in pipelines}, asset)
+        pipelines = (catalog.graph.pipeline,)
+    return _read(session, pipelines, name, kinds, after)
+
+
+def _kinds(types: object) -> tuple[type[Event], ...]:
+    given: tuple[object, ...] = (Event,) if types is None else types if isinstance(types, tuple) else (types,)
+    kinds = tuple(each for each in given if isinstance(each, type) and issubclass(each, Event))
+    if len(kinds) < len(given):
+        raise ConfigError(f"types={types!r}", hint="Give an event type, such as RunFailed, or a tuple of them.")
+    return kinds
+
+
+async def _read(
+    session: Session, pipelines: Collection[str], asset: str | None, kinds: tuple[type[Event], ...], after: int
+) -> AsyncGenerator[Event]:
+    services = session.services
+    while True:
+        page = await services.store.all_events(pipelines=tuple(pipelines), after=after)
+        for stored in page:
+            after = stored.cursor
+            event = event_of(stored.pipeline, stored.run_id, stored.event)
+            wanted = asset is None or (isinstance(event, AssetEvent) and event.asset == asset)
+            if wanted and isinstance(event, kinds):
+                yield replace(event, cursor=after)
+        if not page:
+            await services.store.changed("events", within=services.settings.poll)

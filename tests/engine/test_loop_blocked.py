@@ -1,0 +1,115 @@
+"""Bodies that hold the event loop: EVT-04, CFG-01 `block_warning`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from flowstone_async import ConfigError, Engine, LoopBlocked, Pipeline
+from tests.support.engines import OpenEngine
+
+
+def _busy() -> Pipeline:
+    pipe = Pipeline("busy")
+
+    @pipe.asset
+    async def holds() -> int:
+        _until_noticed()
+        return 1
+
+    return pipe
+
+
+noticed = threading.Event()
+
+
+def _until_noticed() -> None:
+    noticed.wait(20)
+
+
+class _Notices(LoopBlocked):
+    pass
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let whoever holds the loop go on once it was noticed."""
+    from flowstone_async._engine import watchdog
+
+    lines: list[str] = []
+
+    def warning(text: str, *facts: Any) -> None:
+        lines.append(text % facts)
+        noticed.set()
+
+    monkeypatch.setattr(watchdog._logger, "warning", warning)
+    noticed.clear()
+    return lines
+
+
+async def test_a_body_that_holds_the_loop_is_named_with_its_line(open_engine: OpenEngine, warned: list[str]):
+    """EVT-04: in the log while it lasts, and as an event afterwards: asset, file and line of what holds it."""
+    heard: list[LoopBlocked] = []
+    pipe = _busy()
+    pipe.on(LoopBlocked)(heard.append)
+    engine = await open_engine(pipe, block_warning="50ms")
+    assert await engine.run("holds") == 1
+    await engine.run("holds", force=True)
+    (line, *_) = warned
+    assert "asset 'holds' (line " in line
+    assert f"{__file__}:" in line or "threading.py" in line
+    body = next(no for no, text in enumerate(open(__file__).read().splitlines(), 1) if text.endswith("  _until_noticed()"))  # noqa: ASYNC230, PTH123, SIM115
+    assert f"line {body} of its body" in line
+    while not heard:
+        await engine.health()
+    assert (heard[0].asset, heard[0].pipeline, heard[0].type) == ("holds", "busy", "engine.loop_blocked")
+    assert heard[0].seconds >= 0.05
+    assert heard[0].place.partition(":")[0].endswith(".py")
+
+
+async def test_what_is_no_body_is_named_by_its_place(open_engine: OpenEngine, warned: list[str]):
+    """EVT-04: the host's own code too."""
+    pipe = Pipeline("idle")
+    pipe.constant("one", 1)
+    await open_engine(pipe, block_warning="50ms")
+    _until_noticed()
+    assert "asset" not in warned[0]
+    assert " in wait" in warned[0]
+
+
+async def test_false_never_warns(open_engine: OpenEngine, warned: list[str]):
+    """CFG-02: `block_warning=False` switches it off, and starts no thread."""
+    await open_engine(_busy(), block_warning=False)
+    assert not [thread for thread in threading.enumerate() if thread.name == "flowstone watchdog"]
+
+
+async def test_a_loop_that_is_not_held_is_not_warned_of(open_engine: OpenEngine, warned: list[str]):
+    """EVT-04: an idle engine, and one with many short bodies."""
+    pipe = Pipeline("quick")
+    for number in range(50):
+        pipe.constant(f"one_{number}", number)
+    engine = await open_engine(pipe, block_warning="10s")
+    await engine.report()
+    assert not warned
+
+
+async def test_the_watchdog_ends_with_its_engine(open_engine: OpenEngine):
+    """G-04: no thread is left behind."""
+    async with Engine(_busy(), store="memory"):
+        assert [thread for thread in threading.enumerate() if thread.name == "flowstone watchdog"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "flowstone watchdog"]
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", True])
+def test_a_limit_that_is_no_duration_is_refused(value: Any):
+    """CFG-01: on construction."""
+    with pytest.raises(ConfigError, match="block_warning"):
+        Engine(_busy(), store="memory", block_warning=value)
+
+
+def test_real_time_is_used():
+    """EVT-04: a clock that stands still does not hide a blocked loop."""
+    assert time.monotonic() > 0
