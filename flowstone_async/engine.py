@@ -18,6 +18,7 @@ from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
+from flowstone_async._engine.options import Limit, check_counts, check_pipelines, check_switches, first_secret, limit
 from flowstone_async._engine.orphans import rename_assets
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.session import Session
@@ -44,7 +45,6 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 K = TypeVar("K")
 E = TypeVar("E", bound=Event)
-Limit = Duration | Literal[False]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +123,9 @@ class Engine(Verbs):
         secret: bytes | Sequence[bytes] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        _check_pipelines(pipelines)
-        _check_counts(concurrency=concurrency, threads=threads, max_lost=max_lost, processes=processes)
-        _check_switches(migrate=migrate, notify=notify, strict_metadata=strict_metadata)
+        check_pipelines(pipelines)
+        check_counts(concurrency=concurrency, threads=threads, max_lost=max_lost, processes=processes)
+        check_switches(migrate=migrate, notify=notify, strict_metadata=strict_metadata)
         if retention is not None and retention is not False and not isinstance(retention, Retention):
             raise ConfigError(f"retention={retention!r}", hint='Give Retention(runs="30d", values="7d"), or False.')
         self.pipelines = pipelines
@@ -134,13 +134,13 @@ class Engine(Verbs):
         self._redactor = Redactor(redact)
         self._choice = choose_store(store, migrate=migrate, notify=notify, direct=direct)
         settings = Settings(
-            default_timeout=_limit(default_timeout, "default_timeout"),
+            default_timeout=limit(default_timeout, "default_timeout"),
             concurrency=concurrency,
             cancel_grace=seconds(cancel_grace, what="cancel_grace"),
             grace=seconds(grace, what="grace"),
             poll=seconds(poll, what="poll"),
-            hook_timeout=_limit(hook_timeout, "hook_timeout"),
-            block_warning=_limit(block_warning, "block_warning"),
+            hook_timeout=limit(hook_timeout, "hook_timeout"),
+            block_warning=limit(block_warning, "block_warning"),
             max_lost=max_lost,
             strict_metadata=strict_metadata,
         )
@@ -148,7 +148,7 @@ class Engine(Verbs):
             settings=settings,
             lease=seconds(lease, what="lease"),
             retention=Retention() if retention is None else Retention.off() if retention is False else retention,
-            secret=_secret(secret),
+            secret=first_secret(secret),
             threads=threads,
             processes=processes,
         )
@@ -384,39 +384,3 @@ class Engine(Verbs):
     async def health(self) -> Health:
         """Ask the store, the lease and the resources how they are; answers within 5 s even if the store hangs."""
         return await health(self._live())
-
-
-def _check_pipelines(pipelines: Sequence[object]) -> None:
-    names: list[str] = []
-    for each in pipelines:
-        if not isinstance(each, Collection):
-            raise ConfigError(f"{each!r} is not a pipeline", hint="Pass Pipeline objects: Engine(pipe).")
-        names.append(each.name)
-    if not names:
-        raise ConfigError("an engine needs at least one pipeline", hint="Say Engine(pipe).")
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise ConfigError(f"two pipelines are called {double!r}", hint="Their names are their identity: rename one.")
-
-
-def _check_counts(*, processes: int | None, **counts: int) -> None:
-    for name, value in {**counts, "processes": processes}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{name}={value!r}", hint="Give a whole number of 1 or more.")
-
-
-def _check_switches(**switches: object) -> None:
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name}={value!r}", hint="Allowed are True and False.")
-
-
-def _limit(value: Limit, what: str) -> float | None:
-    return None if value is False else seconds(value, what=what)
-
-
-def _secret(given: bytes | Sequence[bytes] | None) -> bytes | None:
-    first = given if isinstance(given, bytes | None) else given[0] if given else None
-    if first is not None and len(first) < 32:  # noqa: PLR2004 - the length of the hash that signs
-        raise ConfigError("secret= is too short", hint="Give 32 random bytes or more.")
-    return first

@@ -109,7 +109,9 @@ def choose_store(given: object, *, migrate: bool, notify: bool, direct: str | No
     """
     local = isinstance(given, str) and (given == "memory" or given.startswith("embedded"))
     if direct is not None and (local or isinstance(given, MemoryStore)):
-        raise ConfigError("direct= goes with a Postgres of your own", hint="Leave it out, or give store='postgresql://...'.")
+        raise ConfigError(
+            "direct= goes with a Postgres of your own", hint="Leave it out, or give store='postgresql://...'."
+        )
     if isinstance(given, MemoryStore):
         return StoreChoice(kind="memory", place=given)
     if isinstance(given, str):

@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.support.engines import TEMPLATE, MemoryEngines, OpenEngine, OpenVerbs, PostgresEngines, SharedEngines, migrate
+from tests.support.engines import (
+    TEMPLATE,
+    MemoryEngines,
+    OpenEngine,
+    OpenVerbs,
+    PostgresEngines,
+    SharedEngines,
+    migrate,
+)
 from tests.support.postgres import TestServer
 
 

@@ -3,7 +3,8 @@
 A unit is *opened* when somebody needs it. An opened unit whose freshness depends on upstreams waits for those
 (`probe`), is judged, and is reused or *demanded*: then it waits for all its upstreams (`inputs`), opening those that
 nobody needed before, and is ready to run. A unit without value that only a perhaps-fresh dependant would need stays
-`parked` until that dependant turns out to run.
+`parked` until that dependant turns out to run. A unit that is fresh as far as is known *rests* while such an input of
+its own may yet be computed for somebody else, so that no run mixes values from before and after a change.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from flowstone_async._engine.blocking import Blocking
 from flowstone_async._engine.outcome import Settled
 from flowstone_async.definition.graph import Node
-from flowstone_async.errors import DependencyFailed, DependencyNotReady, FlowstoneError
 from flowstone_async.planning.freshness import (
     FRESH,
     MISSING,
@@ -66,13 +67,16 @@ class Board:
         self.settled: list[Settled | None] = [None] * len(units.all)
         self.judgements = list(verdicts.judgements)
         self.active = 0
-        self._verdicts, self._facts, self._asked, self._tolerates = verdicts, facts, asked, tolerates
+        self._verdicts, self._facts, self._asked = verdicts, facts, asked
+        self._targets = frozenset(units.targets)
+        self._blocking = Blocking(units.all, self.settled, self.current, tolerates)
         size = len(units.all)
         self._phase = [Phase.PARKED] * size
         self._count = [0] * size
         self._waiters: list[list[int]] = [[] for _ in range(size)]
         self._demanded = [False] * size
         self._certain: set[int] = set()
+        self._resting: dict[int, tuple[int, ...]] = {}
         self._agreed: set[int] = set()
         self._keys: dict[int, str] = {}
         self._agenda: deque[tuple[int, bool]] = deque()
@@ -86,14 +90,13 @@ class Board:
         Args:
             history: Units that ended already, in an earlier life of the run.
         """
-        targets = frozenset(self.units.targets)
         for index, settled in history.items():
             self._settle(index, settled, note=False)
         for unit in self.units.all if not self._asked.with_deps else ():
             awaited = self._phase[unit.place] is Phase.PARKED and self._verdicts.needed[unit.place]
-            if awaited and unit.place not in targets:
+            if awaited and unit.place not in self._targets:
                 self._take_stored(unit)
-        for index in sorted(targets):
+        for index in sorted(self._targets):
             self._demanded[index] = True
             self._open(index)
         return self._drain()
@@ -136,7 +139,7 @@ class Board:
             self.current.pop(unit.key, None)
         else:
             self.current[unit.key] = current
-        if self._asked.force == "all" or (self._asked.force is True and index in self.units.targets):
+        if self._asked.force == "all" or (self._asked.force is True and index in self._targets):
             return Judgement("stale", "forced")
         own = judge_alone(unit.node, current, self._facts(unit.node))
         if own.verdict != "fresh" or current is None or unit.node.definition.cache == "exists":
@@ -158,7 +161,7 @@ class Board:
     def is_open(self, index: int) -> bool:
         """Tell whether a unit is needed and has not ended; a target is from the start."""
         if self._phase[index] is Phase.PARKED:
-            return index in self.units.targets
+            return index in self._targets
         return self._phase[index] is not Phase.SETTLED
 
     def waits_for_inputs(self, index: int) -> bool:
@@ -171,14 +174,12 @@ class Board:
         """Somebody needs this unit: wait for what its judgement depends on."""
         if self._phase[index] is not Phase.PARKED:
             return
-        unit, verdict = self.units.all[index], self.judgements[index].verdict
+        verdict = self.judgements[index].verdict
         if verdict == "maybe":
             self._phase[index] = Phase.PROBE
             self._probe(index)
         elif verdict == "fresh":
-            self._settle(
-                index, Settled("cached", self.current[unit.key], reason=self.judgements[index].reason), note=True
-            )
+            self._reuse(index)
         else:
             self._demand(index)
 
@@ -202,10 +203,9 @@ class Board:
         """This unit will run unless an input keeps it from that: wait for all of them."""
         self._phase[index] = Phase.INPUTS
         self._certain.add(index)
-        upstreams = self.units.all[index].upstreams if self._asked.with_deps else ()
+        upstreams = self.units.all[index].upstreams
         if not self._asked.with_deps:
-            targets = frozenset(self.units.targets)
-            upstreams = tuple(each for each in self.units.all[index].upstreams if each in targets)
+            upstreams = tuple(each for each in upstreams if each in self._targets)
         self._wait(index, upstreams, frozenset(upstreams))
 
     def _wait(self, index: int, upstreams: tuple[int, ...], demanded: frozenset[int] | set[int]) -> None:
@@ -223,23 +223,30 @@ class Board:
             self._agenda.append((index, False))
 
     def _drain(self) -> Next:
+        self._work_off()
+        while self._resting and not (self.active or self._next.ask or self._next.run):
+            self._stir()
+            self._work_off()
+        following, self._next = self._next, Next([], [], [])
+        self.active += len(following.ask) + len(following.run)
+        return following
+
+    def _work_off(self) -> None:
         agenda = self._agenda
         while agenda:
             index, opening = agenda.popleft()
             if opening:
                 self._open(index)
-            elif self._phase[index] is Phase.PROBE:
+            elif self._phase[index] is Phase.PROBE and not self._count[index]:
                 self._judge(index)
-            elif self._phase[index] is Phase.INPUTS:
+            elif self._phase[index] is Phase.INPUTS and not self._count[index]:
                 self._ready(index)
-        following, self._next = self._next, Next([], [], [])
-        self.active += len(following.ask) + len(following.run)
-        return following
 
     # -- judging ------------------------------------------------------------------------------------------------
 
     def _judge(self, index: int) -> None:
         unit = self.units.all[index]
+        self._leave(index, self._resting.pop(index, ()))
         if self._has_to_agree(unit):
             self._ask(index)
             return
@@ -252,7 +259,7 @@ class Board:
     def _ask(self, index: int) -> None:
         """Give a unit out to be asked, unless what its functions take keeps it from that."""
         unit = self.units.all[index]
-        blocked = self._blocked(unit, unit.condition_edges if self._has_to_agree(unit) else unit.key_edges)
+        blocked = self._blocking.judge(unit, unit.condition_edges if self._has_to_agree(unit) else unit.key_edges)
         if blocked is None:
             self._give_out(index, self._next.ask)
         else:
@@ -271,13 +278,63 @@ class Board:
     def _act(self, index: int, judgement: Judgement) -> None:
         self.judgements[index] = judgement
         if judgement.verdict == "fresh":
-            current = self.current[self.units.all[index].key]
-            self._settle(index, Settled("cached", current, reason=judgement.reason), note=True)
+            self._reuse(index)
         elif judgement.verdict == "missing" and not self._demanded[index]:
             self._phase[index] = Phase.PARKED
             self._release(index)
         else:
             self._demand(index)
+
+    def _reuse(self, index: int) -> None:
+        """Take a stored value as it is, unless an input that it was computed from may be computed in this run yet."""
+        uncertain = self._uncertain_inputs(index)
+        if uncertain:
+            self._phase[index] = Phase.PROBE
+            self._resting[index] = uncertain
+            for upstream in uncertain:
+                self._waiters[upstream].append(index)
+            return
+        reason = self.judgements[index].reason
+        self._settle(index, Settled("cached", self.current[self.units.all[index].key], reason=reason), note=True)
+
+    def _uncertain_inputs(self, index: int) -> tuple[int, ...]:
+        unit = self.units.all[index]
+        if unit.node.definition.cache == "exists" or cache_keyed(unit.node) or unit.node.name in self._asked.given:
+            return ()
+        unsettled = {u: None for each in unit.inputs for u in each.units if self.settled[u] is None}
+        return tuple(each for each in unsettled if self._open_to(each, index))
+
+    def _open_to(self, upstream: int, index: int) -> bool:
+        """Tell whether anybody else may yet have an unsettled upstream computed."""
+        if upstream in self._targets or self._phase[upstream] is not Phase.PARKED:
+            return True
+        others = (each for each in self.units.dependants[upstream] if each != index)
+        return self._asked.with_deps and any(self.settled[each] is None for each in others)
+
+    def _stir(self) -> None:
+        """Nothing goes on any more: run what is stale by what is known; if that is nothing, what rests is fresh."""
+        probing = [i for i, phase in enumerate(self._phase) if phase is Phase.PROBE and i not in self._resting]
+        stale = [(i, judged) for i in probing if (judged := self._judged_early(i)).verdict == "stale"]
+        for index, judgement in stale:
+            self._leave(index, self.units.all[index].upstreams)
+            self._act(index, judgement)
+        if not stale:
+            for index in sorted(self._resting):
+                self._leave(index, self._resting.pop(index))
+                current = self.current[self.units.all[index].key]
+                self._settle(index, Settled("cached", current, reason=self.judgements[index].reason), note=True)
+
+    def _judged_early(self, index: int) -> Judgement:
+        unit = self.units.all[index]
+        if self._has_to_agree(unit):
+            return Judgement("maybe", "its conditions are not asked yet")
+        return self.judge_again(index, self.current.get(unit.key))
+
+    def _leave(self, index: int, upstreams: tuple[int, ...]) -> None:
+        """Wait for upstreams no longer."""
+        for upstream in upstreams:
+            if index in self._waiters[upstream]:
+                self._waiters[upstream].remove(index)
 
     def _seen(self, unit: Unit) -> tuple[dict[AssetKey, str], list[AssetKey]]:
         seen: dict[AssetKey, str] = {}
@@ -302,7 +359,7 @@ class Board:
         if self._has_to_agree(unit):
             self._ask(index)
             return
-        blocked = self._blocked(unit, unit.inputs)
+        blocked = self._blocking.judge(unit, unit.inputs)
         if blocked is not None:
             self._settle(index, blocked, note=True)
         elif cache_keyed(unit.node) and index not in self._keys:
@@ -326,8 +383,9 @@ class Board:
     def _release(self, index: int) -> None:
         waiters, self._waiters[index] = self._waiters[index], []
         for waiter in waiters:
-            self._count[waiter] -= 1
-            if not self._count[waiter]:
+            if waiter not in self._resting:
+                self._count[waiter] -= 1
+            if waiter in self._resting or not self._count[waiter]:
                 self._agenda.append((waiter, False))
 
     def _take_stored(self, unit: Unit) -> None:
@@ -335,67 +393,6 @@ class Board:
         settled = Settled("missing") if current is None else Settled("cached", current, reason="taken as it is stored")
         self._settle(unit.place, settled, note=False)
 
-    def _blocked(self, unit: Unit, edges: Sequence[UnitInput]) -> Settled | None:
-        """Return how a unit ends that an input keeps from running; a failed input counts before a skipped one."""
-        missing: list[Unit] = []
-        skipped: Settled | None = None
-        for each in edges:
-            binding = each.binding
-            for upstream in each.units:
-                settled = self.settled[upstream]
-                if settled is None or settled.materialization is not None:
-                    continue
-                state, above = settled.state, self.units.all[upstream]
-                if state in ("failed", "blocked", "cancelled"):
-                    if not (binding.admits_failed or (binding.optional and "failed" in self._tolerates)):
-                        return _blocked_by(unit, above, settled.error)
-                elif state == "skipped":
-                    tolerated = binding.optional and "skipped" in self._tolerates
-                    if not (binding.admits_skipped or tolerated) and skipped is None:
-                        skipped = Settled("skipped", reason=_skip_reason(above, settled))
-                elif not (binding.optional and "missing" in self._tolerates):
-                    missing.append(above)
-            if each.external is not None and each.external not in self.current and not binding.optional:
-                return Settled("blocked", error=_not_ready(unit, [str(each.external)]))
-        if missing:
-            names = [str(above.key) for above in missing]
-            return Settled("blocked", error=_not_ready(unit, names))
-        return skipped
-
 
 def _units_of(edges: Sequence[UnitInput]) -> set[int]:
     return {index for each in edges for index in each.units}
-
-
-def _skip_reason(above: Unit, settled: Settled) -> str:
-    reason = settled.reason or "skipped"
-    return reason if reason.startswith("upstream ") else f"upstream {above.node.name!r} was skipped: {reason}"
-
-
-def _blocked_by(unit: Unit, above: Unit, error: FlowstoneError | None) -> Settled:
-    first = error
-    while isinstance(first, DependencyFailed) and isinstance(first.__cause__, FlowstoneError):
-        first = first.__cause__
-    root = above.node.name if first is None or first.asset is None else first.asset
-    partition = above.partition if first is None else first.partition
-    where = "" if partition is None else f" [{partition}]"
-    failed = DependencyFailed(
-        f"asset {unit.node.name!r} could not run because {root!r}{where} failed: {first.message if first else '?'}",
-        asset=unit.node.name,
-        partition=unit.partition,
-        details={"upstream": root, "upstream_partition": None if partition is None else str(partition)},
-        hint=f"Mend {root!r} and run again; what is stored already is reused.",
-    )
-    failed.__cause__ = first
-    return Settled("blocked", error=failed)
-
-
-def _not_ready(unit: Unit, names: list[str]) -> DependencyNotReady:
-    listed = ", ".join(repr(name) for name in names)
-    return DependencyNotReady(
-        f"asset {unit.node.name!r} needs {listed}, which {'is' if len(names) == 1 else 'are'} not stored",
-        asset=unit.node.name,
-        partition=unit.partition,
-        details={"missing": names},
-        hint="Run them first, or run with with_deps=True.",
-    )

@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
-from flowstone_async._engine.run_params import RunParams, params_of
+from flowstone_async._engine.params_type import RunParams
+from flowstone_async._engine.run_params import params_of
 from flowstone_async.config import seconds
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.binding import DependencyBinding

@@ -12,7 +12,6 @@ from flowstone_async._engine.services import Services
 from flowstone_async.store.records import Advance, Advanced, Claimed, RunRecord
 from flowstone_async.types import AssetKey
 
-
 REFUSED = Advanced(accepted=False, at=datetime.min.replace(tzinfo=UTC))
 
 

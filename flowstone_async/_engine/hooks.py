@@ -70,7 +70,7 @@ class Hooks:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # not the hook's own doing
                 raise
-            _logger.error("hook %s failed for %s: %s", name, event.type, self._hide(_told(error)))
+            _logger.error("hook %s failed for %s: %s", name, event.type, self._hide(_told(error)))  # noqa: TRY400 - redacted
 
 
 def _told(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 from typing_extensions import override
 
-from flowstone_async._engine.run_params import RunParams
+from flowstone_async._engine.params_type import RunParams
 from flowstone_async.definition.names import suggestion
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ConfigError, ParamsError
@@ -179,7 +179,8 @@ def _in_order(plain: object, dumped: object) -> object:
     if isinstance(plain, Mapping) and isinstance(dumped, dict):
         one, other = cast("Mapping[object, object]", plain), cast("dict[str, object]", dumped)
         if len(one) == len(other):
-            return {name: _in_order(value, item) for (name, item), value in zip(other.items(), one.values(), strict=True)}
+            pairs = zip(other.items(), one.values(), strict=True)
+            return {name: _in_order(value, item) for (name, item), value in pairs}
     if isinstance(plain, list | tuple) and isinstance(dumped, list):
         values, items = cast("list[object]", plain), cast("list[object]", dumped)
         if len(values) == len(items):

@@ -49,9 +49,7 @@ class Reader:
             raise _not_materialized(place)
         return await self.load(place.runnable, place.partition, state.current, place.manager)
 
-    async def load(
-        self, runnable: Runnable, partition: object, current: Materialization, manager: IOManager
-    ) -> Any:
+    async def load(self, runnable: Runnable, partition: object, current: Materialization, manager: IOManager) -> Any:
         """Load a stored value as its declared type."""
         return await manager.load(value_ref(current, runnable, partition), None)
 

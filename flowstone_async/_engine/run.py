@@ -23,6 +23,7 @@ from flowstone_async._engine.attempt import Attempt
 from flowstone_async._engine.board import Board, Next
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.claiming import await_claim
+from flowstone_async._engine.ending import RunEnding
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
@@ -37,7 +38,6 @@ from flowstone_async._engine.record import (
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
-from flowstone_async._engine.steps import RunSteps
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import RunStarted
@@ -50,7 +50,7 @@ from flowstone_async.types import AssetKey, Materialization
 FLUSH_AFTER = 0.2
 
 
-class RunDriver(RunSteps):
+class RunDriver(RunEnding):
     """Drives one run to its end."""
 
     def __init__(
@@ -103,7 +103,7 @@ class RunDriver(RunSteps):
         self._new, self._history = new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
-        self._cut_off: dict[int, Interrupted] = {}
+        self.cut_off: dict[int, Interrupted] = {}
         self._rank = catalog.rank
         self._ready: list[tuple[int, int]] = []
         self._asking: set[int] = set()
@@ -174,7 +174,7 @@ class RunDriver(RunSteps):
         match self.stopping:
             case "timed_out":
                 self.error = stopped.timed_out(self.id, self.request)
-                await self._step(Next([], [], []), done=self._cut_short(), finish=True)
+                await self._step(Next([], [], []), done=self.cut_short(), finish=True)
             case "shutdown":
                 await self.services.store.hand_back(self.id, self.record.fence)
                 self.error = stopped.closed(self.id)
@@ -182,39 +182,11 @@ class RunDriver(RunSteps):
                 self.state = "cancelled"
                 await self.tell_cancelled()
             case "lease_lost":
-                await self._conclude_lost()
+                await self.conclude_lost()
             case "broken" | None:
                 self.error = self.error or stopped.closed(self.id)
                 if self.created.is_set() and not isinstance(self.error, StoreUnavailable):
                     await self._step(Next([], [], []), finish=True)
-
-    def _cut_short(self) -> tuple[AssetDone, ...]:
-        """Note the assets that the run's timeout cut off, or kept from their next attempt, as failed because of it."""
-        now, done = self.services.store.now(), list[AssetDone]()
-        for index in sorted({*self._cut_off, *self.tried}):
-            if self.board.is_settled(index):
-                continue
-            unit, cut = self.units.all[index], self._cut_off.get(index, Interrupted(now, 0.0))
-            error = stopped.cut_short(self.id, unit, self.request)
-            outcome = Failing(error=error, started_at=cut.started_at, seconds=cut.seconds)
-            tried = self.tried.get(index, Tried())
-            attempts = tried.attempts + (index in self._cut_off)
-            settled = note_outcome(self.journal, unit, outcome, attempts, now, self.id)
-            done.append(asset_done(unit, outcome, settled))
-        return tuple(done)
-
-    async def _conclude_lost(self) -> None:
-        """A step was refused: because another engine cancelled the run, or because it owns it."""
-        if isinstance(self.error, StoreUnavailable):
-            return
-        record = await self.services.store.run(self.id)
-        if record is not None and record.state == "cancelled":
-            self.state, self.error = "cancelled", None
-            await self.tell_cancelled()
-        elif record is not None and record.fence == self.record.fence and record.state in ("succeeded", "failed"):
-            self.state = record.state  # the end was committed, and its answer lost
-        else:
-            self.error = self.error or stopped.lease_lost(self.id)
 
     # -- workers ------------------------------------------------------------------------------------------------
 
@@ -263,7 +235,7 @@ class RunDriver(RunSteps):
             outcome = await attempt.make()
         match outcome:
             case Interrupted():
-                self._cut_off[index] = outcome
+                self.cut_off[index] = outcome
             case Failing(wait=float() as wait):
                 await self._retry(index, number, outcome, wait)
             case _:

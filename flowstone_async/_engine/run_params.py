@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-from abc import ABC, abstractmethod
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
 from typing_extensions import override
 
+from flowstone_async._engine.params_type import RunParams
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ParamsError
-
-
-class RunParams(ABC):
-    """How the params of a pipeline's runs are checked and stored."""
-
-    @abstractmethod
-    def parse(self, given: object) -> Any:
-        """Return params of the declared type, the caller's object untouched."""
-
-    @abstractmethod
-    def dump(self, params: Any) -> str:
-        """Return params as the JSON text that is stored with a run."""
-
-    @abstractmethod
-    def secrets(self, params: Any) -> tuple[str, ...]:
-        """Return the names of the fields that hold secrets."""
-
-    @abstractmethod
-    def defaults_json(self) -> str | None:
-        """Return the params of a run that gives none, as JSON text; None where fields are required."""
-
-    @abstractmethod
-    def load(self, text: str) -> Any:
-        """Return the params that were stored with a run, of the declared type."""
 
 
 class NoParams(RunParams):

@@ -141,5 +141,7 @@ class _BoundLogger(logging.LoggerAdapter[logging.Logger]):
     @override
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
         extra = dict(self.extra or {}) | dict(kwargs.get("extra") or {})
-        where = f"{extra['asset']}" + (f" {one_line(str(extra['partition']))}" if extra["partition"] is not None else "")
+        where = f"{extra['asset']}" + (
+            f" {one_line(str(extra['partition']))}" if extra["partition"] is not None else ""
+        )
         return f"[{where}] {msg}", {**kwargs, "extra": extra}

@@ -92,7 +92,10 @@ def judge_all(
             beyond[unit.place], judged[-1] = judged[-1], Judgement("maybe", _asks(unit))
     if not asked.with_deps:
         return _shallow(units, judged, current)
-    return Verdicts(tuple(judged), _needed(units, judged), beyond)
+    needed = _needed(units, judged)
+    if _disturb(units, judged, needed, asked):
+        needed = _needed(units, judged)
+    return Verdicts(tuple(judged), needed, beyond)
 
 
 def _asks(unit: Unit) -> str:
@@ -124,11 +127,12 @@ def _judge(
         for index in each.units:
             upstream, verdict = units.all[index], judged[index]
             at_hand = current.get(upstream.key)
-            if at_hand is not None and (verdict.verdict == "fresh" or not deep):
+            as_it_is = not deep and index not in units.targets
+            if at_hand is not None and (verdict.verdict == "fresh" or as_it_is):
                 settled[upstream.key] = at_hand.fingerprint
             else:
                 unseen.append(upstream.key)
-                if not deep or pending is not None:
+                if as_it_is or pending is not None:
                     continue
                 if verdict.verdict in ("stale", "maybe"):
                     pending = Judgement("maybe", _depends(upstream, verdict))
@@ -139,7 +143,7 @@ def _judge(
 
 
 def _depends(upstream: Unit, verdict: Judgement) -> str:
-    if verdict.verdict == "stale":
+    if verdict.verdict in ("stale", "missing"):
         return f"depends on whether {upstream.node.name!r} changes when computed again ({verdict.reason})"
     return (
         f"depends on {upstream.node.name!r}: {verdict.reason}" if "depends on" not in verdict.reason else verdict.reason
@@ -162,6 +166,20 @@ def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
             certain = verdict in ("stale", "missing") or probed or index in asked
             needed[index] = max(needed[index], level if certain else 1)
     return tuple(needed)
+
+
+def _disturb(units: Units, judged: list[Judgement], needed: Sequence[int], asked: Asked) -> bool:
+    """Doubt what was judged fresh without an input that has no value, where the run computes that input after all."""
+    doubted: set[int] = set()
+    for unit in units.all:
+        if judged[unit.place].verdict != "fresh" or unit.node.definition.cache == "exists" or unit.node.name in asked.given:
+            continue
+        for index in (each for edge in unit.inputs for each in edge.units):
+            if index in doubted or (judged[index].verdict == "missing" and needed[index] == 2):  # noqa: PLR2004 - see Verdicts
+                judged[unit.place] = Judgement("maybe", _depends(units.all[index], judged[index]))
+                doubted.add(unit.place)
+                break
+    return bool(doubted)
 
 
 def _shallow(units: Units, judged: list[Judgement], current: Mapping[AssetKey, Materialization]) -> Verdicts:

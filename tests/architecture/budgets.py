@@ -16,6 +16,7 @@ from pathlib import Path
 import grimp
 
 FILE_LINES = 400
+TEST_LINES = 600  # a test file is a list
 BODY_LINES = 60
 USUAL_BODY_LINES = 40
 
@@ -60,10 +61,10 @@ def tracked_files(root: Path) -> list[str]:
 
 
 def long_files(source: Source) -> Iterator[Finding]:
-    """Find a file of more than 400 lines."""
-    lines = source.text.count("\n")
-    if lines > FILE_LINES:
-        yield Finding(source.name, 1, f"{lines} lines, at most {FILE_LINES}: is it still one noun?")
+    """Find a file of more than 400 lines, 600 for a test."""
+    lines, most = source.text.count("\n"), TEST_LINES if source.name.startswith("tests/") else FILE_LINES
+    if lines > most:
+        yield Finding(source.name, 1, f"{lines} lines, at most {most}: is it still one noun?")
 
 
 def long_functions(source: Source) -> Iterator[Finding]:

@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # Why a file may do what no other may. An entry that is no longer needed fails too.
 BROAD_EXCEPTS = {
     "flowstone_async/_engine/asking.py": "conditions and cache keys are user code",
-    "flowstone_async/_engine/attempt.py": "bodies are user code: the one boundary where what they raise becomes an outcome",
-    "flowstone_async/_engine/executor.py": "pickling arguments and values of process bodies is anybody's code",
+    "flowstone_async/_engine/attempt.py": "bodies are user code: here what they raise becomes an outcome",
+    "flowstone_async/_engine/backfill.py": "iterating the caller's partitions, and the caller's own progress function",
+    "flowstone_async/_engine/child.py": "the process of a body: whatever happens there is sent back as an answer",
+    "flowstone_async/_engine/processes.py": "pickling bodies, arguments and values is anybody's code",
+    "flowstone_async/_engine/user_error.py": "`__str__` of an exception is anybody's code",
     "flowstone_async/_engine/hooks.py": "hooks are user code and change nothing",
     "flowstone_async/_engine/run.py": "a mistake of the library's own must reach whoever awaits the run",
     "flowstone_async/_engine/upkeep.py": "no duty may end the others, nor the engine's runs",
@@ -31,7 +34,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/resources.py": "opening and closing a resource is user code",
 }
 STRAY_TASKS = {
-    "flowstone_async/_engine/host.py": "the root of an engine's tasks, which `close` awaits: entered and left in any task",
+    "flowstone_async/_engine/host.py": "the root of an engine's tasks, awaited by `close`; entered and left in any task",
     "flowstone_async/store/postgres/store.py": "the root of a store's tasks, which `close` awaits, likewise",
 }
 WALL_CLOCKS = {

@@ -12,7 +12,6 @@ import pytest
 
 from flowstone_async.store.embedded.locks import FileLock, is_held
 from flowstone_async.store.embedded.server import EmbeddedServer
-from tests.e2e.commands import run
 from tests.e2e.gates import Gates
 from tests.support.postgres import FAST, short_folder
 

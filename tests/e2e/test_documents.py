@@ -37,7 +37,7 @@ async def run_snippets(document: str) -> None:
         line = text.count("\n", 0, block.start(1))
         source = "\n" * line + block[1].replace("print(pipe.run_sync(greeting))", "print(await pipe.run(greeting))")
         code = compile(source, document, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        result = eval(code, namespace)  # noqa: S307 - our own document
+        result = eval(code, namespace)
         if inspect.isawaitable(result):
             await result
 

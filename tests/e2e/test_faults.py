@@ -47,7 +47,7 @@ class Chaos:
 
     def __init__(self, folder: Path, server: Server, seed: int) -> None:
         self._folder, self._server = folder, server
-        self._random = random.Random(seed)  # noqa: S311 - not for secrets
+        self._random = random.Random(seed)
         self._awake: list[Program] = []
         self._asleep: list[tuple[float, Program]] = []
         self.done = Counter[str]()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
-import pytest
 import pytest_asyncio
 
 from tests.e2e.commands import work

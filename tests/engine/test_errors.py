@@ -352,7 +352,7 @@ def _run(program: Path, dsn: str, what: str) -> dict[str, Any]:
     return json.loads(ran.stdout)
 
 
-_PROGRAM = '''
+_PROGRAM = """
 import asyncio, json, sys
 from flowstone_async import Engine, ExecutionError, Pipeline
 
@@ -379,7 +379,7 @@ async def main():
 
 
 asyncio.run(main())
-'''
+"""
 
 
 async def test_a_mistake_of_the_library_s_own_ends_the_run(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch):

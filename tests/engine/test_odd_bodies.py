@@ -28,10 +28,6 @@ def odd() -> Pipeline:
         task.cancel()
         return 1
 
-    @pipe.asset(run_in="thread")
-    def exits() -> int:
-        raise SystemExit(3)
-
     @pipe.asset
     async def says_nothing() -> int:
         raise ValueError
@@ -53,14 +49,6 @@ async def test_a_cancellation_left_behind_hits_nothing_else(open_verbs: OpenVerb
     verbs = await open_verbs(odd())
     assert await verbs.run("leaves_a_cancellation") == 1
     assert (await verbs.status("leaves_a_cancellation")).state == "completed"
-
-
-async def test_system_exit_in_a_thread_fails_the_asset(open_verbs: OpenVerbs) -> None:
-    """ERR-04: it would end that thread, and neither the loop nor the engine."""
-    verbs = await open_verbs(odd())
-    with pytest.raises(ExecutionError, match=r"SystemExit\(3\)"):
-        await verbs.run("exits")
-    assert (await verbs.status("exits")).state == "failed"
 
 
 async def test_an_exception_without_text_is_named_once(open_verbs: OpenVerbs) -> None:

@@ -35,7 +35,7 @@ class Args:
 
 
 pipe = Pipeline("chaos", params=Args)
-_random = random.Random()  # noqa: S311 - not for secrets
+_random = random.Random()
 _worker = ""
 
 
