@@ -26,8 +26,8 @@ test: $(READY)  ## run the tests
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py examples benchmarks tools
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python -m pytest -q tests/architecture tests/typing
 
 bench: $(READY)  ## measure everything in benchmarks/ beside its floor

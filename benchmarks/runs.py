@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ Statement = tuple[str, tuple[object, ...]]
 
 
 @contextmanager
-def recorded() -> Iterator[list[Statement]]:
+def recorded() -> Generator[list[Statement]]:
     """Record every statement that the store sends."""
     sent: list[Statement] = []
     send = Session.fetch_text
@@ -35,11 +35,11 @@ def recorded() -> Iterator[list[Statement]]:
         sent.append((text, arguments))
         return await send(session, text, *arguments)
 
-    Session.fetch_text = record  # type: ignore[method-assign]
+    Session.fetch_text = record  # pyright: ignore[reportAttributeAccessIssue] - records, then sends
     try:
         yield sent
     finally:
-        Session.fetch_text = send  # type: ignore[method-assign]
+        Session.fetch_text = send
 
 
 @asynccontextmanager

@@ -188,7 +188,9 @@ def print_table(gathered: Report) -> None:
     )
     print(f"{'package':<18}{'files':>8}{'lines':>10}{'functions':>12}{'branches each':>16}")
     for each in gathered.largest:
-        print(f"{each.package:<18}{each.files:>8,}{each.lines:>10,}{each.functions:>12,}{each.branches_per_function:>16}")
+        print(
+            f"{each.package:<18}{each.files:>8,}{each.lines:>10,}{each.functions:>12,}{each.branches_per_function:>16}"
+        )
     print("\nmost imported: " + ", ".join(f"{name} ({times:,})" for name, times in gathered.most_imported))
 
 

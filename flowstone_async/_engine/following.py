@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import replace
+from typing import cast
 
 from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.session import Session
@@ -35,7 +36,8 @@ def follow(
 
 
 def _kinds(types: object) -> tuple[type[Event], ...]:
-    given: tuple[object, ...] = (Event,) if types is None else types if isinstance(types, tuple) else (types,)
+    several = cast("tuple[object, ...]", types) if isinstance(types, tuple) else (types,)
+    given: tuple[object, ...] = (Event,) if types is None else several
     kinds = tuple(each for each in given if isinstance(each, type) and issubclass(each, Event))
     if len(kinds) < len(given):
         raise ConfigError(f"types={types!r}", hint="Give an event type, such as RunFailed, or a tuple of them.")

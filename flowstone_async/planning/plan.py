@@ -77,7 +77,9 @@ def judge_all(
         facts: The facts by which a node's freshness is judged.
         asked: Options of the run.
     """
-    forced = frozenset(units.targets) if asked.force is True else frozenset[int]()
+    targets = frozenset(units.targets)
+    forced = targets if asked.force is True else frozenset[int]()
+    computed = None if asked.with_deps else targets
     judged: list[Judgement] = []
     beyond: dict[int, Judgement] = {}
     for unit in units.all:
@@ -87,7 +89,7 @@ def judge_all(
         if asked.force == "all" or unit.place in forced:
             judged.append(Judgement("stale", "forced"))
         else:
-            judged.append(_judge(unit, units, judged, current, facts, deep=asked.with_deps))
+            judged.append(_judge(unit, units, judged, current, facts, computed))
         if unit.node.conditions:
             beyond[unit.place], judged[-1] = judged[-1], Judgement("maybe", _asks(unit))
     if not asked.with_deps:
@@ -108,9 +110,9 @@ def _judge(
     judged: Sequence[Judgement],
     current: Mapping[AssetKey, Materialization],
     facts: Callable[[Node], Facts],
-    *,
-    deep: bool,
+    computed: frozenset[int] | None,
 ) -> Judgement:
+    """Judge one unit; `computed` are the units that the run may compute, None for all."""
     stored = current.get(unit.key)
     own = judge_alone(unit.node, stored, facts(unit.node))
     if own.verdict != "fresh" or stored is None or unit.node.definition.cache == "exists":
@@ -127,7 +129,7 @@ def _judge(
         for index in each.units:
             upstream, verdict = units.all[index], judged[index]
             at_hand = current.get(upstream.key)
-            as_it_is = not deep and index not in units.targets
+            as_it_is = computed is not None and index not in computed
             if at_hand is not None and (verdict.verdict == "fresh" or as_it_is):
                 settled[upstream.key] = at_hand.fingerprint
             else:
@@ -172,7 +174,11 @@ def _disturb(units: Units, judged: list[Judgement], needed: Sequence[int], asked
     """Doubt what was judged fresh without an input that has no value, where the run computes that input after all."""
     doubted: set[int] = set()
     for unit in units.all:
-        if judged[unit.place].verdict != "fresh" or unit.node.definition.cache == "exists" or unit.node.name in asked.given:
+        if (
+            judged[unit.place].verdict != "fresh"
+            or unit.node.definition.cache == "exists"
+            or unit.node.name in asked.given
+        ):
             continue
         for index in (each for edge in unit.inputs for each in edge.units):
             if index in doubted or (judged[index].verdict == "missing" and needed[index] == 2):  # noqa: PLR2004 - see Verdicts

@@ -18,9 +18,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-async def test_every_snippet_of_a_document_runs(
-    document: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_snippet_of_a_document_runs(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The snippets of a document run in order, in one namespace, as a reader would type them."""
     with short_folder() as folder, monkeypatch.context() as context:
         context.chdir(folder)
@@ -42,7 +40,9 @@ async def run_snippets(document: str) -> None:
             await result
 
 
-@pytest.mark.parametrize("document", sorted(str(each.relative_to(ROOT)) for each in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]))
+@pytest.mark.parametrize(
+    "document", sorted(str(each.relative_to(ROOT)) for each in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+)
 def test_every_relative_link_leads_somewhere(document: str) -> None:
     """A link of a document to a file of the repository is not broken."""
     text = (ROOT / document).read_text(encoding="utf-8")

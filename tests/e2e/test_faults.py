@@ -163,9 +163,7 @@ async def assert_right(sql: asyncpg.Connection, folder: Path) -> None:
     dead = {row[0] for row in await sql.fetch("SELECT id FROM flowstone.worker WHERE dead")}
     ended = {row[0] for row in await sql.fetch("SELECT id::text FROM flowstone.run WHERE state = 'cancelled'")}
     at_once = [
-        (one, other)
-        for one, other in overlapping(calls(folder))
-        if one.process not in dead and one.run_id not in ended
+        (one, other) for one, other in overlapping(calls(folder)) if one.process not in dead and one.run_id not in ended
     ]
     assert at_once == [], "two live workers computed one key at once"
     for asset, partition, payload, of, key, source in await sql.fetch(_DERIVED):

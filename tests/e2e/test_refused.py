@@ -103,7 +103,10 @@ async def test_a_server_that_is_too_old_is_refused(folder: Path, made: Path) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("INSERT INTO flowstone.migration (number, name, sha256) VALUES (9999, 'later', '')", "is newer than this library"),
+        (
+            "INSERT INTO flowstone.migration (number, name, sha256) VALUES (9999, 'later', '')",
+            "is newer than this library",
+        ),
         ("UPDATE flowstone.migration SET sha256 = ''", "was applied from another text"),
     ],
     ids=["newer", "changed"],
@@ -188,7 +191,10 @@ async def test_a_disk_that_fills_up_under_a_run_and_is_cleared_loses_nothing(fol
         with Server(disk / "store") as server:
             async with connection(server.dsn) as sql:
                 await assert_whole(sql)
-                assert await sql.fetchval("SELECT length(payload) FROM flowstone.materialization WHERE asset = 'bulky'") > BULK
+                assert (
+                    await sql.fetchval("SELECT length(payload) FROM flowstone.materialization WHERE asset = 'bulky'")
+                    > BULK
+                )
 
 
 def fill(disk: Path) -> None:

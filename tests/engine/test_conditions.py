@@ -197,7 +197,9 @@ async def test_a_condition_that_raises_fails_the_asset(open_verbs: OpenVerbs, wa
         return 1
 
     verbs = await open_verbs(pipe)
-    with pytest.raises(ExecutionError, match="condition undecided of asset 'target' failed: LookupError: no flag") as caught:
+    with pytest.raises(
+        ExecutionError, match="condition undecided of asset 'target' failed: LookupError: no flag"
+    ) as caught:
         await verbs.run(target)
     assert isinstance(caught.value.__cause__, LookupError)
     assert "undecided" in caught.value.traceback_text

@@ -346,9 +346,7 @@ async def _clone(server: Any) -> str:
 
 
 def _run(program: Path, dsn: str, what: str) -> dict[str, Any]:
-    ran = subprocess.run(
-        [sys.executable, program, dsn, what], capture_output=True, text=True, timeout=60, check=True
-    )
+    ran = subprocess.run([sys.executable, program, dsn, what], capture_output=True, text=True, timeout=60, check=True)
     return json.loads(ran.stdout)
 
 

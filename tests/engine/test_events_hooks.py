@@ -234,7 +234,10 @@ async def test_run_started_hooks_end_before_the_first_body_starts(open_verbs: Op
         (RunSucceeded, {"run.succeeded"}),
         (RunEvent, {"run.started", "run.succeeded", "run.finished"}),
         (AssetSucceeded, {"asset.succeeded first", "asset.succeeded second"}),
-        (AssetEvent, {f"asset.{what} {asset}" for what in ("started", "succeeded", "finished") for asset in ("first", "second")}),
+        (
+            AssetEvent,
+            {f"asset.{what} {asset}" for what in ("started", "succeeded", "finished") for asset in ("first", "second")},
+        ),
         (RunCancelled, set[str]()),
     ],
 )

@@ -174,7 +174,14 @@ async def test_an_unknown_option_is_a_type_error(open_verbs: OpenVerbs):
 
 @pytest.mark.parametrize(
     "options",
-    [{"force": "some"}, {"with_deps": 1}, {"concurrency": 0}, {"concurrency": True}, {"timeout": 0}, {"timeout": "soon"}],
+    [
+        {"force": "some"},
+        {"with_deps": 1},
+        {"concurrency": 0},
+        {"concurrency": True},
+        {"timeout": 0},
+        {"timeout": "soon"},
+    ],
 )
 async def test_a_bad_option_runs_nothing(open_verbs: OpenVerbs, options: dict[str, object]):
     """G-05: a known keyword with a bad value is a `ConfigError`, before anything runs."""

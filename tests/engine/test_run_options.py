@@ -385,7 +385,8 @@ async def test_timeouts_of_a_run_on_the_clock():
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [({}, 300.0), ({"timeout": False}, None), ({"timeout": "2s"}, 2.0), ({"timeout": None}, 300.0)]
+    ("options", "expected"),
+    [({}, 300.0), ({"timeout": False}, None), ({"timeout": "2s"}, 2.0), ({"timeout": None}, 300.0)],
 )
 def test_the_default_timeout(options: dict[str, object], expected: float | None):
     """RUN-11, CFG-02: `run` has 5 minutes; `False` is no limit; `None` is never given."""

@@ -264,7 +264,9 @@ async def test_an_argument_that_cannot_be_pickled_is_named():
 
 async def test_a_value_that_cannot_be_pickled_is_an_error_naming_the_asset():
     """FLOW-10: with its type."""
-    with pytest.raises(ConfigError, match="asset 'body'.*its value cannot be sent back: TypeError: cannot pickle.*lock"):
+    with pytest.raises(
+        ConfigError, match="asset 'body'.*its value cannot be sent back: TypeError: cannot pickle.*lock"
+    ):
         await _process(blocking.returns_a_lock).run("body")
 
 

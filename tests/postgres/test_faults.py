@@ -316,7 +316,7 @@ async def test_runs_survive_a_restart_of_the_server(folder: Path) -> None:
 
     working = asyncio.gather(*(work(drive, no) for no, drive in enumerate(drives)))
     await asyncio.sleep(0)
-    [file] = [*folder.rglob("postmaster.pid")]  # noqa: ASYNC240 - a test may block
+    [file] = [*folder.rglob("postmaster.pid")]
     os.kill(int(file.read_text().split("\n", 1)[0]), signal.SIGINT)
 
     async def down() -> bool:

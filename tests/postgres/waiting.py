@@ -16,7 +16,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_ba
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
     """Return when a condition holds."""
     async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110 - it is the server that is looked at
+        while not await condition():
             await asyncio.sleep(0)
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 
 from flowstone_async import Context, StorageError
@@ -71,8 +70,7 @@ def noted(ctx: Context) -> int:
 def endless(path: str) -> int:
     with open(path, "a") as file:  # noqa: PTH123 - as simple as can be
         file.write(f"{os.getpid()}\n")
-    while True:
-        time.sleep(0.01)
+    threading.Event().wait()
 
 
 def raises_value_error() -> int:
@@ -100,6 +98,6 @@ def returns_a_lock() -> object:
 
 
 def prints() -> int:
-    print("from the body")  # noqa: T201 - it must not disturb
+    print("from the body")
     subprocess.run([sys.executable, "-c", "print('from a program'); import sys; sys.stdin.read()"], check=True)
     return 1

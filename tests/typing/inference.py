@@ -1,5 +1,5 @@
 # pyright: strict
-# ruff: noqa: B008, T201 - as users write it, whose ruff is set up otherwise
+
 """What a type checker knows of handles, markers, verbs and reports; nothing here runs."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # pyright: strict
-# ruff: noqa: B008, T201 - as users write it, whose ruff is set up otherwise
+
 """The levels of the API that exist so far, as a user writes them; pyright must be content with all of it.
 
 What is left out comes with its own issue: scatter and gather (6), sources (7), routes (8), parallel branches (9),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from flowstone_async import Context, Daily, Failed, Pipeline
 
-print("noise of the import")  # noqa: T201
+print("noise of the import")
 
 
 class Args(BaseModel):
@@ -37,9 +37,9 @@ async def double(base: int) -> int:
 
 @pipe.asset
 async def noisy(double: int) -> dict[str, int]:
-    print("noise of a body")  # noqa: T201
+    print("noise of a body")
     sys.stdout.write("{}\n")
-    subprocess.run(["echo", "noise of a process"], check=True)  # noqa: ASYNC221
+    subprocess.run(["echo", "noise of a process"], check=True)
     os.write(1, b"noise of a descriptor\n")
     return {"double": double}
 
@@ -79,10 +79,10 @@ async def lenient(broken: int | Failed) -> str:
 async def endless(base: int) -> int:
     """Never come to an end; say so on standard error as soon as it has begun, and when it is cleaned up."""
     try:
-        print("BEGUN", file=sys.stderr, flush=True)  # noqa: T201
+        print("BEGUN", file=sys.stderr, flush=True)
         await asyncio.Event().wait()
     finally:
-        print("CLEANED UP", file=sys.stderr, flush=True)  # noqa: T201
+        print("CLEANED UP", file=sys.stderr, flush=True)
     return base
 
 
@@ -90,32 +90,32 @@ async def endless(base: int) -> int:
 async def stubborn() -> None:
     """Never come to an end, and not to that of the clean-up either."""
     try:
-        print("BEGUN", file=sys.stderr, flush=True)  # noqa: T201
+        print("BEGUN", file=sys.stderr, flush=True)
         await asyncio.Event().wait()
     finally:
-        print("CLEANING UP", file=sys.stderr, flush=True)  # noqa: T201
+        print("CLEANING UP", file=sys.stderr, flush=True)
         await asyncio.Event().wait()
 
 
 @pipe.asset(run_in="thread")
 def blocking() -> None:
     """Hold a thread that nobody can interrupt."""
-    print("BEGUN", file=sys.stderr, flush=True)  # noqa: T201
+    print("BEGUN", file=sys.stderr, flush=True)
     threading.Event().wait()
 
 
 @pipe.asset
 async def hogging() -> None:
     """Hold the event loop itself."""
-    print("BEGUN", file=sys.stderr, flush=True)  # noqa: T201
-    while not Path("never").exists():  # noqa: ASYNC240
+    print("BEGUN", file=sys.stderr, flush=True)
+    while not Path("never").exists():
         pass
 
 
 @pipe.asset(partitions=days)
 async def daily(partition: date, ctx: Context) -> int:
     ctx.metadata(rows=partition.day * 100)
-    if partition.day == 3 and not Path("mended").exists():  # noqa: ASYNC240
+    if partition.day == 3 and not Path("mended").exists():
         raise RuntimeError("the third is broken")
     return partition.day
 

@@ -40,13 +40,13 @@ async def _say(engine: Engine, asset: str, key: str | None) -> int:
         value = await engine.run(asset, partition=key)
     except FlowstoneError as error:
         return _fail(error)
-    print(json.dumps({"value": value}))  # noqa: T201 - how it talks to the test
+    print(json.dumps({"value": value}))
     return 0
 
 
 def _fail(error: FlowstoneError) -> int:
     said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    print(json.dumps(said))  # noqa: T201 - how it talks to the test
+    print(json.dumps(said))
     return code_of(error, running=True)
 
 

@@ -55,7 +55,7 @@ def _graph() -> Graph:
         return str(partition)
 
     @pipe.asset
-    async def marked(day: date = days.key()) -> int:  # noqa: B008
+    async def marked(day: date = days.key()) -> int:
         return day.day
 
     @pipe.asset

@@ -66,7 +66,7 @@ def test_each_rule_in_turn() -> None:
         params: Args,
         db: Pool,
         by_reference: list[int] = dep("raw"),
-        day: date = days.key(),  # noqa: B008
+        day: date = days.key(),
         limit: int = param("limit"),
         named: Pool = resource("pool"),
         left_alone: int = 7,
@@ -211,7 +211,7 @@ def test_another_default_is_left_alone() -> None:
         db: Pool | None = None,
         limit: int = 3,
         ctx: Context | None = None,
-        pool: Pool = Pool(),  # noqa: B008
+        pool: Pool = Pool(),
     ) -> list[object]:
         return [raw, db, limit, ctx, type(pool) is Pool]
 

@@ -104,7 +104,7 @@ def test_a_mapped_edge_gives_a_mapping() -> None:
     @pipe.asset(partitions=days)
     async def fits(
         a: Mapping[date, int] = dep(up, over=days.last(7)),
-        b: dict[date, int] = dep("up", over=days.last(7)),  # noqa: B008
+        b: dict[date, int] = dep("up", over=days.last(7)),
         c: Mapping[date, float] = dep(up, over=days.last(7)),
         d: object = dep(up, over=days.last(7)),
         e: Mapping[date, int | None] = dep(up, over=days.last(7), optional=True),
@@ -117,7 +117,7 @@ def test_a_mapped_edge_gives_a_mapping() -> None:
     async def wrong(
         a: Mapping[date, str] = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
         b: Mapping[str, int] = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
-        c: list[int] = dep(up, over=days.last(7)),  # noqa: B008  # pyright: ignore[reportArgumentType]
+        c: list[int] = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
         d: int = dep(up, over=days.last(7)),  # pyright: ignore[reportArgumentType]
         e: Mapping[date, int] = dep(up, over=days.last(7), optional=True),  # pyright: ignore[reportArgumentType]
     ) -> int:
@@ -151,11 +151,11 @@ def test_the_key_is_of_the_sets_type() -> None:
     @pipe.asset(partitions=grid)
     async def fits(
         partition: tuple[date, str],
-        day: date = grid.key(days),  # noqa: B008
+        day: date = grid.key(days),
         region: str = regions.key(),
         whole: tuple[date, str] = grid.key(),
         either: object = days.key(),
-        unannotated=days.key(),  # noqa: B008
+        unannotated=days.key(),
     ) -> int:
         return 1
 
@@ -164,7 +164,7 @@ def test_the_key_is_of_the_sets_type() -> None:
         return 1
 
     @pipe.asset
-    async def follows(partition: int, day: date = days.key()) -> int:  # noqa: B008
+    async def follows(partition: int, day: date = days.key()) -> int:
         return partition
 
     assert problems(pipe) == []

@@ -61,10 +61,10 @@ def test_markers_are_typed_as_what_they_stand_for() -> None:
     """ASSET-04."""
 
     async def metrics(
-        day: date = days.key(),  # noqa: B008 - a marker
+        day: date = days.key(),
         region: str = regions.key(),
         key: tuple[date, str] = grid.key(),
-        element: date = grid.key(days),  # noqa: B008 - a marker
+        element: date = grid.key(days),
     ) -> tuple[date, str, tuple[date, str], date]:
         return day, region, key, element
 
