@@ -18,7 +18,17 @@ from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
-from flowstone_async._engine.options import Limit, check_counts, check_pipelines, check_switches, first_secret, limit
+from flowstone_async._engine.options import (
+    Limit,
+    check_counts,
+    check_pipelines,
+    check_switches,
+    limit,
+    mapping,
+    names,
+    retention_of,
+    secrets,
+)
 from flowstone_async._engine.orphans import rename_assets
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.session import Session
@@ -54,7 +64,7 @@ class _Options:
     settings: Settings
     lease: float
     retention: Retention
-    secret: bytes | None
+    secrets: tuple[bytes, ...]
     threads: int
     processes: int | None
 
@@ -126,12 +136,11 @@ class Engine(Verbs):
         check_pipelines(pipelines)
         check_counts(concurrency=concurrency, threads=threads, max_lost=max_lost, processes=processes)
         check_switches(migrate=migrate, notify=notify, strict_metadata=strict_metadata)
-        if retention is not None and retention is not False and not isinstance(retention, Retention):
-            raise ConfigError(f"retention={retention!r}", hint='Give Retention(runs="30d", values="7d"), or False.')
         self.pipelines = pipelines
         self._clock = clock or SystemClock()
-        self._io, self._resources = dict(io or {}), dict(resources or {})
-        self._redactor = Redactor(redact)
+        self._io = mapping(io, "io", by_name=True)
+        self._resources = mapping(resources, "resources", by_name=False)
+        self._redactor = Redactor(names(redact, "redact"))
         self._choice = choose_store(store, migrate=migrate, notify=notify, direct=direct)
         settings = Settings(
             default_timeout=limit(default_timeout, "default_timeout"),
@@ -147,8 +156,8 @@ class Engine(Verbs):
         self._options = _Options(
             settings=settings,
             lease=seconds(lease, what="lease"),
-            retention=Retention() if retention is None else Retention.off() if retention is False else retention,
-            secret=first_secret(secret),
+            retention=retention_of(retention),
+            secrets=secrets(secret),
             threads=threads,
             processes=processes,
         )
@@ -194,7 +203,7 @@ class Engine(Verbs):
             redactor=self._redactor,
             executor=Executor(threads=self._options.threads, processes=self._options.processes),
             worker=worker if leased else None,
-            secret=self._options.secret or opened.secret,
+            secrets=self._options.secrets or ((opened.secret,) if opened.secret else ()),
         )
         host = Host("flowstone engine")
         session = open_session(self.pipelines, wiring, host)
@@ -209,7 +218,6 @@ class Engine(Verbs):
         await rename_assets(session)
         upkeep = Upkeep(session, self._options.retention)
         if leased:
-            await upkeep.begin()
             host.start_soon(upkeep.run, name="upkeep")
             stack.push_async_callback(upkeep.stop)
         if settings.block_warning is not None:

@@ -111,7 +111,8 @@ class Pipeline(Decorators, Verbs):
     def _wired(self) -> Wiring[MemoryStore]:
         if self._wiring is None:
             clock = SystemClock()
-            self._wiring = Wiring(store=MemoryStore(clock, history=HISTORY), clock=clock, default_io=Memory())
+            store, secrets = MemoryStore(clock, history=HISTORY), (os.urandom(32),)
+            self._wiring = Wiring(store=store, clock=clock, default_io=Memory(), secrets=secrets)
         return self._wiring
 
     @overload
@@ -164,7 +165,13 @@ class Pipeline(Decorators, Verbs):
         """
         self.validate()
         clock = ManualClock()
-        wiring = Wiring(store=MemoryStore(clock), clock=clock, default_io=Memory(), resources=dict(resources or {}))
+        wiring = Wiring(
+            store=MemoryStore(clock),
+            clock=clock,
+            default_io=Memory(),
+            resources=dict(resources or {}),
+            secrets=(os.urandom(32),),
+        )
         here = _Here(self, wiring)
         here.users = 1
         try:

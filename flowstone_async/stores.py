@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class StoreChoice:
         match self.kind:
             case "memory":
                 store = self.place.share() if isinstance(self.place, MemoryStore) else MemoryStore(clock)
-                yield OpenedStore(store=store, default_io=Memory())
+                yield OpenedStore(store=store, default_io=Memory(), secret=os.urandom(32))
             case "embedded":
                 async with self._embedded(clock, worker, poll) as opened:
                     yield opened

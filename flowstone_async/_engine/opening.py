@@ -32,7 +32,7 @@ class Wiring(Generic[S]):
     Attributes:
         io: Managers by name; `"default"` is used by assets that say nothing.
         resources: Replacements by type or name, used as they are and never closed.
-        secret: Signs pickles.
+        secrets: The first signs pickles, all verify; without any, what needs one is refused.
         catalogs: Those made before with the same managers, by pipeline; reused while the pipeline is unchanged.
     """
 
@@ -46,7 +46,7 @@ class Wiring(Generic[S]):
     redactor: Redactor = field(default_factory=Redactor)
     executor: Executor = field(default_factory=lambda: Executor(threads=THREADS))
     worker: str | None = None
-    secret: bytes | None = None
+    secrets: tuple[bytes, ...] = ()
     dask: bool = False
     catalogs: dict[str, Catalog] = field(default_factory=dict[str, Catalog])
 
@@ -59,8 +59,8 @@ def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
         if id(given) in known:
             return known[id(given)][1]
         made: Any = given
-        if wiring.secret is not None and hasattr(made, "signed"):
-            made = made.signed(wiring.secret)
+        if hasattr(made, "signed"):
+            made = made.signed(wiring.secrets)
         if hasattr(made, "bound"):
             made = made.bound(wiring.store.values, durable=wiring.store.durable)
         if not isinstance(made, IOManager):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
+from flowstone_async._engine.upkeep import Retention
 from flowstone_async.config import seconds
 from flowstone_async.definition.collection import Collection
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError
 
 Limit: TypeAlias = Duration | Literal[False]
+SECRET_BYTES = 32
+"""The length of the hash that signs."""
 
 
 def check_pipelines(pipelines: Sequence[object]) -> None:
@@ -46,9 +49,45 @@ def limit(value: Limit, what: str) -> float | None:
     return None if value is False else seconds(value, what=what)
 
 
-def first_secret(given: bytes | Sequence[bytes] | None) -> bytes | None:
-    """Return the secret that signs."""
-    first = given if isinstance(given, bytes | None) else given[0] if given else None
-    if first is not None and len(first) < 32:  # noqa: PLR2004 - the length of the hash that signs
-        raise ConfigError("secret= is too short", hint="Give 32 random bytes or more.")
-    return first
+def secrets(given: object) -> tuple[bytes, ...]:
+    """Return the secrets: the first signs, all verify."""
+    keys: list[object] = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    if given is not None and not keys:
+        raise ConfigError("secret=[] holds no secret", hint="Give 32 random bytes or more, or leave it out.")
+    found = tuple(each for each in keys if isinstance(each, bytes) and len(each) >= SECRET_BYTES)
+    if len(found) < len(keys):
+        raise ConfigError(
+            f"secret= takes bytes, {SECRET_BYTES} or more", hint="Make them with secrets.token_bytes(32), once."
+        )
+    return found
+
+
+def names(given: object, what: str) -> tuple[str, ...]:
+    """Return a list of names."""
+    found: list[object] = list(given) if isinstance(given, list | tuple | set | frozenset) else [None]
+    named = tuple(each for each in found if isinstance(each, str))
+    if len(named) < len(found):
+        raise ConfigError(f"{what}={given!r}", hint="Give a list of names.")
+    return named
+
+
+def mapping(given: object, what: str, *, by_name: bool) -> dict[Any, object]:
+    """Return a mapping; with `by_name` its keys are names."""
+    if given is None:
+        return {}
+    keys: list[object] = list(given) if isinstance(given, Mapping) else [None]
+    if not isinstance(given, Mapping) or (by_name and not all(isinstance(key, str) for key in keys)):
+        raise ConfigError(f"{what}={given!r}", hint=f"Give a mapping from {'names' if by_name else 'types or names'}.")
+    return dict(given)
+
+
+def retention_of(given: object) -> Retention:
+    """Return how long what is over is kept."""
+    if given is None:
+        return Retention()
+    if given is False:
+        return Retention.off()
+    if not isinstance(given, Retention):
+        raise ConfigError(f"retention={given!r}", hint='Give Retention(runs="30d", values="7d"), or False.')
+    given.limits()
+    return given

@@ -267,11 +267,8 @@ class Session:
         past = await Past.read(self.services.store, record)
         request = past.request(record, catalog)
         prospect = await self.prospect(request)
-        identity = (*request.identity(), id(asyncio.get_running_loop()))
-        flight = self._fly(self._driver(prospect, record, past), identity)
+        flight = self._fly(self._driver(prospect, record, past), (*request.identity(), record.id))
         flight.detached = True
-        if not request.force:
-            self._joinable.setdefault(identity, flight)
         return flight
 
     async def refuse(self, record: RunRecord, error: FlowstoneError) -> None:

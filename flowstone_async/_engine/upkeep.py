@@ -67,28 +67,21 @@ class Upkeep:
         """End the duties; nothing new is begun."""
         self._scope.cancel()
 
-    async def begin(self) -> None:
-        """Continue at once what the dead have left, so that the same request, made again, joins it."""
-        await self._fulfil(self.continue_orphans, quiet=False)
-
     async def _every(self, period: float, duty: Callable[[], Awaitable[None]]) -> None:
         failing = False
         while True:
-            # Told once per outage, not once per poll.
-            failing = not await self._fulfil(duty, quiet=failing)
+            try:
+                await duty()
+                failing = False
+            except FlowstoneError as error:
+                if not failing:  # once per outage, not once per poll
+                    _logger.warning("upkeep: %s; it is tried again every %g s", error.message, period)
+                failing = True
+            except Exception:
+                if not failing:
+                    _logger.exception("upkeep: a mistake of flowstone_async; it is tried again every %g s", period)
+                failing = True
             await self._session.services.clock.sleep(period)
-
-    async def _fulfil(self, duty: Callable[[], Awaitable[None]], *, quiet: bool) -> bool:
-        try:
-            await duty()
-        except FlowstoneError as error:
-            if not quiet:
-                _logger.warning("upkeep: %s; it is tried again", error.message)
-        except Exception:
-            _logger.exception("upkeep: a mistake of flowstone_async; it is tried again")
-        else:
-            return True
-        return False
 
     async def continue_orphans(self) -> None:
         """Hand back what could not be handed back before, and continue runs whose engine died."""

@@ -196,6 +196,8 @@ class Model:
         """Tell whether an asset and all below it have one dependant at most."""
         below = [each.name for each in self.specs.values() if name in each.upstreams]
         return len(below) <= 1 and all(self.narrow(each) for each in below)
+
+
 def _print(end: tuple[str, Value]) -> Any:
     state, value = end
     if state in ("ok", "cached"):

@@ -1,7 +1,7 @@
 """An engine with options of the test's choosing, which runs assets of chain.py: `… worker '{"store": …, "run": …}'`.
 
 Prints one JSON object for each of the runs, in their order: its value, or its error. Options besides those of `Engine`:
-`run`, a list of asset and key; `blind`: believe that the lease is held, whatever the clock and the server say; and
+`run`, a list of asset and key; `sweep`: stay until no run is left that goes on; `blind`: believe that the lease is held, whatever the clock and the server say; and
 `planned`: wait at the test's gates when a run is planned and begun.
 """
 
