@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import run
+from tests.e2e.commands import run, work
 from tests.e2e.database import Blocked, connected, gone, until
 from tests.e2e.gates import Gates
 from tests.e2e.invariants import assert_whole, calls, counts
@@ -99,7 +99,10 @@ async def test_whoever_continues_may_be_killed_too(folder: Path, store: str) -> 
         killed = run(folder, "third", store, point=point).end()
         assert killed.code == -signal.SIGKILL, killed
 
-    await assert_continued(folder, store, ONCE)
+    ended = work(folder, store, ("third", None)).end()
+
+    assert ended.code == 0, ended
+    await assert_result(folder, expected=ONCE)
 
 
 async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path, store: str, gates: Gates) -> None:
@@ -112,7 +115,7 @@ async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path
     assert len(runs) == 1
     gates.hold()
 
-    again = run(folder, "third", store).end()
+    again = work(folder, store, ("third", None)).end()
 
     assert again.code == 0, again
     async with connected(folder) as connection:

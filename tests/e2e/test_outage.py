@@ -87,6 +87,8 @@ async def test_a_server_that_stays_away_ends_the_run_and_the_next_command_contin
         held.go()
         ended = running.end()
     assert (ended.code, json.loads(ended.out)["error"]) == (8, "StoreUnavailable"), ended
+    assert "nobody listens there" in ended.out
+    assert "run the same again" in ended.out
     gates.hold()
     server.start_again()
 
@@ -107,5 +109,5 @@ async def test_a_server_that_is_away_when_an_input_is_loaded_fails_no_asset(
         held.go()
         server.start_again()
         ended = running.end()
-    print(ended)
+    assert ended.code == 0, ended
     await assert_result(server, folder, ONCE)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import traceback
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.testclient import TestClient
 
 from flowstone_async import (
     Cancelled,
@@ -34,6 +34,10 @@ from flowstone_async.store.memory import MemoryStore
 from tests.postgres.test_connect import SECRET, refusing
 from tests.support.engines import OpenEngine, PostgresEngines, SharedEngines
 from tests.support.gate import Gate, soon
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # which HTTP client it would rather have
+    from starlette.testclient import TestClient
 
 
 class _Case:

@@ -15,13 +15,13 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowstone_async import Cancelled, Context, Engine, FlowstoneError, Keys, NothingToCancel, Pipeline, dep
 from tests.e2e.programs.chain import written
+from tests.e2e.programs.worker import sweep
 
 KEYS = Keys(*(f"k{number:02}" for number in range(12)))
 MOST_SECONDS = 0.1
@@ -108,10 +108,7 @@ async def _sweep(options: dict[str, Any]) -> None:
     global _worker  # noqa: PLW0603 - as above
     async with Engine(pipe, **options) as engine:
         _worker = engine._live().services.worker or ""
-        while left := await engine.runs(state="running"):
-            for record in left:
-                with suppress(FlowstoneError):
-                    await (await engine.find(record.id)).result()
+        await sweep(engine)
 
 
 async def _cancel(engine: Engine, key: str) -> None:
