@@ -66,7 +66,7 @@ def find_problems(pipeline: Pipeline, *, durable: bool) -> tuple[Problem, ...]:
         store=_store(clock, durable=durable),
         clock=clock,
         default_io=Postgres() if durable else Memory(),
-        secret=_ANY_SECRET,
+        secrets=(_ANY_SECRET,),
     )
     try:
         open_session([pipeline], wiring, Host("check"))  # neither the store nor the host is opened

@@ -10,7 +10,7 @@ from asyncpg import Record
 
 from flowstone_async.errors import StorageError
 from flowstone_async.store.postgres.encoding import failure_text
-from flowstone_async.store.postgres.statement import CAREFUL, statement
+from flowstone_async.store.postgres.statement import statement
 from flowstone_async.store.postgres.step import NULL, KeyRow, PendingStep, Row, key_name, key_row
 from flowstone_async.store.records import Claimed
 from flowstone_async.types import AssetKey
@@ -35,11 +35,11 @@ _KEY = _names("key", "pipeline asset io partition run does state made attempts s
 _EVENT = _names("event", "run first_no count place pipeline body claims")
 _MADE = _names(
     "made",
-    "run id pipeline asset io partition fingerprint version code_hash inputs manager location size checksum "
+    "event id pipeline asset io partition fingerprint version code_hash inputs manager location size checksum "
     "started_at seconds attempts host metadata payload_at payload_size",
 )
-_LINEAGE = _names("lineage", "run made pipeline asset io partition upstream")
-_AUDIT = _names("audit", "run action subject actor actor_kind about details")
+_LINEAGE = _names("lineage", "event made pipeline asset io partition upstream")
+_AUDIT = _names("audit", "event action subject actor actor_kind run details")
 
 
 class KeyAnswer(NamedTuple):
@@ -83,15 +83,11 @@ class Batch:
 
     Two runs that claim one key share its row: the first asks, and the answer holds for both. Steps that write to tables
     of the users' own, by name of the table with their runs, share no batch with others: theirs takes more statements.
-
-    Args:
-        careful: Whether some of the steps may have been committed before. Then there is one of each run.
     """
 
-    __slots__ = ("_keys", "_numbers", "_runs", "_shared", "_sorted", "_weight", "careful", "pending", "tables")
+    __slots__ = ("_keys", "_numbers", "_runs", "_shared", "_sorted", "_weight", "pending", "tables")
 
-    def __init__(self, *, careful: bool = False) -> None:
-        self.careful = careful
+    def __init__(self) -> None:
         self.pending: list[PendingStep] = []
         self.tables: dict[str, list[tuple[str, tuple[object, ...]]]] = {}
         self._runs: dict[str, Row] = {}
@@ -112,7 +108,7 @@ class Batch:
             return False
         run_id = pending.step.run_id
         run, known = _run_row(pending), self._runs.get(run_id)
-        if known is not None and (self.careful or known != run or run[2] != "goes"):
+        if known is not None and (known != run or run[2] != "goes"):
             return False
         number = str(len(self._runs) + 1) if known is None else self._numbers[run_id]
         rows = pending.keys if pending.step.finish is None else [*pending.keys, *_leftovers(pending)]
@@ -147,8 +143,6 @@ class Batch:
         """Return the statement that commits the batch, and its arguments."""
         self._sorted = [self._keys[name] for name in sorted(self._keys)]
         kinds = {run[2] for run in self._runs.values()}
-        if self.careful:
-            kinds.add(CAREFUL)
         columns: dict[str, Sequence[str]] = {}
         for kind, names, leading, rows in self._rows():
             if rows:
@@ -190,17 +184,16 @@ class Batch:
         noted_by: list[str] = []
         place = 0
         for one, run in zip(pending, numbers, strict=True):
+            event = (str(len(events) + 1),)
             for first_no, count, body, claims in one.events:
                 events.append((run, str(first_no), str(count), str(place), one.driven.pipeline, body, claims))
                 place += count + 1
-            if one.materializations:
-                made += one.materializations
-                made_by += [run] * len(one.materializations)
-                lineage += one.lineage
-                traced_by += [run] * len(one.lineage)
-            if one.audit:
-                audit += one.audit
-                noted_by += [run] * len(one.audit)
+            made += one.materializations
+            made_by += event * len(one.materializations)
+            lineage += one.lineage
+            traced_by += event * len(one.lineage)
+            audit += one.audit
+            noted_by += event * len(one.audit)
         yield "events", _EVENT, (), events
         if made:
             rows = zip(made, self._payload_places(), strict=True)
@@ -246,8 +239,7 @@ class Batch:
         refused = frozenset(run for run, accepted in zip(self._runs, record[1], strict=True) if accepted != "t")
         expected = sum(len(one.events) for one in self.pending if one.step.run_id not in refused)
         watched = record[2].split(",") if record[2] else ()
-        repeated = record[3] is not None and record[3] < expected
-        return Reply(record[0], refused, repeated, watched, claims, replaced, released)
+        return Reply(record[0], refused, record[3] < expected, watched, claims, replaced, released)
 
 
 def claimed(step_claims: Iterable[AssetKey], run_id: str, reply: Reply) -> dict[AssetKey, Claimed]:

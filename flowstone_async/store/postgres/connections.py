@@ -34,8 +34,8 @@ _SIZE = 8
 _SETTINGS = (
     "plan_cache_mode = force_generic_plan",
     "enable_seqscan = off",
-    # BM
-    # ST
+    "enable_bitmapscan = off",
+    "enable_sort = off",
     "jit = off",
 )
 

@@ -15,8 +15,6 @@ _TRANSIENT = frozenset({"25006", "55P03", "57014", "57P01", "57P02", "57P03", "5
 # What was sent cannot be stored: bad data, a broken constraint, the same row twice, a key too long for an index.
 _POISON_CLASSES = ("21", "22", "23", "54")
 
-_IDENTITIES = {"run_pkey", "event_pkey"}
-
 _LOGIN = {
     "28P01": (
         "the password was not accepted",
@@ -67,11 +65,6 @@ def is_poison(error: BaseException) -> bool:
     if state:
         return state.startswith(_POISON_CLASSES)
     return isinstance(error, ValueError | TypeError) and not isinstance(error, FlowstoneError)
-
-
-def is_repetition(error: BaseException) -> bool:
-    """Tell whether a step, or a run, was there already: most likely it was committed, and its reply lost."""
-    return sqlstate(error) == "23505" and getattr(error, "constraint_name", None) in _IDENTITIES
 
 
 def is_lost(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from asyncpg import Record
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.store.postgres.batch import Batch
 from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections, Kept, Session
-from flowstone_async.store.postgres.errors import is_poison, is_repetition, is_transient, translate
+from flowstone_async.store.postgres.errors import is_poison, is_transient, translate
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.queries import QUERIES
 from flowstone_async.store.postgres.step import PendingStep
@@ -99,71 +99,50 @@ class Lane:
             await self._kept.give_back()
 
     def _next(self) -> Batch:
-        """Take from the queue what fits into one batch."""
-        batch = Batch()
-        _fill(batch, self._queue)
+        """Take from the queue what fits into one batch, each run's steps in their order."""
+        batch, behind, late = Batch(), list[PendingStep](), set[str]()
+        while self._queue and not batch.is_full:
+            pending = self._queue.popleft()
+            run_id = pending.step.run_id
+            if run_id in late or not batch.add(pending):
+                late.add(run_id)
+                behind.append(pending)
+        self._queue.extendleft(reversed(behind))
         return batch
 
     async def _commit(self, batch: Batch) -> None:
-        """Commit a batch; carefully if it may have been committed before; in halves if its data are to blame."""
+        """Commit a batch; if its data are to blame, in halves, until what fails stands alone."""
         try:
-            record = await (self._send_again(batch) if batch.careful else self._send(batch))
+            record = await self._send(batch)
             if record is None:
                 refuse(batch.pending, self._instants)
             else:
                 await self._committed(batch, record)
         except (*DRIVER_ERRORS, FlowstoneError, ValueError, TypeError) as error:
-            pending = batch.pending
-            if not batch.careful and (is_transient(error) or is_repetition(error)):
-                await self._commit_carefully(pending)
-            elif len(pending) > 1 and (is_poison(error) or (batch.tables and not is_transient(error))):
-                await self._commit_carefully(pending[: len(pending) // 2])
-                await self._commit_carefully(pending[len(pending) // 2 :])
+            if len(batch.pending) > 1 and (is_poison(error) or (batch.tables and not is_transient(error))):
+                for half in _halves(batch):
+                    await self._commit(half)
             else:
-                fail(pending, translate(error, where=self._connections.where), error)
+                fail(batch.pending, translate(error, where=self._connections.where), error)
 
-    async def _commit_carefully(self, pending: Iterable[PendingStep]) -> None:
-        left = deque(pending)
-        while left:
-            batch = Batch(careful=True)
-            _fill(batch, left)
-            await self._commit(batch)
-
-    async def _send_again(self, batch: Batch) -> Record | None:
+    async def _send(self, batch: Batch) -> Record | None:
         """Send a batch until it is answered; returns None if this process may not commit any more."""
+        text, arguments = batch.statement(self._instants.given())
         give_up = time.monotonic() + self._patience
         delay = _FIRST_DELAY
-        while True:
+        while self._owns():
             try:
-                return await self._send(batch)
+                session = await self._kept.session()
+                if batch.tables:
+                    return await _send_with_tables(session, batch, text, arguments)
+                return (await session.fetch_text(text, *arguments))[0]
             except DRIVER_ERRORS as error:
                 pause = delay * random.uniform(0.5, 1.5)  # noqa: S311
                 if not is_transient(error) or time.monotonic() + pause > give_up:
                     raise
             await asyncio.sleep(pause)
             delay = min(2 * delay, _LONGEST_DELAY)
-
-    async def _send(self, batch: Batch) -> Record | None:
-        if not self._owns():
-            return None
-        text, arguments = batch.statement(self._instants.given())
-        session = await self._kept.session()
-        if batch.tables:
-            return await _send_with_tables(session, batch, text, arguments)
-        return (await session.fetch_text(text, *arguments))[0]
-
-
-def _fill(batch: Batch, queue: deque[PendingStep]) -> None:
-    """Move steps from a queue to a batch, each run's in their order."""
-    behind: list[PendingStep] = []
-    late: set[str] = set()
-    while queue and not batch.is_full:
-        pending = queue.popleft()
-        run_id = pending.step.run_id
-        if run_id in late or not batch.add(pending):
-            late.add(run_id)
-            behind.append(pending)
-    queue.extendleft(reversed(behind))
+        return None
 
 
 async def _send_with_tables(session: Session, batch: Batch, text: str, arguments: Sequence[object]) -> Record:
@@ -176,6 +155,15 @@ async def _send_with_tables(session: Session, batch: Batch, text: str, arguments
             if columns:
                 await session.fetch_text(QUERIES["upsert"].replace("user_table", table), *columns, record[0])
     return record
+
+
+def _halves(batch: Batch) -> Iterable[Batch]:
+    middle = len(batch.pending) // 2
+    for part in (batch.pending[:middle], batch.pending[middle:]):
+        half = Batch()
+        for pending in part:
+            half.add(pending)
+        yield half
 
 
 def refuse(pending: Iterable[PendingStep], instants: Instants) -> None:

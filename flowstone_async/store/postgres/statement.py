@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 
 # The kinds of rows that a batch may have. Each kind of run has a part of its own that says which may go on.
 KINDS: Final = ("goes", "ends", "begins", "keys", "events", "made", "lineage", "audit")
-# Not a kind of rows, but how they are written: some of them may be there already.
-CAREFUL: Final = "careful"
 
 _PART = re.compile(r"^-- part: (\w+)(?: if ([\w ]+))?\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
@@ -18,22 +16,10 @@ _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
 _ACCEPTED = {
     "goes": ("SELECT id FROM held",),
     "ends": ("SELECT id FROM ended",),
-    "begins": ("SELECT id FROM begun",),
-    "begins careful": ("SELECT id FROM begun_before",),
+    "begins": ("SELECT id FROM begun", "SELECT id FROM begun_before"),
 }
 _WATCHED = {"goes": "SELECT id, watched FROM held", "ends": "SELECT id, watched FROM ended"}
-_PLAIN = {
-    "{on_run}": "",
-    "{on_event}": "",
-    "{new}": "(SELECT which FROM accepted)[n.run::integer]",
-    "{written}": "NULL",
-}
-_WARY = {
-    "{on_run}": "ON CONFLICT (id) DO NOTHING",
-    "{on_event}": "ON CONFLICT (run_id, first_no) DO NOTHING RETURNING run_id",
-    "{new}": "(SELECT which FROM fresh)[n.run::integer]",
-    "{written}": "(SELECT count(*) FROM written)",
-}
+_WRITTEN = "(SELECT count(*) FROM written)"
 _NONE_WATCHED = "SELECT NULL::uuid AS id, false AS watched"
 
 
@@ -65,16 +51,14 @@ _PARTS = _load()
 @cache
 def statement(kinds: frozenset[str]) -> Statement:
     """Return the statement for batches with rows of some kinds."""
-    careful = CAREFUL in kinds
-    parts = {part.name: part.text for part in _PARTS if part.kinds <= kinds}
+    parts = {part.name: part.text for part in _PARTS if not part.kinds or part.kinds & kinds}
     answer = parts.pop("answer") + parts.pop("answer_keys", "")
-    accepted = [text for kind in _ACCEPTED if kinds.issuperset(kind.split()) for text in _ACCEPTED[kind]]
+    accepted = [text for kind in _ACCEPTED if kind in kinds for text in _ACCEPTED[kind]]
     watched = [_WATCHED[kind] for kind in _WATCHED if kind in kinds] or [_NONE_WATCHED]
     text = f"WITH {', '.join(parts.values())}\n{answer}"
     text = text.replace("{accepted}", " UNION ALL ".join(accepted))
     text = text.replace("{watched}", " UNION ALL ".join(watched))
-    for mark, replacement in (_WARY if careful and "events" in kinds else _PLAIN).items():
-        text = text.replace(mark, replacement)
+    text = text.replace("{written}", _WRITTEN if "events" in kinds else "0")
     parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
     numbers = {name: f"${number}" for number, name in enumerate(parameters, 1)}
     return Statement(_PARAMETER.sub(lambda match: numbers[match[1]], text), parameters)

@@ -117,10 +117,9 @@ CREATE TABLE flowstone.lineage (
     io text COLLATE "C" NOT NULL,
     partition text COLLATE "C" NOT NULL,
     materialization uuid NOT NULL,
-    upstream uuid NOT NULL
+    upstream uuid NOT NULL,
+    PRIMARY KEY (pipeline, asset, io, partition, materialization, upstream)
 );
-
-CREATE INDEX lineage_downstream ON flowstone.lineage (pipeline, asset, io, partition);
 
 -- Keys of dynamic partition sets, by the set's identity, in the order in which they were added.
 CREATE SEQUENCE flowstone.partition_key_no;

@@ -7,9 +7,8 @@
 -- `=` before a version or checksum. Instants are microseconds since 1970. Rows refer to each other by number, from 1.
 --
 -- A run whose fence, state or worker is not what its step says is refused alone. A row of `event` that exists already
--- tells that the step was committed before (its reply was lost). The first time a batch is sent, it just fails on such a
--- row; then it is sent again with the parts `if careful`, which take longer: they write what is new, and look at keys
--- again, which change nothing the second time.
+-- tells that the step was committed before (its reply was lost): then only keys are looked at again, which change
+-- nothing the second time.
 --
 -- Lock order, everywhere: run rows first, then asset keys in the order of their primary key.
 
@@ -58,7 +57,6 @@ ended AS (
 )
 
 -- part: beginning if begins
--- The columns of runs that begin.
 beginning AS MATERIALIZED (
     SELECT r.id, r.fence, n.worker, n.pipeline, coalesce(n.partition, '') AS partition, n.targets, n.options,
         n.params, r.state, n.continuable::boolean AS continuable, r.error,
@@ -84,11 +82,11 @@ begun AS (
             THEN coalesce(:now::timestamptz, statement_timestamp()) END
     FROM beginning AS n
     WHERE n.worker IS NULL OR n.worker IN (SELECT id FROM alive)
-    {on_run}
+    ON CONFLICT (id) DO NOTHING
     RETURNING id
 )
 
--- part: begun_before if begins careful
+-- part: begun_before if begins
 -- Runs that were begun with the same contents already: their reply was lost.
 begun_before AS MATERIALIZED (
     SELECT r.id
@@ -188,13 +186,20 @@ written AS (
         string_to_table(:event_claims, :separator, :null))
         AS n (run, first_no, count, place, pipeline, body, claims)
     WHERE (SELECT which FROM accepted)[n.run::integer]
-    {on_event}
+    ON CONFLICT (run_id, first_no) DO NOTHING
+    RETURNING run_id, first_no
 )
 
--- part: fresh if careful events
--- Which of the runs have new event rows: by number. A careful batch has one step of each run.
+-- part: fresh if made audit
+-- The runs of the event rows, and which of them are new: by number.
 fresh AS MATERIALIZED (
-    SELECT array_agg((r.id IN (SELECT run_id FROM written)) IS TRUE ORDER BY r.no) AS which FROM runs AS r
+    SELECT array_agg(n.run_id ORDER BY n.no) AS runs,
+        array_agg(((n.run_id, n.first_no) IN (SELECT run_id, first_no FROM written)) IS TRUE ORDER BY n.no) AS which
+    FROM (
+        SELECT n.no, (SELECT ids FROM accepted)[n.run::integer] AS run_id, n.first_no::bigint AS first_no
+        FROM ROWS FROM (string_to_table(:event_run, :separator), string_to_table(:event_first_no, :separator))
+            WITH ORDINALITY AS n (run, first_no, no)
+    ) AS n
 )
 
 -- part: made if made
@@ -203,14 +208,14 @@ made AS (
         (id, pipeline, asset, io, partition, run_id, fingerprint, version, code_hash, inputs, manager, location, size,
         checksum, started_at, seconds, attempts, host, metadata, payload, committed_at)
     SELECT n.id::uuid, coalesce(n.pipeline, ''), coalesce(n.asset, ''), coalesce(n.io, ''), coalesce(n.partition, ''),
-        (SELECT ids FROM accepted)[n.run::integer], coalesce(n.fingerprint, ''), substr(n.version, 2),
+        (SELECT runs FROM fresh)[n.event::integer], coalesce(n.fingerprint, ''), substr(n.version, 2),
         coalesce(n.code_hash, ''), n.inputs, coalesce(n.manager, ''), coalesce(n.location, ''), n.size::bigint,
         substr(n.checksum, 2), 'epoch'::timestamptz + n.started_at::bigint * interval '1 microsecond',
         n.seconds::double precision, n.attempts::integer, coalesce(n.host, ''), n.metadata,
         substring(:payloads::bytea FROM n.payload_at::integer FOR n.payload_size::integer),
         coalesce(:now::timestamptz, statement_timestamp())
     FROM ROWS FROM (
-        string_to_table(:made_run, :separator), string_to_table(:made_id, :separator),
+        string_to_table(:made_event, :separator), string_to_table(:made_id, :separator),
         string_to_table(:made_pipeline, :separator), string_to_table(:made_asset, :separator),
         string_to_table(:made_io, :separator), string_to_table(:made_partition, :separator),
         string_to_table(:made_fingerprint, :separator), string_to_table(:made_version, :separator, :null),
@@ -221,9 +226,9 @@ made AS (
         string_to_table(:made_attempts, :separator), string_to_table(:made_host, :separator),
         string_to_table(:made_metadata, :separator, :null), string_to_table(:made_payload_at, :separator, :null),
         string_to_table(:made_payload_size, :separator, :null))
-        AS n (run, id, pipeline, asset, io, partition, fingerprint, version, code_hash, inputs, manager, location,
+        AS n (event, id, pipeline, asset, io, partition, fingerprint, version, code_hash, inputs, manager, location,
             size, checksum, started_at, seconds, attempts, host, metadata, payload_at, payload_size)
-    WHERE {new}
+    WHERE (SELECT which FROM fresh)[n.event::integer]
 )
 
 -- part: traced if lineage
@@ -232,26 +237,26 @@ traced AS (
     SELECT coalesce(n.pipeline, ''), coalesce(n.asset, ''), coalesce(n.io, ''), coalesce(n.partition, ''),
         n.made::uuid, n.upstream::uuid
     FROM ROWS FROM (
-        string_to_table(:lineage_run, :separator), string_to_table(:lineage_made, :separator),
+        string_to_table(:lineage_event, :separator), string_to_table(:lineage_made, :separator),
         string_to_table(:lineage_pipeline, :separator), string_to_table(:lineage_asset, :separator),
         string_to_table(:lineage_io, :separator), string_to_table(:lineage_partition, :separator),
         string_to_table(:lineage_upstream, :separator))
-        AS n (run, made, pipeline, asset, io, partition, upstream)
-    WHERE {new}
+        AS n (event, made, pipeline, asset, io, partition, upstream)
+    WHERE (SELECT which FROM fresh)[n.event::integer]
 )
 
 -- part: noted if audit
 noted AS (
     INSERT INTO flowstone.audit (action, subject, actor, actor_kind, run_id, details, at)
     SELECT coalesce(n.action, ''), coalesce(n.subject, ''), coalesce(n.actor, ''), coalesce(n.actor_kind, ''),
-        n.about::uuid, n.details, coalesce(:now::timestamptz, statement_timestamp())
+        n.run::uuid, n.details, coalesce(:now::timestamptz, statement_timestamp())
     FROM ROWS FROM (
-        string_to_table(:audit_run, :separator), string_to_table(:audit_action, :separator),
+        string_to_table(:audit_event, :separator), string_to_table(:audit_action, :separator),
         string_to_table(:audit_subject, :separator), string_to_table(:audit_actor, :separator),
-        string_to_table(:audit_actor_kind, :separator), string_to_table(:audit_about, :separator, :null),
+        string_to_table(:audit_actor_kind, :separator), string_to_table(:audit_run, :separator, :null),
         string_to_table(:audit_details, :separator, :null))
-        AS n (run, action, subject, actor, actor_kind, about, details)
-    WHERE {new}
+        AS n (event, action, subject, actor, actor_kind, run, details)
+    WHERE (SELECT which FROM fresh)[n.event::integer]
 )
 
 -- part: answer
