@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from flowstone_async._engine.upkeep import Retention
 from flowstone_async.config import seconds
@@ -51,7 +51,8 @@ def limit(value: Limit, what: str) -> float | None:
 
 def secrets(given: object) -> tuple[bytes, ...]:
     """Return the secrets: the first signs, all verify."""
-    keys: list[object] = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    several = [*cast("list[object]", given)] if isinstance(given, list | tuple) else [given]
+    keys: list[object] = [] if given is None else several
     if given is not None and not keys:
         raise ConfigError("secret=[] holds no secret", hint="Give 32 random bytes or more, or leave it out.")
     found = tuple(each for each in keys if isinstance(each, bytes) and len(each) >= SECRET_BYTES)
@@ -64,7 +65,7 @@ def secrets(given: object) -> tuple[bytes, ...]:
 
 def names(given: object, what: str) -> tuple[str, ...]:
     """Return a list of names."""
-    found: list[object] = list(given) if isinstance(given, list | tuple | set | frozenset) else [None]
+    found = [*cast("list[object]", given)] if isinstance(given, list | tuple | set | frozenset) else [None]
     named = tuple(each for each in found if isinstance(each, str))
     if len(named) < len(found):
         raise ConfigError(f"{what}={given!r}", hint="Give a list of names.")
@@ -75,10 +76,12 @@ def mapping(given: object, what: str, *, by_name: bool) -> dict[Any, object]:
     """Return a mapping; with `by_name` its keys are names."""
     if given is None:
         return {}
-    keys: list[object] = list(given) if isinstance(given, Mapping) else [None]
-    if not isinstance(given, Mapping) or (by_name and not all(isinstance(key, str) for key in keys)):
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{what}={given!r}", hint="Give a mapping.")
+    known = cast("Mapping[Any, object]", given)
+    if by_name and not all(isinstance(key, str) for key in known):
         raise ConfigError(f"{what}={given!r}", hint=f"Give a mapping from {'names' if by_name else 'types or names'}.")
-    return dict(given)
+    return dict(known)
 
 
 def retention_of(given: object) -> Retention:
