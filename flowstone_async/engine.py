@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -164,6 +165,7 @@ class Engine(Verbs):
         self._hooks: list[Hook] = []
         self._takes_work = True
         self._exit: AsyncExitStack | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: Session | None = None
         self._store: Store | None = None
 
@@ -183,9 +185,14 @@ class Engine(Verbs):
             pipeline.validate()
         if self._choice.durable:
             refuse_unstorable(self.pipelines, self._io, Postgres())
-        async with AsyncExitStack() as stack:
-            await self._open(stack)
-            self._exit = stack.pop_all()
+        self._exit, self._loop = AsyncExitStack(), asyncio.get_running_loop()
+        try:
+            async with self._exit as stack:
+                await self._open(stack)
+                self._exit = stack.pop_all()
+        except BaseException:
+            self._exit = None
+            raise
         return self
 
     async def _open(self, stack: AsyncExitStack) -> None:
@@ -268,6 +275,11 @@ class Engine(Verbs):
             raise ConfigError(
                 "the engine is not open",
                 hint="Write:\n    async with Engine(pipe) as engine:\n        await engine.run(asset)",
+            )
+        if self._loop is not _running_loop():
+            raise ConfigError(
+                "the engine was opened in another event loop, or thread",
+                hint="Open an Engine there; any number of them may share one store.",
             )
         return self._opened
 
@@ -392,3 +404,10 @@ class Engine(Verbs):
     async def health(self) -> Health:
         """Ask the store, the lease and the resources how they are; answers within 5 s even if the store hangs."""
         return await health(self._live())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

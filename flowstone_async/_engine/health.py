@@ -23,6 +23,7 @@ _EXTRAS = {
     "ui": "starlette",
     "otel": "opentelemetry",
     "ai": "pydantic_ai",
+    "dask": "distributed",
 }
 
 
@@ -96,10 +97,18 @@ async def health(session: Session) -> Health:
                 shared = sum(name in other.graph.resources for other in session.catalogs.values()) > 1
                 shown = f"{catalog.graph.pipeline}.{name}" if shared else name
                 group.start_soon(_resource, session, each.definition, shown, resources)
-    leased = session.services.worker is not None
-    parts["workers"] = PartHealth(state="ok" if leased else "disabled", detail=session.services.worker or "no lease")
+    parts["workers"] = _workers(session)
     bad = [each for each in (*parts.values(), *resources.values()) if each.state == "error"]
     return Health(ok=not bad, parts=parts, resources=resources)
+
+
+def _workers(session: Session) -> PartHealth:
+    worker = session.services.worker
+    if worker is None:
+        return PartHealth(state="disabled", detail="no lease")
+    if session.lost:
+        return PartHealth(state="error", detail="the lease was lost; this engine can run nothing any more")
+    return PartHealth(state="ok", detail=worker)
 
 
 async def _store(session: Session, parts: dict[str, PartHealth]) -> None:
@@ -130,5 +139,6 @@ async def _resource(session: Session, definition: ResourceDefinition, name: str,
     with anyio.move_on_after(ANSWER_WITHIN):
         answer = await call_user(definition.health, opened[definition])
     healthy = answer is None or answer is True
-    detail = "" if healthy else "it says it is unhealthy" if answer is False else str(answer)
+    told = session.services.redactor.line(str(answer))
+    detail = "" if healthy else "it says it is unhealthy" if answer is False else told
     found[name] = PartHealth(state="ok" if healthy else "error", seconds=clock.monotonic() - begun, detail=detail)

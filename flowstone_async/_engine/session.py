@@ -65,6 +65,7 @@ class Session:
 
     def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
+        self.lost = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
@@ -184,6 +185,8 @@ class Session:
                 "this engine holds no lease, so that it cannot run anything: it was given a pool and no direct=",
                 hint="Give direct= a DSN past any pooler, or give the DSN as store=.",
             )
+        if self.lost:
+            raise stopped.engine_lost(self.services.store.unreachable)
         identity = (*request.identity(), id(asyncio.get_running_loop()))
         joined = self._joinable.get(identity) if request.joinable else None
         if joined is not None and joined.driver.state == "running" and joined.driver.stopping is None:
@@ -360,11 +363,15 @@ class Session:
         try:
             for driver in drivers:
                 await driver.done.wait()
+        except asyncio.CancelledError:  # whoever leaves does not wait any longer
+            _interrupt(drivers)
+            raise
         finally:
             timer.cancel()
 
     def lose(self) -> None:
         """The engine lost its lease: stop all runs at once; nothing of them can be committed here any more."""
+        self.lost = True
         for flight in list(self.flights.values()):
             driver = flight.driver
             driver.error = driver.error or stopped.lease_lost(driver.id, self.services.store.unreachable)

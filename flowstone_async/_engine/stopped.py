@@ -49,6 +49,15 @@ def lease_lost(run_id: str, unreachable: FlowstoneError | None = None) -> Flowst
     )
 
 
+def engine_lost(unreachable: FlowstoneError | None) -> FlowstoneError:
+    """The engine was asked to run something after it had lost its lease."""
+    told = "" if unreachable is None else f": {unreachable.message}"
+    return LeaseLost(
+        f"this engine has lost its lease, so that it can run nothing any more{told}",
+        hint="Leave it and enter it again; `health()` tells that it is in this state.",
+    )
+
+
 def closed(run_id: str) -> FlowstoneError:
     """The engine was left while the run was going on."""
     return Cancelled(

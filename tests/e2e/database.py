@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ _WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = AN
 
 
 @asynccontextmanager
-async def connected(folder: Path) -> AsyncIterator[asyncpg.Connection]:
+async def connected(folder: Path) -> AsyncGenerator[asyncpg.Connection]:
     """Connect to the server of an embedded store, which runs meanwhile."""
     server = EmbeddedServer(folder / "store")
     address = await server.open()
@@ -30,7 +30,7 @@ async def connected(folder: Path) -> AsyncIterator[asyncpg.Connection]:
 
 
 @asynccontextmanager
-async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+async def connection(dsn: str) -> AsyncGenerator[asyncpg.Connection]:
     """Connect to a database."""
     found = await asyncpg.connect(dsn)
     try:

@@ -15,6 +15,18 @@ from flowstone_async.store.embedded.server import EmbeddedServer
 _SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
+def signal_server(folder: Path, number: signal.Signals) -> None:
+    """Send a signal to the first process of the server of a folder."""
+    os.kill(int((folder / "cluster/data/postmaster.pid").read_text().split("\n", 1)[0]), number)
+
+
+def kill_server(folder: Path) -> None:
+    """Kill a server, and wait until none of its processes is left."""
+    signal_server(folder, signal.SIGKILL)
+    while is_held(folder / "server.lock"):
+        os.sched_yield()
+
+
 class Server:
     """A server on a folder, for programs that are given its address.
 
@@ -41,16 +53,13 @@ class Server:
     def dsn(self) -> str:
         return self.address.dsn()
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to its first process: SIGKILL, or SIGQUIT for an immediate shutdown."""
-        pid = int((self._folder / "cluster/data/postmaster.pid").read_text().split("\n", 1)[0])
-        os.kill(pid, number)
+    def quit(self) -> None:
+        """Let it end at once, without a checkpoint."""
+        signal_server(self._folder, signal.SIGQUIT)
 
     def kill(self) -> None:
         """Kill it, and wait until none of its processes is left."""
-        self.signal(signal.SIGKILL)
-        while is_held(self._folder / "server.lock"):
-            os.sched_yield()
+        kill_server(self._folder)
 
     def start_again(self) -> None:
         """Start it after it was killed, at the same address."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -16,10 +15,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.e2e.commands import Program
-from tests.e2e.database import connection
-from tests.e2e.invariants import Call, assert_whole, calls
-from tests.e2e.servers import Server
+from tests.e2e.commands import Program, run
+from tests.e2e.database import connected, connection
+from tests.e2e.disks import as_root, fill, mounted
+from tests.e2e.gates import Gates
+from tests.e2e.invariants import Call, assert_whole, calls, counts
+from tests.e2e.servers import Server, kill_server
 
 pytestmark = pytest.mark.faults
 
@@ -116,7 +117,7 @@ class Chaos:
                 )
 
     async def restart(self) -> None:
-        self._server.signal(signal.SIGQUIT)
+        self._server.quit()
         await asyncio.to_thread(self._server.start_again)
 
     async def outage(self) -> None:
@@ -194,3 +195,47 @@ async def test_nothing_goes_wrong_while_processes_and_server_are_killed_stopped_
         made = await sql.fetchval("SELECT count(*) FROM flowstone.materialization")
     assert min(chaos.done.values()) > 0
     assert made > SECONDS
+
+
+async def test_a_server_that_stays_away_longer_than_the_lease_ends_the_command_and_the_next_continues(
+    folder: Path, store: str, gates: Gates
+) -> None:
+    gates.hold("second")
+    with run(folder, "third", store) as running:
+        held = gates.reached()
+        kill_server(folder / "store")
+        held.go()
+        ended = await asyncio.to_thread(running.end)
+    assert ended.code == 8, ended
+    assert "nobody listens there" in ended.err
+    assert "run the same again" in ended.err
+    gates.hold()
+
+    again = await asyncio.to_thread(run(folder, "third", store).end)
+
+    assert again.code == 0, again
+    assert counts(folder) == {"first": 1, "second": 2, "third": 1}
+    async with connected(folder) as sql:
+        await assert_whole(sql)
+
+
+@as_root
+async def test_a_disk_that_stays_full_ends_the_command_and_the_next_finds_everything(folder: Path, made: Path) -> None:
+    with mounted(folder / "disk", "200m") as disk:
+        store = f"embedded:{disk / 'store'}"
+        subprocess.run(["cp", "-a", made, disk / "store"], check=True)
+        assert run(folder, "first", store).end().code == 0
+        fill(disk)
+
+        ended = await asyncio.to_thread(run(folder, "bulky", store).end)
+
+        assert ended.code == 8, ended
+        assert "its disk is full" in ended.err
+        assert "Free space" in ended.err
+        (disk / "ballast").unlink()
+        again = await asyncio.to_thread(run(folder, "bulky", store).end)
+        assert again.code == 0, again
+        assert counts(folder) == {"first": 1, "bulky": 2}
+        with Server(disk / "store") as server:
+            async with connection(server.dsn) as sql:
+                await assert_whole(sql)

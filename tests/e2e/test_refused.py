@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from typing_extensions import override
 
 from tests.e2e.commands import Ended, run
-from tests.e2e.database import connected, connection
+from tests.e2e.database import connection
+from tests.e2e.disks import as_root, fill, mounted, remount, until_log_says
 from tests.e2e.invariants import assert_whole, counts
 from tests.e2e.programs.chain import BULK
 from tests.e2e.servers import Server
 from tests.postgres.wire import Proxy, Stream
-
-_ROOM = 1 << 20
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
 
 def refused(ended: Ended, code: int, *words: str) -> None:
@@ -100,53 +95,24 @@ async def test_a_server_that_is_too_old_is_refused(folder: Path, made: Path) -> 
             assert not await connected.fetchval("SELECT to_regnamespace('flowstone') IS NOT NULL")
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            "INSERT INTO flowstone.migration (number, name, sha256) VALUES (9999, 'later', '')",
-            "is newer than this library",
-        ),
-        ("UPDATE flowstone.migration SET sha256 = ''", "was applied from another text"),
-    ],
-    ids=["newer", "changed"],
-)
-async def test_a_schema_that_is_not_this_librarys_is_refused_and_left_alone(
-    folder: Path, store: str, change: str, words: str
-) -> None:
-    assert run(folder, "first", store).end().code == 0
-    async with connected(folder) as sql:
+async def test_a_schema_that_is_not_this_librarys_is_refused_and_left_alone(folder: Path, server: Server) -> None:
+    changes = {
+        "INSERT INTO flowstone.migration (number, name, sha256) VALUES (9999, 'later', '')": "is newer than this library",
+        "UPDATE flowstone.migration SET sha256 = ''": "was applied from another text",
+    }
+    async with connection(server.dsn) as sql:
         before = await sql.fetch("TABLE flowstone.migration")
-        await sql.execute(change)
-        changed = await sql.fetch("TABLE flowstone.migration")
+        for change, words in changes.items():
+            await sql.execute(change)
+            changed = await sql.fetch("TABLE flowstone.migration")
 
-    refused(run(folder, "second", store).end(), 2, words)
+            refused(run(folder, "second", server.dsn).end(), 2, words)
 
-    async with connected(folder) as sql:
-        assert await sql.fetch("TABLE flowstone.migration") == changed
-        await sql.execute("TRUNCATE flowstone.migration")
-        await sql.executemany(
-            "INSERT INTO flowstone.migration VALUES ($1, $2, $3, $4)", [tuple(row.values()) for row in before]
-        )
-    assert run(folder, "second", store).end().code == 0
-    assert counts(folder) == {"first": 1, "second": 1}
-
-
-@contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, of some size."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", folder], check=False)
-    if done.returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+            assert await sql.fetch("TABLE flowstone.migration") == changed
+            await sql.execute("TRUNCATE flowstone.migration")
+            rows = [tuple(row.values()) for row in before]
+            await sql.executemany("INSERT INTO flowstone.migration VALUES ($1, $2, $3, $4)", rows)
+    await assert_kept(folder, server.dsn)
 
 
 @as_root
@@ -195,17 +161,3 @@ async def test_a_disk_that_fills_up_under_a_run_and_is_cleared_loses_nothing(fol
                     await sql.fetchval("SELECT length(payload) FROM flowstone.materialization WHERE asset = 'bulky'")
                     > BULK
                 )
-
-
-def fill(disk: Path) -> None:
-    """Leave less room than a value needs, and enough for the server to run."""
-    found = os.statvfs(disk)
-    with (disk / "ballast").open("wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, found.f_bavail * found.f_frsize - _ROOM)
-
-
-def until_log_says(log: Path, words: str) -> None:
-    deadline = time.monotonic() + 40
-    while words not in log.read_text(errors="replace"):
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-        os.sched_yield()

@@ -36,7 +36,7 @@ from tests.support.engines import OpenEngine, PostgresEngines, SharedEngines
 from tests.support.gate import Gate, soon
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # which HTTP client it would rather have
+    warnings.simplefilter("ignore")  # which HTTP client it would rather have
     from starlette.testclient import TestClient
 
 
