@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -17,9 +16,10 @@ from flowstone_async._engine.executor import THREADS, Executor
 from flowstone_async._engine.following import follow
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
-from flowstone_async._engine.host import Host
+from flowstone_async._engine.host import Host, running_loop
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
 from flowstone_async._engine.options import (
+    EngineOptions,
     Limit,
     check_counts,
     check_pipelines,
@@ -56,18 +56,6 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 K = TypeVar("K")
 E = TypeVar("E", bound=Event)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """The checked options of an engine."""
-
-    settings: Settings
-    lease: float
-    retention: Retention
-    secrets: tuple[bytes, ...]
-    threads: int
-    processes: int | None
 
 
 class Engine(Verbs):
@@ -154,7 +142,7 @@ class Engine(Verbs):
             max_lost=max_lost,
             strict_metadata=strict_metadata,
         )
-        self._options = _Options(
+        self._options = EngineOptions(
             settings=settings,
             lease=seconds(lease, what="lease"),
             retention=retention_of(retention),
@@ -185,7 +173,7 @@ class Engine(Verbs):
             pipeline.validate()
         if self._choice.durable:
             refuse_unstorable(self.pipelines, self._io, Postgres())
-        self._exit, self._loop = AsyncExitStack(), asyncio.get_running_loop()
+        self._exit, self._loop = AsyncExitStack(), running_loop()
         try:
             async with self._exit as stack:
                 await self._open(stack)
@@ -276,7 +264,7 @@ class Engine(Verbs):
                 "the engine is not open",
                 hint="Write:\n    async with Engine(pipe) as engine:\n        await engine.run(asset)",
             )
-        if self._loop is not _running_loop():
+        if self._loop is not running_loop():
             raise ConfigError(
                 "the engine was opened in another event loop, or thread",
                 hint="Open an Engine there; any number of them may share one store.",
@@ -404,10 +392,3 @@ class Engine(Verbs):
     async def health(self) -> Health:
         """Ask the store, the lease and the resources how they are; answers within 5 s even if the store hangs."""
         return await health(self._live())
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from flowstone_async.errors import ConfigError
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.memory import Memory
 from flowstone_async.io.postgres import Postgres
-from flowstone_async.redaction import Redactor
+from flowstone_async.redaction import HIDDEN, Redactor
 from flowstone_async.store.memory import MemoryStore
 from flowstone_async.store.protocol import Store
 
@@ -125,6 +126,7 @@ def choose_store(given: object, *, migrate: bool, notify: bool, direct: str | No
     elif _is_pool(given):
         return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)
     shown = Redactor().text(given if isinstance(given, str) else repr(given))
+    shown = re.sub(r":[^:@]*@", f":{HIDDEN}@", shown)  # an address whose scheme was forgotten
     raise ConfigError(f"store={shown!r} is not a store", hint=f"Give {_FORMS}.")
 
 

@@ -67,3 +67,11 @@ class Host:
             await asyncio.wait([task])
         self._task = None
         await task
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
+from flowstone_async._engine.services import Settings
 from flowstone_async._engine.upkeep import Retention
 from flowstone_async.config import seconds
 from flowstone_async.definition.collection import Collection
@@ -14,6 +16,18 @@ from flowstone_async.errors import ConfigError
 Limit: TypeAlias = Duration | Literal[False]
 SECRET_BYTES = 32
 """The length of the hash that signs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The checked options of an engine."""
+
+    settings: Settings
+    lease: float
+    retention: Retention
+    secrets: tuple[bytes, ...]
+    threads: int
+    processes: int | None
 
 
 def check_pipelines(pipelines: Sequence[object]) -> None:

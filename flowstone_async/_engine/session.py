@@ -14,7 +14,6 @@ from flowstone_async._engine import stopped
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
-from flowstone_async._engine.journal import error_body
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.run import RunDriver
@@ -26,14 +25,13 @@ from flowstone_async.definition.collection import Hook
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.keys import encode_key
 from flowstone_async.definition.policy import Duration
-from flowstone_async.errors import ConfigError, FlowstoneError, KeyConflict, StoreUnavailable, TimedOut
-from flowstone_async.events import RunCancelled, RunFailed, RunFinished
-from flowstone_async.failures import describe
+from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable, TimedOut
+from flowstone_async.events import RunCancelled, RunFinished
 from flowstone_async.planning.freshness import Facts
 from flowstone_async.planning.plan import Force, Verdicts, judge_all
 from flowstone_async.planning.units import Units, expand
 from flowstone_async.store.protocol import Store
-from flowstone_async.store.records import Advance, AuditEntry, EventRecord, RunDone, RunRecord
+from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
 from flowstone_async.types import AssetKey, Materialization, new_id
 
 Timeout = Duration | Literal[False] | None
@@ -65,7 +63,7 @@ class Session:
 
     def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
-        self.lost = False
+        self.lost = self.closing = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
@@ -246,6 +244,8 @@ class Session:
         return Hooks(catalog.hooks, self.hooks, limit=services.settings.hook_timeout, hide=services.redactor.text)
 
     def _fly(self, driver: RunDriver, identity: tuple[object, ...]) -> Flight:
+        if self.closing:
+            raise stopped.closed(driver.id)
         flight = Flight(driver)
         self.flights[driver.id] = flight
         self.services.start_soon(self._drive, flight, identity, name=f"run {driver.id}")
@@ -273,19 +273,6 @@ class Session:
         flight = self._fly(self._driver(prospect, record, past), (*request.identity(), record.id))
         flight.detached = True
         return flight
-
-    async def refuse(self, record: RunRecord, error: FlowstoneError) -> None:
-        """End a run as failed that was taken over but cannot be continued here (`JOB-11`)."""
-        past = await Past.read(self.services.store, record)
-        now = self.services.store.now()
-        body: dict[str, object] = {"targets": list(record.targets), "partition": record.partition}
-        failed = {**body, "error": error_body(error, record.partition)}
-        events = (
-            EventRecord(past.last_event + 1, RunFailed.type, now, failed),
-            EventRecord(past.last_event + 2, RunFinished.type, now, {**failed, "state": "failed"}),
-        )
-        done = RunDone(state="failed", error=describe(error, partition=record.partition))
-        await self.services.store.advance(Advance(run_id=record.id, fence=record.fence, events=events, finish=done))
 
     # -- awaiting -----------------------------------------------------------------------------------------------
 
@@ -354,6 +341,7 @@ class Session:
 
     async def close(self, grace: float) -> None:
         """Stop: nothing new starts, bodies have `grace` seconds, then they are cancelled; runs are handed back."""
+        self.closing = True
         drivers = [flight.driver for flight in self.flights.values()]
         for driver in drivers:
             driver.stop("shutdown")

@@ -87,3 +87,12 @@ def worker_lost(unit: Unit, lost: int) -> FlowstoneError:
         details={"lost": lost},
         hint="It may exhaust memory or crash the interpreter: try it alone, or with run_in='process'.",
     )
+
+
+def bereft(run_id: str) -> FlowstoneError:
+    """The run's worker died, and what the run needs was only there."""
+    return WorkerLost(
+        f"the worker of run {run_id} died or gave it up, and no other can continue it",
+        run_id=run_id,
+        hint="Run it again: what was committed is reused. Only that process had its `io=` object or secret params.",
+    )

@@ -10,14 +10,12 @@ import anyio
 
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.takeover import Takeover
 from flowstone_async.config import seconds
 from flowstone_async.definition.policy import Duration
-from flowstone_async.errors import FlowstoneError, StoreUnavailable
-from flowstone_async.store.records import RunRecord
+from flowstone_async.errors import FlowstoneError
 
-ORPHANS_AT_ONCE = 50
 PRUNE_EVERY = 600.0
-_PAGE = 500
 _logger = logging.getLogger("flowstone")
 
 
@@ -51,14 +49,14 @@ class Upkeep:
         self._session, self._retention = session, retention
         self._limits = retention.limits()
         self._scope = anyio.CancelScope()
-        self._unsure = False
+        self._takeover = Takeover(session)
 
     async def run(self) -> None:
         """Go on until `stop`."""
         poll = self._session.services.settings.poll
         with self._scope:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._every, poll, self.continue_orphans, name="orphans")
+                group.start_soon(self._every, poll, self._takeover.take, name="orphans")
                 group.start_soon(self._every, poll, self.notice_cancellations, name="cancellations")
                 if any(self._limits):
                     group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
@@ -82,51 +80,6 @@ class Upkeep:
                     _logger.exception("upkeep: a mistake of flowstone_async; it is tried again every %g s", period)
                 failing = True
             await self._session.services.clock.sleep(period)
-
-    async def continue_orphans(self) -> None:
-        """Hand back what could not be handed back before, and continue runs whose engine died."""
-        store = self._session.services.store
-        if self._unsure:
-            await self._find_undriven()
-            self._unsure = False
-        for run_id, fence in list(self._session.to_hand_back.items()):
-            await store.hand_back(run_id, fence)
-            del self._session.to_hand_back[run_id]
-        worker = self._session.services.worker
-        if worker is None:
-            return
-        try:
-            found = await store.take_orphans(worker, tuple(self._session.catalogs), limit=ORPHANS_AT_ONCE)
-        except StoreUnavailable:
-            self._unsure = True
-            raise
-        # Ours from here on: what nobody drives for want of the store is given up as soon as it answers.
-        self._session.to_hand_back |= {record.id: record.fence for record in found}
-        for record in found:
-            await self._continue(record)
-            del self._session.to_hand_back[record.id]
-
-    async def _find_undriven(self) -> None:
-        """Find runs that are ours without our knowing, since the reply got lost when they were taken over."""
-        session, last = self._session, None
-        driven = {*session.flights, *session.to_hand_back}
-        while page := await session.services.store.runs(
-            pipelines=tuple(session.catalogs), state="running", limit=_PAGE, after=last
-        ):
-            for record in page:
-                if record.worker == session.services.worker and record.id not in {*driven, *session.flights}:
-                    session.to_hand_back[record.id] = record.fence
-            last = page[-1].id
-
-    async def _continue(self, record: RunRecord) -> None:
-        _logger.info("continuing run %s of %s, whose engine died", record.id, ", ".join(record.targets))
-        try:
-            await self._session.resume(record)
-        except StoreUnavailable:
-            raise
-        except FlowstoneError as error:
-            _logger.warning("run %s cannot be continued: %s", record.id, error.message)
-            await self._session.refuse(record, error)
 
     async def notice_cancellations(self) -> None:
         """Stop runs that somebody in another process has cancelled."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from datetime import datetime
 from typing import Protocol
 
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import Failure, FlowstoneError
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -140,8 +140,8 @@ class Store(Protocol):
     async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
         """Give `worker` running runs of `pipelines` whose owner is dead, with a new fence each.
 
-        Only runs that are `continuable`; orphans that are not are ended as failed with `WorkerLost`. Claims stay
-        with the run and count one more lost owner each.
+        Also those that are not `continuable`, for the caller to end (`fail`). Claims stay with the run and count one
+        more lost owner each.
         """
         ...
 
@@ -171,6 +171,16 @@ class Store(Protocol):
         Its claimed keys become `cancelled` and free. `events` are appended with numbers that follow the run's last
         (their own numbers are ignored). Returns the run as it is now, or None if there is none; a run that is final
         already is returned unchanged and nothing is written.
+        """
+        ...
+
+    async def fail(
+        self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
+    ) -> RunRecord | None:
+        """End a run as failed that its owner, under `fence`, does not drive; else as `cancel`.
+
+        Its claimed keys become `failed` with the error, and free. A run that is owned under another fence is returned
+        unchanged.
         """
         ...
 

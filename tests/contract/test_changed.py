@@ -82,7 +82,10 @@ async def test_a_key_that_loses_its_run_wakes_who_was_refused_it(stores: Stores)
     await waiting.advance(claims=(NUMBERS,))
     await stores.kill(dying)
 
-    await woken(engine.store, f"key:{NUMBERS}", engine.store.take_orphans(engine.worker.id, ["sales"], limit=10))
+    [taken] = await engine.store.take_orphans(engine.worker.id, ["sales"], limit=10)
+
+    failing = engine.store.fail(taken.id, taken.fence, failure(), (), ())
+    await woken(engine.store, f"key:{NUMBERS}", failing)
 
 
 async def test_all_that_wait_are_woken(stores: Stores) -> None:

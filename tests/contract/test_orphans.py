@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from flowstone_async.errors import WorkerLost
+from flowstone_async.failures import describe
 from flowstone_async.store.records import Advance, Claimed, RunRecord
 from tests.contract.builders import (
     Drive,
+    act,
     completed,
     event,
     identifier,
@@ -158,27 +161,63 @@ async def test_a_dead_worker_takes_nothing(stores: Stores) -> None:
     assert await (await stores.engine()).store.take_orphans(second.worker.id, ["sales"], limit=10) == ()
 
 
-async def test_a_run_that_cannot_be_continued_fails_with_its_worker(stores: Stores, clock: SetClock) -> None:
+LOST = describe(WorkerLost("its worker died"))
+
+
+async def test_a_run_that_cannot_be_continued_is_given_too_to_be_ended(stores: Stores, clock: SetClock) -> None:
     first, second = await stores.engine(), await stores.engine()
     earlier = await (await second.start()).compute(NUMBERS)
     drive = await first.start(NUMBERS, continuable=False)
-    going_on = await first.start()
+    told = len(await second.store.events(drive.id))
     await stores.kill(first)
     clock.advance(1)
+    [taken] = await take(second)
+    assert (taken.id, taken.continuable, taken.lost) == (drive.id, False, 1)
 
-    assert [run.id for run in await take(second)] == [going_on.id]
+    entry = act("run.failed", drive.id)
+    ended = await second.store.fail(taken.id, taken.fence, LOST, (event(0, "run.failed"), event(0)), (entry,))
 
     run, state = await second.store.run(drive.id), await state_of(second.store, NUMBERS)
     assert run is not None
-    assert (run.state, run.finished_at) == ("failed", clock.now())
-    assert run.error is not None
-    assert (run.error.type, run.error.code, run.error.library) == ("WorkerLost", "WORKER_LOST", True)
-    assert (state.state, state.run_id, state.claimed_by) == ("failed", drive.id, None)
-    assert state.error is not None
-    assert state.error.type == "WorkerLost"
+    assert ended == run
+    assert (run.state, run.finished_at, run.error) == ("failed", clock.now(), LOST)
+    assert (state.state, state.run_id, state.claimed_by, state.error) == ("failed", drive.id, None, LOST)
     assert state.current == earlier
-    assert not (await drive.advance("asset.started")).accepted
-    assert [one.no for one in await second.store.events(drive.id)][:1] == [1]
+    assert [one.no for one in await second.store.events(drive.id)] == list(range(1, told + 3))
+    for late in (drive, Drive(second.store, taken, told + 2)):
+        assert not (await late.advance("asset.started")).accepted
+
+
+async def test_failing_it_twice_changes_nothing_more(stores: Stores) -> None:
+    """The reply to the first got lost."""
+    first, second = await stores.engine(), await stores.engine()
+    drive = await first.start(NUMBERS, continuable=False)
+    await stores.kill(first)
+    [taken] = await take(second)
+    ended = await second.store.fail(taken.id, taken.fence, LOST, (event(0, "run.failed"),), (act("run.failed"),))
+    events = await second.store.events(drive.id)
+
+    again = await second.store.fail(taken.id, taken.fence, LOST, (event(0, "run.failed"),), (act("run.failed"),))
+
+    assert again == ended
+    assert await second.store.events(drive.id) == events
+
+
+async def test_only_its_owner_fails_a_run(stores: Stores) -> None:
+    first, second = await stores.engine(), await stores.engine()
+    drive = await first.start(NUMBERS)
+    before = await second.store.run(drive.id)
+    handed = await first.start(TOTAL)
+    await first.store.hand_back(handed.id, handed.run.fence)
+
+    for fence in (drive.run.fence - 1, drive.run.fence + 1):
+        assert await second.store.fail(drive.id, fence, LOST, (event(0),), ()) == before
+    left = await second.store.fail(handed.id, handed.run.fence, LOST, (event(0),), ())
+    assert await second.store.fail(identifier(), 1, LOST, (event(0),), ()) is None
+
+    assert left is not None
+    assert left.state == "running"
+    assert (await drive.advance("asset.started")).accepted
 
 
 async def test_a_run_that_was_handed_back_lost_no_owner(stores: Stores) -> None:

@@ -24,6 +24,7 @@ from flowstone_async import (
     TimedOut,
 )
 from flowstone_async._engine.verbs import Verbs
+from flowstone_async.clock import settle
 from tests.support.engines import OpenEngine, OpenVerbs
 from tests.support.gate import Gate, soon
 
@@ -280,18 +281,23 @@ async def test_cancelling_through_a_handle(open_engine: OpenEngine):
         await soon(found)
 
 
-async def test_a_handle_does_not_wait_for_finally(open_engine: OpenEngine):
-    """RUN-27: whoever awaits it hears at once, while bodies clean up."""
+async def test_cancelling_does_not_wait_for_finally_and_awaiting_does(open_engine: OpenEngine):
+    """RUN-26, RUN-27: `cancel` returns while bodies clean up; whoever awaits the run hears once they have."""
     slow = _Slow()
     slow.cleaning.close()
     engine = await open_engine(slow.pipe)
     handle = await engine.submit("after")
     await slow.gate.reached()
     await handle.cancel()
-    with pytest.raises(Cancelled):
-        await soon(handle)
     assert slow.cleaned == 0
+    assert await handle.status() == "cancelled"
+    awaiting = asyncio.ensure_future(handle)
+    await settle()
+    assert not awaiting.done()
     slow.cleaning.open()
+    with pytest.raises(Cancelled):
+        await soon(awaiting)
+    assert slow.cleaned == 1
 
 
 async def test_cancelling_from_another_engine(open_engine: OpenEngine):

@@ -19,6 +19,8 @@ from flowstone_async import (
     LeaseLost,
     Pipeline,
     Retry,
+    RunEvent,
+    RunFailed,
     RunFinished,
     RunStarted,
     WorkerLost,
@@ -337,10 +339,12 @@ async def test_options_reach_the_engine_that_continues(open_engine: OpenEngine):
 
 
 async def test_a_run_with_an_io_object_cannot_be_continued(open_engine: OpenEngine, tmp_path: Any):
-    """JOB-12: it is refused by `submit`, and ends with `WorkerLost` if its engine dies."""
+    """JOB-12, EVT-02: `submit` refuses it; if its engine dies, another ends it with `WorkerLost`, and tells so once."""
     from flowstone_async import io
 
     case = _Chain()
+    heard: list[RunEvent] = []
+    case.pipe.on(RunEvent)(heard.append)
     dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY)
     files = io.Files(tmp_path)
     with pytest.raises(ConfigError, match="must be a name"):
@@ -356,6 +360,13 @@ async def test_a_run_with_an_io_object_cannot_be_continued(open_engine: OpenEngi
     assert record.state == "failed"
     assert record.error is not None
     assert record.error.type == "WorkerLost"
+    told = [event async for event in (await living.find(record.id)).events()]
+    assert [event.no for event in told] == list(range(1, len(told) + 1))
+    ends = [event for event in told if isinstance(event, RunFailed | RunFinished)]
+    assert [type(event) for event in ends] == [RunFailed, RunFinished]
+    assert all(isinstance(event.error, WorkerLost) for event in ends)
+    assert [type(event) for event in heard] == [RunStarted, RunFailed, RunFinished]
+    assert heard[-1].state == "failed"
 
 
 async def test_events_of_a_continued_run_reach_the_hooks_of_its_new_engine(open_engine: OpenEngine):

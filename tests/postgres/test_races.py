@@ -50,7 +50,7 @@ async def test_a_step_waits_for_a_cancellation_and_is_refused(
     drive = await opened.start(NUMBERS)
     made = completed(materialization(NUMBERS, drive.id))
     async with undecided(dsn) as other:
-        await other.fetch(QUERIES["cancel"], drive.id, None)
+        await other.fetch(QUERIES["end_run"], drive.id, None, "cancelled", None, None)
         step = drive.finish(done=(made,)) if ends else drive.advance("asset.finished", done=(made,))
         committing = asyncio.create_task(step)
         await blocked(sql)
@@ -66,7 +66,7 @@ async def test_a_step_waits_for_a_cancellation_that_is_undone_and_is_accepted(
 ) -> None:
     drive = await opened.start(NUMBERS)
     async with undecided(dsn) as other:
-        await other.fetch(QUERIES["cancel"], drive.id, None)
+        await other.fetch(QUERIES["end_run"], drive.id, None, "cancelled", None, None)
         committing = asyncio.create_task(drive.advance("asset.started"))
         await blocked(sql)
         await other.execute("ROLLBACK")
@@ -115,7 +115,7 @@ async def test_a_run_that_is_being_taken_is_passed_over_by_others(dsn: str, open
     drives = [await dying.start() for _ in range(3)]
     await first.store.expire(dying.worker.id)
     async with undecided(dsn) as other:
-        taken = await other.fetch(QUERIES["orphans"], ["sales"], True, 1)
+        taken = await other.fetch(QUERIES["orphans"], ["sales"], 1)
         rest = await second.store.take_orphans(second.worker.id, ["sales"], limit=10)
 
     assert [str(row[0]) for row in taken] == [drives[0].id]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from typing import Literal
 
-from flowstone_async.errors import Failure, WorkerLost
-from flowstone_async.failures import describe
+from flowstone_async.errors import Failure
 from flowstone_async.store.memory.key import Key
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import NOBODY, Run
-from flowstone_async.store.records import AssetDone, AssetOutcome, AuditEntry, EventRecord, RunState
+from flowstone_async.store.records import AssetDone, AssetOutcome, AuditEntry, EventRecord
 
 
 def expire(memory: Memory, worker: str) -> None:
@@ -40,21 +40,19 @@ def hand_back(memory: Memory, run: Run) -> None:
 
 
 def take_orphans(memory: Memory, worker: str, pipelines: Collection[str], limit: int) -> list[Run]:
-    """Give at most `limit` orphans to `worker`; end those that cannot be continued."""
+    """Give at most `limit` orphans to `worker`."""
     if worker not in memory.leases:
         return []
-    at = memory.clock.now()
     taken: list[Run] = []
     for run in tuple(memory.active.values()):
         if run.state != "running" or run.created.pipeline not in pipelines:
             continue
         if run.worker in memory.leases:
             continue
-        if not run.created.continuable:
-            _end(memory, run, "failed", _worker_lost(run), at)
-        elif len(taken) < limit:
-            _take(memory, run, worker)
-            taken.append(run)
+        if len(taken) == limit:
+            break
+        _take(memory, run, worker)
+        taken.append(run)
     return taken
 
 
@@ -67,20 +65,22 @@ def _take(memory: Memory, run: Run, worker: str) -> None:
     memory.moved(run)
 
 
-def cancel(memory: Memory, run: Run, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> None:
-    """End a run that is not final as cancelled."""
+def end(
+    memory: Memory,
+    run: Run,
+    state: Literal["failed", "cancelled"],
+    error: Failure | None,
+    events: Sequence[EventRecord],
+    audit: Sequence[AuditEntry],
+) -> None:
+    """End a run that is not final from outside: its fence moves, and what it was computing ends with it."""
     at = memory.clock.now()
     first = len(run.events) + 1
     numbered = tuple(event._replace(no=number) for number, event in enumerate(events, first))
     run.events.extend(numbered)
     memory.log.append(run, numbered)
     memory.note(audit, at)
-    _end(memory, run, "cancelled", None, at)
-
-
-def _end(memory: Memory, run: Run, state: RunState, error: Failure | None, at: datetime) -> None:
-    """End a run from outside: its fence moves, and what it was computing ends with it."""
-    outcome: AssetOutcome = "cancelled" if state == "cancelled" else "failed"
+    outcome: AssetOutcome = state
     for key in tuple(run.claims):
         run.free(key)
         key.attempted(run.id, _cut_off(key, outcome, error, at), at)
@@ -95,8 +95,3 @@ def _cut_off(key: Key, outcome: AssetOutcome, error: Failure | None, at: datetim
     started = key.claimed_at or at
     seconds = (at - started).total_seconds()
     return AssetDone(key=key.name, outcome=outcome, started_at=started, seconds=seconds, error=error)
-
-
-def _worker_lost(run: Run) -> Failure:
-    what = "was handed back" if run.worker is None else f"lost its worker {run.worker}"
-    return describe(WorkerLost(f"run {run.id} {what}, and no other worker can continue it", run_id=run.id))

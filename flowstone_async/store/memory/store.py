@@ -12,6 +12,7 @@ from typing import Self
 from typing_extensions import override
 
 from flowstone_async.clock import Clock
+from flowstone_async.errors import Failure
 from flowstone_async.store.memory import lineage, ownership
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.memory import Memory
@@ -146,7 +147,17 @@ class MemoryStore(Store):
         with self._lock:
             run = self._memory.runs.get(run_id)
             if run is not None and not run.final:
-                ownership.cancel(self._memory, run, events, audit)
+                ownership.end(self._memory, run, "cancelled", None, events, audit)
+            return None if run is None else run.record()
+
+    @override
+    async def fail(
+        self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
+    ) -> RunRecord | None:
+        with self._lock:
+            run = self._memory.runs.get(run_id)
+            if run is not None and not run.final and run.accepts == fence:
+                ownership.end(self._memory, run, "failed", error, events, audit)
             return None if run is None else run.record()
 
     @override

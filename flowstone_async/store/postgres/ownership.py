@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Literal
 
 from asyncpg import Record
 
-from flowstone_async.errors import Failure, WorkerLost
+from flowstone_async.errors import Failure
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.encoding import failure_text
 from flowstone_async.store.postgres.hints import Hints
@@ -20,10 +21,6 @@ from flowstone_async.store.postgres.rows import run_record
 from flowstone_async.store.postgres.step import audit_row, event_rows
 from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
 from flowstone_async.types import AssetKey
-
-# How many runs that nobody can continue are ended in one transaction.
-_ENDED_AT_ONCE = 100
-_CONTINUABLE = True
 
 
 class Ownership:
@@ -54,30 +51,39 @@ class Ownership:
 
     async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
         """End a run that is not final as cancelled; see `Store.cancel`."""
+        return await self._end(run_id, "cancelled", None, None, events, audit)
+
+    async def fail(
+        self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
+    ) -> RunRecord | None:
+        """End a run as failed that nobody drives; see `Store.fail`."""
+        return await self._end(run_id, "failed", fence, failure_text(error), events, audit)
+
+    async def _end(
+        self,
+        run_id: str,
+        state: Literal["failed", "cancelled"],
+        fence: int | None,
+        error: str | None,
+        events: Sequence[EventRecord],
+        audit: Sequence[AuditEntry],
+    ) -> RunRecord | None:
         if not is_id(run_id):
             return None
+        freed: list[AssetKey] = []
         async with self._connections.transaction() as session:
-            run, freed = await self._cancel(session, run_id, events, audit)
-        if run is None:
-            rows = await self._connections.fetch("run", run_id)
-            return run_record(rows[0]) if rows else None
-        self._hints.ended(run_id, freed)
-        return run
-
-    async def _cancel(
-        self, session: Session, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
-    ) -> tuple[RunRecord | None, list[AssetKey]]:
-        await session.execute_named("lock_events")
-        rows = await session.fetch("cancel", run_id, self._instants.given())
-        if not rows:
-            return None, []
-        run = run_record(rows[0])
-        at: datetime = rows[0]["finished_at"]
-        self._instants.learn(at)
-        freed = await session.fetch("end_claims", run_id, "cancelled", at, None)
-        await self._tell(session, run, events, at)
-        await write_audit(session, audit, at)
-        return run, [_key(row) for row in freed]
+            await session.execute_named("lock_events")
+            ended = await session.fetch("end_run", run_id, self._instants.given(), state, error, fence)
+            for row in ended:
+                at: datetime = row["finished_at"]
+                self._instants.learn(at)
+                freed += map(_key, await session.fetch("end_claims", run_id, state, at, error))
+                await self._tell(session, run_record(row), events, at)
+                await write_audit(session, audit, at)
+        if ended:
+            self._hints.ended(run_id, freed)
+        rows = ended or await self._connections.fetch("run", run_id)
+        return run_record(rows[0]) if rows else None
 
     async def _tell(self, session: Session, run: RunRecord, events: Sequence[EventRecord], at: datetime) -> None:
         if not events:
@@ -113,9 +119,8 @@ class Ownership:
             return ()
         if gone or expired:
             await self._connections.fetch("declare_dead", expired, gone)
-        await self._end_the_lost(pipelines)
         async with self._connections.transaction() as session:
-            orphans = await session.fetch("orphans", list(pipelines), _CONTINUABLE, limit)
+            orphans = await session.fetch("orphans", list(pipelines), limit)
             taken = await session.fetch("take", [row[0] for row in orphans], worker) if orphans else []
             bereft = [row[0] for row in orphans if row[1] is not None]
             if bereft:
@@ -123,34 +128,11 @@ class Ownership:
         order = {row[0]: place for place, row in enumerate(orphans)}
         return tuple(run_record(row) for row in sorted(taken, key=lambda row: order[row["id"]]))
 
-    async def _end_the_lost(self, pipelines: Sequence[str]) -> None:
-        """End orphans that nobody can continue as failed."""
-        ended: list[tuple[str, list[AssetKey]]] = []
-        async with self._connections.transaction() as session:
-            for run_id, worker in await session.fetch("orphans", list(pipelines), not _CONTINUABLE, _ENDED_AT_ONCE):
-                error = failure_text(_worker_lost(str(run_id), worker))
-                at = (await session.fetch("fail", run_id, self._instants.given(), error))[0][0]
-                freed = await session.fetch("end_claims", run_id, "failed", at, error)
-                ended.append((str(run_id), list(map(_key, freed))))
-        for run, keys in ended:
-            self._hints.ended(run, keys)
-
 
 async def write_audit(session: Session, entries: Sequence[AuditEntry], at: datetime | None) -> None:
     """Write audit entries in the transaction of what they describe."""
     if entries:
         await session.fetch("append_audit", *zip(*map(audit_row, entries), strict=True), at)
-
-
-def _worker_lost(run_id: str, worker: str | None) -> Failure:
-    return Failure(
-        type=WorkerLost.__name__,
-        library=True,
-        code=WorkerLost.code,
-        message=f"worker {worker} died, and run {run_id} cannot be continued by another",
-        retryable=WorkerLost.default_retryable,
-        run_id=run_id,
-    )
 
 
 def _key(row: Record) -> AssetKey:

@@ -12,7 +12,7 @@ from asyncpg.pool import Pool
 from typing_extensions import override
 
 from flowstone_async.clock import Clock
-from flowstone_async.errors import ConfigError, FlowstoneError, StoreUnavailable
+from flowstone_async.errors import ConfigError, Failure, FlowstoneError, StoreUnavailable
 from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
@@ -230,6 +230,12 @@ class PostgresStore(Store):
     @override
     async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
         return await self._ownership.cancel(run_id, events, audit)
+
+    @override
+    async def fail(
+        self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
+    ) -> RunRecord | None:
+        return await self._ownership.fail(run_id, fence, error, events, audit)
 
     @override
     async def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[EventRecord, ...]:

@@ -85,10 +85,11 @@ SELECT EXISTS (SELECT FROM flowstone.event WHERE run_id = $1 AND first_no = $2),
 -- Before anything is written: `settled` relies on it.
 LOCK TABLE flowstone.event IN ROW EXCLUSIVE MODE;
 
--- name: cancel
+-- name: end_run
+-- End a run from outside: one that is owned under the fence $5, if that is given.
 UPDATE flowstone.run
-SET state = 'cancelled', fence = fence + 1, finished_at = coalesce($2::timestamptz, statement_timestamp())
-WHERE id = $1 AND finished_at IS NULL
+SET state = $3, error = $4, fence = fence + 1, finished_at = coalesce($2::timestamptz, statement_timestamp())
+WHERE id = $1 AND finished_at IS NULL AND ($5::bigint IS NULL OR (fence = $5 AND worker IS NOT NULL))
 RETURNING id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
     finished_at, error;
 

@@ -42,10 +42,10 @@ RETURNING id;
 -- Running runs without a live owner; nobody else looks at one while it is locked.
 SELECT r.id, r.worker
 FROM flowstone.run AS r
-WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($1::text[]) AND r.continuable = $2
+WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($1::text[])
     AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
 ORDER BY r.created_at, r.id
-LIMIT $3
+LIMIT $2
 FOR UPDATE OF r SKIP LOCKED;
 
 -- name: take
@@ -74,10 +74,3 @@ CROSS JOIN LATERAL (
 ORDER BY asked.pipeline COLLATE "C", asked.asset COLLATE "C", asked.io COLLATE "C", asked.partition COLLATE "C"
 ON CONFLICT (pipeline, asset, io, partition) DO UPDATE SET lost = k.lost + 1
 WHERE k.claim_run = ANY ($1::uuid[]);
-
--- name: fail
--- End a run that nobody can continue.
-UPDATE flowstone.run
-SET state = 'failed', fence = fence + 1, finished_at = coalesce($2::timestamptz, statement_timestamp()), error = $3
-WHERE id = $1
-RETURNING finished_at;
