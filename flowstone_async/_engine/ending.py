@@ -36,6 +36,15 @@ class RunEnding(RunSteps):
             done.append(asset_done(unit, outcome, settled))
         return tuple(done)
 
+    def ended(self, index: int) -> tuple[AssetDone, ...]:
+        """Note an asset as failed because of the run's error, which its body is."""
+        unit, now, error = self.units.all[index], self.services.store.now(), self.error
+        if error is None or self.board.is_settled(index):
+            return ()
+        outcome = Failing(error=error, started_at=now, seconds=0.0)
+        settled = note_outcome(self.journal, unit, outcome, self.tried.get(index, Tried()).attempts + 1, now, self.id)
+        return (asset_done(unit, outcome, settled),)
+
     async def conclude_lost(self) -> None:
         """A step was refused: because another engine cancelled the run, or because it owns it."""
         if isinstance(self.error, StoreUnavailable):

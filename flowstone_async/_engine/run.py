@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,13 +29,7 @@ from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
-from flowstone_async._engine.record import (
-    asset_done,
-    note_outcome,
-    note_retry,
-    note_settled,
-    note_started,
-)
+from flowstone_async._engine.record import asset_done, note_outcome, note_retry, note_settled, note_started
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
@@ -154,6 +149,9 @@ class RunDriver(RunEnding):
             self.break_off(error)
         except Exception as error:
             self.break_off(stopped.bug(self.id, error))
+        except BaseExceptionGroup as several:
+            if several.split((SystemExit, KeyboardInterrupt))[1] is not None:
+                raise  # else the event loop has had it already, from the task that it ended
 
     async def _begin(self) -> None:
         try:
@@ -203,11 +201,22 @@ class RunDriver(RunEnding):
             while self._ready and self.stopping is None:
                 _, index = heapq.heappop(self._ready)
                 self._staff()
-                await self._process(index)
+                try:
+                    await self._process(index)
+                except (SystemExit, KeyboardInterrupt) as ending:
+                    await self._end_program(index, ending)
+                    raise
         except FlowstoneError as error:
             self.break_off(error)
         finally:
             self._workers -= 1
+
+    async def _end_program(self, index: int, ending: BaseException) -> None:
+        """User code ends the program: end the run first, or it would do the same to whoever continues it."""
+        self.break_off(stopped.program_ended(self.id, self.units.all[index], ending))
+        if self.state == "running":
+            with suppress(FlowstoneError):
+                await self._step(Next([], [], []), done=self.ended(index) if index in self._claims else (), finish=True)
 
     async def _process(self, index: int) -> None:
         if index in self._asking:

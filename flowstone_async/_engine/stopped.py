@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from flowstone_async._engine.request import Request
-from flowstone_async.errors import Cancelled, FlowstoneError, LeaseLost, StoreUnavailable, TimedOut, WorkerLost
+from flowstone_async.errors import (
+    Cancelled,
+    ExecutionError,
+    FlowstoneError,
+    LeaseLost,
+    StoreUnavailable,
+    TimedOut,
+    WorkerLost,
+)
 from flowstone_async.planning.units import Unit
 
 
@@ -76,6 +84,21 @@ def bug(run_id: str, error: Exception) -> FlowstoneError:
     )
     found.__cause__ = error
     return found
+
+
+def program_ended(run_id: str, unit: Unit, ending: BaseException) -> FlowstoneError:
+    """User code raised what ends a program."""
+    what = f"{type(ending).__name__}: {ending}".rstrip(": ")
+    error = ExecutionError(
+        f"asset {unit.node.name!r} ended the program: {what}",
+        asset=unit.node.name,
+        partition=unit.partition,
+        run_id=run_id,
+        details={"error_type": type(ending).__qualname__},
+        hint="Raise an ordinary exception to fail the asset only.",
+    )
+    error.__cause__ = ending
+    return error
 
 
 def worker_lost(unit: Unit, lost: int) -> FlowstoneError:

@@ -221,6 +221,12 @@ async def test_an_exception_group_stays_a_group(open_verbs: OpenVerbs):
     assert "KeyError: 'two'" in caught.value.traceback_text
 
 
+def _reporting(reports: list[object]) -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    return loop
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("where", ["coroutine", "thread", "condition"])
 def test_what_ends_a_program_is_never_wrapped(kind: type[BaseException], where: str):
@@ -261,9 +267,17 @@ def test_what_ends_a_program_is_never_wrapped(kind: type[BaseException], where: 
             await entered.wait()
             raise kind("over")
 
-    with pytest.raises(kind):
-        pipe.run_sync("waiting", "ends", concurrency=8)
+    reports: list[object] = []
+    runner = asyncio.Runner(loop_factory=lambda: _reporting(reports))
+    with runner, pytest.raises(kind):
+        runner.run(pipe.run("waiting", "ends", concurrency=8))
     assert cleaned == ["finally"]
+    assert reports == []
+    status = asyncio.run(pipe.status("ends"))
+    if where != "condition":  # which is asked before the asset is claimed
+        assert status.state == "failed"
+        assert f"ended the program: {kind.__name__}: over" in str(status.error)
+    assert [run.state for run in asyncio.run(pipe._wiring.store.runs(pipelines=["ending"]))] == ["failed"]
 
 
 async def test_a_body_that_raises_cancelled_error_fails_its_asset(open_verbs: OpenVerbs):
