@@ -23,6 +23,8 @@ from flowstone_async.failures import RecordedError
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from flowstone_async._engine.child import main; main()"
 
+_ENDS_WITHIN = 5.0
+
 
 class Processes:
     """At most `limit` processes.
@@ -47,12 +49,14 @@ class Processes:
             child = await self._child()
             try:
                 answer = await child.ask(request)
-            except BaseException as error:
+            except (EOFError, OSError) as error:
                 code = -1
                 with anyio.CancelScope(shield=True):
-                    code = await child.end()
-                if isinstance(error, EOFError | OSError):
-                    raise _died(definition, code) from error
+                    code = await child.ended()
+                raise _died(definition, code) from error
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await child.end()
                 raise
             self._idle.append(child)
         return _value(definition, arguments, answer)
@@ -97,9 +101,16 @@ class _Child:
         self._in.write(HEAD.pack(len(data)))
         self._in.write(data)
 
+    async def ended(self) -> int:
+        """Return the exit code of a process that is ending by itself: a signal could take it from whoever waits."""
+        with anyio.move_on_after(_ENDS_WITHIN):
+            await self._process.wait()
+        return await self.end()
+
     async def end(self) -> int:
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        if self.lives:
+            with suppress(ProcessLookupError):
+                self._process.kill()
         self._in.close()
         code = await self._process.wait()
         with suppress(OSError):

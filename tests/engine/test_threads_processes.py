@@ -222,7 +222,7 @@ def _first_line(path: Path) -> int:
         (blocking.raises_value_error, "asset 'body' failed: ValueError: in another process"),
         (blocking.raises_awkward, r"asset 'body' failed: Awkward: in another process \(7\)"),
         (blocking.exits, "asset 'body' failed: SystemExit: 3"),
-        (blocking.dies, "the process that ran asset 'body' ended with code"),
+        (blocking.dies, "the process that ran asset 'body' ended with code 9"),
     ],
 )
 async def test_what_a_process_raises(open_verbs: OpenVerbs, body: Callable[..., int], message: str):

@@ -162,11 +162,15 @@ class Lease:
         """Register the worker; the opener hears of it, or of what went wrong."""
         sent = self._monotonic()
         worker = self._worker
+        row = (worker.id, worker.host, worker.pid, list(worker.pipelines), self._seconds)
         try:
             async with self._connections.translated():
                 connection = await self._connections.connect()
-                row = (worker.id, worker.host, worker.pid, list(worker.pipelines), self._seconds)
-                await connection.fetch(QUERIES["register"], *row, timeout=self._connections.patience)
+                try:
+                    await connection.fetch(QUERIES["register"], *row, timeout=self._connections.patience)
+                except BaseException:
+                    connection.terminate()
+                    raise
         except FlowstoneError as error:
             self._tell(_fail, self._started, error)
             return None
