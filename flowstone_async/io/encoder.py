@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, get_args
+from types import UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from flowstone_async.errors import ConfigError
 from flowstone_async.io.codec import Codec, codec_for
@@ -34,8 +35,9 @@ class Encoder:
             raise ConfigError(f"format={format!r} is not known", hint='Use "json" or "pickle".')
         self.format: Format = format
         self._key = key
-        # The annotation is kept with its codec, so that nothing else can get its identity.
-        self._codecs: dict[int, tuple[Codec, object, Mapping[str, object] | None]] = {}
+        # Annotation and names are kept with their codec, so that nothing else can get their identities. The names do
+        # not count (`0`) where nothing in the annotation could ask for one.
+        self._codecs: dict[tuple[int, int], tuple[Codec, object, Mapping[str, object] | None]] = {}
 
     def signed(self, key: bytes | Sequence[bytes]) -> Encoder:
         """Return an encoder of the same format with keys.
@@ -57,10 +59,21 @@ class Encoder:
         Raises:
             ConfigError: The format needs a key, and there is none.
         """
-        found = self._codecs.get(id(annotation))
-        if found is None or found[2] is not names:
+        found = self._codecs.get((id(annotation), 0)) or self._codecs.get((id(annotation), id(names)))
+        if found is None:
             if len(self._codecs) >= _MOST:
                 self._codecs.clear()
             codec = codec_for(annotation, format=self.format, key=self._key, names=names)
-            found = self._codecs[id(annotation)] = (codec, annotation, names)
+            found = (codec, annotation, names)
+            self._codecs[id(annotation), 0 if _is_builtin(annotation) else id(names)] = found
         return found[0]
+
+
+def _is_builtin(annotation: object) -> bool:
+    """Tell whether an annotation is made of built-in types only, which have no fields with annotations of their own."""
+    if annotation is None or annotation is Any:
+        return True
+    parts = get_args(annotation)
+    plain = get_origin(annotation) if parts else annotation
+    known = plain in (Union, UnionType) or getattr(plain, "__module__", "") == "builtins"
+    return known and all(map(_is_builtin, parts))
