@@ -36,10 +36,13 @@ def call(handler: Handler, job: Job) -> int:
         except _EXPECTED as error:
             return _code_for(error, job)
 
+    def cancelling(what: str) -> None:
+        job.output.say(f"cancelling; {what} again ends at once")
+
     return run_interruptible(
         awaited,
         Reactions(
-            first=lambda: job.output.say("cancelling; Ctrl-C again ends at once"),
+            first=cancelling,
             ended=lambda: job.output.say(f"interrupted; to go on, run the same command again:\n  {job.again}"),
             leaving=job.output.end_within,
         ),

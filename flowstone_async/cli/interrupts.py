@@ -19,12 +19,12 @@ class Reactions(NamedTuple):
     """What is done besides cancelling.
 
     Attributes:
-        first: Called in the loop after the first Ctrl-C.
+        first: Called in the loop after the first Ctrl-C (or SIGTERM), with what it was.
         ended: Called when the command was cancelled and everything is in order.
         leaving: Called with the exit code when nothing but threads can hold up the end of the loop.
     """
 
-    first: Callable[[], None]
+    first: Callable[[str], None]
     ended: Callable[[], None]
     leaving: Callable[[int], None]
 
@@ -58,7 +58,7 @@ class _Presses:
     """Counts interrupts. A signal's handler runs between any two instructions, also while a body holds the loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None, first: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None, first: Callable[[str], None]
     ) -> None:
         self.count = 0
         self._loop, self._task, self._first = loop, task, first
@@ -72,16 +72,17 @@ class _Presses:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _pressed(self, *_: object) -> None:
+    def _pressed(self, number: int, _: object) -> None:
         self.count += 1
         if self.count > 1:
             with suppress(OSError):
                 if os.isatty(2):
                     os.write(2, _SHOW_CURSOR)
             os._exit(exit_code.INTERRUPTED)
-        self._loop.call_soon_threadsafe(self._cancel)
+        what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self._loop.call_soon_threadsafe(self._cancel, what)
 
-    def _cancel(self) -> None:
-        self._first()
+    def _cancel(self, what: str) -> None:
+        self._first(what)
         if self._task is not None:
             self._task.cancel()

@@ -9,7 +9,7 @@ from flowstone_async.cli.job import Job
 from flowstone_async.cli.json_lines import JsonLines
 from flowstone_async.cli.progress import Progress
 from flowstone_async.engine import Engine
-from flowstone_async.events import Event
+from flowstone_async.events import Event, RunStarted
 
 
 class Reporter:
@@ -22,6 +22,7 @@ class Reporter:
 
     def __init__(self, progress: Progress, lines: JsonLines | None) -> None:
         self._progress, self._lines = progress, lines
+        self._runs: set[str] = set()
 
     @property
     def drawn(self) -> bool:
@@ -34,6 +35,11 @@ class Reporter:
         engine.on(Event)(self._hear)
 
     async def _hear(self, event: Event) -> None:
+        """Tell of the command's own runs; those of the dead, which it continues too, began elsewhere."""
+        if isinstance(event, RunStarted):
+            self._runs.add(event.run_id)
+        if event.run_id and event.run_id not in self._runs:
+            return
         # One hook for both: several of one event are called in a task group, which costs more than what they do.
         self._progress.hear(event)
         if self._lines is not None:

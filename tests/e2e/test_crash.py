@@ -5,6 +5,7 @@ On the embedded store: nobody waits for a lease to run out there, or these tests
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -33,6 +34,9 @@ async def assert_continued(folder: Path, store: str, expected: dict[str, int]) -
     """Give the command again, and see that it ends well."""
     again = run(folder, "third", store).end()
     assert again.code == 0, again
+    told = [json.loads(line) for line in again.out.splitlines()]
+    begun = [event["run_id"] for event in told if event.get("type") == "run.started"]
+    assert [event.get("run_id", begun[0]) for event in told] == begun * len(told), "the dead one's run is not its own"
     await assert_result(folder, expected=expected)
 
 

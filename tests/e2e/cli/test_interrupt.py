@@ -18,7 +18,8 @@ def test_the_first_cancels_cleanly_and_says_how_to_go_on(postgres: Shell, number
         done = running.end()
     assert done.code == 130
     said = done.messages.splitlines()
-    assert said.index("cancelling; Ctrl-C again ends at once") < said.index("CLEANED UP")
+    what = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert said.index(f"cancelling; {what} again ends at once") < said.index("CLEANED UP")
     assert said[-2] == "interrupted; to go on, run the same command again:"
     assert said[-1].startswith("  flowstone run flow.py endless --param n=7 --store 'postgresql://")
     assert json.loads(done.data.splitlines()[-1])["state"] == "cancelled"
