@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -88,6 +87,8 @@ class EnumeratedKeys(Dimension[K]):
 
     def unknown(self, key: K, listed: Sequence[K]) -> PartitionError:
         """Return the error for a key that is not listed."""
+        import difflib
+
         names = {format_key(each): each for each in listed[:_COMPARED]}
         near = [repr(names[each]) for each in difflib.get_close_matches(format_key(key), names, n=3)]
         return PartitionError(

@@ -5,7 +5,6 @@ Everything counts in UTC, where no hour is missing or repeated; local times are 
 
 from __future__ import annotations
 
-import difflib
 import zoneinfo
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
@@ -58,6 +57,8 @@ def load_zone(name: str) -> tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        import difflib
+
         known = zoneinfo.available_timezones()
         close = difflib.get_close_matches(name, known, n=3) if known else []
         hint = "Install tzdata, the time zone database." if not known else "Give a name such as 'Europe/Paris'."

@@ -6,7 +6,6 @@ around it, one after another.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -22,6 +21,8 @@ _SUGGESTIONS = 200
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:
     """Return "Did you mean 'x'?" for the nearest known name, or None."""
+    import difflib
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else None
 

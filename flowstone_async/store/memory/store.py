@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from statistics import median
 from typing import Self
 
 from typing_extensions import override
@@ -232,6 +231,8 @@ class MemoryStore(Store):
 
     @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
+        from statistics import median  # with the fractions and decimals that it needs
+
         with self._lock:
             known = self._memory.keys.assets
             found = ((name, known.get((pipeline, name))) for name in assets)
