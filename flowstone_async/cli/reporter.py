@@ -9,7 +9,9 @@ from flowstone_async.cli.job import Job
 from flowstone_async.cli.json_lines import JsonLines
 from flowstone_async.cli.progress import Progress
 from flowstone_async.engine import Engine
-from flowstone_async.events import Event
+from flowstone_async.events import AssetEvent, Event, LoopBlocked, ResourceFailed, RunEvent
+
+REPORTED = (RunEvent, AssetEvent, ResourceFailed, LoopBlocked)
 
 
 class Reporter:
@@ -31,7 +33,8 @@ class Reporter:
     def attach(self, engine: Engine) -> None:
         """Hear of an engine's events from now on."""
         self._progress.start()
-        engine.on(Event)(self._hear)
+        for kind in REPORTED:
+            engine.on(kind)(self._hear)
 
     async def _hear(self, event: Event) -> None:
         # One hook for both: several of one event are called in a task group, which costs more than what they do.
