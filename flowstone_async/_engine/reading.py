@@ -95,7 +95,7 @@ class Reader:
             started_at=state.started_at if ahead is None else None,
             completed_at=state.completed_at if ahead is None else None,
             seconds=state.seconds if ahead is None else None,
-            io=None if current is None else current.manager,
+            io=_io(place, state) if ahead is None or current is not None else None,
             error=_error(state, place.partition) if ahead is None else None,
             reason=state.reason if ahead is None else None,
             has_value=current is not None,
@@ -294,6 +294,12 @@ def _not_materialized(place: _Place) -> NotMaterialized:
         partition=place.partition,
         hint="Run it first; get() never computes anything.",
     )
+
+
+def _io(place: _Place, state: AssetState) -> str | None:
+    if state.current is not None:
+        return state.current.manager
+    return place.manager.name if state.state == "failed" else None
 
 
 def _error(state: AssetState, partition: object) -> FlowstoneError | None:
