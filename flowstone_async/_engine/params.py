@@ -111,9 +111,8 @@ class ParamsType(RunParams):
     @cached_property
     def _hidden_defaults(self) -> Mapping[str, object]:
         """The defaults that hold secrets, by field."""
-        fields: Mapping[str, Any] = getattr(self.type, "model_fields", None) or {
-            each.name: each for each in dataclasses.fields(self.type)
-        }
+        plain = dataclasses.fields(self.type) if dataclasses.is_dataclass(self.type) else ()
+        fields: Mapping[str, Any] = getattr(self.type, "model_fields", {each.name: each for each in plain})
         known = {name: each.default for name, each in fields.items()}
         return {name: default for name, default in known.items() if _has_secret(_unpacked(default))}
 

@@ -341,6 +341,18 @@ def test_default_secrets_of_a_dataclass_do_not_count_either():
     assert type_.secrets(type_.parse({"one": "given", "account": {"password": ""}})) == ("one",)
 
 
+class Nothing(BaseModel):
+    pass
+
+
+def test_a_params_model_without_fields_has_no_secrets():
+    """FLOW-02."""
+    type_ = ParamsType(Nothing)
+    params = type_.parse(None)
+    assert type_.load(type_.dump(params)) == params
+    assert type_.secrets(params) == ()
+
+
 @dataclass(frozen=True)
 class Frozen:
     limit: int = 1
