@@ -72,9 +72,8 @@ class Hooks:
                 _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
-            if (
-                isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
-            ):  # not its own doing
+            cancelled = task is not None and task.cancelling()
+            if cancelled and isinstance(error, asyncio.CancelledError):  # not the hook's own doing
                 raise
             _logger.error("hook %s failed for %s: %s", name, event.type, self._hide(_told(error)))  # noqa: TRY400 - redacted
 

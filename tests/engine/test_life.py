@@ -46,6 +46,16 @@ async def test_the_life_of_an_engine(engines: SharedEngines):
     assert heard["one"] == heard["two"] == told
 
 
+async def test_a_hook_that_came_along_with_include_hears_once(engines: SharedEngines):
+    """EVT-01: of what concerns both pipelines of an engine."""
+    inner, outer, heard = Pipeline("inner"), Pipeline("outer"), list[Event]()
+    inner.on(EngineEvent)(heard.append)
+    outer.include(inner)
+    async with Engine(inner, outer, **engines._store({})):
+        pass
+    assert [each.type for each in heard] == ["engine.started", "engine.stopped"]
+
+
 async def test_hooks_of_the_start_may_use_the_engine(engines: SharedEngines):
     """EVT-04: and end before the block begins."""
     pipe, found = Pipeline("early"), list[object]()

@@ -144,6 +144,7 @@ async def test_what_is_read_outside_a_run_belongs_to_none(open_engine: OpenEngin
     chain.heard.clear()
     await engine.report("target")
     assert chain.told(StorageEvent) == ["storage.load.started target", "storage.load.finished target"]
+    assert {each.run_id for each in chain.of(StorageEvent)} == {""}
 
 
 async def test_values_of_conditions_streams_and_other_pipelines(open_engine: OpenEngine):
@@ -222,20 +223,17 @@ def _raising(error: Exception) -> Callable[[], Awaitable[None]]:
     return fail
 
 
-FAULTS: Any = pytest.mark.parametrize(
-    ("fault", "kind"),
-    [(StorageError("disk is full"), StorageError), (ValueError("disk is full"), ExecutionError)],
-    ids=["its own", "foreign"],
-)
+FULL = f"disk is full, token={SECRET}"
+FAULTS: Any = pytest.mark.parametrize(("raised", "kind"), [(StorageError, StorageError), (ValueError, ExecutionError)])
 
 
 @FAULTS
-async def test_a_store_that_fails(open_engine: OpenEngine, fault: Exception, kind: type[FlowstoneError]):
+async def test_a_store_that_fails(open_engine: OpenEngine, raised: type[Exception], kind: type[FlowstoneError]):
     """EVT-04: `storage.store.failed` carries the error, and nothing has finished."""
     faulty = _Faulty()
     chain = _Chain(io="faulty")
     engine = await open_engine(chain.pipe, io={"faulty": faulty})
-    faulty.stores = _raising(fault)
+    faulty.stores = _raising(raised(FULL))
     await engine.report("raw")
     assert chain.told(StorageEvent) == ["storage.store.started raw", "storage.store.failed raw"]
     (failed,) = chain.of(StorageStoreFailed)
@@ -246,27 +244,29 @@ async def test_a_store_that_fails(open_engine: OpenEngine, fault: Exception, kin
 
 
 @FAULTS
-async def test_a_load_that_fails(open_engine: OpenEngine, fault: Exception, kind: type[FlowstoneError]):
+async def test_a_load_that_fails(open_engine: OpenEngine, raised: type[Exception], kind: type[FlowstoneError]):
     """EVT-04: of an input in a run, and of `get`; whoever asks for the value gets the error itself."""
     faulty = _Faulty()
     chain = _Chain(io="faulty")
     engine = await open_engine(chain.pipe, io={"faulty": faulty})
     await engine.run("raw")
     chain.heard.clear()
+    fault = raised(FULL)
     faulty.loads = _raising(fault)
+    with pytest.raises(raised) as caught:
+        await engine.get("raw")
+    assert caught.value is fault
+    assert SECRET in str(fault)
     with pytest.raises(kind):
         await engine.run("target")
     (run,) = {each.run_id for each in chain.of(RunFinished)}
-    with pytest.raises(type(fault)) as caught:
-        await engine.get("raw")
-    assert caught.value is fault
     told = ["storage.load.started raw", "storage.load.failed raw"]
-    assert [_told(each) for each in chain.of(StorageEvent) if each.run_id == run] == told
-    failures = chain.of(StorageLoadFailed)
-    assert failures[-1].run_id == ""
-    for each in failures:
+    for run_id in ("", run):
+        assert [_told(each) for each in chain.of(StorageEvent) if each.run_id == run_id] == told
+    for each in chain.of(StorageLoadFailed):
         assert isinstance(each.error, kind)
         assert "disk is full" in each.error.message
+        assert SECRET not in each.error.message
 
 
 async def test_a_store_that_is_tried_again_is_told_of_once(open_verbs: OpenVerbs):
@@ -331,10 +331,11 @@ class _Lines:
 
 @pytest.mark.parametrize("scope", ["asset", "run", "engine"])
 async def test_resources_open_and_close(engines: SharedEngines, scope: Scope):
-    """EVT-04: with the run that they live in; those of an engine live in none."""
+    """EVT-04: with the run that they live in, which ends after its hooks; those of an engine live in none."""
     lines = _Lines(scope)
     async with Engine(lines.pipe, **engines._store({})) as engine:
         report = await engine.report("call")
+        assert scope == "engine" or len(lines.heard) == 2
         await engine.run("call", force=True)
     times = 1 if scope == "engine" else 2
     assert [_told(each) for each in lines.heard] == ["resource.opened line", "resource.closed line"] * times
