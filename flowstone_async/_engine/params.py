@@ -111,8 +111,9 @@ class ParamsType(RunParams):
     @cached_property
     def _hidden_defaults(self) -> Mapping[str, object]:
         """The defaults that hold secrets, by field."""
-        plain = dataclasses.fields(self.type) if dataclasses.is_dataclass(self.type) else ()
-        fields: Mapping[str, Any] = getattr(self.type, "model_fields", {each.name: each for each in plain})
+        fields: Mapping[str, Any] | None = getattr(self.type, "model_fields", None)
+        if fields is None:
+            fields = {each.name: each for each in dataclasses.fields(self.type)}
         known = {name: each.default for name, each in fields.items()}
         return {name: default for name, default in known.items() if _has_secret(_unpacked(default))}
 
