@@ -17,6 +17,7 @@ from flowstone_async._engine.following import follow
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host, running_loop
+from flowstone_async._engine.life import Life
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
 from flowstone_async._engine.options import (
     EngineOptions,
@@ -30,13 +31,11 @@ from flowstone_async._engine.options import (
     retention_of,
     secrets,
 )
-from flowstone_async._engine.orphans import rename_assets
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
-from flowstone_async._engine.upkeep import Retention, Upkeep
+from flowstone_async._engine.upkeep import Retention
 from flowstone_async._engine.verbs import RunOptions, Verbs, checked
-from flowstone_async._engine.watchdog import Watchdog
 from flowstone_async.clock import Clock, SystemClock
 from flowstone_async.config import seconds
 from flowstone_async.definition.collection import Collection, Hook, HookDecorator, hooked
@@ -179,7 +178,7 @@ class Engine(Verbs):
                 await self._open(stack)
                 self._exit = stack.pop_all()
         except BaseException:
-            self._exit = None
+            self._exit = self._opened = None
             raise
         return self
 
@@ -203,22 +202,10 @@ class Engine(Verbs):
         host = Host("flowstone engine")
         session = open_session(self.pipelines, wiring, host)
         record = Worker(id=worker, host=socket.gethostname(), pid=os.getpid(), pipelines=tuple(session.catalogs))
-        await store.open(record, lease=self._options.lease if leased else None, lost=session.lose)
-        stack.push_async_callback(store.close)
-        stack.push_async_callback(wiring.executor.close)
-        await host.open()
-        stack.push_async_callback(host.close, grace=settings.grace)
-        stack.push_async_callback(session.services.resources.close)
-        stack.push_async_callback(session.close, settings.grace)
-        await rename_assets(session)
-        upkeep = Upkeep(session, self._options.retention)
-        if leased:
-            host.start_soon(upkeep.run, name="upkeep")
-            stack.push_async_callback(upkeep.stop)
-        if settings.block_warning is not None:
-            watchdog = Watchdog(settings.block_warning, session)
-            stack.enter_context(watchdog)
+        life = Life(session, host, lease=self._options.lease if leased else None, told=self._takes_work)
+        await life.begin(stack, record, self._options.retention)
         self._opened, self._store = session, store
+        await life.tell_started()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -366,7 +353,7 @@ class Engine(Verbs):
 
         Raises:
             AssetNotFound: There is no such asset.
-            ConfigError: There is no such pipeline, or no such event type.
+            ConfigError: There is no such pipeline, no such event type, or it is told to hooks only.
 
         Example:
             >>> async for event in engine.events(types=RunFailed):

@@ -1,7 +1,11 @@
-"""Typed records of what happened in a run; hooks are functions called with them.
+"""Typed records of what happened; hooks are functions called with them.
 
-An event's canonical name is `family.what`. Subscribing to a base type receives all below it. Events are stored as
-JSON (`to_body`), and come back as the same types (`from_record`).
+An event's canonical name is `family.what`. Subscribing to a base type receives all below it.
+
+There are two sorts. The events of runs and assets, and `resource.failed`, are *journaled*: numbered within their run,
+committed with what they describe, read again as the same types by `RunHandle.events` and `Engine.events`, from any
+process. The others (`OBSERVATIONS`) are told to hooks only, in the process that made them and beside its work: they
+are stored nowhere, have no number, and are not even made where no hook wants them.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ class Event:
     """Something that happened.
 
     Attributes:
-        pipeline: Name of the pipeline.
-        run_id: The run it belongs to.
+        pipeline: Name of the pipeline; empty where it concerns all of an engine.
+        run_id: The run it belongs to; empty where it belongs to none.
         at: When, on the store's clock.
-        no: Its number within the run, from 1, without gaps: the cursor of `RunHandle.events`.
+        no: Its number within the run, from 1, without gaps: the cursor of `RunHandle.events`; 0 if it is not journaled.
         cursor: Its place among the events of all runs, where it was read by `Engine.events`; else 0.
     """
 
@@ -163,16 +167,173 @@ class AssetSkipped(AssetEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceFailed(Event):
+class ResourceEvent(Event):
+    """Something that happened to a resource. Those of scope `"engine"` are opened and closed in no run."""
+
+    resource: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceOpened(ResourceEvent):
+    """A resource is open; that took `seconds`. Told to hooks only."""
+
+    type: ClassVar[str] = "resource.opened"
+    scope: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceFailed(ResourceEvent):
     """A resource could not be opened for an attempt, whose body was not called."""
 
     type: ClassVar[str] = "resource.failed"
-    resource: str = ""
     error: FlowstoneError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoopBlocked(Event):
+class ResourceClosed(ResourceEvent):
+    """A resource has been closed, or given up because its closing failed or hung (`error`). Told to hooks only.
+
+    Attributes:
+        scope: Whose end closed it.
+        seconds: How long it was open, its closing included.
+        error: Why it did not close as it should; None if it did.
+    """
+
+    type: ClassVar[str] = "resource.closed"
+    scope: str = ""
+    seconds: float = 0.0
+    error: FlowstoneError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageEvent(Event):
+    """A value is stored by an attempt, or loaded for one, for a condition, or for whoever asks. Told to hooks only.
+
+    What an attempt stores and loads belongs to its run; what `get`, or the end of `run`, loads belongs to none.
+
+    Attributes:
+        asset: Whose value it is; `pipeline.asset` where that is another pipeline than the event's.
+        partition: Of that value.
+        io: Name of the I/O manager.
+        materialization: Id of the value.
+    """
+
+    asset: str
+    partition: object = None
+    io: str = ""
+    materialization: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageStoreStarted(StorageEvent):
+    """A value is about to be stored; a stream's items are yet to come."""
+
+    type: ClassVar[str] = "storage.store.started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageStoreFinished(StorageEvent):
+    """A value was stored, in `size` bytes. It is visible once it is committed, which `AssetSucceeded` tells."""
+
+    type: ClassVar[str] = "storage.store.finished"
+    seconds: float = 0.0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageStoreFailed(StorageEvent):
+    """A value could not be stored, also when tried again, or was cut off."""
+
+    type: ClassVar[str] = "storage.store.failed"
+    seconds: float = 0.0
+    error: FlowstoneError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageLoadStarted(StorageEvent):
+    """A value is about to be loaded."""
+
+    type: ClassVar[str] = "storage.load.started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageLoadFinished(StorageEvent):
+    """A value was loaded, `size` bytes as they were stored; of a stream, its reading can begin."""
+
+    type: ClassVar[str] = "storage.load.finished"
+    seconds: float = 0.0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageLoadFailed(StorageEvent):
+    """A value could not be loaded, or that was cut off."""
+
+    type: ClassVar[str] = "storage.load.failed"
+    seconds: float = 0.0
+    error: FlowstoneError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEvent(Event):
+    """Something that happened to the lease under which an engine owns its runs. Told to hooks only.
+
+    Attributes:
+        worker: The engine's id in the store.
+    """
+
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAcquired(LeaseEvent):
+    """An engine was entered that may own runs."""
+
+    type: ClassVar[str] = "lease.acquired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseExpired(LeaseEvent):
+    """The lease was lost after `seconds`: its runs are broken off here, and the engine can run nothing any more."""
+
+    type: ClassVar[str] = "lease.expired"
+    seconds: float = 0.0
+    error: FlowstoneError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleased(LeaseEvent):
+    """An engine that was left gave its lease back after `seconds`."""
+
+    type: ClassVar[str] = "lease.released"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvent(Event):
+    """Something that happened to an engine as a whole. Told to hooks only: its own, and those of its pipelines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStarted(EngineEvent):
+    """An engine is open; its hooks end before `async with Engine(...)` goes on, and may use it."""
+
+    type: ClassVar[str] = "engine.started"
+    pipelines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStopped(EngineEvent):
+    """An engine was left after `seconds`: its runs have ended or were handed back, its resources are closed."""
+
+    type: ClassVar[str] = "engine.stopped"
+    pipelines: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(EngineEvent):
     """A body (or whatever else runs on the event loop) holds it. Told to hooks only, once it has let go.
 
     Attributes:
@@ -189,11 +350,16 @@ class LoopBlocked(Event):
     seconds: float = 0.0
 
 
-EVENT_TYPES: Mapping[str, type[Event]] = {
-    each.type: each
-    for each in (
-        RunStarted, RunFinished, RunSucceeded, RunFailed, RunCancelled,
-        AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
-        ResourceFailed, LoopBlocked,
-    )
-}  # fmt: skip
+JOURNALED: tuple[type[Event], ...] = (
+    RunStarted, RunFinished, RunSucceeded, RunFailed, RunCancelled,
+    AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
+    ResourceFailed,
+)  # fmt: skip
+OBSERVATIONS: tuple[type[Event], ...] = (
+    ResourceOpened, ResourceClosed,
+    StorageStoreStarted, StorageStoreFinished, StorageStoreFailed,
+    StorageLoadStarted, StorageLoadFinished, StorageLoadFailed,
+    LeaseAcquired, LeaseExpired, LeaseReleased,
+    EngineStarted, EngineStopped, LoopBlocked,
+)  # fmt: skip
+EVENT_TYPES: Mapping[str, type[Event]] = {each.type: each for each in (*JOURNALED, *OBSERVATIONS)}

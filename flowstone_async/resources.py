@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -18,7 +19,7 @@ import anyio
 from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding, ResourceBinding
 from flowstone_async.definition.graph import BoundResource
 from flowstone_async.definition.resource import ResourceDefinition
-from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavailable
+from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavailable, TimedOut
 
 CLOSE_LIMIT = 10.0
 _ENDED = object()
@@ -33,14 +34,33 @@ class Spawner(Protocol):
         ...
 
 
+class ResourceObserver(Protocol):
+    """Whoever is told what becomes of the resources of a scope."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never goes back."""
+        ...
+
+    def opened(self, name: str, definition: ResourceDefinition, seconds: float) -> None:
+        """Hear that a resource is open, and how long that took."""
+        ...
+
+    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: Exception | None) -> None:
+        """Hear that a resource is closed or given up, how long it was open, and what went wrong."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Open:
     name: str
+    definition: ResourceDefinition
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     value: Any = None
     error: Exception | None = None
+    since: float | None = None
+    gone: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -51,6 +71,8 @@ class ResourceScope:
         scope: Which resources belong here; others are asked of `outer`.
         replaced: Handles given from outside; used as they are and never closed.
         params: Gives a copy of the run's params as a type, for resources of a run or asset.
+        observer: Is told what becomes of them.
+        hide: Hides secrets in what is logged.
     """
 
     scope: str
@@ -58,7 +80,23 @@ class ResourceScope:
     outer: ResourceScope | None = None
     replaced: Mapping[ResourceDefinition, object] = field(default_factory=dict[ResourceDefinition, object])
     params: Callable[[object], Any] | None = None
+    observer: ResourceObserver | None = None
+    hide: Callable[[str], str] = str
     _open: dict[ResourceDefinition, _Open] = field(default_factory=dict[ResourceDefinition, _Open])
+
+    def inner(
+        self, scope: str, observer: ResourceObserver | None, *, params: Callable[[object], Any] | None = None
+    ) -> ResourceScope:
+        """Return a narrower scope, which asks this one for what does not belong into it."""
+        return ResourceScope(
+            scope=scope,
+            spawner=self.spawner,
+            outer=self,
+            replaced=self.replaced,
+            params=params or self.params,
+            observer=observer,
+            hide=self.hide,
+        )
 
     async def get(self, name: str, resources: Mapping[str, BoundResource]) -> Any:
         """Return a resource, opening it (and what it takes) on first need.
@@ -76,7 +114,7 @@ class ResourceScope:
             return await self.outer.get(name, resources)
         entry = self._open.get(definition)
         if entry is None:
-            entry = self._open[definition] = _Open(name)
+            entry = self._open[definition] = _Open(name, definition)
             self.spawner.start_soon(self._live, entry, bound, resources, name=f"resource {name}")
         await entry.ready.wait()
         if entry.error is not None:
@@ -96,10 +134,11 @@ class ResourceScope:
             with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT) as limit:
                 await entry.closed.wait()
             if limit.cancelled_caught:
-                _logger.warning("resource %r did not close within %g s", entry.name, CLOSE_LIMIT)
+                self._gone(entry, _hung(entry.name))
 
     async def _live(self, entry: _Open, bound: BoundResource, resources: Mapping[str, BoundResource]) -> None:
         generator: AsyncGenerator[Any] | None = None
+        begun = 0.0 if self.observer is None else self.observer.monotonic()
         try:
             arguments = await self._arguments(bound, resources)
             made = bound.definition.body(**arguments)
@@ -115,6 +154,9 @@ class ResourceScope:
             return
         if bound.definition in self._open:  # what it took was asked for later and opened earlier
             self._open[bound.definition] = self._open.pop(bound.definition)
+        if self.observer is not None:
+            entry.since = self.observer.monotonic()
+            self.observer.opened(entry.name, entry.definition, entry.since - begun)
         entry.ready.set()
         try:
             await entry.leave.wait()
@@ -124,16 +166,32 @@ class ResourceScope:
             await self._end(entry, generator)
 
     async def _end(self, entry: _Open, generator: AsyncGenerator[Any] | None) -> None:
+        error: Exception | None = None
         try:
             if generator is not None:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT):
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT) as limit:
                     if await anext(generator, _ENDED) is not _ENDED:
                         _logger.warning("resource %r yields more than once; the rest of it is not run", entry.name)
                         await generator.aclose()
-        except Exception:
-            _logger.exception("resource %r failed to close", entry.name)
+                error = _hung(entry.name) if limit.cancelled_caught else None
+        except Exception as raised:
+            error = raised
         finally:
+            self._gone(entry, error)
             entry.closed.set()
+
+    def _gone(self, entry: _Open, error: Exception | None) -> None:
+        """Log what went wrong in a closing, and tell the observer; once, also where the end comes after all."""
+        if entry.gone:
+            return
+        entry.gone = True
+        if isinstance(error, TimedOut):
+            _logger.warning("%s", self.hide(error.message))
+        elif error is not None:
+            told = self.hide("".join(traceback.format_exception(error)).rstrip())
+            _logger.error("resource %r failed to close: %s", entry.name, told)
+        if self.observer is not None and entry.since is not None:
+            self.observer.closed(entry.name, entry.definition, self.observer.monotonic() - entry.since, error)
 
     def _failed(self, entry: _Open, definition: ResourceDefinition, error: BaseException) -> None:
         self._open.pop(definition, None)
@@ -162,6 +220,10 @@ class ResourceScope:
                 case _:
                     continue
         return found
+
+
+def _hung(name: str) -> TimedOut:
+    return TimedOut(f"resource {name!r} did not close within {CLOSE_LIMIT:g} s", details={"resource": name})
 
 
 def _unavailable(name: str, cause: Exception) -> FlowstoneError:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from hashlib import blake2b
 from typing import Any
 
 from flowstone_async._engine.arguments import prepare
 from flowstone_async._engine.attempt import Running
+from flowstone_async._engine.observing import ObservedValues
 from flowstone_async._engine.outcome import Settled
-from flowstone_async._engine.run_params import as_wanted
 from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call
 from flowstone_async.planning.units import Unit
-from flowstone_async.resources import ResourceScope
 
 
 async def ask_conditions(run: Running, unit: Unit) -> Settled | None:
@@ -68,17 +66,13 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         started_at=services.store.now(),
         params=run.request.params,
     )
-    scope = ResourceScope(
-        scope="asset",
-        spawner=services,
-        outer=run.resources,
-        replaced=services.resources.replaced,
-        params=partial(as_wanted, run.request.params),
-    )
+    observer = run.observe()
+    values = run if observer is None else ObservedValues(run, observer, services.given)
+    scope = run.resources.inner("asset", observer)
     error: BaseException | None = None
     run.enter(unit.place)
     try:
-        prepared = await prepare(run, unit, bindings, unit.asked, call, scope)
+        prepared = await prepare(values, unit, bindings, unit.asked, call, scope)
         answer = function(**prepared.arguments)
         return await answer if inspect.isawaitable(answer) else answer
     except BaseException as raised:
@@ -88,6 +82,8 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         run.leave(unit.place, error)
         call.open = False
         await scope.close()
+        if observer is not None:
+            await observer.heard()
 
 
 def _failed(run: Running, unit: Unit, what: str, cause: BaseException) -> Settled:

@@ -7,16 +7,15 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, aclosing
-from functools import partial
 from typing import Any, Protocol, TypedDict, assert_never
 
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
+from flowstone_async._engine.observing import ObservedValues, Observer
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
-from flowstone_async._engine.run_params import as_wanted
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
@@ -60,6 +59,10 @@ class Running(Values, Protocol):
         """Mark the current task as waiting for nothing but time."""
         ...
 
+    def observe(self) -> Observer | None:
+        """Return what tells hooks of one attempt; None if no hook listens."""
+        ...
+
     def manager(self, runnable: Runnable) -> IOManager:
         """Return the I/O manager that holds an asset's values in this run."""
         ...
@@ -72,7 +75,10 @@ class Running(Values, Protocol):
 class Attempt:
     """One call of one body."""
 
-    __slots__ = ("_begun", "_call", "_id", "_services", "manager", "number", "run", "runnable", "started_at", "unit")
+    __slots__ = (
+        *("_begun", "_call", "_id", "_services", "_values"),
+        *("manager", "number", "observer", "run", "runnable", "started_at", "unit"),
+    )
 
     def __init__(self, run: Running, unit: Unit, runnable: Runnable, number: int) -> None:
         self.run, self.unit, self.runnable, self.number = run, unit, runnable, number
@@ -82,6 +88,8 @@ class Attempt:
         self._begun = services.clock.monotonic()
         self._id = new_id()
         self._call: Call | None = None
+        observer = self.observer = run.observe()
+        self._values: Values = run if observer is None else ObservedValues(run, observer, services.given)
 
     @property
     def seconds(self) -> float:
@@ -129,12 +137,12 @@ class Attempt:
     async def _compute(self) -> Computed:
         unit = self.unit
         if not self.runnable.elaborate:
-            prepared = await prepare_edges(self.run, unit)
+            prepared = await prepare_edges(self._values, unit)
             return await self._called(prepared)
-        scope = self._scope()
+        scope = self.run.resources.inner("asset", self.observer)
         try:
             self._call = self._make_call()
-            prepared = await prepare(self.run, unit, unit.node.bindings, unit.inputs, self._call, scope)
+            prepared = await prepare(self._values, unit, unit.node.bindings, unit.inputs, self._call, scope)
             return await self._called(prepared)
         finally:
             await scope.close()
@@ -145,16 +153,6 @@ class Attempt:
             services.called(self.unit.node.name)
         value = await services.executor.call(self.unit.node.definition, prepared.arguments)
         return self._computed(await self._store(value), self._inputs(prepared.inputs))
-
-    def _scope(self) -> ResourceScope:
-        resources = self._services.resources
-        return ResourceScope(
-            scope="asset",
-            spawner=self._services,
-            outer=self.run.resources,
-            replaced=resources.replaced,
-            params=partial(as_wanted, self.run.request.params),
-        )
 
     def _make_call(self) -> Call:
         return Call(
@@ -168,7 +166,6 @@ class Attempt:
         )
 
     async def _store(self, value: Any) -> Stored:
-        manager = self.manager
         ref = ValueRef(
             key=self.unit.key,
             partition=self.unit.partition,
@@ -178,6 +175,11 @@ class Attempt:
             stream=self.runnable.stream,
             names=self.unit.node.definition.scope.names,
         )
+        work = self._write(ref, value)
+        return await (work if self.observer is None else self.observer.storing(ref, self.manager.name, work))
+
+    async def _write(self, ref: ValueRef, value: Any) -> Stored:
+        manager = self.manager
         kind = self.unit.node.definition.kind
         match kind:
             case PlainKind() | ConstantKind():

@@ -10,7 +10,7 @@ from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.errors import ConfigError
-from flowstone_async.events import AssetEvent, Event
+from flowstone_async.events import JOURNALED, AssetEvent, Event
 
 
 def follow(
@@ -20,7 +20,7 @@ def follow(
 
     Raises:
         AssetNotFound: There is no such asset.
-        ConfigError: There is no such pipeline, or no such event type.
+        ConfigError: There is no such pipeline, no such event type, or it is one that is stored nowhere.
     """
     kinds = _kinds(types)
     pipelines: tuple[str, ...] = tuple(session.catalogs)
@@ -41,6 +41,12 @@ def _kinds(types: object) -> tuple[type[Event], ...]:
     kinds = tuple(each for each in given if isinstance(each, type) and issubclass(each, Event))
     if len(kinds) < len(given):
         raise ConfigError(f"types={types!r}", hint="Give an event type, such as RunFailed, or a tuple of them.")
+    for kind in kinds:
+        if not any(issubclass(each, kind) for each in JOURNALED):
+            raise ConfigError(
+                f"types={kind.__name__}: such events are told to hooks only, and stored nowhere",
+                hint=f"Register a hook: @engine.on({kind.__name__}).",
+            )
     return kinds
 
 

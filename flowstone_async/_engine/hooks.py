@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -44,6 +44,10 @@ class Hooks:
         """Tell whether a hook would hear of events of a type."""
         return any(issubclass(kind, hook.event) for source in self._sources for hook in source)
 
+    def wanted(self, kinds: Iterable[type[Event]]) -> frozenset[type[Event]]:
+        """Return those of some types of events of which a hook would hear."""
+        return frozenset(filter(self.wants, kinds)) if self.any() else frozenset()
+
     async def emit(self, event: Event) -> None:
         """Call the hooks of an event and wait until they end or their time is up; no failure escapes."""
         hooks = [hook for source in self._sources for hook in source if isinstance(event, hook.event)]
@@ -68,7 +72,8 @@ class Hooks:
                 _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # not the hook's own doing
+            cancelled = task is not None and task.cancelling()
+            if cancelled and isinstance(error, asyncio.CancelledError):  # not the hook's own doing
                 raise
             _logger.error("hook %s failed for %s: %s", name, event.type, self._hide(_told(error)))  # noqa: TRY400 - redacted
 

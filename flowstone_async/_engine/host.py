@@ -25,6 +25,11 @@ class Host:
         self._group: TaskGroup | None = None
 
     @property
+    def stands(self) -> bool:
+        """Whether children can be started."""
+        return self._group is not None
+
+    @property
     def group(self) -> TaskGroup:
         """The group; only while the host is open."""
         if self._group is None:

@@ -99,7 +99,7 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         settings=wiring.settings,
         executor=wiring.executor,
         redactor=wiring.redactor,
-        resources=ResourceScope(scope="engine", spawner=host, replaced=replaced),
+        resources=ResourceScope(scope="engine", spawner=host, replaced=replaced, hide=wiring.redactor.text),
         spawn=host.start_soon,
         worker=wiring.worker,
     )

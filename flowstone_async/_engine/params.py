@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
@@ -99,8 +100,22 @@ class ParamsType(RunParams):
 
     @override
     def secrets(self, params: Any) -> tuple[str, ...]:
-        """Return the names of the fields that hold secrets, which are not stored."""
-        return tuple(name for name, value in self._plain(params).items() if _has_secret(value))
+        """Return the names of the fields that hold secrets, which are not stored.
+
+        An empty one hides nothing, and the default of a field is in the code of whoever continues the run.
+        """
+        secret = [name for name, value in self._plain(params).items() if _has_secret(value)]
+        hidden = self._hidden_defaults
+        return tuple(name for name in secret if name not in hidden or hidden[name] != getattr(params, name))
+
+    @cached_property
+    def _hidden_defaults(self) -> Mapping[str, object]:
+        """The defaults that hold secrets, by field."""
+        fields: Mapping[str, Any] | None = getattr(self.type, "model_fields", None)
+        if fields is None:
+            fields = {each.name: each for each in dataclasses.fields(self.type)}
+        known = {name: each.default for name, each in fields.items()}
+        return {name: default for name, default in known.items() if _has_secret(_unpacked(default))}
 
     def _plain(self, params: Any, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
         """Return params as a mapping by field name, nested dataclasses and models as mappings too."""
@@ -130,9 +145,20 @@ class ParamsType(RunParams):
             ParamsError: The stored text no longer fits the type.
         """
         try:
-            return self._adapter.validate_json(text, by_alias=False, by_name=True)
+            loaded = self._validated_json(text)
+            return self._with_hidden_defaults(loaded, json.loads(text)) if self._hidden_defaults else loaded
         except ValidationError as error:
             raise self._refused(self._faults(error)) from None
+
+    def _validated_json(self, text: str) -> Any:
+        return self._adapter.validate_json(text, by_alias=False, by_name=True)
+
+    def _with_hidden_defaults(self, loaded: Any, stored: dict[str, Any]) -> Any:
+        """Put defaults that hold secrets in place of the asterisks that are stored for them."""
+        others = {name: value for name, value in stored.items() if name not in self._hidden_defaults}
+        shown = self._plain(self._validated_json(json.dumps(others)), mode="json")
+        kept = {name: value for name, value in stored.items() if name in others or value != shown[name]}
+        return loaded if len(kept) == len(stored) else self._validated_json(json.dumps(kept))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,7 +195,14 @@ def _has_secret(value: Any) -> bool:
     if isinstance(value, list | tuple | set | frozenset):
         return any(_has_secret(each) for each in cast("list[object]", value))
     kind: Any = value.__class__
-    return hasattr(kind, "get_secret_value")
+    return hasattr(kind, "get_secret_value") and value.get_secret_value() not in ("", b"")
+
+
+def _unpacked(value: Any) -> Any:
+    """Return a value with a model or dataclass as the mapping of its fields, so that secrets in it are found."""
+    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return adapter_of(type(value)).dump_python(value, round_trip=True, warnings=False)
+    return value
 
 
 def _in_order(plain: object, dumped: object) -> object:

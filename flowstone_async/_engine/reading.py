@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.results import skipped, value_of
 from flowstone_async._engine.run import RunDriver
@@ -18,6 +19,7 @@ from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.values import value_ref
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import FlowstoneError, NotMaterialized, PartitionError, TimedOut
+from flowstone_async.events import OBSERVATIONS
 from flowstone_async.failures import rebuild
 from flowstone_async.io.base import IOManager
 from flowstone_async.planning.freshness import MISSING, Judgement, changed_code
@@ -51,7 +53,19 @@ class Reader:
 
     async def load(self, runnable: Runnable, partition: object, current: Materialization, manager: IOManager) -> Any:
         """Load a stored value as its declared type."""
-        return await manager.load(value_ref(current, runnable, partition), None)
+        session, key = self._session, current.key
+        work, hooks = (
+            manager.load(value_ref(current, runnable, partition), None),
+            session.hooks_of(session.catalogs[key.pipeline]),
+        )
+        wanted = hooks.wanted(OBSERVATIONS)
+        if not wanted:
+            return await work
+        observer = Observer(session.services, hooks, wanted, pipeline=key.pipeline, run_id="")
+        try:
+            return await observer.loading(current, partition, work)
+        finally:
+            await observer.heard()
 
     async def exists(self, target: Target, partition: object, io: object) -> bool:
         """Tell from the record whether a value is stored."""
@@ -81,7 +95,7 @@ class Reader:
             started_at=state.started_at if ahead is None else None,
             completed_at=state.completed_at if ahead is None else None,
             seconds=state.seconds if ahead is None else None,
-            io=None if current is None else current.manager,
+            io=_io(place, state) if ahead is None or current is not None else None,
             error=_error(state, place.partition) if ahead is None else None,
             reason=state.reason if ahead is None else None,
             has_value=current is not None,
@@ -280,6 +294,12 @@ def _not_materialized(place: _Place) -> NotMaterialized:
         partition=place.partition,
         hint="Run it first; get() never computes anything.",
     )
+
+
+def _io(place: _Place, state: AssetState) -> str | None:
+    if state.current is not None:
+        return state.current.manager
+    return place.manager.name if state.state == "failed" else None
 
 
 def _error(state: AssetState, partition: object) -> FlowstoneError | None:

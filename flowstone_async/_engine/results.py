@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.observing import ObservedValues
+from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.report import AssetReport, ReportState, RunReport
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.targets import find
+from flowstone_async._engine.user_error import fresh
 from flowstone_async.definition.keys import encode_key
 from flowstone_async.errors import FlowstoneError, TargetSkipped
 from flowstone_async.planning.units import Unit
@@ -42,7 +45,18 @@ async def value_of(driver: RunDriver, index: int) -> Any:
 
 async def _value(driver: RunDriver, index: int) -> Any:
     unit, settled = driver.settled(index)
-    return await driver.load(unit, settled, None)
+    return await _load(driver, unit, settled)
+
+
+async def _load(driver: RunDriver, unit: Unit, settled: Settled) -> Any:
+    """Load a value for whoever awaited the run; that is no part of it."""
+    observer = driver.observe(outside=True)
+    if observer is None:
+        return await driver.load(unit, settled, None)
+    try:
+        return await ObservedValues(driver, observer, driver.services.given).load(unit, settled, None)
+    finally:
+        await observer.heard()
 
 
 def problem_of(driver: RunDriver, index: int) -> FlowstoneError | None:
@@ -71,15 +85,6 @@ def skipped(asset: str, partition: object, reason: str, run_id: str) -> Flowston
         details={"reason": reason},
         hint="get() returns an earlier value, if there is one.",
     )
-
-
-def fresh(error: FlowstoneError) -> FlowstoneError:
-    """Return a copy of an error for one more caller: raising it adds to no other caller's traceback."""
-    kind = type(error)
-    copied = kind.__new__(kind, *error.args)
-    copied.__dict__.update(error.__dict__)
-    copied.__cause__, copied.__suppress_context__ = error.__cause__, True
-    return copied
 
 
 async def report_of(driver: RunDriver) -> RunReport:
@@ -134,7 +139,7 @@ async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
     state, error, value = _STATES.get(settled.state, "skipped"), settled.error, None
     if settled.materialization is not None:
         try:
-            value = await driver.load(unit, settled, None)
+            value = await _load(driver, unit, settled)
         except FlowstoneError as unreadable:
             state, error = "failed", unreadable
     return AssetReport(

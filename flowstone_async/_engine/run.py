@@ -28,6 +28,7 @@ from flowstone_async._engine.ending import RunEnding
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
+from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
 from flowstone_async._engine.record import asset_done, note_outcome, note_retry, note_settled, note_started
 from flowstone_async._engine.request import Request
@@ -35,10 +36,9 @@ from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
-from flowstone_async.events import RunStarted
+from flowstone_async.events import OBSERVATIONS, RunStarted
 from flowstone_async.planning.plan import Verdicts
 from flowstone_async.planning.units import Unit, Units
-from flowstone_async.resources import ResourceScope
 from flowstone_async.store.records import Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
@@ -77,14 +77,9 @@ class RunDriver(RunEnding):
             catalog.tolerates,
         )
         self.journal = Journal(request.pipeline, record.id, hooks, last=last_event)
-        self.hooks = hooks
-        self.resources = ResourceScope(
-            scope="run",
-            spawner=services,
-            outer=services.resources,
-            replaced=services.resources.replaced,
-            params=partial(as_wanted, request.params),
-        )
+        self.hooks, self.observed = hooks, hooks.wanted(OBSERVATIONS)
+        self._observer = self.observe()
+        self.resources = services.resources.inner("run", self._observer, params=partial(as_wanted, request.params))
         self.started_at = now
         self.created = asyncio.Event()
         self.done = asyncio.Event()
@@ -135,6 +130,8 @@ class RunDriver(RunEnding):
                     each.cancel()
             with anyio.CancelScope(shield=True):
                 await self.resources.close()
+                if self._observer is not None:
+                    await self._observer.heard()
             if self.state == "running" and self.error is None:
                 self.error = stopped.closed(self.id)
             self.created.set()
@@ -231,6 +228,7 @@ class RunDriver(RunEnding):
         tried = self.tried.get(index)
         number = 1 if tried is None else tried.attempts + 1
         runnable = self.catalog.runnable(unit.node)
+        observer: Observer | None = None
         if lost > self.services.settings.max_lost:
             error = stopped.worker_lost(unit, lost)
             outcome: Computed | Failing | Interrupted = Failing(
@@ -241,14 +239,16 @@ class RunDriver(RunEnding):
             if number == 1:
                 note_started(self.journal, unit, attempt.started_at)
                 await self._tell_started()
-            outcome = await attempt.make()
+            outcome, observer = await attempt.make(), attempt.observer
         match outcome:
             case Interrupted():
                 self.cut_off[index] = outcome
+                if observer is not None:
+                    await observer.heard()
             case Failing(wait=float() as wait):
-                await self._retry(index, number, outcome, wait)
+                await self._retry(index, number, outcome, wait, observer)
             case _:
-                await self._settle(index, outcome, number)
+                await self._settle(index, outcome, number, observer)
 
     async def _tell_started(self) -> None:
         """Let hooks hear of a start at once; it is committed with whatever comes next, or alone if that takes long."""
@@ -270,12 +270,12 @@ class RunDriver(RunEnding):
             except FlowstoneError as error:
                 self.break_off(error)
 
-    async def _retry(self, index: int, number: int, failing: Failing, wait: float) -> None:
+    async def _retry(self, index: int, number: int, failing: Failing, wait: float, observer: Observer | None) -> None:
         tried = self.tried.setdefault(index, Tried())
         tried.attempts = number
         tried.errors.append(failing.error)
         note_retry(self.journal, self.units.all[index], number, failing, wait, self.services.store.now())
-        await self._step(Next([], [], []))
+        await self._step(Next([], [], []), observer=observer)
         if self.group is not None and self.stopping is None:
             self.group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
 
@@ -285,14 +285,14 @@ class RunDriver(RunEnding):
             self._push(index)
             self._staff()
 
-    async def _settle(self, index: int, outcome: Computed | Failing, attempts: int) -> None:
+    async def _settle(self, index: int, outcome: Computed | Failing, attempts: int, observer: Observer | None) -> None:
         unit = self.units.all[index]
         settled = note_outcome(self.journal, unit, outcome, attempts, self.services.store.now(), self.id)
         following = self.board.settle(index, settled)
         done = asset_done(unit, outcome, settled)
         if isinstance(outcome, Computed):
             self.hold(self.manager(self.catalog.runnable(unit.node)), outcome.materialization)
-        advanced = await self._step(following, done=(done,))
+        advanced = await self._step(following, done=(done,), observer=observer)
         if isinstance(outcome, Computed):
             await self._stored(unit, outcome, advanced)
 
@@ -361,8 +361,9 @@ class RunDriver(RunEnding):
         done: tuple[AssetDone, ...] = (),
         releases: tuple[AssetKey, ...] = (),
         finish: bool = False,
+        observer: Observer | None = None,
     ) -> Advanced | None:
-        """Commit one step and start what follows; None if the run is not ours any more."""
+        """Commit one step, wait until hooks have heard of it, start what follows; None if the run is not ours now."""
         step, events = self.make_step(following, create, done, releases, finish=finish)
         advanced = await self.services.store.advance(step)
         if not advanced.accepted:
@@ -370,6 +371,8 @@ class RunDriver(RunEnding):
             return None
         if step.finish is not None:
             self.state = step.finish.state
+        if observer is not None:
+            await observer.heard()
         if events:
             await self.hooks.emit_all(events)
         for index in following.ask:

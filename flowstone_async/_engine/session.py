@@ -14,6 +14,7 @@ from flowstone_async._engine import stopped
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
+from flowstone_async._engine.observing import SessionObserver
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.run import RunDriver
@@ -63,6 +64,7 @@ class Session:
 
     def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
+        self.observer = services.resources.observer = SessionObserver(services, catalogs, hooks)
         self.lost = self.closing = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}

@@ -20,7 +20,7 @@ class AssetStatus:
     Attributes:
         state: Of the newest attempt; `not_found` when nothing was ever tried or stored.
         seconds: Duration of the newest computation.
-        io: Name of the I/O manager that holds the value, or None.
+        io: Name of the I/O manager that holds the value, or without one was to hold that of a failed attempt; or None.
         error: Why the newest attempt failed.
         has_value: Whether `get` returns a value, also after a failed attempt.
         fresh: Whether a run would reuse it.

@@ -8,16 +8,19 @@ from typing import Any
 
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.journal import Journal
+from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.user_error import fresh, redacted
 from flowstone_async.definition.compatibility import as_annotated, declared_type
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.kind import StreamKind
 from flowstone_async.errors import FlowstoneError, ResourceUnavailable
-from flowstone_async.events import ResourceFailed
+from flowstone_async.events import Event, ResourceFailed
 from flowstone_async.io.base import IOManager, ValueRef
 from flowstone_async.io.copying import copy_value
 from flowstone_async.planning.units import Unit, UnitInput, Units
@@ -28,8 +31,13 @@ _logger = logging.getLogger("flowstone")
 
 
 class RunValues:
-    """The values of one run, as its bodies get at them."""
+    """The values of one run, as its bodies get at them.
 
+    Attributes:
+        observed: Which observations its hooks want; asked once, when the run begins.
+    """
+
+    id: str
     catalog: Catalog
     request: Request
     services: Services
@@ -37,11 +45,23 @@ class RunValues:
     units: Units
     board: Board
     journal: Journal
+    hooks: Hooks
+    observed: frozenset[type[Event]]
     held: list[object]
 
     def manager(self, runnable: Runnable) -> IOManager:
         """Return the I/O manager that holds an asset's values in this run."""
         return runnable.manager if self.request.io is None else self.request.io
+
+    def observe(self, *, outside: bool = False) -> Observer | None:
+        """Return what tells hooks of one attempt, or of somebody who reads `outside` the run; None if no hook listens.
+
+        Whoever asked for it waits until it was `heard`, but not before a commit.
+        """
+        if not self.observed:
+            return None
+        run_id = "" if outside else self.id
+        return Observer(self.services, self.hooks, self.observed, pipeline=self.request.pipeline, run_id=run_id)
 
     def settled(self, index: int) -> tuple[Unit, Settled]:
         """Return how a unit ended."""
@@ -100,7 +120,8 @@ class RunValues:
             return await scope.get(name, self.catalog.graph.resources)
         except ResourceUnavailable as error:
             failed = str(error.details.get("resource", name))
-            self.journal.add(ResourceFailed, self.services.store.now(), {"resource": failed}, error)
+            told = redacted(fresh(error), self.services.redactor)
+            self.journal.add(ResourceFailed, self.services.store.now(), {"resource": failed}, told)
             raise
 
     async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:

@@ -65,19 +65,8 @@ class Watchdog:
 
     def _tell(self, found: _Culprit, held: float) -> None:
         """Let hooks hear of it, in the loop that is free again."""
-        session = self._session
-        catalog = session.catalogs.get(found.pipeline) or next(iter(session.catalogs.values()))
-        event = LoopBlocked(
-            pipeline=found.pipeline,
-            run_id="",
-            at=session.services.store.now(),
-            asset=found.asset,
-            place=found.place,
-            seconds=held,
-        )
-        hooks = session.hooks_of(catalog)
-        if hooks.wants(LoopBlocked):
-            session.services.start_soon(hooks.emit, event, name="hooks of engine.loop_blocked")
+        facts = {"asset": found.asset, "place": found.place, "seconds": held}
+        self._session.observer.tell(LoopBlocked, pipeline=found.pipeline, **facts)
 
     def _who(self) -> _Culprit:
         frame = sys._current_frames().get(self._watched)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented

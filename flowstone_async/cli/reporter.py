@@ -9,7 +9,9 @@ from flowstone_async.cli.job import Job
 from flowstone_async.cli.json_lines import JsonLines
 from flowstone_async.cli.progress import Progress
 from flowstone_async.engine import Engine
-from flowstone_async.events import Event, RunStarted
+from flowstone_async.events import AssetEvent, Event, LoopBlocked, ResourceFailed, RunEvent, RunStarted
+
+REPORTED = (RunEvent, AssetEvent, ResourceFailed, LoopBlocked)
 
 
 class Reporter:
@@ -32,7 +34,8 @@ class Reporter:
     def attach(self, engine: Engine) -> None:
         """Hear of an engine's events from now on."""
         self._progress.start()
-        engine.on(Event)(self._hear)
+        for kind in REPORTED:
+            engine.on(kind)(self._hear)
 
     async def _hear(self, event: Event) -> None:
         """Tell of the command's own runs; those of the dead, which it continues too, began elsewhere."""

@@ -53,6 +53,7 @@ class Retry:
             yield f"Retry(backoff={self.backoff!r}): allowed are {', '.join(map(repr, _BACKOFFS))}"
         for name in ("initial", "maximum"):
             yield from _duration_problem("Retry", name, getattr(self, name))
+        yield from _order_problem(self.initial, self.maximum)
         if not isinstance(self.jitter, bool):
             yield f"Retry(jitter={self.jitter!r}): allowed are True, False"
         kinds: object = self.on if isinstance(self.on, tuple) else (self.on,)
@@ -120,6 +121,15 @@ class Cache:
 
 
 CachePolicy: TypeAlias = Cache | bool | Literal["exists"]
+
+
+def _order_problem(initial: Duration, maximum: Duration) -> Iterator[str]:
+    try:
+        ordered = seconds(initial) <= seconds(maximum)
+    except ConfigError:  # told of each by itself
+        return
+    if not ordered:
+        yield f"Retry(initial={initial!r}, maximum={maximum!r}): the first wait is longer than the longest"
 
 
 def _duration_problem(owner: str, name: str, value: Duration) -> Iterator[str]:

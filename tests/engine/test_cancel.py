@@ -222,7 +222,7 @@ async def test_a_cancelled_run_is_never_retried(open_verbs: OpenVerbs):
     pipe, tries = Pipeline("retries"), Gate()
     tries.open()
 
-    @pipe.asset(retry=Retry(3, initial="1h"))
+    @pipe.asset(retry=Retry(3, initial="1h", maximum="1h"))
     async def flaky() -> int:
         await tries()
         raise ValueError("no")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowstone_async import (
+    AssetEvent,
     AssetFailed,
     AssetRetrying,
     AssetSucceeded,
@@ -17,6 +18,7 @@ from flowstone_async import (
     Keys,
     Pipeline,
     Retry,
+    RunEvent,
     RunFinished,
     RunHandle,
     RunStarted,
@@ -46,7 +48,8 @@ class _Held:
                 raise LookupError("gone")
             return raw.upper()
 
-        @pipe.on(Event)
+        @pipe.on(RunEvent)
+        @pipe.on(AssetEvent)
         async def hear(event: Event) -> None:
             self.heard.append(event)
 

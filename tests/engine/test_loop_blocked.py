@@ -104,3 +104,16 @@ def test_a_limit_that_is_no_duration_is_refused(value: Any):
     """CFG-01: on construction."""
     with pytest.raises(ConfigError, match="block_warning"):
         Engine(_busy(), store="memory", block_warning=value)
+
+
+async def test_every_pipeline_hears_of_what_is_no_body(open_engine: OpenEngine, warned: list[str]):
+    """EVT-01: it concerns them all, and the hook of each hears of it once."""
+    first, second, heard = Pipeline("first"), Pipeline("second"), list[LoopBlocked]()
+    for pipe in (first, second):
+        pipe.on(LoopBlocked)(lambda event: heard.append(event))
+    engine = await open_engine(first, second, block_warning="50ms")
+    _until_noticed()
+    while len(heard) < 2:
+        await engine.health()
+    assert heard[0] is heard[1]
+    assert (heard[0].pipeline, heard[0].asset) == ("", None)

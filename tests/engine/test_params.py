@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field
 
 from flowstone_async import AssetEvent, ConfigError, Context, ParamsError, Pipeline, RunStarted, param
+from flowstone_async._engine.params import ParamsType
 from tests.support.engines import OpenEngine, OpenVerbs
 
 
@@ -272,6 +273,84 @@ async def test_a_secret_is_given_to_bodies_and_never_stored(open_engine: OpenEng
     assert not any(record.continuable for record in records)
     with pytest.raises(ConfigError, match="password"):
         await engine.submit("connected", params={"password": "hunter2-one"})
+
+
+class Account(BaseModel):
+    user: str = "ada"
+    password: SecretStr = SecretStr("built-in")
+
+
+class Accounts(BaseModel):
+    one: SecretStr = SecretStr("first")
+    other: SecretStr = SecretStr("")
+    account: Account = Account()
+
+
+FIRST, EMPTY = SecretStr("first"), SecretStr("")
+
+
+@dataclass
+class PlainAccounts:
+    one: SecretStr = FIRST
+    other: SecretStr = EMPTY
+    account: Account = field(default_factory=Account)
+
+
+@pytest.mark.parametrize(
+    ("given", "secret"),
+    [
+        ({}, ()),
+        ({"one": ""}, ()),
+        ({"one": "first", "account": {"user": "ada", "password": "built-in"}}, ()),
+        ({"account": {"user": "bob", "password": ""}}, ()),
+        ({"one": "given"}, ("one",)),
+        ({"other": "first"}, ("other",)),
+        ({"account": {"user": "bob"}}, ("account",)),
+    ],
+)
+async def test_a_secret_that_hides_nothing_does_not_count(open_engine: OpenEngine, given: Any, secret: tuple[str, ...]):
+    """FLOW-02, JOB-12: empty ones and defaults come back as they were; with others no run is submitted."""
+    pipe, seen = Pipeline("accounts", params=Accounts), list[Accounts]()
+
+    @pipe.asset
+    async def connected(params: Accounts) -> str:
+        seen.append(params)
+        return params.account.user
+
+    engine = await open_engine(pipe)
+    if secret:
+        with pytest.raises(ConfigError, match=f"could not be continued: {', '.join(secret)}"):
+            await engine.submit("connected", params=given)
+        return
+    run = await engine.submit("connected", params=given)
+    await run
+    (record,) = await engine.runs()
+    assert record.continuable
+    assert "first" not in record.params
+    assert "built-in" not in record.params
+    assert seen == [Accounts(**given)]
+    assert ParamsType(Accounts).load(record.params) == seen[0]
+
+
+def test_default_secrets_of_a_dataclass_do_not_count_either():
+    """FLOW-02: those that a factory makes do; whether it makes the same again is not known."""
+    type_ = ParamsType(PlainAccounts)
+    params = type_.parse(None)
+    assert type_.secrets(params) == ("account",)
+    assert type_.load(type_.dump(params)).one == params.one
+    assert type_.secrets(type_.parse({"one": "given", "account": {"password": ""}})) == ("one",)
+
+
+class Nothing(BaseModel):
+    pass
+
+
+def test_a_params_model_without_fields_has_no_secrets():
+    """FLOW-02."""
+    type_ = ParamsType(Nothing)
+    params = type_.parse(None)
+    assert type_.load(type_.dump(params)) == params
+    assert type_.secrets(params) == ()
 
 
 @dataclass(frozen=True)

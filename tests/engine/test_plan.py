@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flowstone_async import (
+    AssetEvent,
     AssetNotFound,
     Cache,
     ConfigError,
@@ -22,6 +23,7 @@ from flowstone_async import (
     Pipeline,
     Plan,
     PlanOutdated,
+    RunEvent,
     dep,
     io,
 )
@@ -61,7 +63,8 @@ class _Tree:
         pipe.add(body_b, name="b")
         pipe.add(body_c, name="c")
 
-        @pipe.on(Event)
+        @pipe.on(RunEvent)
+        @pipe.on(AssetEvent)
         async def hear(event: Event) -> None:
             self.events.append(event)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from flowstone_async import (
     ExecutionError,
     NotMaterialized,
     Pipeline,
+    StorageError,
     TargetSkipped,
     TimedOut,
     io,
@@ -219,6 +221,30 @@ async def test_status_of_a_stored_value(open_verbs: OpenVerbs):
     assert status.completed_at is not None
     assert status.started_at.utcoffset() is not None
     assert status.started_at <= status.completed_at
+
+
+async def test_status_after_a_store_that_failed_names_the_manager(open_verbs: OpenVerbs):
+    """RUN-23: where the value was to go; nowhere for what was never tried."""
+
+    class Full(Memory):
+        async def store(self, ref: Any, value: Any) -> Any:
+            raise StorageError("disk is full")
+
+    pipe = Pipeline("full")
+
+    @pipe.asset(io=Full(name="full"))
+    async def kept() -> int:
+        return 1
+
+    @pipe.asset(io=Full(name="full"))
+    async def never() -> int:
+        return 1
+
+    verbs = await open_verbs(pipe)
+    await verbs.report(kept)
+    status = await verbs.status(kept)
+    assert (status.state, status.io, status.has_value) == ("failed", "full", False)
+    assert (await verbs.status(never)).io is None
 
 
 async def test_status_while_it_runs(open_verbs: OpenVerbs):

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from flowstone_async import (
+    AssetEvent,
     AssetRetrying,
     AssetSucceeded,
     Cancelled,
     ConfigError,
     Context,
     Engine,
-    Event,
     LeaseLost,
     Pipeline,
     Retry,
@@ -374,8 +374,9 @@ async def test_events_of_a_continued_run_reach_the_hooks_of_its_new_engine(open_
     case = _Chain()
     heard: list[tuple[str, str]] = []
     dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY)
-    dying.on(Event)(lambda event: heard.append(("dying", event.type)))
-    living.on(Event)(lambda event: heard.append(("living", event.type)))
+    for kind in (RunEvent, AssetEvent):
+        dying.on(kind)(lambda event: heard.append(("dying", event.type)))
+        living.on(kind)(lambda event: heard.append(("living", event.type)))
     run = await dying.submit("third")
     await case.gate.reached()
     await kill(dying)

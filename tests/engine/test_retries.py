@@ -100,6 +100,24 @@ def test_retry_0_is_a_definition_error():
         pipe.validate()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"initial": "2m"}, "initial='2m', maximum='1m'"),
+        ({"initial": 3, "maximum": timedelta(seconds=2)}, "initial=3, maximum=datetime.timedelta(seconds=2)"),
+    ],
+)
+def test_a_first_wait_that_is_longer_than_the_longest_is_a_definition_error(given: Any, told: str):
+    """FLOW-07, G-05: `FS109` tells both; the wait would silently be shorter. Equal ones are well."""
+    with pytest.raises(DefinitionError) as caught:
+        _failing(Retry(3, **given), _each()).validate()
+    (problem,) = caught.value.problems
+    assert problem.code == "FS109"
+    assert f"Retry({told})" in problem.message
+    _failing(Retry(3, initial="1m"), _each()).validate()
+    _failing(Retry(3, backoff="none", initial="1h", maximum="1h"), _each()).validate()
+
+
 def test_a_predicate_that_would_always_be_true_is_a_definition_error():
     """FLOW-08, G-05: `when=` cannot be a coroutine function, whose coroutine would count as true."""
 
@@ -225,7 +243,7 @@ async def test_cancellation_is_never_retried(open_engine: OpenEngine):
 async def test_cancelling_a_run_that_waits_for_its_next_attempt(open_engine: OpenEngine):
     """FLOW-08, RUN-26: the wait ends at once, and no further attempt begins."""
     errors = _each(ValueError("first"), None)
-    pipe = _failing(Retry(2, initial="1h"), errors)
+    pipe = _failing(Retry(2, initial="1h", maximum="1h"), errors)
     waits = asyncio.Event()
     pipe.on(AssetRetrying)(_sets(waits))
     engine = await open_engine(pipe)

@@ -35,6 +35,10 @@ NAMES = {
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded Event"
         " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+        " EngineEvent EngineStarted EngineStopped LeaseAcquired LeaseEvent LeaseExpired LeaseReleased"
+        " ResourceClosed ResourceEvent ResourceOpened"
+        " StorageEvent StorageLoadFailed StorageLoadFinished StorageLoadStarted"
+        " StorageStoreFailed StorageStoreFinished StorageStoreStarted"
     ),
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
