@@ -115,6 +115,14 @@ class Store(Protocol):
         """Why the lease could not be renewed last time, if it is that the store cannot be reached; None otherwise."""
         return None
 
+    @property
+    def identity(self) -> str | None:
+        """What tells this set of records from every other, also from a copy of it; known once the store is open.
+
+        None if it cannot be told: what is kept elsewhere then cannot be told from another store's.
+        """
+        ...
+
     def now(self) -> datetime:
         """Return the store's clock, without asking it: the last known instant plus the monotonic time since."""
         ...
@@ -220,6 +228,13 @@ class Store(Protocol):
 
     async def upstream(self, materialization: str) -> tuple[tuple[AssetKey, str], ...]:
         """Return the direct inputs of a materialization: their keys and materializations."""
+        ...
+
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        """Return those of some materializations that are on record: current, or superseded and not yet forgotten.
+
+        What was committed before the call is seen. Texts that are no id of anything are left out.
+        """
         ...
 
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:

@@ -84,6 +84,11 @@ class MemoryStore(Store):
             ownership.leave(self._memory, self._opened)
             self._opened.clear()
 
+    @property
+    @override
+    def identity(self) -> str | None:
+        return self._memory.identity
+
     @override
     def now(self) -> datetime:
         return self._memory.clock.now()
@@ -218,6 +223,11 @@ class MemoryStore(Store):
         with self._lock:
             key = self._memory.keys.by_materialization.get(materialization)
             return () if key is None or key.current is None else lineage.edges(key.current)
+
+    @override
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        with self._lock:
+            return frozenset(filter(self._memory.keys.by_materialization.__contains__, materializations))
 
     @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:

@@ -87,6 +87,7 @@ class PostgresStore(Store):
         self._poll = poll
         self._lease: Lease | None = None
         self._worker = ""
+        self._identity: str | None = None
         self._host: asyncio.Task[None] | None = None
         self._working: list[asyncio.Task[None]] = []
         self._listening: asyncio.Task[None] | None = None
@@ -122,6 +123,7 @@ class PostgresStore(Store):
             async with self._connections.translated(), self._connections.direct() as session:
                 await (migrate if self._migrate else require_current)(session)
             self._instants.learn((await self._connections.fetch("ping", None))[0][0])
+            self._identity = await self._catalog.identity()
             if lease is not None:
                 self._lease = Lease(self._connections, worker, lease, lost)
                 await self._lease.start()
@@ -189,6 +191,11 @@ class PostgresStore(Store):
     @override
     def unreachable(self) -> FlowstoneError | None:
         return None if self._lease is None else self._lease.unreachable
+
+    @property
+    @override
+    def identity(self) -> str | None:
+        return self._identity
 
     @override
     def now(self) -> datetime:
@@ -294,6 +301,10 @@ class PostgresStore(Store):
     @override
     async def upstream(self, materialization: str) -> tuple[tuple[AssetKey, str], ...]:
         return await self._catalog.upstream(materialization)
+
+    @override
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        return await self._catalog.recorded(materializations)
 
     @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:

@@ -11,3 +11,16 @@ SELECT pg_notify('flowstone', payload) FROM unnest($1::text[]) AS payload;
 -- name: ping
 SELECT coalesce($1::timestamptz, statement_timestamp()), current_setting('server_version'),
     (SELECT max(number) FROM flowstone.migration);
+
+-- name: may_identify
+-- Whether we may ask for the number of the cluster.
+SELECT has_function_privilege('pg_control_system()', 'EXECUTE');
+
+-- name: identity
+-- What no other store has, nor a copy of this one: the cluster's number, the database in it, when the schema was made.
+SELECT concat_ws(' ', c.system_identifier, d.oid, m.at)
+FROM pg_control_system() AS c
+CROSS JOIN (SELECT oid FROM pg_database WHERE datname = current_database()) AS d
+CROSS JOIN (
+    SELECT date_part('epoch', applied_at) AS at FROM flowstone.migration ORDER BY number LIMIT 1
+) AS m;
