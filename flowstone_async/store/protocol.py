@@ -18,6 +18,7 @@ from flowstone_async.store.records import (
     AssetState,
     AuditEntry,
     EventRecord,
+    Fault,
     Removed,
     RunRecord,
     RunState,
@@ -254,6 +255,13 @@ class Store(Protocol):
         self, *, limit: int = 100, after: int | None = None
     ) -> tuple[tuple[int, datetime, AuditEntry], ...]:
         """Return audit entries, newest first, below the number `after`."""
+        ...
+
+    async def faults(self) -> tuple[Fault, ...]:
+        """Return indexes that should be there and are missing, damaged or others than they should be.
+
+        Without them a store gives the same answers, only later; nothing mends them unasked, for that may take long.
+        """
         ...
 
     async def health(self) -> Mapping[str, object]:

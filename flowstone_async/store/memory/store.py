@@ -25,6 +25,7 @@ from flowstone_async.store.records import (
     AssetState,
     AuditEntry,
     EventRecord,
+    Fault,
     Removed,
     RunRecord,
     RunState,
@@ -255,6 +256,10 @@ class MemoryStore(Store):
         with self._lock:
             below = (act for act in reversed(self._memory.acts) if after is None or act[0] < after)
             return tuple(islice(below, limit))
+
+    @override
+    async def faults(self) -> tuple[Fault, ...]:
+        return ()
 
     @override
     async def health(self) -> Mapping[str, object]:

@@ -19,6 +19,7 @@ from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.history import History
 from flowstone_async.store.postgres.identifiers import is_id
+from flowstone_async.store.postgres.indexes import index_faults
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.migrate import migrate, require_current
@@ -36,6 +37,7 @@ from flowstone_async.store.records import (
     AssetState,
     AuditEntry,
     EventRecord,
+    Fault,
     Removed,
     RunRecord,
     RunState,
@@ -315,6 +317,10 @@ class PostgresStore(Store):
         self, *, runs: float | None, values: float | None, limit: int = 1000
     ) -> tuple[Materialization, ...]:
         return await self._retention.prune(runs=runs, values=values, limit=limit)
+
+    @override
+    async def faults(self) -> tuple[Fault, ...]:
+        return await index_faults(self._connections)
 
     @override
     async def health(self) -> Mapping[str, object]:

@@ -24,3 +24,13 @@ CROSS JOIN (SELECT oid FROM pg_database WHERE datname = current_database()) AS d
 CROSS JOIN (
     SELECT date_part('epoch', applied_at) AS at FROM flowstone.migration ORDER BY number LIMIT 1
 ) AS m;
+
+-- name: indexes
+-- The indexes of our tables: name, table, columns, whether it is partial, and whether queries may use it.
+SELECT i.relname::text, t.relname::text,
+    ARRAY (SELECT pg_get_indexdef(x.indexrelid, n, false) FROM generate_series(1, x.indnkeyatts) AS n ORDER BY n),
+    x.indpred IS NOT NULL, x.indisvalid AND x.indisready
+FROM pg_index AS x
+JOIN pg_class AS i ON i.oid = x.indexrelid
+JOIN pg_class AS t ON t.oid = x.indrelid
+WHERE t.relnamespace = to_regnamespace('flowstone') AND t.relkind = 'r';
