@@ -63,6 +63,8 @@ def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
             made = made.signed(wiring.secrets)
         if hasattr(made, "bound"):
             made = made.bound(wiring.store.values, durable=wiring.store.durable)
+        if hasattr(made, "owned"):
+            made = made.owned(lambda: wiring.store.identity)
         if not isinstance(made, IOManager):
             raise ConfigError(
                 f"io={given!r} is not an I/O manager",

@@ -1,4 +1,4 @@
-"""What an engine does beside its runs: continue those of the dead, notice cancellations, prune what is old."""
+"""What an engine does beside its runs: continue those of the dead, notice cancellations, delete what is over."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import anyio
 
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.sweeping import sweep
 from flowstone_async._engine.takeover import Takeover
 from flowstone_async.config import seconds
 from flowstone_async.definition.policy import Duration
@@ -58,8 +59,8 @@ class Upkeep:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._every, poll, self._takeover.take, name="orphans")
                 group.start_soon(self._every, poll, self.notice_cancellations, name="cancellations")
-                if any(self._limits):
-                    group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
+                group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
+                group.start_soon(self._every, PRUNE_EVERY, self.sweep, name="sweep")
 
     async def stop(self) -> None:
         """End the duties; nothing new is begun."""
@@ -96,3 +97,7 @@ class Upkeep:
             await Reader(self._session).forget(forgotten)
             if not forgotten:
                 return
+
+    async def sweep(self) -> None:
+        """Delete values that no record names, once a day."""
+        await sweep(self._session)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from flowstone_async._engine.orphans import orphans
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.sweeping import UNREFERENCED, sweepers
 from flowstone_async.cli import exit_code
 from flowstone_async.cli.check import find_problems
 from flowstone_async.cli.failure import code_of
@@ -16,8 +17,9 @@ from flowstone_async.cli.opening import looking_engine
 from flowstone_async.cli.table import table
 from flowstone_async.clock import SystemClock
 from flowstone_async.engine import Engine
-from flowstone_async.errors import ConfigError, FlowstoneError
+from flowstone_async.errors import ConfigError, FlowstoneError, StorageError
 from flowstone_async.pipeline import Pipeline
+from flowstone_async.store.records import Fault
 
 Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 SKEW = 1.0
@@ -29,12 +31,14 @@ class Finding(NamedTuple):
 
     Attributes:
         code: The exit code that an error stands for.
+        remedy: What to run to mend it; empty where nothing has to be done, or nothing mends it.
     """
 
     subject: str
     verdict: Verdict
     text: str
     code: int = exit_code.OK
+    remedy: str = ""
 
 
 async def doctor(job: Job) -> int:
@@ -50,7 +54,7 @@ async def doctor(job: Job) -> int:
         async with looking_engine(job, pipeline if sound else Pipeline("doctor")) as (engine, session):
             found += await _store(engine, session)
             if sound:
-                found += [await _orphans(session), await _code(session, pipeline.name)]
+                found += [await _orphans(session), await _values(session), await _code(session, pipeline.name)]
     except FlowstoneError as error:
         found.append(Finding("store", "error", str(error), code_of(error)))
     _report(job, found)
@@ -60,12 +64,14 @@ async def doctor(job: Job) -> int:
 def _report(job: Job, found: Sequence[Finding]) -> None:
     if job.options.json:
         for each in found:
-            job.output.json({"subject": each.subject, "verdict": each.verdict, "text": each.text})
+            fields = {"subject": each.subject, "verdict": each.verdict, "text": each.text, "remedy": each.remedy}
+            job.output.json(fields)
         return
     rows = [["subject", "verdict", "finding"]]
     for each in found:
         first, *more = each.text.splitlines() or [""]
-        rows += [[each.subject, each.verdict, first], *(["", "", line] for line in more)]
+        way_out = ["to mend it, run:", *each.remedy.splitlines()] if each.remedy else []
+        rows += [[each.subject, each.verdict, first], *(["", "", line] for line in (*more, *way_out))]
     job.output.show(table(rows))
 
 
@@ -107,8 +113,15 @@ async def _store(engine: Engine, session: Session) -> list[Finding]:
     if abs(skew) <= SKEW:
         text = f"the store's clock and this machine's agree within {SKEW:g} s"
     found.append(Finding("clock", "warning" if abs(skew) > SKEW else "ok", text))
-    found.append(Finding("values", "note", "the store does not tell which values nothing refers to"))
+    found.append(_indexes(await session.services.store.faults()))
     return found
+
+
+def _indexes(faults: Sequence[Fault]) -> Finding:
+    if not faults:
+        return Finding("indexes", "ok", "none is missing or damaged")
+    lines = ["until they are mended, the store gets slower as it grows:", *(each.problem for each in faults)]
+    return Finding("indexes", "warning", "\n".join(lines), remedy="\n".join(each.remedy for each in faults))
 
 
 async def _orphans(session: Session) -> Finding:
@@ -117,6 +130,32 @@ async def _orphans(session: Session) -> Finding:
         return Finding("orphans", "ok", "every stored asset is in the code")
     names = "\n".join(f"{name}: {count} value{'' if count == 1 else 's'}" for name, count in left.items())
     return Finding("orphans", "warning", f"stored, but no longer in the code (nothing deletes them):\n{names}")
+
+
+async def _values(session: Session) -> Finding:
+    """Count what is a day old and no record names; what keeps its values in the store has none of that."""
+    found = sweepers(session)
+    store = session.services.store
+    if found and store.identity is None:
+        return Finding(
+            "values", "note", "the server does not tell who it is, so that values are nobody's to look after"
+        )
+    left: list[str] = []
+    for name, manager in found.items():
+        try:
+            swept = await manager.sweep(store.recorded, older_than=UNREFERENCED, dry=True)
+        except StorageError as error:
+            return Finding("values", "warning", error.message)
+        if swept.number:
+            left.append(f"{name}: {_files(swept.number)} of {swept.size} bytes")
+    if not left:
+        return Finding("values", "ok", "no value a day old is without a record")
+    lines = ["no record has named them for a day; the next engine that stays open deletes them:", *left]
+    return Finding("values", "warning", "\n".join(lines))
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
 
 
 async def _code(session: Session, pipeline: str) -> Finding:

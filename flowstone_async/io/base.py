@@ -7,14 +7,16 @@ of the value (`ValueRef`) and never chooses what is current.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from flowstone_async.store.protocol import Values
 from flowstone_async.types import AssetKey
 
 T = TypeVar("T")
+
+Recorded: TypeAlias = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
 
 class ValueRef(NamedTuple):
@@ -66,6 +68,18 @@ class Stored(NamedTuple):
     payload: bytes | None = None
     table: str | None = None
     at: datetime | None = None
+
+
+class Swept(NamedTuple):
+    """Values that no record names.
+
+    Attributes:
+        number: How many, drafts included.
+        size: Their bytes.
+    """
+
+    number: int
+    size: int
 
 
 @runtime_checkable
@@ -151,4 +165,36 @@ class Pinning(Protocol):
 
     def pin(self, materialization: str) -> object | None:
         """Return what keeps a value loadable, also once it is deleted, for as long as the caller has it."""
+        ...
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A manager in whose place a dying process may leave values that no record names; upkeep has them deleted."""
+
+    def owned(self, store: Callable[[], str | None]) -> IOManager:
+        """Return the manager that keeps what it writes for one store apart from what it writes for others.
+
+        Args:
+            store: Returns `Store.identity`, which is known once the store is open. What is written while there is
+                none may be anybody's, and is never swept.
+        """
+        ...
+
+    async def is_due(self, every: float) -> bool:
+        """Tell whether there is anything of the store's, and the last sweep ended `every` seconds ago or more."""
+        ...
+
+    async def sweep(self, recorded: Recorded, *, older_than: float, dry: bool = False) -> Swept:
+        """Delete what was written for the store, is not being written, and is named by no record.
+
+        Args:
+            recorded: Returns those of some materializations that are on record; asked after they were found, so
+                that the age of what is looked at covers the time from a value's writing to its commit.
+            older_than: Seconds since it was written last, on the manager's own clock.
+            dry: Delete nothing.
+
+        Raises:
+            StorageError: The place cannot be read, or something in it not be deleted.
+        """
         ...

@@ -19,14 +19,15 @@ from enum import Enum, Flag
 from types import GenericAlias, UnionType
 from typing import Any, Literal, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from typing_extensions import override
 
 from flowstone_async.definition.assignable import Annotation, bare, is_kind, render, union_of
 from flowstone_async.errors import ConfigError, StorageError
 from flowstone_async.io import fingerprint as forms
+from flowstone_async.io import pieces
 from flowstone_async.io.copying import TRUSTED, record, same, validated
-from flowstone_async.io.fingerprint import Form, Misfit, Plain, Value, digest, wrong
+from flowstone_async.io.fingerprint import Form, Misfit, Plain, Value, wrong
 
 _JSON, _PICKLE = b" ", b"P"
 _RERUN = "Run the asset with force=True to compute it again."
@@ -75,7 +76,7 @@ class Codec:
         """
         data, plain, packed = self._dump(self._form, value)
         order = self._form.order
-        fingerprint = digest(memoryview(data)[1:] if order is None else to_json(order(packed)))
+        fingerprint = pieces.digest_of(data, 1) if order is None else pieces.digest(order(packed), len(data))
         return Encoded(data=data, fingerprint=fingerprint, value=self._load(plain, value))
 
     def encode(self, value: object) -> bytes:
@@ -97,7 +98,7 @@ class Codec:
     def fingerprint(self, data: bytes) -> str | None:
         """Return the fingerprint of an encoded value: equal for equal values in any process; None if it has none."""
         order = self._form.order
-        return digest(memoryview(data)[1:] if order is None else to_json(order(self._parse(data))))
+        return pieces.digest_of(data, 1) if order is None else pieces.digest(order(self._parse(data)), len(data))
 
     def encode_chunk(self, items: list[Any]) -> bytes:
         """Encode consecutive items of a stream, each of the declared type; raises as `prepare` does."""
@@ -114,19 +115,19 @@ class Codec:
     def canonical_items(self, chunk: bytes) -> bytes | None:
         """Return the items of a chunk as `StreamFingerprint.update` takes them; None if they have no stable hash."""
         order = self._many.order
-        return chunk[2:-1] if order is None else to_json(order(self._parse(chunk)))[1:-1]
+        return pieces.unmarked(chunk)[2:-1] if order is None else to_json(order(self._parse(chunk)))[1:-1]
 
     def _dump(self, form: Form, value: object) -> tuple[bytes, Plain, Plain]:
         """Return the bytes, what they say when read again, and what they were written from; the last two are equal."""
         try:
             packed = form.pack(value)
-            data = _JSON + to_json(packed)
-            plain = from_json(data)
+            data = _JSON + pieces.dump(packed)
+            plain = pieces.load(data)
         except Misfit as misfit:
             raise self._refused(misfit) from None
         except (RecursionError, ValueError) as error:  # of to_json and from_json
             raise self._refused(Misfit(_limit(error))) from None
-        if plain != packed and not same(plain, packed):
+        if not pieces.equal(plain, packed, size=len(data)) and not same(plain, packed):
             raise self._refused(Misfit("its JSON does not read back the same"))
         return data, plain, packed
 
@@ -155,7 +156,7 @@ class Codec:
         if data[:1] != _JSON:
             raise self._unreadable("it is not in the JSON format", 'Only an asset with format="pickle" reads pickles.')
         try:
-            return from_json(data)
+            return pieces.load(data)
         except ValueError as error:
             raise self._unreadable(f"it is damaged ({error})") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import sys
 from collections.abc import Generator
@@ -16,21 +17,25 @@ if sys.platform != "win32":
 
 DRAFT_SUFFIX = ".draft"
 
+_DRAFT = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(DRAFT_SUFFIX)}")
 _TRIES = 100
+_COPY_BYTES = 1024 * 1024
 
 
 class Draft:
-    """A file that is being written beside its future place; no other file is touched before `publish`.
+    """A file that is being written apart from its future place; no other file is touched before `publish`.
 
     Its methods block. They may be called from different threads, also `discard` while another one is at work: what
-    comes after it has no effect.
+    comes after it has no effect. `remove_draft` leaves it alone for as long as its process lives.
 
     Args:
         path: The future place; its folder is made if need be.
+        folder: Where it is written; the folder of `path` by default.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Path | None = None) -> None:
         self.path = path
+        self._folder = folder or path.parent
         self.size = 0
         self._lock = Lock()
         self._temporary: Path | None = None
@@ -55,7 +60,7 @@ class Draft:
             os.fsync(descriptor)
             self._close()
             if self._temporary is not None:
-                self._temporary.replace(self.path)
+                _replace(self._temporary, self.path)
                 self._temporary = None
             sync_folder(self.path.parent)
 
@@ -74,10 +79,13 @@ class Draft:
         if self._discarded:
             raise FileNotFoundError(errno.ENOENT, "the draft was discarded", str(self.path))
         if self._descriptor is None:
-            temporary = self.path.parent / f".{secrets.token_hex(8)}{DRAFT_SUFFIX}"
+            temporary = self._folder / f".{secrets.token_hex(8)}{DRAFT_SUFFIX}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
             self._descriptor = _open_in_folder(temporary, flags)
             self._temporary = temporary
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):  # file systems without locks: a draft's age must do there
+                    fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return self._descriptor
 
     def _close(self) -> None:
@@ -124,6 +132,25 @@ def remove_file(path: Path, root: Path) -> None:
             return
 
 
+def is_draft(name: str) -> bool:
+    """Tell whether a file of this name is a draft."""
+    return _DRAFT.fullmatch(name) is not None
+
+
+def remove_draft(path: Path, root: Path) -> bool:
+    """Remove a draft, and the folders below `root` that this leaves empty, unless somebody is writing it."""
+    if sys.platform != "win32":
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+    remove_file(path, root)
+    return True
+
+
 @contextlib.contextmanager
 def locked_file(path: Path) -> Generator[int]:
     """Hold a file, made if need be, for as long as nobody else holds it, in this process or another one on POSIX.
@@ -155,6 +182,32 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Move a file to its place, whose folder is made if need be, and may be on another disk."""
+    try:
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                temporary.replace(path)
+                return
+            with contextlib.suppress(FileNotFoundError):
+                _make_folder(path.parent)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(temporary, Draft(path))
+        temporary.unlink()
+
+
+def _copy(source: Path, draft: Draft) -> None:
+    try:
+        while part := read_from(source, draft.size, _COPY_BYTES):
+            draft.write(part)
+        draft.publish()
+    finally:
+        draft.discard()
 
 
 def _open_in_folder(path: Path, flags: int) -> int:

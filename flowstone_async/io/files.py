@@ -17,12 +17,13 @@ from typing_extensions import override
 
 from flowstone_async.definition.stream import Stream
 from flowstone_async.errors import ConfigError, StorageError
-from flowstone_async.io.base import IOManager, Stored, ValueRef
+from flowstone_async.io.base import IOManager, Recorded, Stored, Swept, ValueRef
 from flowstone_async.io.chunks import HASH_BYTES, read_stream, write_stream
 from flowstone_async.io.drafts import Draft, locked_file, read_from, remove_file, write_file
 from flowstone_async.io.encoder import Encoder, Format
 from flowstone_async.io.fingerprint import digest
 from flowstone_async.io.paths import DEFAULT, checked_template, file_name, key_folder, public_path
+from flowstone_async.io.sweeping import is_due, sweep
 from flowstone_async.io.value_errors import damaged, missing, storage_error, whose
 
 _VALUES = ".values"
@@ -58,7 +59,8 @@ class Files(IOManager):
     """Keeps each value in a file of its own below `<root>/.values`, and shows a copy of the current one.
 
     The copy is made after the commit and is for people and other programs; nothing is ever read back from it. A JSON
-    stream is shown as one JSON array.
+    stream is shown as one JSON array. Each store has a folder of its own below `.values`, from which its engines
+    delete what no record of theirs has named for a day.
 
     Args:
         root: Folder of the values, relative to the working directory at this moment; made when first needed.
@@ -90,6 +92,7 @@ class Files(IOManager):
             raise ConfigError(f"io.Files(suffix={suffix!r}) is no suffix", hint='Give one such as ".json".')
         self._encoder = Encoder(format)
         self._folds: bool | None = None
+        self._store: Callable[[], str | None] = lambda: None
 
     @property
     @override
@@ -101,6 +104,12 @@ class Files(IOManager):
         signed = copy.copy(self)
         vars(signed).update(_encoder=self._encoder.signed(key))
         return signed
+
+    def owned(self, store: Callable[[], str | None]) -> Self:
+        """Return this manager with a folder of its own for the values of a store; see `Sweeping`."""
+        owned = copy.copy(self)
+        vars(owned).update(_store=store)
+        return owned
 
     @override
     def supports(self, type_: object) -> bool:
@@ -127,12 +136,25 @@ class Files(IOManager):
         """Show a value that has just been committed; see `Publishing`."""
         await to_thread.run_sync(self._publish, ref)
 
+    async def is_due(self, every: float) -> bool:
+        """Tell whether it is time to sweep; see `Sweeping`."""
+        folder = self._swept_folder()
+        return folder is not None and await to_thread.run_sync(is_due, folder, every)
+
+    async def sweep(self, recorded: Recorded, *, older_than: float, dry: bool = False) -> Swept:
+        """Delete values that no record names; see `Sweeping`."""
+        folder = self._swept_folder()
+        return Swept(0, 0) if folder is None else await sweep(folder, recorded, older_than=older_than, dry=dry)
+
+    def _swept_folder(self) -> Path | None:
+        return None if self._store() is None else self._root / self._values()
+
     def _write(self, ref: ValueRef, value: object) -> Stored:
         try:
             encoded = self._encoder.codec(ref.type, ref.names).prepare(value)
         except StorageError as error:
             raise whose(ref, error) from error
-        location = _location(ref)
+        location = self._location(ref)
         with _translated(ref, "written", self._root / location):
             write_file(self._root / location, encoded.data)
         return Stored(
@@ -172,7 +194,7 @@ class Files(IOManager):
                 return
             os.ftruncate(descriptor, 0)
             os.write(descriptor, ref.materialization.encode())
-            draft = Draft(self._root / shown)
+            draft = Draft(self._root / shown, path.parent)
             try:
                 for part in self._copied(ref, path):
                     draft.write(part)
@@ -190,7 +212,7 @@ class Files(IOManager):
             yield part
 
     async def _store_stream(self, ref: ValueRef, source: object) -> Stored:
-        location = _location(ref)
+        location = self._location(ref)
         draft = Draft(self._root / location)
 
         def write(frame: bytes) -> None:
@@ -231,10 +253,18 @@ class Files(IOManager):
 
     def _path(self, ref: ValueRef) -> Path:
         """Return where a value is; a record cannot name a place outside."""
-        location = PurePosixPath(ref.location or _location(ref))
+        location = PurePosixPath(ref.location or self._location(ref))
         if location.parts[:1] != (_VALUES,) or ".." in location.parts:
             raise storage_error(ref, f"{ref.location!r} is no place of io.Files", details={"location": ref.location})
         return self._root / location
+
+    def _location(self, ref: ValueRef) -> str:
+        return f"{self._values()}/{key_folder(ref.key)}/{file_name(ref.materialization)}"
+
+    def _values(self) -> str:
+        """Return the folder of values below the root: one for each store, so that none sweeps another's."""
+        store = self._store()
+        return _VALUES if store is None else f"{_VALUES}/.{file_name(store)}"
 
     def _shown(self, ref: ValueRef) -> str:
         """Return where a value is shown, below the root."""
@@ -255,10 +285,6 @@ class Files(IOManager):
         if self._folds is None and (self._root / _VALUES).exists():
             self._folds = (self._root / _VALUES.upper()).exists()
         return bool(self._folds)
-
-
-def _location(ref: ValueRef) -> str:
-    return f"{_VALUES}/{key_folder(ref.key)}/{file_name(ref.materialization)}"
 
 
 def _frame(ref: ValueRef, path: Path, offset: int) -> bytes | None:

@@ -8,7 +8,6 @@ Objects keep the order of their keys, so a fingerprint is taken after `Form.orde
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
@@ -22,6 +21,7 @@ from zoneinfo import ZoneInfo
 from pydantic_core import TzInfo, to_json
 
 from flowstone_async.definition.assignable import render
+from flowstone_async.io.pieces import all_of, as_set, from_base64, in_order, to_base64
 
 Plain: TypeAlias = Any  # None, bool, int, float, str, a list or an object of these
 Value: TypeAlias = Any  # of the declared type, which only the running program knows
@@ -178,7 +178,7 @@ def ordered(plain: Plain) -> Plain:
     """Return plain JSON with the keys of all its objects sorted."""
     kind = class_of(plain)
     if kind is dict:
-        return {key: ordered(plain[key]) for key in sorted(plain)}
+        return {key: ordered(plain[key]) for key in in_order(plain)}
     if kind is list and not SCALARS.issuperset(map(type, plain)):
         return [ordered(item) for item in plain]
     return plain
@@ -193,16 +193,16 @@ def sequence(kind: type[Any], item: Form, *, sort: bool = False) -> Form:
     def pack(value: Value) -> Plain:
         packed = pack_all(only(kind, value))
         if sort:
-            return sorted(packed, key=key)
+            return in_order(packed, key)
         return packed if kind is list else list(packed)
 
     def unpack(packed: Plain) -> Value:
         items = unpack_all(only(list, packed))
-        return items if kind is list else kind(items)
+        return items if kind is list else tuple(items) if kind is tuple else as_set(kind, items)
 
     def order(packed: list[Any]) -> Plain:
         items = map(order_one or as_it_is, packed)
-        return sorted(items, key=to_json) if sort else list(items)
+        return in_order(list(items), to_json) if sort else list(items)
 
     order_one, order_all = item.order, order if item.order else None
     return Form(pack=pack, unpack=unpack, kinds=_LIST, accepts=kind, order=order_all, exact=item.exact)
@@ -254,7 +254,7 @@ def mapping(kind: type[Any], key: Form, value: Form, *, sort: bool = True) -> Fo
 
     def order(packed: Plain) -> Plain:
         if text:
-            return {name: order_value(packed[name]) for name in sorted(packed)}
+            return {name: order_value(packed[name]) for name in in_order(packed)}
         entries = [order_pair(entry) for entry in packed]
         return sorted(entries, key=lambda entry: to_json(entry[0])) if sort else entries
 
@@ -345,7 +345,7 @@ def _each(convert: Convert, plain: Kinds) -> Callable[..., Any]:
     """Return a function that converts values and finds out where one does not fit; they may be plain JSON already."""
 
     def convert_all(values: Collection[Any], keys: Iterable[object] | None = None) -> Collection[Any]:
-        if plain and plain.issuperset(map(type, values)):
+        if plain and all_of(plain, values):
             return values
         try:
             return [convert(value) for value in values]
@@ -383,7 +383,7 @@ def _moment(kind: type[datetime | time], text: str) -> datetime | time:
 BUILTIN: Mapping[object, Form] = {
     **{kind: scalar(kind) for kind in (NoneType, bool, int, str)},
     float: _real(),
-    bytes: converted(bytes, str, lambda value: binascii.b2a_base64(value, newline=False).decode(), binascii.a2b_base64),
+    bytes: converted(bytes, str, to_base64, from_base64),
     date: converted(date, str, date.isoformat, date.fromisoformat),
     datetime: converted(datetime, str, _moment_text, lambda text: _moment(datetime, text)),
     time: converted(time, str, _moment_text, lambda text: _moment(time, text)),

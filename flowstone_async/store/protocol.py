@@ -18,6 +18,7 @@ from flowstone_async.store.records import (
     AssetState,
     AuditEntry,
     EventRecord,
+    Fault,
     Removed,
     RunRecord,
     RunState,
@@ -114,6 +115,14 @@ class Store(Protocol):
     def unreachable(self) -> FlowstoneError | None:
         """Why the lease could not be renewed last time, if it is that the store cannot be reached; None otherwise."""
         return None
+
+    @property
+    def identity(self) -> str | None:
+        """What tells this set of records from every other, also from a copy of it; known once the store is open.
+
+        None if it cannot be told: what is kept elsewhere then cannot be told from another store's.
+        """
+        ...
 
     def now(self) -> datetime:
         """Return the store's clock, without asking it: the last known instant plus the monotonic time since."""
@@ -232,6 +241,13 @@ class Store(Protocol):
         """Return the direct inputs of a materialization: their keys and materializations."""
         ...
 
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        """Return those of some materializations that are on record: current, or superseded and not yet forgotten.
+
+        What was committed before the call is seen. Texts that are no id of anything are left out.
+        """
+        ...
+
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         """Return the median seconds of the last 20 computations of each asset that has any."""
         ...
@@ -249,6 +265,13 @@ class Store(Protocol):
         self, *, limit: int = 100, after: int | None = None
     ) -> tuple[tuple[int, datetime, AuditEntry], ...]:
         """Return audit entries, newest first, below the number `after`."""
+        ...
+
+    async def faults(self) -> tuple[Fault, ...]:
+        """Return indexes that should be there and are missing, damaged or others than they should be.
+
+        Without them a store gives the same answers, only later; nothing mends them unasked, for that may take long.
+        """
         ...
 
     async def health(self) -> Mapping[str, object]:

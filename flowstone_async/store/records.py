@@ -236,6 +236,18 @@ class Removed(NamedTuple):
     materialization: Materialization
 
 
+class Fault(NamedTuple):
+    """Something of the store's own that is not as it should be.
+
+    Attributes:
+        problem: What it is.
+        remedy: The statement that mends it, to be given to the database.
+    """
+
+    problem: str
+    remedy: str
+
+
 class Page(NamedTuple):
     """Bounds of a listing: at most `limit` entries behind `after` (a run id or key of the previous page)."""
 

@@ -132,6 +132,7 @@ ASKED: dict[str, list[str]] = {
     "take": [f"ARRAY[{U}]::uuid[]", "'w'"],
     "count_lost": [f"ARRAY[{U}]::uuid[]"],
     "payload": [U],
+    "recorded": [f"ARRAY[{U}]::uuid[]"],
     "delete_payloads": [f"ARRAY[{U}]::uuid[]"],
     "append_chunk": [U, "0", "''", "NULL"],
     "chunks": [U, "0", "10"],

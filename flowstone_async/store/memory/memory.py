@@ -17,7 +17,7 @@ from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.values import MemoryValues
 from flowstone_async.store.memory.waiters import Waiters
 from flowstone_async.store.records import AuditEntry
-from flowstone_async.types import Materialization
+from flowstone_async.types import Materialization, new_id
 
 ACTS_PER_RUN = 10
 
@@ -34,10 +34,12 @@ class Memory:
         finished: Final ones, in order of their end.
         acts: Audit entries with their number and instant, the newest `ACTS_PER_RUN` times `history`.
         leases: Of workers that are alive, by id.
+        identity: Tells this memory from every other one.
     """
 
     def __init__(self, clock: Clock, history: int) -> None:
         self.clock = clock
+        self.identity = new_id()
         self.history = history
         self.lock = RLock()
         self.keys = Keys()

@@ -25,6 +25,7 @@ from flowstone_async.store.records import (
     AssetState,
     AuditEntry,
     EventRecord,
+    Fault,
     Removed,
     RunRecord,
     RunState,
@@ -83,6 +84,11 @@ class MemoryStore(Store):
         with self._lock:
             ownership.leave(self._memory, self._opened)
             self._opened.clear()
+
+    @property
+    @override
+    def identity(self) -> str | None:
+        return self._memory.identity
 
     @override
     def now(self) -> datetime:
@@ -230,6 +236,11 @@ class MemoryStore(Store):
             return () if key is None or key.current is None else lineage.edges(key.current)
 
     @override
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        with self._lock:
+            return frozenset(filter(self._memory.keys.by_materialization.__contains__, materializations))
+
+    @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         from statistics import median  # with the fractions and decimals that it needs
 
@@ -257,6 +268,10 @@ class MemoryStore(Store):
         with self._lock:
             below = (act for act in reversed(self._memory.acts) if after is None or act[0] < after)
             return tuple(islice(below, limit))
+
+    @override
+    async def faults(self) -> tuple[Fault, ...]:
+        return ()
 
     @override
     async def health(self) -> Mapping[str, object]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import blake2b
 
 from flowstone_async.store.postgres import encoding
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
-from flowstone_async.store.postgres.identifiers import is_id
+from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.ownership import write_audit
 from flowstone_async.store.postgres.rows import asset_state, materialization
 from flowstone_async.store.records import AssetState, AuditEntry, Removed
 from flowstone_async.types import AssetKey
+
+_IDENTITY_BYTES = 8
 
 
 class Catalog:
@@ -39,6 +42,19 @@ class Catalog:
     async def stored_assets(self, pipeline: str) -> Mapping[str, int]:
         """Return the number of current values of each asset."""
         return {row[0]: row[1] for row in await self._connections.fetch("stored_assets", pipeline)}
+
+    async def identity(self) -> str | None:
+        """Return what no other database has, nor a copy of this one; None if the server does not tell."""
+        if not (await self._connections.fetch("may_identify"))[0][0]:
+            return None
+        facts: str = (await self._connections.fetch("identity"))[0][0]
+        return blake2b(facts.encode(), digest_size=_IDENTITY_BYTES).hexdigest()
+
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        """Return those of some materializations that are on record."""
+        known = ids(materializations)
+        rows = await self._connections.fetch("recorded", known) if known else []
+        return frozenset(str(row[0]) for row in rows)
 
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         """Return the median seconds of each asset's last computations."""

@@ -52,6 +52,11 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(sorted(found))
 
 
+def schema_texts() -> tuple[str, ...]:
+    """Return all that makes the schema, in order."""
+    return _START, *(one.text for one in migrations())
+
+
 async def migrate(session: Session, known: Sequence[Migration] | None = None) -> int:
     """Bring the schema up to date, from any number of processes at once; each file in a transaction of its own.
 

@@ -19,6 +19,7 @@ from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.history import History
 from flowstone_async.store.postgres.identifiers import is_id
+from flowstone_async.store.postgres.indexes import index_faults
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.migrate import migrate, require_current
@@ -36,6 +37,7 @@ from flowstone_async.store.records import (
     AssetState,
     AuditEntry,
     EventRecord,
+    Fault,
     Removed,
     RunRecord,
     RunState,
@@ -87,6 +89,7 @@ class PostgresStore(Store):
         self._poll = poll
         self._lease: Lease | None = None
         self._worker = ""
+        self._identity: str | None = None
         self._host: asyncio.Task[None] | None = None
         self._working: list[asyncio.Task[None]] = []
         self._listening: asyncio.Task[None] | None = None
@@ -122,6 +125,7 @@ class PostgresStore(Store):
             async with self._connections.translated(), self._connections.direct() as session:
                 await (migrate if self._migrate else require_current)(session)
             self._instants.learn((await self._connections.fetch("ping", None))[0][0])
+            self._identity = await self._catalog.identity()
             if lease is not None:
                 self._lease = Lease(self._connections, worker, lease, lost)
                 await self._lease.start()
@@ -189,6 +193,11 @@ class PostgresStore(Store):
     @override
     def unreachable(self) -> FlowstoneError | None:
         return None if self._lease is None else self._lease.unreachable
+
+    @property
+    @override
+    def identity(self) -> str | None:
+        return self._identity
 
     @override
     def now(self) -> datetime:
@@ -302,6 +311,10 @@ class PostgresStore(Store):
         return await self._catalog.upstream(materialization)
 
     @override
+    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
+        return await self._catalog.recorded(materializations)
+
+    @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         return await self._catalog.durations(pipeline, assets)
 
@@ -310,6 +323,10 @@ class PostgresStore(Store):
         self, *, runs: float | None, values: float | None, limit: int = 1000
     ) -> tuple[Materialization, ...]:
         return await self._retention.prune(runs=runs, values=values, limit=limit)
+
+    @override
+    async def faults(self) -> tuple[Fault, ...]:
+        return await index_faults(self._connections)
 
     @override
     async def health(self) -> Mapping[str, object]:

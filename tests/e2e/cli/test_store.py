@@ -112,8 +112,9 @@ def test_doctor_finds_orphans_and_changed_code(postgres: Shell, dsn: str) -> Non
         "definitions": "ok",
         "store": "ok",
         "clock": "ok",
-        "values": "note",
+        "indexes": "ok",
         "orphans": "ok",
+        "values": "ok",
         "code": "ok",
     }
     flow = postgres.folder / "flow.py"

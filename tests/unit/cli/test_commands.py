@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from flowstone_async.cli import exit_code
+from flowstone_async.errors import StorageError
+from flowstone_async.io import Files
 from tests.unit.cli.conftest import Invoke
 
 BROKEN = """
@@ -295,3 +297,20 @@ def test_doctor_looks_at_the_store_of_a_broken_pipeline_too(invoke: Invoke, proj
     assert code == exit_code.DEFINITION
     assert found["definitions"]["verdict"] == "error"
     assert found["store"]["verdict"] == "ok"
+
+
+def test_doctor_tells_of_a_place_that_cannot_be_read_beside_the_rest(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    text = "from flowstone_async import Pipeline, io\npipe = Pipeline('p', io=io.Files())\n"
+    (project / "filed.py").write_text(f"{text}@pipe.asset\nasync def one() -> int: return 1\n")
+
+    async def unreadable(*_: object, **__: object) -> None:
+        raise StorageError("values that no record names cannot be read")
+
+    monkeypatch.setattr(Files, "sweep", unreadable)
+    code, data, _ = invoke("doctor", "filed.py", "--json", *MEMORY)
+    found = {each["subject"]: each for each in map(json.loads, data.splitlines())}
+    assert code == exit_code.OK
+    assert (found["values"]["verdict"], "cannot be read" in found["values"]["text"]) == ("warning", True)
+    assert found["code"]["verdict"] == "ok"

@@ -3,6 +3,12 @@
 -- name: payload
 SELECT payload FROM flowstone.materialization WHERE id = $1;
 
+-- name: recorded
+-- Those of some materializations that are on record.
+SELECT m.id
+FROM unnest($1::uuid[]) AS n (id)
+CROSS JOIN LATERAL (SELECT m.id FROM flowstone.materialization AS m WHERE m.id = n.id OFFSET 0) AS m;
+
 -- name: delete_payloads
 UPDATE flowstone.materialization SET payload = NULL WHERE id = ANY ($1::uuid[]) AND payload IS NOT NULL;
 

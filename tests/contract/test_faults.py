@@ -1,0 +1,9 @@
+"""A store as it was made is as it should be (CLI-03)."""
+
+from __future__ import annotations
+
+from flowstone_async.store.protocol import Store
+
+
+async def test_a_new_store_has_no_faults(store: Store) -> None:
+    assert await store.faults() == ()

@@ -1,0 +1,69 @@
+"""What `flowstone doctor` finds wrong with a store, and the way out (CLI-03)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+import asyncpg
+
+from tests.e2e.cli.process import Shell
+
+FILES = """
+from flowstone_async import Pipeline, io
+
+pipe = Pipeline("files", io=io.Files("lake"))
+
+@pipe.asset
+async def one() -> int:
+    return 1
+"""
+
+
+def findings(shell: Shell, target: str) -> dict[str, dict[str, Any]]:
+    done = shell.run("doctor", target, "--json")
+    assert done.code == 0, "mere warnings are no failure"
+    return {each["subject"]: each for each in map(json.loads, done.data.splitlines())}
+
+
+def execute(dsn: str, *statements: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+def test_it_tells_missing_indexes_and_how_to_make_them(postgres: Shell, dsn: str) -> None:
+    execute(dsn, "DROP INDEX flowstone.run_newest")
+
+    found = findings(postgres, "flow.py")["indexes"]
+    text = postgres.run("doctor", "flow.py").data
+
+    assert (found["verdict"], "run_newest of run is missing" in found["text"]) == ("warning", True)
+    assert "to mend it, run:" in text
+    assert found["remedy"] in text
+    execute(dsn, *found["remedy"].splitlines())
+    assert findings(postgres, "flow.py")["indexes"]["verdict"] == "ok"
+
+
+def test_it_counts_values_that_no_record_names_and_leaves_them(postgres: Shell) -> None:
+    (postgres.folder / "files.py").write_text(FILES)
+    assert postgres.run("run", "files.py", "one").code == 0
+    assert findings(postgres, "files.py")["values"]["verdict"] == "ok"
+    [value] = (path for path in postgres.folder.glob("lake/.values/.*/files/one/*") if path.is_file())
+    stray = value.with_name("00000000-0000-7000-8000-000000000000")
+    stray.write_bytes(b" 123")
+    for path in (value, stray):
+        os.utime(path, (0, 0))
+
+    found = findings(postgres, "files.py")["values"]
+
+    assert (found["verdict"], "1 file of 4 bytes" in found["text"]) == ("warning", True)
+    assert str(postgres.folder / "lake") in found["text"]
+    assert stray.exists()
+    assert postgres.run("get", "files.py", "one").data == "1\n"
