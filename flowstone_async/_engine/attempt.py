@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Protocol, TypedDict, assert_never
 
+from flowstone_async._engine import managed
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
@@ -186,7 +187,7 @@ class Attempt:
                 return await self._patiently(manager, ref, value)
             case StreamKind():
                 async with aclosing(value) as items:
-                    return await _stored(manager, ref, items)
+                    return await managed.store(manager, ref, items, self._hide)
             case _:
                 assert_never(kind)
 
@@ -194,13 +195,16 @@ class Attempt:
         """Store, trying again what may pass (`STORE-11`)."""
         for attempt in range(1, STORE_ATTEMPTS):
             try:
-                return await _stored(manager, ref, value)
+                return await managed.store(manager, ref, value, self._hide)
             except StorageError as error:
                 if not error.retryable:
                     raise
                 with self.run.pausing():
                     await self._services.clock.sleep(0.1 * attempt)
-        return await _stored(manager, ref, value)
+        return await managed.store(manager, ref, value, self._hide)
+
+    def _hide(self, text: str) -> str:
+        return self._services.redactor.text(text)
 
     def _inputs(self, inputs: tuple[Input, ...]) -> tuple[Input, ...]:
         keyed = self.run.cache_keys.get(self.unit.place)
@@ -270,15 +274,6 @@ class Attempt:
             _logger.exception("retry: the predicate of asset %r failed; it is not tried again", self.unit.node.name)
             wait = None
         return Failing(error=error, started_at=self.started_at, seconds=self.seconds, wait=wait)
-
-
-async def _stored(manager: IOManager, ref: ValueRef, value: Any) -> Stored:
-    try:
-        return await manager.store(ref, value)
-    except FlowstoneError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{manager.name} could not store {ref.key}: {error}", retryable=True) from error
 
 
 def _timed_out(unit: Unit, limit: float | None) -> TimedOut:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from flowstone_async._engine import stopped
+from flowstone_async._engine import managed, stopped
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.request import Request
@@ -55,7 +55,7 @@ class Reader:
         """Load a stored value as its declared type."""
         session, key = self._session, current.key
         work, hooks = (
-            manager.load(value_ref(current, runnable, partition), None),
+            managed.load(manager, value_ref(current, runnable, partition), None, session.services.redactor.text),
             session.hooks_of(session.catalogs[key.pipeline]),
         )
         wanted = hooks.wanted(OBSERVATIONS)
@@ -222,6 +222,7 @@ class Reader:
 
     async def forget(self, made: Sequence[Materialization], *, given: IOManager | None = None) -> None:
         """Delete the values of materializations that are no longer on record; failures are logged."""
+        hide = self._session.services.redactor.text
         for each in made:
             catalog = self._session.catalogs.get(each.key.pipeline)
             if catalog is None or each.key.asset not in catalog.graph.nodes:
@@ -230,7 +231,7 @@ class Reader:
             named = catalog.managers.named.get(each.key.io) if each.key.io else None
             manager = given or named or runnable.manager
             try:
-                await manager.delete(value_ref(each, runnable, decode_key(each.key.partition)))
+                await managed.delete(manager, value_ref(each, runnable, decode_key(each.key.partition)), hide)
             except FlowstoneError as error:
                 _logger.warning("the value of %s could not be deleted: %s", each.key, error.message)
 

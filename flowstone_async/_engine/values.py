@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from flowstone_async._engine import managed
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.hooks import Hooks
@@ -49,6 +50,10 @@ class RunValues:
     observed: frozenset[type[Event]]
     held: list[object]
 
+    def hide(self, text: str) -> str:
+        """Return a text without its secrets."""
+        return self.services.redactor.text(text)
+
     def manager(self, runnable: Runnable) -> IOManager:
         """Return the I/O manager that holds an asset's values in this run."""
         return runnable.manager if self.request.io is None else self.request.io
@@ -80,7 +85,7 @@ class RunValues:
             return copy_value(self.services.given[made.id])
         runnable = self.catalog.runnable(unit.node)
         ref = value_ref(made, runnable, unit.partition, settled.payload)
-        return as_annotated(await self.manager(runnable).load(ref, wanted), wanted)
+        return as_annotated(await managed.load(self.manager(runnable), ref, wanted, self.hide), wanted)
 
     async def load_external(self, edge: UnitInput, current: Materialization, wanted: object) -> Any:
         """Return another pipeline's current value, as a copy of the caller's own."""
@@ -98,7 +103,7 @@ class RunValues:
             checksum=current.checksum,
             names=outer.scope.names,
         )
-        loaded = await (manager if self.request.io is None else self.request.io).load(ref, wanted)
+        loaded = await managed.load(manager if self.request.io is None else self.request.io, ref, wanted, self.hide)
         return as_annotated(loaded, wanted)
 
     def hold_current(self) -> None:
@@ -127,7 +132,7 @@ class RunValues:
     async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:
         """Delete a value that was stored and will not be committed."""
         try:
-            await manager.delete(value_ref(made, self.catalog.runnable(unit.node), unit.partition))
+            await managed.delete(manager, value_ref(made, self.catalog.runnable(unit.node), unit.partition), self.hide)
         except FlowstoneError as error:
             _logger.warning("a value of %s that is not committed could not be deleted: %s", unit.key, error.message)
 
@@ -136,14 +141,13 @@ class RunValues:
     ) -> None:
         """Show what is current now where a manager publishes, and on a memory store let go of what was before."""
         runnable = self.catalog.runnable(unit.node)
-        publish = getattr(manager, "publish", None)
         try:
-            if publish is not None:
-                await publish(value_ref(made, runnable, unit.partition))
+            if hasattr(manager, "publish"):
+                await managed.publish(manager, value_ref(made, runnable, unit.partition), self.hide)
             if not self.services.store.durable:
                 for old in superseded:
                     if old.key == unit.key:
-                        await manager.delete(value_ref(old, runnable, unit.partition))
+                        await managed.delete(manager, value_ref(old, runnable, unit.partition), self.hide)
         except FlowstoneError as error:
             _logger.warning("%s is committed, but %s", unit.key, error.message)
 

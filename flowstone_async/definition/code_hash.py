@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
+_LONG = 1_000
 Named: TypeAlias = Any
 """Whatever a name stands for."""
 
@@ -96,7 +97,17 @@ def _behind(fn: Named) -> Named:
 
 def _constants(values: Iterable[object]) -> list[str]:
     """Write down values that are the same in every process; leave out the rest."""
-    return [repr(value) for value in values if _is_constant(value)]
+    return [_written(value) for value in values if _is_constant(value)]
+
+
+def _written(value: Named) -> str:
+    """Write a constant down: as one would, or by its hash where that would take long."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, cast('tuple[object, ...]', value)))})"
+    if not isinstance(value, str | bytes) or len(value) <= _LONG:
+        return repr(value)
+    data = value.encode("utf-8", "backslashreplace") if isinstance(value, str) else value
+    return f"{type(value).__name__} {len(value)} {blake2b(data, digest_size=16).hexdigest()}"
 
 
 def _is_constant(value: Named) -> bool:

@@ -17,6 +17,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/_engine/attempt.py": "bodies are user code: here what they raise becomes an outcome",
     "flowstone_async/_engine/backfill.py": "iterating the caller's partitions, and the caller's own progress function",
     "flowstone_async/_engine/child.py": "the process of a body: whatever happens there is sent back as an answer",
+    "flowstone_async/_engine/managed.py": "an I/O manager may be user code",
     "flowstone_async/_engine/processes.py": "pickling bodies, arguments and values is anybody's code",
     "flowstone_async/_engine/user_error.py": "`__str__` of an exception is anybody's code",
     "flowstone_async/_engine/hooks.py": "hooks are user code and change nothing",

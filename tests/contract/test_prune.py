@@ -159,3 +159,15 @@ async def test_chunks_whose_record_never_came_go_after_a_day(engine: Engine, clo
     clock.advance(2 * HOUR)
     await engine.store.prune(runs=HOUR, values=HOUR)
     assert await left() == [3, 0, 1]
+
+
+async def test_the_chunks_of_a_stream_that_takes_days_stay(engine: Engine, clock: SetClock) -> None:
+    drive = await engine.start(NUMBERS)
+    made = materialization(NUMBERS, drive.id)
+    for no in range(4):
+        await engine.store.values.append_chunk(made.id, no, b"chunk")
+        clock.advance(DAY - HOUR)
+        await engine.store.prune(runs=HOUR, values=HOUR)
+    await drive.advance(done=(completed(made),))
+
+    assert len([chunk async for chunk in engine.store.values.chunks(made.id)]) == 4

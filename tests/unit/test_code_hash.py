@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -248,6 +248,22 @@ def test_what_a_closure_holds_counts() -> None:
     assert len(hashes) == 8
     assert code_hash(_make(1, _one)).hash == code_hash(_make(1, _one)).hash
     assert code_hash(_make(object(), _one)).hash == code_hash(_make(object(), _one)).hash
+
+
+def test_a_long_constant_counts_by_its_contents_and_is_not_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CACHE-07: hashing a body that closes over megabytes takes no time that anybody would notice."""
+    long = "x" * 10_000
+    written: list[int] = []
+    monkeypatch.setattr(module, "_digest", lambda texts: _noted(texts, written))
+    values = (long + "a", long + "b", long.encode(), (long, long))
+    assert len({code_hash(_make(value, _one)).hash for value in values}) == len(values)
+    assert max(written) < 5_000
+
+
+def _noted(texts: Iterable[str], written: list[int]) -> str:
+    kept = [*texts]
+    written += map(len, kept)
+    return "\0".join(kept)
 
 
 class Handle:

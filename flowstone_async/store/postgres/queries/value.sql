@@ -19,11 +19,15 @@ DELETE FROM flowstone.value_chunk WHERE materialization = ANY ($1::uuid[]);
 DELETE FROM flowstone.upload WHERE materialization = ANY ($1::uuid[]);
 
 -- name: append_chunk
--- Keep one chunk; the first makes the stream known to `prune`, until its record has come.
+-- Keep one chunk; the first makes the stream known to `prune`, until its record has come. A stream may take days.
 WITH upload AS (
     INSERT INTO flowstone.upload (materialization, at)
     SELECT $1::uuid, coalesce($4::timestamptz, statement_timestamp()) WHERE $2::integer = 0
     ON CONFLICT (materialization) DO UPDATE SET at = EXCLUDED.at
+), going_on AS (
+    UPDATE flowstone.upload SET at = coalesce($4::timestamptz, statement_timestamp())
+    WHERE materialization = $1::uuid AND $2::integer > 0
+        AND at < coalesce($4::timestamptz, statement_timestamp()) - interval '1 hour'
 )
 INSERT INTO flowstone.value_chunk (materialization, no, data) VALUES ($1, $2, $3)
 ON CONFLICT (materialization, no) DO UPDATE SET data = EXCLUDED.data;
