@@ -59,7 +59,14 @@ class Watchdog:
         found = self._who()
         body = "" if found.asset is None else f"asset {found.asset!r} (line {found.line} of its body), at "
         limit, where = self._limit, f"{body}{found.place} in {found.function}"
-        _logger.warning("engine.loop_blocked: the event loop is held for more than %g s by %s", limit, where)
+        if found.waits:
+            text = (
+                "engine.loop_blocked: the event loop has had no turn for more than %g s: other threads of this process"
+            )
+            text += " hold the interpreter, or the machine is overloaded; it waits at %s"
+        else:
+            text = "engine.loop_blocked: the event loop is held for more than %g s by %s"
+        _logger.warning(text, limit, where)
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._tell, found, held)
 
@@ -78,7 +85,8 @@ class Watchdog:
             if each.f_code in bodies:
                 pipeline, asset = bodies[each.f_code]
                 return _Culprit(place, function, pipeline, asset, line)
-        return _Culprit(place, function)
+        module = str(frame.f_globals.get("__name__"))
+        return _Culprit(place, function, waits=module.partition(".")[0] in ("asyncio", "selectors"))
 
     def _bodies(self) -> dict[object, tuple[str, str]]:
         found: dict[object, tuple[str, str]] = {}
@@ -91,8 +99,15 @@ class Watchdog:
 
 
 class _Culprit(NamedTuple):
+    """What the loop's thread is at.
+
+    Attributes:
+        waits: Whether it is the loop itself, which nothing but other threads and processes can hold up.
+    """
+
     place: str
     function: str
     pipeline: str = ""
     asset: str | None = None
     line: int = 0
+    waits: bool = False

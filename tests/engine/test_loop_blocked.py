@@ -76,6 +76,17 @@ async def test_what_is_no_body_is_named_by_its_place(open_engine: OpenEngine, wa
     assert " in wait" in warned[0]
 
 
+async def test_a_loop_that_gets_no_turn_is_not_said_to_be_held(open_engine: OpenEngine, warned: list[str]):
+    """EVT-04: where the loop itself waits, other threads or processes are the reason."""
+    pipe = Pipeline("idle")
+    pipe.constant("one", 1)
+    await open_engine(pipe, block_warning="50ms")
+    names: dict[str, Any] = {"__name__": "asyncio.selector_events", "warned": warned}
+    exec("def starve():\n    while not warned:\n        pass", names)
+    names["starve"]()
+    assert "has had no turn for more than 0.05 s: other threads" in warned[0]
+
+
 async def test_false_never_warns(open_engine: OpenEngine, warned: list[str]):
     """CFG-02: `block_warning=False` switches it off, and starts no thread."""
     await open_engine(_busy(), block_warning=False)
