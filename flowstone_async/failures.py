@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from flowstone_async.errors import DefinitionError, ExecutionError, Failure, FlowstoneError, Problem
+
+ENDINGS = (SystemExit, KeyboardInterrupt, GeneratorExit)
+"""What user code may raise that is no failure of its own: it ends the program, or the coroutine. Everything else is."""
+
+
+def without_endings(error: BaseException) -> BaseException | None:
+    """Return what is left of an error, or of a group of them, without `ENDINGS`; None if nothing is."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return cast("BaseExceptionGroup[BaseException]", error).split(ENDINGS)[1]
 
 
 def _kinds(base: type[FlowstoneError]) -> Iterator[type[FlowstoneError]]:

@@ -20,6 +20,7 @@ from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding,
 from flowstone_async.definition.graph import BoundResource
 from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import ConfigError, FlowstoneError, ResourceUnavailable, TimedOut
+from flowstone_async.failures import ENDINGS
 
 CLOSE_LIMIT = 10.0
 _ENDED = object()
@@ -45,7 +46,7 @@ class ResourceObserver(Protocol):
         """Hear that a resource is open, and how long that took."""
         ...
 
-    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: Exception | None) -> None:
+    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: BaseException | None) -> None:
         """Hear that a resource is closed or given up, how long it was open, and what went wrong."""
         ...
 
@@ -58,7 +59,7 @@ class _Open:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     value: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
     since: float | None = None
     gone: bool = False
 
@@ -147,9 +148,9 @@ class ResourceScope:
                 entry.value = await anext(generator)
             else:
                 entry.value = await made
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             self._failed(entry, bound.definition, error)
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, (*ENDINGS, asyncio.CancelledError)):
                 raise
             return
         if bound.definition in self._open:  # what it took was asked for later and opened earlier
@@ -166,7 +167,7 @@ class ResourceScope:
             await self._end(entry, generator)
 
     async def _end(self, entry: _Open, generator: AsyncGenerator[Any] | None) -> None:
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if generator is not None:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_LIMIT) as limit:
@@ -174,13 +175,15 @@ class ResourceScope:
                         _logger.warning("resource %r yields more than once; the rest of it is not run", entry.name)
                         await generator.aclose()
                 error = _hung(entry.name) if limit.cancelled_caught else None
-        except Exception as raised:
+        except (*ENDINGS, asyncio.CancelledError):
+            raise
+        except BaseException as raised:
             error = raised
         finally:
             self._gone(entry, error)
             entry.closed.set()
 
-    def _gone(self, entry: _Open, error: Exception | None) -> None:
+    def _gone(self, entry: _Open, error: BaseException | None) -> None:
         """Log what went wrong in a closing, and tell the observer; once, also where the end comes after all."""
         if entry.gone:
             return
@@ -195,15 +198,12 @@ class ResourceScope:
 
     def _failed(self, entry: _Open, definition: ResourceDefinition, error: BaseException) -> None:
         self._open.pop(definition, None)
-        stopped = StopAsyncIteration, asyncio.CancelledError
-        text = "it ended without yielding" if isinstance(error, StopAsyncIteration) else "its opening was cancelled"
-        entry.error = (
-            RuntimeError(text)
-            if isinstance(error, stopped)
-            else error
-            if isinstance(error, Exception)
-            else RuntimeError(text)
-        )
+        if isinstance(error, StopAsyncIteration):
+            entry.error = RuntimeError("it ended without yielding")
+        elif isinstance(error, (*ENDINGS, asyncio.CancelledError)):
+            entry.error = RuntimeError("its opening was cancelled")
+        else:
+            entry.error = error
         entry.ready.set()
         entry.closed.set()
 
@@ -226,7 +226,7 @@ def _hung(name: str) -> TimedOut:
     return TimedOut(f"resource {name!r} did not close within {CLOSE_LIMIT:g} s", details={"resource": name})
 
 
-def _unavailable(name: str, cause: Exception) -> FlowstoneError:
+def _unavailable(name: str, cause: BaseException) -> FlowstoneError:
     if isinstance(cause, ResourceUnavailable):
         return cause
     error = ResourceUnavailable(

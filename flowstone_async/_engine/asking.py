@@ -15,6 +15,7 @@ from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call
+from flowstone_async.failures import ENDINGS
 from flowstone_async.planning.units import Unit
 
 
@@ -23,7 +24,7 @@ async def ask_conditions(run: Running, unit: Unit) -> Settled | None:
     for condition in unit.node.conditions:
         try:
             answer = await _ask(run, unit, condition.function, condition.bindings)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             _passed_on(error)
             return _failed(run, unit, f"condition {condition.name}", error)
         if not isinstance(answer, bool):
@@ -41,7 +42,7 @@ async def ask_key(run: Running, unit: Unit) -> str | Settled:
     assert function is not None  # noqa: S101 - asked only of assets that have one
     try:
         answer = await _ask(run, unit, function, unit.node.key_bindings)
-    except (Exception, asyncio.CancelledError) as error:
+    except BaseException as error:
         _passed_on(error)
         return _failed(run, unit, "the cache key", error)
     if not isinstance(answer, str):
@@ -52,6 +53,8 @@ async def ask_key(run: Running, unit: Unit) -> str | Settled:
 def _passed_on(error: BaseException) -> None:
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+    if isinstance(error, ENDINGS):
         raise error
 
 

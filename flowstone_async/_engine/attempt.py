@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Protocol, TypedDict, assert_never
 
+import anyio
+
 from flowstone_async._engine import managed
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
@@ -22,6 +24,7 @@ from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, TimedOut
+from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
@@ -47,6 +50,7 @@ class Running(Values, Protocol):
     resources: ResourceScope
     interrupted: bool
     cache_keys: dict[int, str]
+    running: dict[int, tuple[int, float]]
 
     def enter(self, place: int) -> None:
         """Mark the current task as running user code, so that stopping the run cancels it."""
@@ -106,13 +110,16 @@ class Attempt:
         computed: Computed | None = None
         pending = Pending()
         run.enter(place)
+        run.running[place] = self.number, self._begun
         try:
             if deadline is None:
                 computed = await self._compute()
             else:
                 with deadline:
                     computed = await self._compute()
-        except (Exception, asyncio.CancelledError) as raised:  # user code may raise anything
+        except ENDINGS:
+            raise
+        except BaseException as raised:  # user code may raise anything
             error = raised
         finally:
             run.leave(place, error)
@@ -120,7 +127,8 @@ class Attempt:
                 self._call.open = False
         expired = deadline is not None and deadline.expired
         if computed is not None and (run.interrupted or expired):
-            await run.discard(self.manager, self.unit, computed.materialization)
+            with anyio.CancelScope(shield=True):
+                await run.discard(self.manager, self.unit, computed.materialization)
         if run.interrupted:
             return Interrupted(self.started_at, self.seconds)
         if pending.left():

@@ -33,6 +33,7 @@ class RunEnding(RunSteps):
             tried = self.tried.get(index, Tried())
             attempts = tried.attempts + (index in self.cut_off)
             settled = note_outcome(self.journal, unit, outcome, attempts, now, self.id)
+            self.board.settled[index] = settled
             done.append(asset_done(unit, outcome, settled))
         return tuple(done)
 
@@ -43,6 +44,7 @@ class RunEnding(RunSteps):
             return ()
         outcome = Failing(error=error, started_at=now, seconds=0.0)
         settled = note_outcome(self.journal, unit, outcome, self.tried.get(index, Tried()).attempts + 1, now, self.id)
+        self.board.settled[index] = settled
         return (asset_done(unit, outcome, settled),)
 
     async def conclude_lost(self) -> None:

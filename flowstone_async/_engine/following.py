@@ -63,4 +63,4 @@ async def _read(
             if wanted and isinstance(event, kinds):
                 yield replace(event, cursor=after)
         if not page:
-            await services.store.changed("events", within=services.settings.poll)
+            await session.changed("events", within=services.settings.poll)

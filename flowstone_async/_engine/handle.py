@@ -57,6 +57,7 @@ class RunHandle(Generic[T_co]):
         return (await self._look()).state
 
     async def _look(self) -> RunRecord:
+        self._session.check()
         found = await self._session.services.store.run(self.id)
         if found is None:
             raise RunNotFound(f"run {self.id} is not in this store any more", run_id=self.id)
@@ -92,12 +93,13 @@ class RunHandle(Generic[T_co]):
                 await driver.done.wait()
             if driver.done.is_set() and driver.state != "running":
                 return
+        self._session.check(self.id)
         while (await self._look()).state not in FINAL_RUN_STATES:
             left = None if limit is None else limit - (services.clock.monotonic() - begun)
             if left is not None and left <= 0:
                 raise TimedOut(f"run {self.id} did not end within {limit:g} s; it goes on", run_id=self.id)
             within = services.settings.poll if left is None else min(left, services.settings.poll)
-            await services.store.changed(f"run:{self.id}", within=within)
+            await self._session.changed(f"run:{self.id}", within=within, run_id=self.id)
 
     async def _stored_values(self, record: RunRecord) -> tuple[Any, ...]:
         if record.state == "cancelled":
@@ -138,7 +140,7 @@ class RunHandle(Generic[T_co]):
             if not page:
                 if (await self._look()).state in FINAL_RUN_STATES and not await store.events(self.id, after=after):
                     return
-                await store.changed(f"run:{self.id}", within=poll)
+                await self._session.changed(f"run:{self.id}", within=poll, run_id=self.id)
 
     async def cancel(self) -> None:
         """Record that the run is cancelled; its bodies get the event loop's cancellation.

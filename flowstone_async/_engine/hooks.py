@@ -15,6 +15,7 @@ import anyio.to_thread
 from flowstone_async.definition.body import function_of
 from flowstone_async.definition.collection import Hook
 from flowstone_async.events import Event
+from flowstone_async.failures import ENDINGS
 
 HOOK_TIMEOUT = 10.0
 _logger = logging.getLogger("flowstone")
@@ -70,7 +71,9 @@ class Hooks:
                 await _invoke(hook, event)
             if limit.cancelled_caught:
                 _logger.error("hook %s took longer than %g s for %s and was cancelled", name, self._limit, event.type)
-        except (Exception, asyncio.CancelledError) as error:
+        except ENDINGS:
+            raise
+        except BaseException as error:
             task = asyncio.current_task()
             cancelled = task is not None and task.cancelling()
             if cancelled and isinstance(error, asyncio.CancelledError):  # not the hook's own doing

@@ -28,6 +28,7 @@ class Interruption:
         error: Why it failed, or why this process does not drive it any more.
         stopping: Why nothing new starts.
         interrupted: Whether bodies were cancelled; what they still return is no outcome.
+        workers: How many tasks work on it.
     """
 
     id: str
@@ -41,6 +42,13 @@ class Interruption:
     bodies: dict[int, asyncio.Task[Any]]
     waiting: set[asyncio.Task[Any]]
     group: TaskGroup | None
+    workers: int
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether it does nothing but wait for time to pass or for another run."""
+        pausing = sum(task in self.waiting for task in self.bodies.values())
+        return bool(self.waiting) and self.workers == pausing == len(self.bodies)
 
     def stop(self, reason: Stop) -> None:
         """Start nothing more, and cancel the bodies (not for a shutdown, which gives them time first)."""

@@ -118,7 +118,7 @@ class Observer(ResourceObserver):
         self._tell(kinds.started, facts)
         try:
             done = await work
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             if kinds.failed in self._wanted:
                 what = f"{kinds.verb} the value of asset {facts['asset']!r}"
                 told = retold(error, what, run_id=self._run_id or None, redactor=self._services.redactor)
@@ -136,7 +136,7 @@ class Observer(ResourceObserver):
         self._tell(ResourceOpened, {"resource": name, "scope": definition.scope}, seconds=seconds)
 
     @override
-    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: Exception | None) -> None:
+    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: BaseException | None) -> None:
         told = None if error is None else _closing(name, error, self._services, self._run_id or None)
         self._tell(ResourceClosed, {"resource": name, "scope": definition.scope}, seconds=seconds, error=told)
 
@@ -178,7 +178,7 @@ class SessionObserver(ResourceObserver):
         self._tell_of(definition, ResourceOpened, facts)
 
     @override
-    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: Exception | None) -> None:
+    def closed(self, name: str, definition: ResourceDefinition, seconds: float, error: BaseException | None) -> None:
         told = None if error is None else _closing(name, error, self._services, None)
         facts = {"resource": name, "scope": definition.scope, "seconds": seconds, "error": told}
         self._tell_of(definition, ResourceClosed, facts)
@@ -236,5 +236,5 @@ def _has(catalog: Catalog, definition: ResourceDefinition) -> bool:
     return any(each.definition is definition for each in catalog.graph.resources.values())
 
 
-def _closing(name: str, error: Exception, services: Services, run_id: str | None) -> FlowstoneError:
+def _closing(name: str, error: BaseException, services: Services, run_id: str | None) -> FlowstoneError:
     return retold(error, f"closing resource {name!r}", run_id=run_id, redactor=services.redactor)

@@ -141,7 +141,7 @@ class Reader:
                     f"asset {place.name!r} did not end within {timeout:g} s; its run goes on", asset=place.name
                 )
             topic = f"run:{driving[0].id}" if driving else f"key:{place.key}"
-            await self._store.changed(topic, within=poll if left is None else min(poll, left))
+            await self._session.changed(topic, within=poll if left is None else min(poll, left))
         if driver is not None:
             return await value_of(driver, _index(driver, place.key))
         return await self._ended(place, state, waited=waited)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID
 
 from flowstone_async.planning.plan import Asked, Force
 from flowstone_async.types import Materialization
@@ -85,3 +86,11 @@ def stored_force(options: Mapping[str, object]) -> Force:
 
 
 _ALL: Literal["all"] = "all"
+
+
+def is_uuid(text: object) -> bool:
+    """Tell whether something is the text of a UUID."""
+    try:
+        return isinstance(text, str) and str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -26,6 +26,7 @@ class Past:
     """What a run has done so far: how units ended, and the attempts that others had."""
 
     last_event: int = 0
+    started: dict[tuple[str, str], datetime] = field(default_factory=dict[tuple[str, str], datetime])
     ends: dict[tuple[str, str], EventRecord] = field(default_factory=dict[tuple[str, str], EventRecord])
     tried: dict[tuple[str, str], Tried] = field(default_factory=dict[tuple[str, str], "Tried"])
 
@@ -42,10 +43,25 @@ class Past:
         """Take one event into account."""
         self.last_event = event.no
         where = (str(event.body.get("asset", "")), str(event.body.get("partition") or ""))
-        if event.type in _ENDS:
+        if event.type == "asset.started":
+            self.started[where] = event.at
+        elif event.type in _ENDS:
             self.ends[where] = event
         elif event.type == "asset.retrying":
             _retried(self.tried.setdefault(where, Tried()), event.body)
+
+    def unfinished(self, now: datetime) -> list[dict[str, object]]:
+        """Return the assets whose bodies had begun and not come to an end, as `AssetFinished` tells of them."""
+        return [
+            {
+                "asset": asset,
+                "partition": partition,
+                "seconds": (now - self.started[asset, partition]).total_seconds(),
+                "attempts": self.tried.get((asset, partition), Tried()).attempts + 1,
+            }
+            for asset, partition in self.started
+            if (asset, partition) not in self.ends
+        ]
 
     def request(self, record: RunRecord, catalog: Catalog) -> Request:
         """Return the request that the run was made from.

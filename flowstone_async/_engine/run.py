@@ -37,6 +37,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import OBSERVATIONS, RunStarted
+from flowstone_async.failures import without_endings
 from flowstone_async.planning.plan import Verdicts
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.store.records import Advanced, AssetDone, Claimed, RunRecord
@@ -94,20 +95,15 @@ class RunDriver(RunEnding):
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
         self.cut_off: dict[int, Interrupted] = {}
+        self.running: dict[int, tuple[int, float]] = {}
         self._rank = catalog.rank
         self._ready: list[tuple[int, int]] = []
         self._asking: set[int] = set()
-        self._workers = self._idle = 0
+        self.workers = self._idle = 0
         self._flush: Timer | None = None
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting: set[asyncio.Task[Any]] = set()
-
-    @property
-    def only_waits(self) -> bool:
-        """Whether it does nothing but wait for time to pass or for another run."""
-        pausing = sum(task in self.waiting for task in self.bodies.values())
-        return bool(self.waiting) and self._workers == pausing == len(self.bodies)
 
     # -- the way of a run ---------------------------------------------------------------------------------------
 
@@ -122,7 +118,9 @@ class RunDriver(RunEnding):
                 await self._conclude()
         except FlowstoneError as error:
             self.break_off(error)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             self.break_off(stopped.bug(self.id, error))
         finally:
             for each in (timer, self._flush):
@@ -144,11 +142,12 @@ class RunDriver(RunEnding):
                 await self._begin()
         except FlowstoneError as error:
             self.break_off(error)
-        except Exception as error:
-            self.break_off(stopped.bug(self.id, error))
-        except BaseExceptionGroup as several:
-            if several.split((SystemExit, KeyboardInterrupt))[1] is not None:
-                raise  # else the event loop has had it already, from the task that it ended
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            left = without_endings(error)  # the event loop has had those, from the task that they ended
+            if left is not None:
+                self.break_off(stopped.bug(self.id, left))
 
     async def _begin(self) -> None:
         try:
@@ -187,10 +186,10 @@ class RunDriver(RunEnding):
 
     def _staff(self) -> None:
         """Start one more worker if work is ready, none is idle and the run may have more."""
-        if self._ready and not self._idle and self._workers < self.request.concurrency and self.group is not None:
-            self._workers += 1
+        if self._ready and not self._idle and self.workers < self.request.concurrency and self.group is not None:
+            self.workers += 1
             self._idle += 1
-            self.group.start_soon(self._work, name=f"run {self.id} worker {self._workers}")
+            self.group.start_soon(self._work, name=f"run {self.id} worker {self.workers}")
 
     async def _work(self) -> None:
         self._idle -= 1
@@ -206,7 +205,7 @@ class RunDriver(RunEnding):
         except FlowstoneError as error:
             self.break_off(error)
         finally:
-            self._workers -= 1
+            self.workers -= 1
 
     async def _end_program(self, index: int, ending: BaseException) -> None:
         """User code ends the program: end the run first, or it would do the same to whoever continues it."""
@@ -287,6 +286,7 @@ class RunDriver(RunEnding):
 
     async def _settle(self, index: int, outcome: Computed | Failing, attempts: int, observer: Observer | None) -> None:
         unit = self.units.all[index]
+        self.running.pop(index, None)
         settled = note_outcome(self.journal, unit, outcome, attempts, self.services.store.now(), self.id)
         following = self.board.settle(index, settled)
         done = asset_done(unit, outcome, settled)

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
-from uuid import UUID
 
 import anyio
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.cancelling import cancel
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.observing import SessionObserver
-from flowstone_async._engine.request import Request
+from flowstone_async._engine.request import Request, is_uuid
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.run_params import Prints
@@ -27,12 +27,11 @@ from flowstone_async.definition.graph import Node
 from flowstone_async.definition.keys import encode_key
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable, TimedOut
-from flowstone_async.events import RunCancelled, RunFinished
 from flowstone_async.planning.freshness import Facts
 from flowstone_async.planning.plan import Force, Verdicts, judge_all
 from flowstone_async.planning.units import Units, expand
 from flowstone_async.store.protocol import Store
-from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
+from flowstone_async.store.records import RunRecord
 from flowstone_async.types import AssetKey, Materialization, new_id
 
 Timeout = Duration | Literal[False] | None
@@ -65,7 +64,7 @@ class Session:
     def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
         self.observer = services.resources.observer = SessionObserver(services, catalogs, hooks)
-        self.lost = self.closing = False
+        self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
@@ -105,7 +104,7 @@ class Session:
             raise ConfigError("the targets belong to several pipelines", hint="Run them one pipeline at a time.")
         if force not in (False, True, "all"):
             raise ConfigError(f"force={force!r}", hint='Allowed are False, True, "all".')
-        if run_id is not None and not _is_uuid(run_id):
+        if run_id is not None and not is_uuid(run_id):
             raise ConfigError(f"run_id={run_id!r} is not a UUID", hint="Leave it out, or give str(uuid.uuid4()).")
         if not isinstance(with_deps, bool):
             raise ConfigError(f"with_deps={with_deps!r}", hint="Allowed are True and False.")
@@ -249,8 +248,8 @@ class Session:
         if self.closing:
             raise stopped.closed(driver.id)
         flight = Flight(driver)
-        self.flights[driver.id] = flight
         self.services.start_soon(self._drive, flight, identity, name=f"run {driver.id}")
+        self.flights[driver.id] = flight
         return flight
 
     async def _drive(self, flight: Flight, identity: tuple[object, ...]) -> None:
@@ -323,21 +322,36 @@ class Session:
         if flight is not None:
             self._joinable = {key: each for key, each in self._joinable.items() if each is not flight}
             await flight.driver.created.wait()
-        now = self.services.store.now()
-        record = flight.driver.record if flight is not None else await self.services.store.run(run_id)
+        store = self.services.store
+        record = flight.driver.record if flight is not None else await store.run(run_id)
         if record is None:
             return None
-        body = {"targets": list(record.targets), "partition": record.partition}
-        since = flight.driver.seconds if flight is not None else 0.0
-        events = (
-            EventRecord(0, RunCancelled.type, now, {**body, "seconds": since}),
-            EventRecord(0, RunFinished.type, now, {**body, "seconds": since, "state": "cancelled"}),
-        )
-        audit = (AuditEntry(action="run.cancelled", subject=run_id, run_id=run_id, actor=actor, actor_kind="process"),)
-        after = await self.services.store.cancel(run_id, events, audit)
+        if flight is not None:
+            unfinished, seconds = flight.driver.unfinished(), flight.driver.seconds
+        else:
+            unfinished, seconds = (await Past.read(store, record)).unfinished(store.now()), 0.0
+        after = await cancel(store, record, unfinished, seconds, actor)
         if flight is not None and after is not None and after.state == "cancelled":
             flight.driver.stop("cancelled")
         return after
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def check(self, run_id: str | None = None) -> None:
+        """Refuse to look at the store after the engine was left.
+
+        Raises:
+            Cancelled: It was left before this run ended.
+            ConfigError: It was left.
+        """
+        if self.left:
+            raise stopped.left() if run_id is None else stopped.closed(run_id)
+
+    async def changed(self, topic: str, *, within: float, run_id: str | None = None) -> None:
+        """Wait until something may have changed in the store; see `Store.changed`. Raises as `check`."""
+        self.check(run_id)
+        await self.services.store.changed(topic, within=within)
+        self.check(run_id)
 
     # -- leaving ------------------------------------------------------------------------------------------------
 
@@ -358,6 +372,7 @@ class Session:
             raise
         finally:
             timer.cancel()
+            self.left = True
 
     def lose(self) -> None:
         """The engine lost its lease: stop all runs at once; nothing of them can be committed here any more."""
@@ -372,13 +387,6 @@ def _interrupt(drivers: Sequence[RunDriver]) -> None:
     for driver in drivers:
         if not driver.done.is_set():
             driver.interrupt()
-
-
-def _is_uuid(text: object) -> bool:
-    try:
-        return isinstance(text, str) and str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 async def _first(done: asyncio.Event, joined: asyncio.Event) -> None:

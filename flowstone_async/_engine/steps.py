@@ -9,7 +9,7 @@ from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import Interruption
 from flowstone_async._engine.record import audit_of, note_settled
 from flowstone_async._engine.values import RunValues
-from flowstone_async.events import Event, RunCancelled, RunFailed, RunFinished, RunSucceeded
+from flowstone_async.events import AssetFinished, Event, RunCancelled, RunFailed, RunFinished, RunSucceeded
 from flowstone_async.failures import describe
 from flowstone_async.store.records import Advance, AssetDone, RunDone, RunRecord
 from flowstone_async.types import AssetKey
@@ -20,6 +20,8 @@ class RunSteps(RunValues, Interruption):
 
     record: RunRecord
     hooks: Hooks
+    running: dict[int, tuple[int, float]]
+    """Bodies that have begun and not come to an end, by unit: the attempt, and when it began."""
 
     @property
     def seconds(self) -> float:
@@ -80,9 +82,25 @@ class RunSteps(RunValues, Interruption):
             state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded)
         )
 
+    def unfinished(self) -> list[dict[str, object]]:
+        """Return the assets whose bodies have begun and not come to an end, as `AssetFinished` tells of them."""
+        now = self.services.clock.monotonic()
+        return [
+            {
+                "asset": self.units.all[index].node.name,
+                "partition": self.units.all[index].key.partition,
+                "seconds": now - begun,
+                "attempts": attempt,
+            }
+            for index, (attempt, begun) in self.running.items()
+            if not self.board.is_settled(index)
+        ]
+
     async def tell_cancelled(self) -> None:
         """Emit the events of a cancellation, which whoever cancelled the run has committed."""
         now, body = self.services.store.now(), self.facts()
+        for each in self.unfinished():
+            self.journal.add(AssetFinished, now, {**each, "outcome": "cancelled"})
         self.journal.add(RunCancelled, now, {**body, "seconds": self.seconds})
         self.journal.add(RunFinished, now, {**body, "seconds": self.seconds, "state": "cancelled"})
         await self.hooks.emit_all(self.journal.take()[1])

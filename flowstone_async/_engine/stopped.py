@@ -5,6 +5,7 @@ from __future__ import annotations
 from flowstone_async._engine.request import Request
 from flowstone_async.errors import (
     Cancelled,
+    ConfigError,
     ExecutionError,
     FlowstoneError,
     LeaseLost,
@@ -75,7 +76,14 @@ def closed(run_id: str) -> FlowstoneError:
     )
 
 
-def bug(run_id: str, error: Exception) -> FlowstoneError:
+def left() -> FlowstoneError:
+    """Something was asked of an engine that was left."""
+    return ConfigError(
+        "the engine has been left", hint="Use it, its handles and its events inside `async with Engine(...)`."
+    )
+
+
+def bug(run_id: str, error: BaseException) -> FlowstoneError:
     """A mistake in the library."""
     found = FlowstoneError(
         f"run {run_id} broke off because of a mistake in flowstone_async: {type(error).__name__}: {error}",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
+
+from flowstone_async.failures import ENDINGS
 
 
 async def call_user(function: Any, *arguments: object) -> object:
@@ -11,5 +14,7 @@ async def call_user(function: Any, *arguments: object) -> object:
     try:
         answer = function(*arguments)
         return await answer if inspect.isawaitable(answer) else answer
-    except Exception as error:
+    except (*ENDINGS, asyncio.CancelledError):
+        raise
+    except BaseException as error:
         return f"{type(error).__name__}: {error}"

@@ -24,6 +24,7 @@ from flowstone_async import (
     Single,
     TimedOut,
 )
+from flowstone_async.clock import ManualClock
 from tests.support.engines import OpenEngine, OpenVerbs
 from tests.support.gate import Gate, soon
 
@@ -333,12 +334,15 @@ async def test_only_missing_failed_or_stale(open_verbs: OpenVerbs):
     assert await verbs.get(total, partition=FIVE[2]) == 2
 
 
-async def test_only_failed_includes_what_timed_out(open_verbs: OpenVerbs):
+async def test_only_failed_includes_what_timed_out(open_engine: OpenEngine):
     """RUN-30: a partition that timed out counts as failed, in the next backfill too."""
-    days = _Days()
+    days, clock = _Days(), ManualClock()
     days.gate.close()
-    verbs = await open_verbs(days.pipe)
-    await verbs.backfill("raw", partitions=FIVE[:1], timeout="20ms")
+    verbs = await open_engine(days.pipe, clock=clock)
+    filling = asyncio.ensure_future(verbs.backfill("raw", partitions=FIVE[:1], timeout="20m"))
+    await days.gate.reached()
+    await clock.advance(20 * 60)
+    assert (await soon(filling)).failed == 1
     assert (await verbs.status("raw", partition=FIVE[0])).state == "failed"
     assert isinstance((await verbs.status("raw", partition=FIVE[0])).error, TimedOut)
     days.gate.open()

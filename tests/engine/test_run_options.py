@@ -19,6 +19,7 @@ from flowstone_async import (
     io,
 )
 from flowstone_async._engine.verbs import Verbs
+from flowstone_async.clock import ManualClock
 from tests.support.engines import OpenEngine, OpenVerbs
 from tests.support.gate import Gate, soon
 
@@ -336,12 +337,15 @@ class _Slow:
             return slow
 
 
-async def test_beyond_its_timeout_a_run_is_over(open_verbs: OpenVerbs):
+async def test_beyond_its_timeout_a_run_is_over(open_engine: OpenEngine):
     """RUN-11: bodies are cancelled, `TimedOut` is raised, nothing more is committed; what was stays."""
-    slow = _Slow()
-    verbs = await open_verbs(slow.pipe)
-    with pytest.raises(TimedOut, match="0.05 s") as caught:
-        await verbs.run("after", timeout="50ms")
+    slow, clock = _Slow(), ManualClock()
+    verbs = await open_engine(slow.pipe, clock=clock)
+    running = asyncio.ensure_future(verbs.run("after", timeout="50s"))
+    await slow.gate.reached()
+    await clock.advance(50)
+    with pytest.raises(TimedOut, match="50 s") as caught:
+        await soon(running)
     assert caught.value.run_id is not None
     assert slow.cleaned
     assert slow.gate.left == 1

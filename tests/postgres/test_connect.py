@@ -154,7 +154,7 @@ async def test_a_store_is_opened_once(opened: Opened) -> None:
 
 
 async def test_a_call_before_opening_is_refused(dsn: str) -> None:
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(ConfigError):
         await PostgresStore(dsn, clock=SystemClock()).run(identifier())
 
 

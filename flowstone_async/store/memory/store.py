@@ -84,6 +84,7 @@ class MemoryStore(Store):
         with self._lock:
             ownership.leave(self._memory, self._opened)
             self._opened.clear()
+            self._memory.waiters.wake_all()
 
     @property
     @override

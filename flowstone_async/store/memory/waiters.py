@@ -56,3 +56,8 @@ class Waiters:
         """Wake all that wait for a topic."""
         for waiter in self.topics.pop(topic, ()):
             waiter.wake()
+
+    def wake_all(self) -> None:
+        """Wake all, for each to look whether it may go on waiting."""
+        for topic in list(self.topics):
+            self.wake(topic)

@@ -18,7 +18,7 @@ from asyncpg import Connection, Record
 from asyncpg.pool import Pool
 
 from flowstone_async.errors import ConfigError, StoreUnavailable
-from flowstone_async.store.postgres.errors import is_lost, translate
+from flowstone_async.store.postgres.errors import closed, is_lost, translate
 from flowstone_async.store.postgres.queries import QUERIES
 
 OLDEST_SERVER = 150000
@@ -200,7 +200,7 @@ class Connections:
         """Borrow a connection. What the driver raises passes through."""
         pool = self._pool
         if pool is None:
-            raise StoreUnavailable("the store is not open")
+            raise closed()
         connection = await pool.acquire(timeout=self.patience)
         session = Session(cast("Connection", connection), self)
         try:

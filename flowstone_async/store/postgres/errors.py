@@ -115,3 +115,10 @@ def _unreachable(error: BaseException) -> tuple[str, str | None]:
 def _said(error: BaseException) -> str:
     """Return the error's first line."""
     return (str(error) or type(error).__name__).partition("\n")[0]
+
+
+def closed() -> ConfigError:
+    """The store was closed, or not opened yet."""
+    return ConfigError(
+        "the store is not open: its engine has been left", hint="Use the engine inside `async with Engine(...)`."
+    )

@@ -9,6 +9,7 @@ from asyncpg import Record
 
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.errors import closed
 from flowstone_async.store.postgres.rows import asset_state
 from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey
@@ -45,7 +46,7 @@ class StateReader:
         if not keys:
             return {}
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise closed()
         question = Question(keys)
         self._waiting.append(question)
         self._wake.set()
@@ -69,7 +70,7 @@ class StateReader:
             self._closed = True
             for question in self._waiting:
                 if not question.answer.done():
-                    question.answer.set_exception(StoreUnavailable("the store was closed"))
+                    question.answer.set_exception(closed())
 
     def _next(self) -> list[Question]:
         count, size = 0, 0

@@ -1,0 +1,32 @@
+"""Recording that a run is cancelled, with the end of whatever it was computing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from flowstone_async.events import AssetFinished, RunCancelled, RunFinished
+from flowstone_async.store.protocol import Store
+from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
+
+
+async def cancel(
+    store: Store, record: RunRecord, unfinished: Iterable[Mapping[str, object]], seconds: float, actor: str
+) -> RunRecord | None:
+    """Cancel a run, and return it as it is now.
+
+    Args:
+        store: Where it is.
+        record: The run.
+        unfinished: The assets whose bodies had begun and not come to an end, as `AssetFinished` tells of them.
+        seconds: How long it has gone on.
+        actor: Who cancels it.
+    """
+    now = store.now()
+    body = {"targets": list(record.targets), "partition": record.partition, "seconds": seconds}
+    events = (
+        *(EventRecord(0, AssetFinished.type, now, {**each, "outcome": "cancelled"}) for each in unfinished),
+        EventRecord(0, RunCancelled.type, now, body),
+        EventRecord(0, RunFinished.type, now, {**body, "state": "cancelled"}),
+    )
+    entry = AuditEntry(action="run.cancelled", subject=record.id, run_id=record.id, actor=actor, actor_kind="process")
+    return await store.cancel(record.id, events, (entry,))

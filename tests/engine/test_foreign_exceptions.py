@@ -1,0 +1,118 @@
+"""Exceptions that are no `Exception`: a panic of an extension module, `pytest.fail()` in a fake (ERR-04, RUN-13)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from flowstone_async import AssetStarted, ExecutionError, Pipeline, ResourceUnavailable, Retry, RunFinished
+from tests.support.engines import OpenEngine
+
+
+class Panic(BaseException):
+    """What an extension module raises that gives up."""
+
+
+class Handle:
+    """A resource."""
+
+
+class Closes:
+    """A resource that panics when it is closed."""
+
+
+def _panic(*_: object) -> Any:
+    raise Panic("given up")
+
+
+def _pipe() -> Pipeline:
+    pipe = Pipeline("panic")
+
+    @pipe.asset(retry=Retry(3, backoff="none"))
+    async def coroutine() -> int:
+        return _panic()
+
+    @pipe.asset(run_in="thread")
+    def thread() -> int:
+        return _panic()
+
+    @pipe.asset
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        _panic()
+
+    @pipe.asset(when=lambda: _panic())
+    async def condition() -> int:
+        return 1
+
+    @pipe.resource
+    async def handle() -> Handle:
+        return _panic()
+
+    @pipe.resource
+    async def closes() -> AsyncIterator[Closes]:
+        yield Closes()
+        _panic()
+
+    @pipe.asset
+    async def resource(handle: Handle) -> int:
+        return 1
+
+    @pipe.asset
+    async def closing(closes: Closes) -> int:
+        return 1
+
+    @pipe.asset
+    async def good() -> int:
+        return 1
+
+    return pipe
+
+
+@pytest.mark.parametrize("asset", ["coroutine", "thread", "stream", "condition"])
+async def test_it_fails_its_asset_and_nothing_else(open_engine: OpenEngine, asset: str) -> None:
+    """ERR-04: like any other exception of a body or condition, and it is not tried again (FLOW-08: `on=Exception`)."""
+    pipe = _pipe()
+    engine = await open_engine(pipe)
+    report = await engine.report(asset, "good")
+    assert report["good"].state == "ok"
+    error = report[asset].error
+    assert isinstance(error, ExecutionError)
+    assert isinstance(error.__cause__, Panic)
+    assert report[asset].attempts <= 1
+    assert (await engine.status(asset)).state == "failed"
+    assert await engine.run("good", force=True) == 1
+
+
+async def test_a_resource_that_panics_is_unavailable(open_engine: OpenEngine) -> None:
+    """RES-03."""
+    engine = await open_engine(_pipe())
+    with pytest.raises(ResourceUnavailable, match="given up"):
+        await engine.run("resource")
+    assert await engine.run("good") == 1
+
+
+async def test_a_resource_that_panics_when_it_closes_is_logged(
+    open_engine: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RES-02: and the others close."""
+    engine = await open_engine(_pipe())
+    assert await engine.run("closing") == 1
+    with caplog.at_level(logging.ERROR):
+        await engine.__aexit__(None, None, None)
+    assert "resource 'closes' failed to close" in caplog.text
+
+
+async def test_a_hook_that_panics_is_logged(open_engine: OpenEngine, caplog: pytest.LogCaptureFixture) -> None:
+    """EVT-03: it changes nothing, and the other hooks hear of the event."""
+    pipe, heard = _pipe(), list[object]()
+    pipe.on(AssetStarted)(_panic)
+    pipe.on(AssetStarted)(heard.append)
+    pipe.on(RunFinished)(_panic)
+    engine = await open_engine(pipe)
+    assert await engine.run("good") == 1
+    assert len(heard) == 1
+    assert caplog.text.count("given up") >= 2
