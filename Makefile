@@ -34,7 +34,7 @@ bench: $(READY)  ## measure everything in benchmarks/ beside its floor
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 faults: $(READY)  ## run the long tests that kill, cut and overload a server
-	@$(BIN)/python -m pytest -q -m faults $(ARGS)
+	@$(BIN)/python -m pytest -q -m faults -o faulthandler_timeout=600 $(ARGS)
 
 format: $(READY)  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --fix --exit-zero --quiet .
