@@ -27,8 +27,8 @@ from flowstone_async.planning.freshness import (
     judge_inputs,
     was_skipped,
 )
-from flowstone_async.planning.plan import Asked, Verdicts
 from flowstone_async.planning.units import Unit, UnitInput, Units
+from flowstone_async.planning.verdicts import Asked, Verdicts
 from flowstone_async.types import AssetKey, Materialization
 
 

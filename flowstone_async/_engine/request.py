@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flowstone_async.planning.plan import Asked, Force
+from flowstone_async.planning.verdicts import Asked, Force
 from flowstone_async.types import Materialization
 
 CONCURRENCY = 32
