@@ -12,10 +12,10 @@ from flowstone_async.planning.freshness import (
     MISSING,
     Facts,
     Judgement,
+    absent_inputs,
     cache_keyed,
     judge_alone,
     judge_inputs,
-    was_skipped,
 )
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.types import AssetKey, Materialization
@@ -88,9 +88,9 @@ def judge_all(
             beyond[unit.place], judged[-1] = judged[-1], Judgement("maybe", _asks(unit))
     if not asked.with_deps:
         return _shallow(units, judged, current)
-    needed = _needed(units, judged)
+    needed = _needed(units, judged, current)
     if _disturb(units, judged, needed, asked):
-        needed = _needed(units, judged)
+        needed = _needed(units, judged, current)
     return Verdicts(tuple(judged), needed, beyond)
 
 
@@ -115,6 +115,7 @@ def _judge(
         return Judgement("maybe", "its cache key is asked when the run reaches it")
     settled: dict[AssetKey, str] = {}
     unseen: list[AssetKey] = []
+    absent = absent_inputs(stored)
     pending: Judgement | None = None
     for each in unit.inputs:
         if each.external is not None:
@@ -132,8 +133,8 @@ def _judge(
                     continue
                 if verdict.verdict in ("stale", "maybe"):
                     pending = Judgement("maybe", _depends(upstream, verdict))
-                elif was_skipped(stored, upstream.key):
-                    pending = Judgement("maybe", f"depends on whether {upstream.node.name!r} is skipped again")
+                else:
+                    pending = absent.get(upstream.key)
     judgement = judge_inputs(stored, settled, unseen)
     return pending if pending is not None and judgement.verdict == "fresh" else judgement
 
@@ -146,7 +147,7 @@ def _depends(upstream: Unit, verdict: Judgement) -> str:
     )
 
 
-def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
+def _needed(units: Units, judged: Sequence[Judgement], current: Mapping[AssetKey, Materialization]) -> tuple[int, ...]:
     needed = [0] * len(units.all)
     for target in units.targets:
         needed[target] = 2
@@ -157,8 +158,11 @@ def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
             continue
         first = unit.condition_edges or unit.key_edges
         asked = {index for each in first for index in each.units}
+        stored = current.get(unit.key)
+        again = {} if stored is None or cache_keyed(unit.node) else absent_inputs(stored)
         for index in unit.upstreams:
-            probed = judged[index].verdict != "missing" and not unit.node.conditions
+            looked_at = judged[index].verdict != "missing" or units.all[index].key in again
+            probed = looked_at and not unit.node.conditions
             certain = verdict in ("stale", "missing") or probed or index in asked
             needed[index] = max(needed[index], level if certain else 1)
     return tuple(needed)
