@@ -3,8 +3,9 @@
 A unit is *opened* when somebody needs it. An opened unit whose freshness depends on upstreams waits for those
 (`probe`), is judged, and is reused or *demanded*: then it waits for all its upstreams (`inputs`), opening those that
 nobody needed before, and is ready to run. A unit without value that only a perhaps-fresh dependant would need stays
-`parked` until that dependant turns out to run. A unit that is fresh as far as is known *rests* while such an input of
-its own may yet be computed for somebody else, so that no run mixes values from before and after a change.
+`parked` until that dependant turns out to run, unless the dependant was computed without it: then it is asked again. A
+unit that is fresh as far as is known *rests* while such an input of its own may yet be computed for somebody else, so
+that no run mixes values from before and after a change.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from flowstone_async.planning.freshness import (
     MISSING,
     Facts,
     Judgement,
+    absent_inputs,
     cache_keyed,
     judge_alone,
     judge_inputs,
-    was_skipped,
 )
-from flowstone_async.planning.plan import Asked, Verdicts
 from flowstone_async.planning.units import Unit, UnitInput, Units
+from flowstone_async.planning.verdicts import Asked, Verdicts
 from flowstone_async.types import AssetKey, Materialization
 
 
@@ -191,8 +192,9 @@ class Board:
             self._wait(index, tuple(asked), asked)
             return
         stored, wanted = self.current.get(unit.key), _units_of(unit.key_edges)
-        if stored is not None:
-            wanted.update(u for u in unit.upstreams if was_skipped(stored, self.units.all[u].key))
+        if stored is not None and not cache_keyed(unit.node):
+            again = absent_inputs(stored)
+            wanted.update(u for u in unit.upstreams if self.units.all[u].key in again)
         known = (u for u in unit.upstreams if u in wanted or self.judgements[u].verdict != "missing")
         self._wait(index, tuple(known), wanted)
 
@@ -337,15 +339,15 @@ class Board:
                 self._waiters[upstream].remove(index)
 
     def _seen(self, unit: Unit) -> tuple[dict[AssetKey, str], list[AssetKey]]:
-        seen: dict[AssetKey, str] = {}
-        unseen: list[AssetKey] = []
+        seen, unseen = dict[AssetKey, str](), list[AssetKey]()
         for each in unit.inputs:
-            if each.external is not None:
-                outer = self.current.get(each.external)
-                seen[each.external] = "absent:missing" if outer is None else outer.fingerprint
+            if each.external is not None and (outer := self.current.get(each.external)) is not None:
+                seen[each.external] = outer.fingerprint
+            elif each.external is not None:
+                unseen.append(each.external)
             for upstream in each.units:
                 settled, key = self.settled[upstream], self.units.all[upstream].key
-                if settled is None:
+                if settled is None or settled.state == "missing":
                     unseen.append(key)
                 else:
                     seen[key] = settled.fingerprint

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from flowstone_async.planning.plan import Asked, Force
+from flowstone_async.planning.verdicts import Asked, Force
 from flowstone_async.types import Materialization
 
 CONCURRENCY = 32

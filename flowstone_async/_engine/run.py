@@ -38,8 +38,8 @@ from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import OBSERVATIONS, RunStarted
 from flowstone_async.failures import without_endings
-from flowstone_async.planning.plan import Verdicts
 from flowstone_async.planning.units import Unit, Units
+from flowstone_async.planning.verdicts import Verdicts
 from flowstone_async.store.records import Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 

@@ -28,8 +28,8 @@ from flowstone_async.definition.keys import encode_key
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable, TimedOut
 from flowstone_async.planning.freshness import Facts
-from flowstone_async.planning.plan import Force, Verdicts, judge_all
 from flowstone_async.planning.units import Units, expand
+from flowstone_async.planning.verdicts import Force, Verdicts, judge_all
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import RunRecord
 from flowstone_async.types import AssetKey, Materialization, new_id

@@ -24,7 +24,8 @@ from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.keys import PartitionKey
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import NothingToCancel
-from flowstone_async.planning.plan import Force, Plan
+from flowstone_async.planning.plan import Plan
+from flowstone_async.planning.verdicts import Force
 from flowstone_async.types import All
 
 T = TypeVar("T")

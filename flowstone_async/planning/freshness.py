@@ -22,9 +22,14 @@ class Judgement(NamedTuple):
     reason: str = ""
 
 
-SKIPPED = "absent:skipped"
 FRESH = Judgement("fresh", "fresh")
 MISSING = Judgement("missing", "never computed")
+
+_AGAIN = {
+    "absent:skipped": "depends on whether {} is skipped again",
+    "absent:failed": "input {} failed when this was computed and is tried again",
+    "absent:missing": "input {} was not stored when this was computed and is tried again",
+}
 
 
 class Facts(NamedTuple):
@@ -132,9 +137,17 @@ def judge_inputs(current: Materialization, now: Mapping[AssetKey, str], unseen: 
     return FRESH
 
 
-def was_skipped(current: Materialization, key: AssetKey) -> bool:
-    """Tell whether a stored value was computed without an upstream because that was skipped."""
-    return any(each.key == key and each.fingerprint == SKIPPED for each in current.inputs)
+def absent_inputs(current: Materialization) -> dict[AssetKey, Judgement]:
+    """Return the upstreams that a stored value was computed without, and what each says of it.
+
+    A run that computes upstreams asks for these again: nothing else would ever bring the value up to date. An upstream
+    that was there and is gone is another matter, since nothing tells that it would come out differently now.
+    """
+    return {
+        each.key: Judgement("maybe", _AGAIN[each.fingerprint].format(_named(each.key)))
+        for each in current.inputs
+        if each.key is not None and each.fingerprint in _AGAIN
+    }
 
 
 def _named(key: AssetKey) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -11,195 +11,12 @@ from typing_extensions import override
 
 from flowstone_async.definition.code_hash import CodeHash
 from flowstone_async.definition.graph import Node
-from flowstone_async.planning.freshness import (
-    FRESH,
-    MISSING,
-    Facts,
-    Judgement,
-    cache_keyed,
-    changed_code,
-    judge_alone,
-    judge_inputs,
-    was_skipped,
-)
+from flowstone_async.planning.freshness import changed_code
 from flowstone_async.planning.units import Unit, Units
+from flowstone_async.planning.verdicts import Asked, Verdicts
 from flowstone_async.types import AssetKey, Materialization
 
 Action: TypeAlias = Literal["run", "reuse", "blocked", "unknown"]
-Force: TypeAlias = bool | Literal["all"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The options of a run that decide what it computes.
-
-    Attributes:
-        force: True computes the targets whatever is stored, `"all"` every unit.
-        with_deps: Whether upstreams are computed; otherwise they are taken as they are stored.
-        given: Names of assets whose values are given, whatever is stored.
-    """
-
-    force: Force = False
-    with_deps: bool = True
-    given: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What is known of each unit before anything runs.
-
-    Attributes:
-        judgements: One for each unit, by index.
-        needed: 0: not looked at; 1: looked at only if a dependant turns out to run; 2: needed.
-        beyond: For units with a condition, by index: the judgement if it holds.
-    """
-
-    judgements: tuple[Judgement, ...]
-    needed: tuple[int, ...]
-    beyond: Mapping[int, Judgement] = field(default_factory=dict[int, Judgement])
-
-    def stored(self, index: int) -> Judgement:
-        """Return the judgement of a unit's stored value, whatever its conditions will say."""
-        return self.beyond.get(index, self.judgements[index])
-
-
-def judge_all(
-    units: Units,
-    current: Mapping[AssetKey, Materialization],
-    facts: Callable[[Node], Facts],
-    asked: Asked,
-) -> Verdicts:
-    """Judge every unit from the roots up, then mark what is needed from the targets down.
-
-    Args:
-        units: The units of the run.
-        current: What exists, also for external keys.
-        facts: The facts by which a node's freshness is judged.
-        asked: Options of the run.
-    """
-    targets = frozenset(units.targets)
-    forced = targets if asked.force is True else frozenset[int]()
-    computed = None if asked.with_deps else targets
-    judged: list[Judgement] = []
-    beyond: dict[int, Judgement] = {}
-    for unit in units.all:
-        if unit.node.name in asked.given:
-            judged.append(FRESH)
-            continue
-        if asked.force == "all" or unit.place in forced:
-            judged.append(Judgement("stale", "forced"))
-        else:
-            judged.append(_judge(unit, units, judged, current, facts, computed))
-        if unit.node.conditions:
-            beyond[unit.place], judged[-1] = judged[-1], Judgement("maybe", _asks(unit))
-    if not asked.with_deps:
-        return _shallow(units, judged, current)
-    needed = _needed(units, judged)
-    if _disturb(units, judged, needed, asked):
-        needed = _needed(units, judged)
-    return Verdicts(tuple(judged), needed, beyond)
-
-
-def _asks(unit: Unit) -> str:
-    return f"condition {', '.join(each.name for each in unit.node.conditions)} is asked when the run reaches it"
-
-
-def _judge(
-    unit: Unit,
-    units: Units,
-    judged: Sequence[Judgement],
-    current: Mapping[AssetKey, Materialization],
-    facts: Callable[[Node], Facts],
-    computed: frozenset[int] | None,
-) -> Judgement:
-    """Judge one unit; `computed` are the units that the run may compute, None for all."""
-    stored = current.get(unit.key)
-    own = judge_alone(unit.node, stored, facts(unit.node))
-    if own.verdict != "fresh" or stored is None or unit.node.definition.cache == "exists":
-        return own
-    if cache_keyed(unit.node):
-        return Judgement("maybe", "its cache key is asked when the run reaches it")
-    settled: dict[AssetKey, str] = {}
-    unseen: list[AssetKey] = []
-    pending: Judgement | None = None
-    for each in unit.inputs:
-        if each.external is not None:
-            outer = current.get(each.external)
-            settled[each.external] = "absent:missing" if outer is None else outer.fingerprint
-        for index in each.units:
-            upstream, verdict = units.all[index], judged[index]
-            at_hand = current.get(upstream.key)
-            as_it_is = computed is not None and index not in computed
-            if at_hand is not None and (verdict.verdict == "fresh" or as_it_is):
-                settled[upstream.key] = at_hand.fingerprint
-            else:
-                unseen.append(upstream.key)
-                if as_it_is or pending is not None:
-                    continue
-                if verdict.verdict in ("stale", "maybe"):
-                    pending = Judgement("maybe", _depends(upstream, verdict))
-                elif was_skipped(stored, upstream.key):
-                    pending = Judgement("maybe", f"depends on whether {upstream.node.name!r} is skipped again")
-    judgement = judge_inputs(stored, settled, unseen)
-    return pending if pending is not None and judgement.verdict == "fresh" else judgement
-
-
-def _depends(upstream: Unit, verdict: Judgement) -> str:
-    if verdict.verdict in ("stale", "missing"):
-        return f"depends on whether {upstream.node.name!r} changes when computed again ({verdict.reason})"
-    return (
-        f"depends on {upstream.node.name!r}: {verdict.reason}" if "depends on" not in verdict.reason else verdict.reason
-    )
-
-
-def _needed(units: Units, judged: Sequence[Judgement]) -> tuple[int, ...]:
-    needed = [0] * len(units.all)
-    for target in units.targets:
-        needed[target] = 2
-    for unit in reversed(units.all):
-        level = needed[unit.place]
-        verdict = judged[unit.place].verdict
-        if not level or verdict == "fresh":
-            continue
-        first = unit.condition_edges or unit.key_edges
-        asked = {index for each in first for index in each.units}
-        for index in unit.upstreams:
-            probed = judged[index].verdict != "missing" and not unit.node.conditions
-            certain = verdict in ("stale", "missing") or probed or index in asked
-            needed[index] = max(needed[index], level if certain else 1)
-    return tuple(needed)
-
-
-def _disturb(units: Units, judged: list[Judgement], needed: Sequence[int], asked: Asked) -> bool:
-    """Doubt what was judged fresh without an input that has no value, where the run computes that input after all."""
-    doubted: set[int] = set()
-    for unit in units.all:
-        if (
-            judged[unit.place].verdict != "fresh"
-            or unit.node.definition.cache == "exists"
-            or unit.node.name in asked.given
-        ):
-            continue
-        for index in (each for edge in unit.inputs for each in edge.units):
-            if index in doubted or (judged[index].verdict == "missing" and needed[index] == 2):  # noqa: PLR2004 - see Verdicts
-                judged[unit.place] = Judgement("maybe", _depends(units.all[index], judged[index]))
-                doubted.add(unit.place)
-                break
-    return bool(doubted)
-
-
-def _shallow(units: Units, judged: list[Judgement], current: Mapping[AssetKey, Materialization]) -> Verdicts:
-    """Take everything but the targets as it is stored."""
-    targets = frozenset(units.targets)
-    needed = [0] * len(units.all)
-    for target in units.targets:
-        needed[target] = 2
-        for index in units.all[target].upstreams:
-            needed[index] = 2
-    for unit in units.all:
-        if unit.place not in targets:
-            judged[unit.place] = FRESH if unit.key in current else MISSING
-    return Verdicts(tuple(judged), tuple(needed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowstone_async import Pipeline, dep
+from flowstone_async import Pipeline, Plan, dep
 from flowstone_async._engine.report import RunReport
 
 Value: TypeAlias = "int | None"
@@ -97,12 +97,13 @@ def graphs(draw: st.DrawFn, *, outcomes: bool) -> list[Spec]:
 
 Step: TypeAlias = tuple[str, str, Any]
 OPTIONS: list[dict[str, Any]] = [{}, {}, {}, {"force": True}, {"force": "all"}, {"concurrency": 1}]
+SHALLOW: list[dict[str, Any]] = [{"with_deps": False}, {"with_deps": False, "force": True}]
 
 
 def steps(names: tuple[str, ...]) -> st.SearchStrategy[list[Step]]:
     """Draw what happens: runs, and changes of the world between them."""
     one = st.sampled_from(names)
-    run = st.tuples(st.just("run"), one, st.sampled_from(OPTIONS))
+    run = st.tuples(st.just("run"), one, st.sampled_from(OPTIONS + SHALLOW))
     change = st.tuples(
         st.sampled_from(["source", "source", "invalidate", "cascade", "break", "unwant"]), one, st.just(None)
     )
@@ -124,11 +125,13 @@ class Model:
         self.specs = {spec.name: spec for spec in specs}
         self.stored: dict[str, Stored] = {}
 
-    def run(self, world: World, target: str, force: object) -> tuple[dict[str, tuple[str, Value]], list[str]]:
+    def run(
+        self, world: World, target: str, *, force: object = False, with_deps: bool = True, concurrency: int = 0
+    ) -> tuple[dict[str, tuple[str, Value]], list[str]]:
         """Return how each asset that is looked at ends, and which bodies are called."""
         self.ended: dict[str, tuple[str, Value]] = {}
         self.called: list[str] = []
-        self.world, self.force, self.target = world, force, target
+        self.world, self.force, self.target, self.with_deps = world, force, target, with_deps
         self.settle(target, demanded=True)
         return self.ended, self.called
 
@@ -137,6 +140,8 @@ class Model:
         if name in self.ended:
             return self.ended[name]
         spec, stored = self.specs[name], self.stored.get(name)
+        if not self.with_deps and name != self.target:
+            return self.end(name, "missing", None) if stored is None else self.end(name, "cached", stored.value)
         forced = self.force == "all" or (self.force is True and name == self.target)
         if spec.conditional and name in self.world.unwanted:
             return self.end(name, "skipped", None)
@@ -154,15 +159,15 @@ class Model:
         same = True
         for each in spec.upstreams:
             before = stored.inputs[each]
-            settled = self.settle(each, demanded=before == "absent:skipped")
-            same = same and (settled is None or _print(settled) == before)
+            settled = self.settle(each, demanded=isinstance(before, str))
+            same = same and (settled is None or settled[0] == "missing" or _print(settled) == before)
         return same
 
     def compute(self, spec: Spec) -> tuple[str, Value]:
         ends = {each: self.settle(each, demanded=True) for each in spec.upstreams}
         states = {each: end[0] for each, end in ends.items() if end is not None}
         bad = [each for each in spec.upstreams if states[each] in ("failed", "blocked")]
-        if bad and not spec.optional:
+        if (bad or "missing" in states.values()) and not spec.optional:
             return self.end(spec.name, "blocked", None)
         if "skipped" in states.values() and not spec.optional:
             return self.end(spec.name, "skipped", None)
@@ -202,7 +207,7 @@ def _print(end: tuple[str, Value]) -> Any:
     state, value = end
     if state in ("ok", "cached"):
         return value
-    return "absent:skipped" if state == "skipped" else "absent:failed"
+    return f"absent:{state}" if state in ("skipped", "missing") else "absent:failed"
 
 
 async def play(specs: list[Spec], happening: list[Step]) -> None:
@@ -223,15 +228,17 @@ async def play(specs: list[Spec], happening: list[Step]) -> None:
             assert await pipe.invalidate(name, cascade=cascade) == model.invalidate(name, cascade=cascade)
         elif what == "unwant":
             world.unwanted ^= {name}
-        elif model.narrow(name):
+        else:
             world.broken ^= {name}
 
 
 async def _compare(pipe: Pipeline, model: Model, world: World, target: str, options: dict[str, Any]) -> None:
-    expected, called = model.run(world, target, options.get("force", False))
+    plan = await pipe.plan(target, **options)
+    expected, called = model.run(world, target, **options)
     world.calls.clear()
     report: RunReport = await asyncio.wait_for(pipe.report(target, **options), 10)
     assert sorted(world.calls) == sorted(called)
+    _check_plan(plan, world, report)
     found = {each.asset: (each.state, each.value) for each in report}
     for name, end in expected.items():
         if name == target or name in called:
@@ -246,6 +253,14 @@ async def _compare(pipe: Pipeline, model: Model, world: World, target: str, opti
         assert not await pipe.exists(name)
 
 
+def _check_plan(plan: Plan, world: World, report: RunReport) -> None:
+    """What was to run was not reused, what was to be reused did not run, and nothing ran that was not thought of."""
+    planned = {each.asset: each.action for each in plan.entries}
+    states = {each.asset: each.state for each in report}
+    assert all(planned[name] in ("run", "unknown") for name in world.calls)
+    assert all(states[name] != "cached" for name, action in planned.items() if action == "run")
+
+
 async def anything(specs: list[Spec], happening: list[Step]) -> None:
     """Let a pipeline live through what it must survive, and check what always holds."""
     world = World({spec.name: number for number, spec in enumerate(specs)})
@@ -255,7 +270,7 @@ async def anything(specs: list[Spec], happening: list[Step]) -> None:
             world.calls.clear()
             report: RunReport = await asyncio.wait_for(pipe.report(name, **how), 10)
             assert len(world.calls) == len(set(world.calls))
-            _check_report(by_name, world, report)
+            _check_report(by_name, world, report, with_deps=how.get("with_deps", True))
         elif what == "source":
             world.sources[name] += 1
         elif what in ("invalidate", "cascade"):
@@ -264,12 +279,14 @@ async def anything(specs: list[Spec], happening: list[Step]) -> None:
             world.broken ^= {name}
         else:
             world.unwanted ^= {name}
+    await _check_rest(pipe, by_name, world)
     world.broken.clear()
     await _check_rest(pipe, by_name, world)
 
 
-def _check_report(specs: Mapping[str, Spec], world: World, report: RunReport) -> None:
+def _check_report(specs: Mapping[str, Spec], world: World, report: RunReport, *, with_deps: bool) -> None:
     """Each value was computed from what the run itself says of the inputs."""
+    absent = {"failed", "blocked"} if with_deps else {"skipped"}
     for each in report:
         spec = specs[each.asset]
         ends = {name: report[name] for name in spec.upstreams} if each.state in ("ok", "blocked") else {}
@@ -278,23 +295,24 @@ def _check_report(specs: Mapping[str, Spec], world: World, report: RunReport) ->
             assert each.value == compute(spec, world.sources[spec.name], inputs)
             assert spec.name in world.calls
         elif each.state == "blocked":
-            assert any(end.state in ("failed", "blocked") for end in ends.values())
+            assert any(end.state in absent for end in ends.values())
         assert (each.state == "failed") == (each.asset in world.calls and each.asset in world.broken)
         assert each.state != "ok" or each.asset not in world.unwanted or not spec.conditional
 
 
 async def _check_rest(pipe: Pipeline, specs: Mapping[str, Spec], world: World) -> None:
-    """Without changes, runs come to rest: soon only what has to run every time is computed, and gives the same."""
+    """Without changes, runs come to rest: soon only what has to run every time or fails is called; the value stays."""
     target = next(reversed(specs))
     for _ in specs:
         await pipe.report(target)
     world.calls.clear()
     before = await pipe.report(target)
-    assert all(specs[name].kind == "volatile" for name in world.calls)
+    assert all(specs[name].kind == "volatile" or name in world.broken for name in world.calls)
     assert (await pipe.report(target)).value == before.value
     plan = await pipe.plan(target)
     stored = [each for each in plan.entries if each.materialization is not None]
-    assert all(each.action != "run" or specs[each.asset].kind == "volatile" for each in stored)
+    tried = {name for name, spec in specs.items() if spec.kind == "volatile"} | world.broken
+    assert all(each.action != "run" or each.asset in tried for each in stored)
 
 
 PATIENT = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -135,3 +135,27 @@ def test_a_handle_of_another_pipeline_is_a_definition_error():
 
     with pytest.raises(DefinitionError, match=r"FS150(.|\n)*include(.|\n)*external=True"):
         pipe.validate()
+
+
+async def test_a_value_stays_fresh_when_an_external_input_is_deleted(open_engine: OpenEngine):
+    """CACHE-03, ASSET-16: like any other upstream's; what has not been computed yet still needs it."""
+    up, down, calls = Pipeline("up"), Pipeline("down"), list[float]()
+
+    @up.asset
+    async def rates() -> float:
+        return 1.5
+
+    @down.asset
+    async def shown(rate: float = dep(rates, external=True)) -> float:
+        calls.append(rate)
+        return rate
+
+    engine = await open_engine(up, down)
+    await engine.run(rates)
+    assert await engine.run(shown) == 1.5
+    await engine.invalidate(rates)
+    assert await engine.run(shown) == 1.5
+    status = await engine.status(shown)
+    assert (status.fresh, calls) == (True, [1.5])
+    with pytest.raises(DependencyNotReady):
+        await engine.run(shown, force=True)

@@ -48,6 +48,14 @@ def test_each_outcome_has_its_code(memory: Shell, code: int, words: list[str]) -
     assert not (memory.folder / ".flowstone").exists()
 
 
+def test_a_tolerated_failure_is_told_in_each_run(postgres: Shell) -> None:
+    """CLI-06, ASSET-08: also where the target's value is reused, because the same failed again."""
+    for _ in range(2):
+        done = postgres.run("run", "flow.py", "lenient")
+        assert done.code == 4, done.messages
+        assert "failures that the target tolerates: 1" in done.messages
+
+
 def test_a_run_that_somebody_else_cancels(postgres: Shell, dsn: str) -> None:
     async def cancel() -> None:
         async with Engine(_flow(), store=dsn) as engine:

@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from flowstone_async import Pipeline
+from flowstone_async import Failed, Pipeline
 from tests.unit.definition.reading import codes
 
 
@@ -107,6 +107,33 @@ def test_planning_is_linear(shape: Callable[[int], Pipeline]) -> None:
         asyncio.run(_planned(pipe, last))
         counts.append(_calls(lambda pipe=pipe, last=last: asyncio.run(_planned(pipe, last))))
     assert counts[1] <= 2.2 * counts[0] + 2000
+
+
+def test_planning_is_linear_in_inputs_that_were_absent() -> None:
+    """ASSET-20, CACHE-08: a value that was computed without very many failed inputs, which are all tried again."""
+    counts: list[int] = []
+    for size in (200, 400):
+        pipe = _tolerant(size)
+        asyncio.run(pipe.report("last"))
+        assert asyncio.run(pipe.plan("last"))["n0"].action == "run"
+        counts.append(_calls(lambda pipe=pipe: asyncio.run(_planned(pipe, "last"))))
+    assert counts[1] <= 2.2 * counts[0] + 2000
+
+
+def _tolerant(size: int) -> Pipeline:
+    """Return one asset that depends on many others, which fail, and tolerates that."""
+    pipe = Pipeline("tolerant")
+
+    async def fails() -> int:
+        raise ValueError("down")
+
+    async def last(**inputs: int | Failed) -> int:
+        return len(inputs)
+
+    for i in range(size):
+        pipe.add(fails, name=f"n{i}")
+    pipe.add(last, name="last", deps={f"x{i}": f"n{i}" for i in range(size)})
+    return pipe
 
 
 async def _planned(pipe: Pipeline, target: str) -> None:
