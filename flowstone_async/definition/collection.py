@@ -272,6 +272,8 @@ class Collection:
             if asset not in self._assets:
                 raise not_found(asset, self.name, self._assets)
             return asset
+        if not isinstance(asset, AssetRef):
+            raise ConfigError(f"{asset!r} is not an asset", hint="Pass a decorated asset, or its name as text.")
         found = AssetNames(self._assets).copies(asset.definition, HERE)
         if not found:
             raise foreign(asset.definition, (self.name,)) or not_found(asset.name, self.name, self._assets)
@@ -291,6 +293,8 @@ def hooked(event: type[E], hooks: list[Hook]) -> HookDecorator[E]:
         raise ConfigError(f"on({event!r}) takes an event type", hint="Say @pipe.on(RunFailed), for example.")
 
     def register(function: Callable[[E], R], /) -> Callable[[E], R]:
+        if not callable(function):
+            raise ConfigError(f"on({event.__name__}) takes a function, not {function!r}")
         hooks.append(Hook(event, function))
         return function
 
