@@ -22,6 +22,7 @@ from flowstone_async.errors import ConfigError, DefinitionError, Problem, Storag
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.codec import codec_for
 from flowstone_async.planning.freshness import Facts
+from flowstone_async.redaction import Redactor
 
 ONCE = Retry(1)
 
@@ -144,7 +145,9 @@ class Catalog:
         return Facts(version=runnable.version, code=lambda: runnable.code, params=prints, now=now)
 
 
-def make_catalog(collection: Collection, managers: Managers, *, strict: bool, dask: bool = False) -> Catalog:
+def make_catalog(
+    collection: Collection, managers: Managers, *, strict: bool, dask: bool = False, redactor: Redactor | None = None
+) -> Catalog:
     """Validate a pipeline and ready it for a store.
 
     Args:
@@ -152,6 +155,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         managers: The engine's I/O managers.
         strict: Whether a type that its manager cannot store is refused (`FS140`); a memory store holds any object.
         dask: Whether the engine has a Dask client.
+        redactor: Learns the secrets of params.
 
     Raises:
         DefinitionError: With all problems.
@@ -169,7 +173,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         collection,
         graph,
         managers,
-        params_of(collection.params_type),
+        params_of(collection.params_type, redactor),
         cast("frozenset[str]", collection.optional_tolerates),
         {name: place for place, name in enumerate(graph.order)},
     )
