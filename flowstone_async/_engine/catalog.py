@@ -16,7 +16,7 @@ from flowstone_async.definition.binding import DependencyBinding
 from flowstone_async.definition.code_hash import CodeHash, code_hash
 from flowstone_async.definition.collection import Collection, Hook, not_found
 from flowstone_async.definition.graph import Graph, Node
-from flowstone_async.definition.kind import ConstantKind, StreamKind
+from flowstone_async.definition.kind import ConstantKind, StreamKind, is_async_iterable
 from flowstone_async.definition.policy import Retry
 from flowstone_async.errors import ConfigError, DefinitionError, Problem, StorageError
 from flowstone_async.io.base import IOManager
@@ -25,6 +25,8 @@ from flowstone_async.planning.freshness import Facts
 from flowstone_async.redaction import Redactor
 
 ONCE = Retry(1)
+_PRODUCE = 'Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".'
+_YIELD = "Let the body yield the items itself: an async generator is a stream."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,5 +211,5 @@ def unsupported(node: Node, manager: IOManager) -> Problem | None:
         file=where.file,
         line=where.line,
         asset=node.name,
-        hint='Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".',
+        hint=_YIELD if is_async_iterable(node.value_type) else _PRODUCE,
     )
