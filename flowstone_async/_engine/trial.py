@@ -123,6 +123,9 @@ class Trial(Verbs):
             partition: The run's key.
             values: Values of dependencies for this call, by handle or name; they are stored nowhere.
             options: See `RunOptions`.
+
+        Raises:
+            ConfigError: A value does not fit, or is of an asset that none of the targets depends on.
         """
         found = await values_of(await self._complete(targets, partition, values, options))
         return found[0] if len(found) == 1 else found
@@ -159,7 +162,9 @@ class Trial(Verbs):
         if self._params is not None and "params" not in options:
             options = {**options, "params": self._params}
         request = self._opened.request(targets, partition=partition, **options)
-        return replace(request, given={**self._values, **self._checked(mapping(values, "values", by_name=False))})
+        given = self._checked(mapping(values, "values", by_name=False))
+        self._check_used(request, given)
+        return replace(request, given={**self._values, **given})
 
     @overload
     async def submit(
@@ -292,6 +297,24 @@ class Trial(Verbs):
                 ) from error
             found[name] = self._made_up(AssetKey(catalog.graph.pipeline, name), fingerprint, value)
         return found
+
+    def _check_used(self, request: Request, given: Mapping[str, Materialization]) -> None:
+        """Refuse values of a call that nothing in it would take."""
+        nodes = self._opened.catalogs[request.pipeline].graph.nodes
+        needed, left = set[str](), list(request.targets)
+        while left:
+            name = left.pop()
+            if name not in needed:
+                needed.add(name)
+                left.extend(nodes[name].upstreams)
+        for name in given:
+            if name not in needed:
+                above = ", ".join(each for each in nodes if each in needed and each not in request.targets)
+                raise ConfigError(
+                    f"values={{{name!r}: ...}}: {', '.join(map(repr, request.targets))} does not depend on {name!r}",
+                    asset=name,
+                    hint=f"It depends on: {above}." if above else "It depends on no asset.",
+                )
 
     def _made_up(self, key: AssetKey, fingerprint: str | None, value: object) -> Materialization:
         made, now = new_id(), self.clock.now()
