@@ -1,14 +1,17 @@
-"""Values that callers configure: durations, and how a bad one is refused."""
+"""Values that callers configure: durations, numbers, switches, words, and how a bad one is refused."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 from flowstone_async.errors import ConfigError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_ENDLESS = 10.0**300
+"""Seconds that no clock can count; more than a float can hold raises."""
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
@@ -33,13 +36,52 @@ def seconds(value: timedelta | float | str, *, what: str = "duration", zero: boo
     return found
 
 
+def whole(value: object, *, what: str, least: int = 1) -> int:
+    """Return a whole number.
+
+    Args:
+        value: What was given.
+        what: The option's name, for the message.
+        least: The least that is allowed.
+
+    Raises:
+        ConfigError: It is no whole number, or less than that.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{what}={value!r}", hint=f"Give a whole number of {least} or more.")
+    return value
+
+
+def switch(value: object, *, what: str) -> bool:
+    """Return a switch.
+
+    Raises:
+        ConfigError: It is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what}={value!r}", hint="Allowed are True and False.")
+    return value
+
+
+def word(value: object, allowed: Sequence[str], *, what: str) -> str:
+    """Return one of a few words.
+
+    Raises:
+        ConfigError: It is none of `allowed`, which are listed.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        listed = ", ".join(f'"{each}"' for each in allowed)
+        raise ConfigError(f"{what}={value!r}", hint=f"Allowed are {listed}.")
+    return value
+
+
 def _read(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, int | float):
-        return float(value)
+        return float(value) if abs(value) < _ENDLESS else math.inf
     if isinstance(value, str) and (match := _TEXT.fullmatch(value.strip())):
         return float(match[1]) * _UNITS[match[2]]
     return None

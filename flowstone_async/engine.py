@@ -18,6 +18,7 @@ from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host, running_loop
 from flowstone_async._engine.life import Life
+from flowstone_async._engine.listing import find_run, list_runs
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
 from flowstone_async._engine.options import (
     EngineOptions,
@@ -41,7 +42,7 @@ from flowstone_async.config import seconds
 from flowstone_async.definition.collection import Collection, Hook, HookDecorator, hooked
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.policy import Duration
-from flowstone_async.errors import ConfigError, RunNotFound
+from flowstone_async.errors import ConfigError
 from flowstone_async.events import Event
 from flowstone_async.io.postgres import Postgres
 from flowstone_async.redaction import Redactor
@@ -312,9 +313,7 @@ class Engine(Verbs):
             RunNotFound: The store has no such run.
         """
         session = self._live()
-        record = await session.services.store.run(run_id)
-        if record is None:
-            raise RunNotFound(f"no run {run_id!r} in this store", run_id=run_id, hint="`flowstone runs` lists them.")
+        record = await find_run(session, run_id)
         flight = session.flights.get(run_id)
         return RunHandle(session, record, None if flight is None else flight.driver)
 
@@ -328,12 +327,13 @@ class Engine(Verbs):
             asset: Only runs with this target.
             limit: At most so many.
             after: Id of the last run of the previous page.
+
+        Raises:
+            AssetNotFound: There is no such asset.
+            RunNotFound: `after` is no run of this store (any more).
+            ConfigError: Another option is wrong.
         """
-        session = self._live()
-        name = None if asset is None else asset if isinstance(asset, str) else asset.name
-        return await session.services.store.runs(
-            pipelines=tuple(session.catalogs), state=state, asset=name, limit=limit, after=after
-        )
+        return await list_runs(self._live(), state=state, asset=asset, limit=limit, after=after)
 
     def events(
         self,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, cast, overload
 
 from typing_extensions import Unpack, override
 
 from flowstone_async._engine.executor import Executor
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.opening import Wiring, open_session
+from flowstone_async._engine.options import mapping
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.trial import Trial
@@ -73,16 +74,11 @@ class Pipeline(Decorators, Verbs):
         timeout: Duration | Literal[False] | None = None,
         optional_tolerates: frozenset[Tolerated] | set[Tolerated] = TOLERATED,
     ) -> None:
-        unknown = set(optional_tolerates) - TOLERATED
-        if unknown:
-            raise ConfigError(
-                f"optional_tolerates has {min(unknown)!r}", hint="Allowed are 'failed', 'skipped', 'missing'."
-            )
         super().__init__(
             name,
             params=params,
             defaults=Defaults(io=io, cache=cache, retry=retry, timeout=timeout),
-            optional_tolerates=frozenset(optional_tolerates),
+            optional_tolerates=_tolerated(optional_tolerates),
         )
         self._wiring: Wiring[MemoryStore] | None = None
         self._here: dict[int, _Here] = {}
@@ -157,19 +153,20 @@ class Pipeline(Decorators, Verbs):
             params: For runs that give none.
 
         Raises:
-            ConfigError: A value or resource is of the wrong type, or for something unknown.
+            ConfigError: A value or resource is of the wrong type, or for something unknown; or the params are wrong.
 
         Example:
             >>> async with pipe.test(values={raw: [1, 2]}) as t:
             ...     assert await t.run(doubled) == [2, 4]
         """
         self.validate()
+        given = mapping(values, "values", by_name=False)
         clock = ManualClock()
         wiring = Wiring(
             store=MemoryStore(clock),
             clock=clock,
             default_io=Memory(),
-            resources=dict(resources or {}),
+            resources=mapping(resources, "resources", by_name=False),
             secrets=(os.urandom(32),),
         )
         here = _Here(self, wiring)
@@ -177,7 +174,7 @@ class Pipeline(Decorators, Verbs):
         try:
             session = await here.session()
             try:
-                yield Trial(session, clock, values or {}, params)
+                yield Trial(session, clock, given, params)
             finally:
                 await session.close(0.0)
         finally:
@@ -240,6 +237,16 @@ class _Here:
     def _worker(self) -> Worker:
         names = (self._pipeline.name,)
         return Worker(id=self._wiring.worker or "", host=socket.gethostname(), pid=os.getpid(), pipelines=names)
+
+
+def _tolerated(given: object) -> frozenset[Tolerated]:
+    if not isinstance(given, set | frozenset | list | tuple):
+        raise ConfigError(f"optional_tolerates={given!r}", hint="Give a set of 'failed', 'skipped', 'missing'.")
+    found = [*cast("Iterable[object]", given)]
+    unknown = [each for each in found if not isinstance(each, str) or each not in TOLERATED]
+    if unknown:
+        raise ConfigError(f"optional_tolerates has {unknown[0]!r}", hint="Allowed are 'failed', 'skipped', 'missing'.")
+    return frozenset(cast("list[Tolerated]", found))
 
 
 def _never() -> None:

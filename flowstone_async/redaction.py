@@ -49,7 +49,8 @@ class Redactor:
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        names = [*_NAMES, *(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).strip() for name in extra)]
+        self._extra = tuple(extra)
+        names = [*_NAMES, *(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).strip() for name in self._extra)]
         self._is_named = functools.lru_cache(maxsize=4_096)(
             functools.partial(_contains, frozenset(map(_letters, names)))
         )
@@ -59,9 +60,16 @@ class Redactor:
         self._known: dict[str, None] = {}
         self._longest_first: tuple[str, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process with what it knows."""
+        return _made_again, (self._extra, tuple(self._known))
+
     def learn(self, secret: str) -> None:
-        """Hide `secret` in every later text, also as JSON or a URL spells it; under 4 characters it is not learned."""
-        if len(secret) < _SHORTEST_KNOWN or secret in self._known:
+        """Hide `secret` in every later text, also as JSON or a URL spells it.
+
+        Under 4 characters it is not learned, nor are asterisks that stand for one already.
+        """
+        if len(secret) < _SHORTEST_KNOWN or secret in self._known or not secret.strip("*"):
             return
         spelled = (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="", errors="replace"))
         known = self._known | dict.fromkeys(spelled)
@@ -69,6 +77,25 @@ class Redactor:
             del known[next(iter(known))]
         self._known = known
         self._longest_first = tuple(sorted(known, key=len, reverse=True))
+
+    def learn_in(self, value: Value, *, named: bool = False) -> None:
+        """Learn every secret in a value, at any depth: `SecretStr`, and texts that go under the name of one.
+
+        Args:
+            value: The value.
+            named: Whether it goes under such a name itself.
+        """
+        self._learn_in(value, named, 0)
+
+    def _learn_in(self, value: Value, named: bool, depth: int) -> None:  # noqa: FBT001 - as it is handed on
+        if _is_secret(value):
+            self._learn_from(value)
+        elif isinstance(value, str | bytes):
+            if named:
+                self.learn(value if isinstance(value, str) else value.decode("utf-8", "replace"))
+        elif type(value) not in _PLAIN and depth <= _NESTED:
+            for name, item in _items_of(value):
+                self._learn_in(item, named or self.names_secret(name), depth + 1)
 
     def names_secret(self, name: object) -> bool:
         """Tell whether what goes under a name is a secret."""
@@ -168,6 +195,13 @@ class Redactor:
         return _BEARER.sub(rf"\1 {HIDDEN}", text)
 
 
+def _made_again(extra: tuple[str, ...], known: Iterable[str]) -> Redactor:
+    made = Redactor(extra)
+    for secret in known:
+        made.learn(secret)
+    return made
+
+
 def one_line(text: str) -> str:
     """Return a text with control characters, line ends and tabs escaped."""
     if text.isprintable():
@@ -199,6 +233,15 @@ def _fields(value: Value) -> list[str] | None:
     if hasattr(kind, "__pydantic_fields__"):
         return list(kind.__pydantic_fields__)
     return [each.name for each in dataclasses.fields(value)] if dataclasses.is_dataclass(kind) else None
+
+
+def _items_of(value: Value) -> Iterable[tuple[Value, Value]]:
+    """Return what a value holds, each with the name it goes under; a member of a series goes under none."""
+    if isinstance(value, Mapping):
+        return cast("Mapping[Value, Value]", value).items()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(None, each) for each in cast("Iterable[Value]", value)]
+    return [(name, getattr(value, name, None)) for name in _fields(value) or ()]
 
 
 def _assignment(names: Iterable[str]) -> re.Pattern[str]:

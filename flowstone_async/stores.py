@@ -23,6 +23,7 @@ from flowstone_async.store.protocol import Store
 
 FOLDER = ".flowstone"
 _logger = logging.getLogger("flowstone")
+_SCHEMES = ("postgresql://", "postgres://")
 _FORMS = "'embedded', 'embedded:<dir>', 'memory', 'postgresql://...', or an asyncpg pool"
 
 
@@ -114,6 +115,8 @@ def choose_store(given: object, *, migrate: bool, notify: bool, direct: str | No
         raise ConfigError(
             "direct= goes with a Postgres of your own", hint="Leave it out, or give store='postgresql://...'."
         )
+    if direct is not None and not (isinstance(direct, str) and direct.startswith(_SCHEMES)):
+        raise ConfigError("direct= takes the address of a Postgres", hint="Give 'postgresql://...'.")
     if isinstance(given, MemoryStore):
         return StoreChoice(kind="memory", place=given)
     if isinstance(given, str):
@@ -121,7 +124,7 @@ def choose_store(given: object, *, migrate: bool, notify: bool, direct: str | No
             return StoreChoice(kind="memory")
         if given == "embedded" or given.startswith("embedded:"):
             return StoreChoice(kind="embedded", place=given.partition(":")[2] or FOLDER, migrate=migrate, notify=notify)
-        if given.startswith(("postgresql://", "postgres://")):
+        if given.startswith(_SCHEMES):
             return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)
     elif _is_pool(given):
         return StoreChoice(kind="postgres", place=given, migrate=migrate, notify=notify, direct=direct)

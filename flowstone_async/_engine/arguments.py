@@ -19,6 +19,7 @@ from flowstone_async.definition.binding import (
 )
 from flowstone_async.definition.context import Call, Context, DepStatus
 from flowstone_async.planning.units import Unit, UnitInput
+from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
 from flowstone_async.types import Failed, Input, Materialization, Skipped
 
@@ -27,6 +28,11 @@ class Values(Protocol):
     """What a run has for its bodies."""
 
     prints: Prints
+
+    @property
+    def redactor(self) -> Redactor:
+        """What hides secrets in what bodies log."""
+        ...
 
     def settled(self, index: int) -> tuple[Unit, Settled]:
         """Return how a unit ended."""
@@ -74,7 +80,7 @@ async def prepare(
             case DependencyBinding():
                 arguments[name], statuses[name] = await _edge(values, edge_of[id(binding)], inputs)
             case ContextBinding():
-                call.params = as_wanted(call.params, None)
+                call.params, call.redactor = as_wanted(call.params, None), values.redactor
                 arguments[name] = Context(call)
             case PartitionBinding(marker=marker):
                 partitions = unit.node.definition.partitions

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import anyio
 
@@ -17,6 +18,7 @@ from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.status import AssetStatus
 from flowstone_async._engine.targets import Target, find
+from flowstone_async.config import whole, word
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import ConfigError, FlowstoneError, PartitionError
@@ -168,7 +170,7 @@ async def backfill(
     **options: Any,
 ) -> BackfillReport:
     """Run an asset for many partitions; see `Verbs.backfill`."""
-    _check(parallel, only, on_error)
+    _check(parallel, only, on_error, on_progress)
     catalog, name = find(session.catalogs, target)
     session.request([f"{catalog.graph.pipeline}.{name}"], force=force, timeout=timeout, **options)  # refuses bad ones
     given = await _keys(session, catalog, name, partitions)
@@ -197,13 +199,14 @@ async def backfill(
     return report
 
 
-def _check(parallel: int, only: str, on_error: str) -> None:
-    if isinstance(parallel, bool) or not isinstance(parallel, int) or parallel < 1:
-        raise ConfigError(f"parallel={parallel!r}", hint="Give a whole number of 1 or more.")
-    if only not in ("all", "missing", "failed", "stale"):
-        raise ConfigError(f"only={only!r}", hint='Allowed are "all", "missing", "failed", "stale".')
-    if on_error not in ("continue", "halt"):
-        raise ConfigError(f"on_error={on_error!r}", hint='Allowed are "continue", "halt".')
+def _check(parallel: int, only: str, on_error: str, on_progress: object) -> None:
+    whole(parallel, what="parallel")
+    word(only, get_args(Only), what="only")
+    word(on_error, get_args(OnError), what="on_error")
+    if on_progress is not None and (not callable(on_progress) or inspect.iscoroutinefunction(on_progress)):
+        raise ConfigError(
+            f"on_progress={on_progress!r}", hint="Give a plain function of the report: nobody would await another."
+        )
 
 
 async def _keys(

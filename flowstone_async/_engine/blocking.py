@@ -36,7 +36,8 @@ class Blocking:
             unit: The unit.
             edges: Those of its edges that count; what they lead to has ended.
         """
-        missing: list[Unit] = []
+        missing: list[AssetKey] = []
+        external: list[AssetKey] = []
         skipped: Settled | None = None
         for each in edges:
             binding = each.binding
@@ -53,11 +54,11 @@ class Blocking:
                     if not (binding.admits_skipped or tolerated) and skipped is None:
                         skipped = Settled("skipped", reason=_skip_reason(above, settled))
                 elif not (binding.optional and "missing" in self._tolerates):
-                    missing.append(above)
+                    missing.append(above.key)
             if each.external is not None and each.external not in self._current and not binding.optional:
-                return Settled("blocked", error=_not_ready(unit, [str(each.external)]))
-        if missing:
-            return Settled("blocked", error=_not_ready(unit, [str(above.key) for above in missing]))
+                external.append(each.external)
+        if missing or external:
+            return Settled("blocked", error=_not_ready(unit, missing, external))
         return skipped
 
 
@@ -84,12 +85,35 @@ def _blocked_by(unit: Unit, above: Unit, error: FlowstoneError | None) -> Settle
     return Settled("blocked", error=failed)
 
 
-def _not_ready(unit: Unit, names: list[str]) -> DependencyNotReady:
-    listed = ", ".join(map(repr, names))
+def _not_ready(unit: Unit, missing: Sequence[AssetKey], external: Sequence[AssetKey]) -> DependencyNotReady:
+    own, others = (list(dict.fromkeys(map(str, keys))) for keys in (missing, external))
+    every = [*own, *others]
     return DependencyNotReady(
-        f"asset {unit.node.name!r} needs {listed}, which {'is' if len(names) == 1 else 'are'} not stored",
+        f"asset {unit.node.name!r} needs {_listed(every)}, which {'is' if len(every) == 1 else 'are'} not stored",
         asset=unit.node.name,
         partition=unit.partition,
-        details={"missing": names},
-        hint="Run them first, or run with with_deps=True.",
+        details={"missing": every, "external": others},
+        hint=_way_out(unit.key.pipeline, own, others, external),
     )
+
+
+def _way_out(here: str, own: Sequence[str], others: Sequence[str], external: Sequence[AssetKey]) -> str:
+    """Return the hint: `with_deps` runs what the pipeline has, and never what belongs to another one."""
+    ways: list[str] = []
+    if own:
+        which = _listed(own) if others else "it" if len(own) == 1 else "them"
+        ways.append(f"Run {which} first, or run with with_deps=True.")
+    if others:
+        pipelines = dict.fromkeys(each.pipeline.replace("-", "_") for each in external)
+        engine = ", ".join([*pipelines, here.replace("-", "_")])
+        what = "an asset of another pipeline, which is" if len(others) == 1 else "assets of other pipelines, which are"
+        ways.append(
+            f"{_listed(others)} {'is' if len(others) == 1 else 'are'} {what} read and never run from here: run "
+            f"{'it' if len(others) == 1 else 'them'} there, on the same store: Engine({engine}). "
+            f"A pipeline without an engine has a store to itself."
+        )
+    return " ".join(ways)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))

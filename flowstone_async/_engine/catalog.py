@@ -16,14 +16,17 @@ from flowstone_async.definition.binding import DependencyBinding
 from flowstone_async.definition.code_hash import CodeHash, code_hash
 from flowstone_async.definition.collection import Collection, Hook, not_found
 from flowstone_async.definition.graph import Graph, Node
-from flowstone_async.definition.kind import ConstantKind, StreamKind
+from flowstone_async.definition.kind import ConstantKind, StreamKind, is_async_iterable
 from flowstone_async.definition.policy import Retry
 from flowstone_async.errors import ConfigError, DefinitionError, Problem, StorageError
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.codec import codec_for
 from flowstone_async.planning.freshness import Facts
+from flowstone_async.redaction import Redactor
 
 ONCE = Retry(1)
+_PRODUCE = 'Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".'
+_YIELD = "Let the body yield the items itself: an async generator is a stream."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,7 +147,9 @@ class Catalog:
         return Facts(version=runnable.version, code=lambda: runnable.code, params=prints, now=now)
 
 
-def make_catalog(collection: Collection, managers: Managers, *, strict: bool, dask: bool = False) -> Catalog:
+def make_catalog(
+    collection: Collection, managers: Managers, *, strict: bool, dask: bool = False, redactor: Redactor | None = None
+) -> Catalog:
     """Validate a pipeline and ready it for a store.
 
     Args:
@@ -152,6 +157,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         managers: The engine's I/O managers.
         strict: Whether a type that its manager cannot store is refused (`FS140`); a memory store holds any object.
         dask: Whether the engine has a Dask client.
+        redactor: Learns the secrets of params.
 
     Raises:
         DefinitionError: With all problems.
@@ -169,7 +175,7 @@ def make_catalog(collection: Collection, managers: Managers, *, strict: bool, da
         collection,
         graph,
         managers,
-        params_of(collection.params_type),
+        params_of(collection.params_type, redactor),
         cast("frozenset[str]", collection.optional_tolerates),
         {name: place for place, name in enumerate(graph.order)},
     )
@@ -205,5 +211,5 @@ def unsupported(node: Node, manager: IOManager) -> Problem | None:
         file=where.file,
         line=where.line,
         asset=node.name,
-        hint='Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".',
+        hint=_YIELD if is_async_iterable(node.value_type) else _PRODUCE,
     )

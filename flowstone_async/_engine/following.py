@@ -9,8 +9,12 @@ from typing import cast
 from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target, find
+from flowstone_async.config import whole
 from flowstone_async.errors import ConfigError
 from flowstone_async.events import JOURNALED, AssetEvent, Event
+
+_LAST = 2**63 - 1
+"""No cursor lies behind it."""
 
 
 def follow(
@@ -23,16 +27,17 @@ def follow(
         ConfigError: There is no such pipeline, no such event type, or it is one that is stored nowhere.
     """
     kinds = _kinds(types)
+    whole(after, what="after", least=0)
     pipelines: tuple[str, ...] = tuple(session.catalogs)
     if pipeline is not None:
-        if pipeline not in session.catalogs:
+        if not isinstance(pipeline, str) or pipeline not in session.catalogs:
             raise ConfigError(f"this engine has no pipeline {pipeline!r}", hint=f"It has: {', '.join(pipelines)}.")
         pipelines = (pipeline,)
     name = None
     if asset is not None:
         catalog, name = find({each: session.catalogs[each] for each in pipelines}, asset)
         pipelines = (catalog.graph.pipeline,)
-    return _read(session, pipelines, name, kinds, after)
+    return _read(session, pipelines, name, kinds, min(after, _LAST))
 
 
 def _kinds(types: object) -> tuple[type[Event], ...]:

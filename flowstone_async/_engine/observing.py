@@ -32,6 +32,7 @@ from flowstone_async.events import (
 )
 from flowstone_async.io.base import Stored, ValueRef
 from flowstone_async.planning.units import Unit, UnitInput
+from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceObserver, ResourceScope
 from flowstone_async.types import Materialization
 
@@ -206,6 +207,11 @@ class ObservedValues(Values):
     def __init__(self, values: Values, observer: Observer, given: Mapping[str, object]) -> None:
         self._values, self._observer, self._given = values, observer, given
         self.prints = values.prints
+
+    @property
+    @override
+    def redactor(self) -> Redactor:
+        return self._values.redactor
 
     @override
     def settled(self, index: int) -> tuple[Unit, Settled]:

@@ -133,7 +133,9 @@ def _catalogs(collections: Sequence[Collection], wiring: Wiring[Any]) -> dict[st
     if any(found is None or found.graph is not each.compiled() for each in collections for found in [known[each.name]]):
         ready = managers(wiring)
         for each in collections:
-            wiring.catalogs[each.name] = make_catalog(each, ready, strict=wiring.store.durable, dask=wiring.dask)
+            wiring.catalogs[each.name] = make_catalog(
+                each, ready, strict=wiring.store.durable, dask=wiring.dask, redactor=wiring.redactor
+            )
     return {each.name: wiring.catalogs[each.name] for each in collections}
 
 

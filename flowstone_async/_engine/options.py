@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.upkeep import Retention
-from flowstone_async.config import seconds
+from flowstone_async.config import seconds, switch, whole
 from flowstone_async.definition.collection import Collection
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError
@@ -47,15 +47,14 @@ def check_pipelines(pipelines: Sequence[object]) -> None:
 def check_counts(*, processes: int | None, **counts: int) -> None:
     """Refuse counts below 1."""
     for name, value in {**counts, "processes": processes}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{name}={value!r}", hint="Give a whole number of 1 or more.")
+        if value is not None:
+            whole(value, what=name)
 
 
 def check_switches(**switches: object) -> None:
     """Refuse switches that are neither True nor False."""
     for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name}={value!r}", hint="Allowed are True and False.")
+        switch(value, what=name)
 
 
 def limit(value: Limit, what: str) -> float | None:

@@ -18,13 +18,20 @@ from flowstone_async._engine.params_type import RunParams
 from flowstone_async.definition.names import suggestion
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ConfigError, ParamsError
+from flowstone_async.redaction import Redactor
 
 
 class ParamsType(RunParams):
-    """A pipeline's params type: a dataclass or a pydantic model."""
+    """A pipeline's params type: a dataclass or a pydantic model.
 
-    def __init__(self, type_: type) -> None:
+    Args:
+        type_: The type.
+        redactor: Learns the secrets of whatever is parsed, so that no error or log shows them.
+    """
+
+    def __init__(self, type_: type, redactor: Redactor | None = None) -> None:
         self.type = type_
+        self._redactor = redactor or Redactor()
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
@@ -63,7 +70,15 @@ class ParamsType(RunParams):
             raise self._refused([*faults, *self._faults(error)]) from None
         if faults:
             raise self._refused(faults)
+        self._learn(parsed)
         return parsed
+
+    def _learn(self, params: Any) -> None:
+        """Let the redactor know the secrets: by type, and by name; a text that is a default is in the code anyway."""
+        defaults = self._defaults
+        for name, value in self._plain(params).items():
+            if not isinstance(value, str) or value != defaults.get(name):
+                self._redactor.learn_in(value, named=self._redactor.names_secret(name))
 
     def _faults(self, error: ValidationError) -> list[_Fault]:
         found = error.errors(include_url=False, include_context=False, include_input=False)
@@ -89,13 +104,14 @@ class ParamsType(RunParams):
         plain = self._plain(params)
         try:
             text = to_json(_in_order(plain, self._plain(params, mode="json")), inf_nan_mode="constants").decode()
-            back = self._plain(self.load(text))
+            back = self._plain(self._loaded(text))
         except (ValueError, TypeError) as error:
             reason = error.message if isinstance(error, ParamsError) else str(error)
             raise self._unstorable(_odd(plain) or "", reason) from None
         for name, value in plain.items():
             if not _has_secret(value) and not _same(value, back.get(name)):
-                raise self._unstorable(name, f"{_shown(value)} would come back as {_shown(back.get(name))}")
+                shown = [_shown(self._redactor.value({name: each})[name]) for each in (value, back.get(name))]
+                raise self._unstorable(name, f"{shown[0]} would come back as {shown[1]}")
         return text
 
     @override
@@ -111,11 +127,15 @@ class ParamsType(RunParams):
     @cached_property
     def _hidden_defaults(self) -> Mapping[str, object]:
         """The defaults that hold secrets, by field."""
+        return {name: default for name, default in self._defaults.items() if _has_secret(_unpacked(default))}
+
+    @cached_property
+    def _defaults(self) -> Mapping[str, object]:
+        """The defaults, by field; fields without one have a mark of dataclasses or pydantic there."""
         fields: Mapping[str, Any] | None = getattr(self.type, "model_fields", None)
         if fields is None:
             fields = {each.name: each for each in dataclasses.fields(self.type)}
-        known = {name: each.default for name, each in fields.items()}
-        return {name: default for name, default in known.items() if _has_secret(_unpacked(default))}
+        return {name: each.default for name, each in fields.items()}
 
     def _plain(self, params: Any, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
         """Return params as a mapping by field name, nested dataclasses and models as mappings too."""
@@ -144,6 +164,11 @@ class ParamsType(RunParams):
         Raises:
             ParamsError: The stored text no longer fits the type.
         """
+        loaded = self._loaded(text)
+        self._learn(loaded)
+        return loaded
+
+    def _loaded(self, text: str) -> Any:
         try:
             loaded = self._validated_json(text)
             return self._with_hidden_defaults(loaded, json.loads(text)) if self._hidden_defaults else loaded

@@ -39,8 +39,8 @@ class Request:
     targets: tuple[str, ...]
     partition: Any = None
     encoded: str = ""
-    params: Any = None
-    params_json: str = "{}"
+    params: Any = field(default=None, repr=False)
+    params_json: str = field(default="{}", repr=False)
     params_known: bool = True
     secrets: tuple[str, ...] = ()
     force: Force = False

@@ -13,6 +13,7 @@ from typing_extensions import override
 from flowstone_async._engine.params_type import RunParams
 from flowstone_async.definition.params import params_fields
 from flowstone_async.errors import ParamsError
+from flowstone_async.redaction import Redactor
 
 
 class NoParams(RunParams):
@@ -42,13 +43,18 @@ class NoParams(RunParams):
         return None
 
 
-def params_of(type_: type | None) -> RunParams:
-    """Return how the params of a pipeline with that params type are checked and stored."""
+def params_of(type_: type | None, redactor: Redactor | None = None) -> RunParams:
+    """Return how the params of a pipeline with that params type are checked and stored.
+
+    Args:
+        type_: The params type; None for a pipeline that has none.
+        redactor: Learns their secrets.
+    """
     if type_ is None:
         return NoParams()
     from flowstone_async._engine.params import ParamsType  # it needs pydantic, which most programs need not load
 
-    return ParamsType(type_)
+    return ParamsType(type_, redactor)
 
 
 class Prints:

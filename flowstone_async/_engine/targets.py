@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from flowstone_async._engine.catalog import Catalog
-from flowstone_async.definition.collection import not_found
+from flowstone_async.definition.collection import foreign, not_found
 from flowstone_async.definition.handle import AssetRef
 from flowstone_async.definition.inclusion import HERE
 from flowstone_async.errors import AssetNotFound, ConfigError
@@ -48,6 +48,9 @@ def _by_handle(catalogs: Mapping[str, Catalog], target: AssetRef[Any]) -> tuple[
         raise ConfigError(
             f"asset {definition.name!r} was included more than once: {', '.join(names)}", hint="Name one of them."
         )
+    elsewhere = foreign(definition, tuple(catalogs))
+    if elsewhere is not None:
+        raise elsewhere
     named = [
         catalog
         for catalog in catalogs.values()

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 import anyio
 from typing_extensions import Unpack, override
 
 from flowstone_async._engine.handle import RunHandle
+from flowstone_async._engine.options import mapping
 from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.results import report_of, values_of
@@ -21,6 +22,7 @@ from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.verbs import RunOptions, Verbs
 from flowstone_async.clock import ManualClock, settle
+from flowstone_async.config import word
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.collection import Hook
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
@@ -54,6 +56,8 @@ class Trial(Verbs):
         session.services.called = self._called
         session.hooks.append(Hook(Event, self._heard))
         self._values = self._checked(values)
+        for catalog in session.catalogs.values() if params is not None else ():
+            catalog.params.parse(params)  # refuses bad ones
 
     @override
     @asynccontextmanager
@@ -119,6 +123,9 @@ class Trial(Verbs):
             partition: The run's key.
             values: Values of dependencies for this call, by handle or name; they are stored nowhere.
             options: See `RunOptions`.
+
+        Raises:
+            ConfigError: A value does not fit, or is of an asset that none of the targets depends on.
         """
         found = await values_of(await self._complete(targets, partition, values, options))
         return found[0] if len(found) == 1 else found
@@ -155,7 +162,9 @@ class Trial(Verbs):
         if self._params is not None and "params" not in options:
             options = {**options, "params": self._params}
         request = self._opened.request(targets, partition=partition, **options)
-        return replace(request, given={**self._values, **self._checked(values or {})})
+        given = self._checked(mapping(values, "values", by_name=False))
+        self._check_used(request, given)
+        return replace(request, given={**self._values, **given})
 
     @overload
     async def submit(
@@ -207,7 +216,11 @@ class Trial(Verbs):
 
         Raises:
             AssertionError: It got into another final state, or does nothing any more; the message says where it stands.
+            ConfigError: There is no such state, or `run` is no handle.
         """
+        word(state, get_args(RunState), what="state")
+        if not isinstance(run, RunHandle):
+            raise ConfigError(f"until({run!r}) takes the handle of a run", hint="submit() returns one.")
         flight = self._opened.flights.get(run.id)
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -226,8 +239,12 @@ class Trial(Verbs):
     async def advance(
         self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0, milliseconds: float = 0
     ) -> None:
-        """Let time pass; retries, TTLs and timeouts that fall due on the way happen in order."""
-        passed = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+        """Let time pass; retries, TTLs and timeouts that fall due on the way happen in order.
+
+        Raises:
+            ConfigError: It is no span of time that lies ahead.
+        """
+        passed = _span(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
         await self.clock.advance(passed.total_seconds())
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -237,7 +254,14 @@ class Trial(Verbs):
         return self._calls.get(find(self._opened.catalogs, asset)[1], 0)
 
     def events(self, kind: type[E]) -> list[E]:
-        """Return the events of a type, and of types below it, in order."""
+        """Return the events of a type, and of types below it, in order.
+
+        Raises:
+            ConfigError: `kind` is no event type.
+        """
+        given: object = kind
+        if not isinstance(given, type) or not issubclass(given, Event):
+            raise ConfigError(f"events({kind!r}) takes an event type", hint="Such as AssetSucceeded.")
         return [event for event in self._events if isinstance(event, kind)]
 
     async def assert_stored(self, asset: Target, *, partition: object = None) -> None:
@@ -274,6 +298,24 @@ class Trial(Verbs):
             found[name] = self._made_up(AssetKey(catalog.graph.pipeline, name), fingerprint, value)
         return found
 
+    def _check_used(self, request: Request, given: Mapping[str, Materialization]) -> None:
+        """Refuse values of a call that nothing in it would take."""
+        nodes = self._opened.catalogs[request.pipeline].graph.nodes
+        needed, left = set[str](), list(request.targets)
+        while left:
+            name = left.pop()
+            if name not in needed:
+                needed.add(name)
+                left.extend(nodes[name].upstreams)
+        for name in given:
+            if name not in needed:
+                above = ", ".join(each for each in nodes if each in needed and each not in request.targets)
+                raise ConfigError(
+                    f"values={{{name!r}: ...}}: {', '.join(map(repr, request.targets))} does not depend on {name!r}",
+                    asset=name,
+                    hint=f"It depends on: {above}." if above else "It depends on no asset.",
+                )
+
     def _made_up(self, key: AssetKey, fingerprint: str | None, value: object) -> Materialization:
         made, now = new_id(), self.clock.now()
         self._opened.services.given[made] = value
@@ -301,3 +343,14 @@ class Trial(Verbs):
 
     async def _heard(self, event: Event) -> None:
         self._events.append(event)
+
+
+def _span(**given: float) -> timedelta:
+    try:
+        passed = timedelta(**given)
+    except (TypeError, ValueError, OverflowError):
+        passed = timedelta(-1)
+    if passed < timedelta():
+        shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value != 0)
+        raise ConfigError(f"advance({shown}): time only passes forwards", hint="Give numbers, such as hours=3.")
+    return passed

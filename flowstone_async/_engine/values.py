@@ -25,6 +25,7 @@ from flowstone_async.events import Event, ResourceFailed
 from flowstone_async.io.base import IOManager, ValueRef
 from flowstone_async.io.copying import copy_value
 from flowstone_async.planning.units import Unit, UnitInput, Units
+from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
 from flowstone_async.types import Materialization
 
@@ -49,6 +50,11 @@ class RunValues:
     hooks: Hooks
     observed: frozenset[type[Event]]
     held: list[object]
+
+    @property
+    def redactor(self) -> Redactor:
+        """What hides secrets in what bodies log."""
+        return self.services.redactor
 
     def hide(self, text: str) -> str:
         """Return a text without its secrets."""

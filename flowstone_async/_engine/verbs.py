@@ -18,7 +18,7 @@ from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.targets import Target, find
-from flowstone_async.config import seconds
+from flowstone_async.config import seconds, switch
 from flowstone_async.definition.dynamic import Dynamic
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.keys import PartitionKey
@@ -247,6 +247,7 @@ class Verbs(ABC):
             cascade: Also what was computed from it, transitively, each once.
             io: The manager that `run` was given.
         """
+        switch(cascade, what="cascade")
         async with self._session() as session:
             return await Reader(session).invalidate(asset, partition, io, cascade=cascade)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from flowstone_async.cli import exit_code
 from flowstone_async.cli.output import Output
@@ -61,11 +62,25 @@ def _hint(error: FlowstoneError) -> str | None:
         case NotMaterialized():
             return "Compute it first, with flowstone run."
         case DependencyNotReady():
-            return "Compute them first, or leave --no-deps out."
+            return _compute_first(error)
         case TimedOut(asset=None):
             return "Give it more time: --timeout 1h, or none; what was committed is kept and reused."
         case _:
             return error.hint
+
+
+def _compute_first(error: DependencyNotReady) -> str | None:
+    missing, external = (list(map(str, _items(error.details.get(each)))) for each in ("missing", "external"))
+    ways: list[str] = []
+    if len(missing) > len(external):
+        ways.append("Compute them first, or leave --no-deps out.")
+    if external:
+        ways.append(f"Of another pipeline, and so computed only there, on the same store: {', '.join(external)}.")
+    return " ".join(ways) or error.hint
+
+
+def _items(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def first_line(error: FlowstoneError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -272,9 +272,11 @@ class Collection:
             if asset not in self._assets:
                 raise not_found(asset, self.name, self._assets)
             return asset
+        if not isinstance(asset, AssetRef):
+            raise ConfigError(f"{asset!r} is not an asset", hint="Pass a decorated asset, or its name as text.")
         found = AssetNames(self._assets).copies(asset.definition, HERE)
         if not found:
-            raise not_found(asset.name, self.name, self._assets)
+            raise foreign(asset.definition, (self.name,)) or not_found(asset.name, self.name, self._assets)
         if len(found) > 1:
             text = f"asset {asset.name!r} was included more than once: {', '.join(found)}"
             raise ConfigError(text, asset=asset.name, hint="Name one of them.")
@@ -291,6 +293,8 @@ def hooked(event: type[E], hooks: list[Hook]) -> HookDecorator[E]:
         raise ConfigError(f"on({event!r}) takes an event type", hint="Say @pipe.on(RunFailed), for example.")
 
     def register(function: Callable[[E], R], /) -> Callable[[E], R]:
+        if not callable(function):
+            raise ConfigError(f"on({event.__name__}) takes a function, not {function!r}")
         hooks.append(Hook(event, function))
         return function
 
@@ -306,6 +310,22 @@ def not_found(name: str, pipeline: str, known: Iterable[str]) -> AssetNotFound:
         asset=name,
         details={"pipeline": pipeline, "available": names},
         hint=suggestion(name, names),
+    )
+
+
+def foreign(definition: AssetDefinition, pipelines: Sequence[str]) -> AssetNotFound | None:
+    """Return the error for the handle of another pipeline's asset; None if it is of one of `pipelines`."""
+    owner = definition.home.name
+    if owner in pipelines:
+        return None
+    here = pipelines[0].replace("-", "_")
+    there = owner.replace("-", "_")
+    other = f"pipeline {pipelines[0]!r}" if len(pipelines) == 1 else f"one of {', '.join(map(repr, pipelines))}"
+    return AssetNotFound(
+        f"asset {definition.name!r} belongs to pipeline {owner!r}, not to {other}",
+        asset=definition.name,
+        details={"pipeline": pipelines[0], "belongs_to": owner},
+        hint=f"Ask its own pipeline, say {here}.include({there}), or open both in one engine: Engine({here}, {there}).",
     )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from typing_extensions import override
-
+from flowstone_async.definition.body_log import BodyLog
 from flowstone_async.errors import ConfigError
-from flowstone_async.redaction import one_line
+from flowstone_async.redaction import Redactor
 
 DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
 _logger = logging.getLogger("flowstone")
@@ -25,6 +24,7 @@ class Call:
         open: Whether the body is still running.
         params_read: Whether `ctx.params` was read, which makes all params an input.
         notes: What was noted with `ctx.metadata`.
+        redactor: Hides secrets in what is logged; one that knows names only where none is given.
     """
 
     pipeline: str
@@ -34,12 +34,13 @@ class Call:
     attempt: int
     started_at: datetime
     scheduled_at: datetime | None = None
-    params: object = None
-    resources: Mapping[str, object] = field(default_factory=dict[str, object])
+    params: object = field(default=None, repr=False)
+    resources: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     dep_status: Mapping[str, DepStatus] = field(default_factory=dict[str, DepStatus])
     open: bool = True
     params_read: bool = False
     notes: dict[str, object] = field(default_factory=dict[str, object])
+    redactor: Redactor | None = field(default=None, repr=False)
 
 
 class Context:
@@ -118,10 +119,10 @@ class Context:
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger bound to run, asset and partition."""
+        """A logger bound to run, asset and partition; secrets are hidden in all that goes through it."""
         call = self._live()
         facts = {"run_id": call.run_id, "asset": call.asset, "partition": call.partition}
-        return _BoundLogger(_logger, facts)
+        return BodyLog(_logger, facts, call.redactor)
 
     def metadata(self, **values: object) -> None:
         """Note facts about the value (row counts, previews): kept with the record, shown beside it.
@@ -135,13 +136,3 @@ class Context:
 def call_of(context: Context) -> Call:
     """Return the call that a context shows, for whoever makes it."""
     return context._call  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-
-
-class _BoundLogger(logging.LoggerAdapter[logging.Logger]):
-    @override
-    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
-        extra = dict(self.extra or {}) | dict(kwargs.get("extra") or {})
-        where = f"{extra['asset']}" + (
-            f" {one_line(str(extra['partition']))}" if extra["partition"] is not None else ""
-        )
-        return f"[{where}] {msg}", {**kwargs, "extra": extra}

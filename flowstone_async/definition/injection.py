@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeAlias, Union, get_args, get_origin
 
 from flowstone_async.definition.annotations import Hints, resolve
@@ -170,7 +170,7 @@ _Reading: TypeAlias = "tuple[str, Binding | None]"
 def _readings(name: str, annotation: object, place: Place, where: Inclusion) -> Iterator[_Reading]:
     """Yield what rules 2 to 5 make of a parameter in one pipeline, each with what it reads it as."""
     if place.takes_assets and where is place.inclusion:
-        if annotation is Context or (place.bare_context and name == "ctx" and annotation is EMPTY):
+        if _is_context(annotation) or (place.bare_context and name == "ctx" and annotation is EMPTY):
             yield "the context", ContextBinding(parameter=name)
         if name == "partition":
             yield "the partition key", PartitionBinding(parameter=name, annotation=annotation)
@@ -183,6 +183,13 @@ def _readings(name: str, annotation: object, place: Place, where: Inclusion) -> 
     found = [] if annotation is EMPTY else place.resources.typed(annotation, where)
     for each in found:
         yield f"resource {each!r}", ResourceBinding(parameter=name, resource=each)
+
+
+def _is_context(annotation: object) -> bool:
+    """Tell whether an annotation is `Context`, or `Context | None`: in a run there always is one."""
+    return annotation is Context or (
+        get_origin(annotation) in (Union, UnionType) and {*get_args(annotation)} == {Context, NoneType}
+    )
 
 
 def _only(name: str, annotation: object, readings: Sequence[_Reading], place: Place) -> Binding:

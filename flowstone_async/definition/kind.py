@@ -76,6 +76,12 @@ def item_type(annotation: object) -> object:
     return get_args(plain)[0]
 
 
+def is_async_iterable(annotation: object) -> bool:
+    """Tell whether an annotation says that items are given one after another: what only a stream can be."""
+    plain = bare(annotation)
+    return (get_origin(plain) or plain) in (AsyncIterator, AsyncGenerator, AsyncIterable, Stream)
+
+
 def type_of(value: object, depth: int = 0) -> Annotation:
     """Return the type of a value as an annotation would say it: `list[int]` rather than `list`.
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, cast
 
 from typing_extensions import override
 
+from flowstone_async.config import whole
 from flowstone_async.errors import ConfigError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -37,8 +38,9 @@ class Stream(Generic[T_co]):
             limit: The most items you are ready to hold in memory.
 
         Raises:
-            ConfigError: There are more than `limit` items.
+            ConfigError: There are more than `limit` items, or `limit` is no whole number.
         """
+        whole(limit, what="limit", least=0)
         items: list[T_co] = []
         async with aclosing(cast("AsyncClosing[T_co]", self._open())) as opened:
             async for item in opened:

@@ -28,6 +28,7 @@ from flowstone_async.io import fingerprint as forms
 from flowstone_async.io import pieces
 from flowstone_async.io.copying import TRUSTED, record, same, validated
 from flowstone_async.io.fingerprint import Form, Misfit, Plain, Value, wrong
+from flowstone_async.io.remedies import limit, remedy
 
 _JSON, _PICKLE = b" ", b"P"
 _RERUN = "Run the asset with force=True to compute it again."
@@ -124,9 +125,9 @@ class Codec:
             data = _JSON + pieces.dump(packed)
             plain = pieces.load(data)
         except Misfit as misfit:
-            raise self._refused(misfit) from None
+            raise self._refused(misfit, value if form is self._form else None) from None
         except (RecursionError, ValueError) as error:  # of to_json and from_json
-            raise self._refused(Misfit(_limit(error))) from None
+            raise self._refused(limit(error)) from None
         if not pieces.equal(plain, packed, size=len(data)) and not same(plain, packed):
             raise self._refused(Misfit("its JSON does not read back the same"))
         return data, plain, packed
@@ -160,23 +161,15 @@ class Codec:
         except ValueError as error:
             raise self._unreadable(f"it is damaged ({error})") from None
 
-    def _refused(self, misfit: Misfit) -> StorageError:
-        default = f'Return exactly {self.name}, correct the annotation, or use an I/O manager with format="pickle".'
+    def _refused(self, misfit: Misfit, value: object = None) -> StorageError:
         problem = _located(misfit)
         message = f"the value does not fit {self.name}: {problem}"
-        return StorageError(message, details={"type": self.name, "problem": problem}, hint=misfit.hint or default)
+        hint = remedy(self.name, misfit, value)
+        return StorageError(message, details={"type": self.name, "problem": problem}, hint=hint)
 
     def _unreadable(self, problem: str, hint: str = _RERUN) -> StorageError:
         message = f"the stored value cannot be read as {self.name}: {problem}"
         return StorageError(message, details={"type": self.name, "problem": problem}, hint=hint)
-
-
-def _limit(error: Exception) -> str:
-    """Say which limit of JSON a value exceeds."""
-    text = str(error)
-    if "Unicode" in text:
-        return "text has a lone surrogate, which UTF-8 cannot hold"
-    return "an integer has more than 4300 digits" if "digits" in text or "range" in text else "it is nested too deeply"
 
 
 def _located(misfit: Misfit) -> str:

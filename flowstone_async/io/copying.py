@@ -28,6 +28,7 @@ from flowstone_async.definition.assignable import Annotation, is_kind, optional_
 from flowstone_async.errors import StorageError
 from flowstone_async.io import fingerprint as forms
 from flowstone_async.io.fingerprint import Convert, Form, Misfit, Plain, Value
+from flowstone_async.io.remedies import remedy_for_readers
 
 TRUSTED = object()
 """Metadata of a field that was validated when its object was made, and is not validated again."""
@@ -66,7 +67,7 @@ def copy_value(value: object, codec: Copier | None = None) -> object:
         raise StorageError(
             f"a value of type {render(type(value))} cannot be copied for each of its readers",
             details={"type": render(type(value))},
-            hint="io.Memory(copy=False) hands out the same object to all of them.",
+            hint=remedy_for_readers(value),
         ) from error
 
 

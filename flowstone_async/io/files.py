@@ -70,7 +70,7 @@ class Files(IOManager):
         format: `"json"`, or `"pickle"`, which takes any picklable object and needs `Engine(secret=...)`.
 
     Raises:
-        ConfigError: `path` leaves the root or has an unknown field, or `suffix` is none.
+        ConfigError: `path` leaves the root or has an unknown field, or another option is wrong.
 
     Example:
         >>> @pipe.asset(partitions=Daily(start="2025-01-01"), io=io.Files("./lake", path="daily/{partition}"))
@@ -85,10 +85,14 @@ class Files(IOManager):
         suffix: str | None = None,
         format: Format = "json",  # noqa: A002 # the option's name
     ) -> None:
+        if not isinstance(root, str | os.PathLike):
+            raise ConfigError(f"io.Files(root={root!r}) is no folder", hint='Give one such as "./data".')
+        if path is not None and not isinstance(path, str) and not callable(path):
+            raise ConfigError(f"io.Files(path={path!r})", hint="Give a template, or a function of the partition.")
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 # Path.resolve would follow links
         self._public = checked_template(path) if isinstance(path, str) else path or DEFAULT
         self._suffix = f".{format}" if suffix is None else suffix
-        if not _SUFFIX.fullmatch(self._suffix):
+        if not isinstance(self._suffix, str) or not _SUFFIX.fullmatch(self._suffix):
             raise ConfigError(f"io.Files(suffix={suffix!r}) is no suffix", hint='Give one such as ".json".')
         self._encoder = Encoder(format)
         self._folds: bool | None = None

@@ -15,8 +15,9 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
+from flowstone_async.config import switch
 from flowstone_async.definition.stream import Stream
-from flowstone_async.errors import StorageError
+from flowstone_async.errors import ConfigError, StorageError
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.io.bulk import LARGE, bulk, offload
 from flowstone_async.io.chunks import Tally, batches, encode_batch
@@ -65,7 +66,9 @@ class Memory(IOManager):
     """
 
     def __init__(self, *, copy: bool = True, format: Format = "json", name: str | None = None) -> None:  # noqa: A002 # the option's name
-        self._copy = copy
+        self._copy = switch(copy, what="io.Memory: copy")
+        if name is not None and not isinstance(name, str):
+            raise ConfigError(f"io.Memory(name={name!r})", hint="Give a name, as text.")
         self._name = name or f"memory:{new_id()}"
         # What was pickled here never leaves the process, so that a key of its own will do.
         self._encoder = Encoder(format, (secrets.token_bytes(32),))

@@ -12,6 +12,7 @@ from typing import Any, Self
 import anyio
 from typing_extensions import override
 
+from flowstone_async.config import switch, whole
 from flowstone_async.definition.stream import Stream
 from flowstone_async.errors import ConfigError, FlowstoneError, StorageError
 from flowstone_async.io.base import IOManager, Stored, ValueRef
@@ -56,13 +57,13 @@ class Postgres(IOManager):
         max_bytes: int = 256 * 1024 * 1024,
         format: Format = "json",  # noqa: A002 # the option's name
     ) -> None:
-        if table is not None and not _NAME.fullmatch(table):
+        if table is not None and not (isinstance(table, str) and _NAME.fullmatch(table)):
             raise ConfigError(
                 f"io.Postgres(table={table!r}) is no name of a table",
                 hint="Use letters, digits and underscores, with at most one dot: `table` or `schema.table`.",
             )
-        if max_bytes <= 0:
-            raise ConfigError(f"io.Postgres(max_bytes={max_bytes}) must be more than zero")
+        switch(compress, what="io.Postgres: compress")
+        whole(max_bytes, what="io.Postgres: max_bytes")
         self._table = table
         self._compress = compress
         self._max_bytes = max_bytes

@@ -42,7 +42,7 @@ class RunRecord:
         targets: Names of the targets, in the order asked for.
         partition: Encoded partition key of the run.
         options: The run's options, JSON-compatible; enough to continue it in another process.
-        params: Params as JSON text.
+        params: Params as JSON text, without any `SecretStr`. Not in the repr: other fields may hold secrets.
         state: See docs/states.md.
         worker: The worker that owns it, or None.
         fence: Grows with each change of owner and with a cancellation; a write under an older one is refused.
@@ -56,7 +56,7 @@ class RunRecord:
     targets: tuple[str, ...]
     partition: str = ""
     options: Mapping[str, object] = field(default_factory=dict[str, object])
-    params: str = "{}"
+    params: str = field(default="{}", repr=False)
     state: RunState = "running"
     worker: str | None = None
     fence: int = 1

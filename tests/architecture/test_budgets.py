@@ -27,6 +27,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/cli/preview.py": "`__repr__` of a value is anybody's code",
     "flowstone_async/cli/process.py": "the outermost frame: whatever is left becomes a message and an exit code",
     "flowstone_async/cli/target.py": "importing the user's module runs anything",
+    "flowstone_async/definition/body_log.py": "a message that cannot be formatted ends no body, as with any logger",
     "flowstone_async/definition/annotations.py": "an annotation is an expression of the user's",
     "flowstone_async/definition/code_hash.py": "sources and names of the user's code may do anything when looked at",
     "flowstone_async/io/codec.py": "pydantic and the hooks of a value's class may raise anything",

@@ -66,6 +66,65 @@ async def test_without_a_value_the_dependant_is_not_ready(open_engine: OpenEngin
     assert await engine.run("tolerant") == [None, "missing"]
 
 
+async def test_the_way_out_is_the_other_pipeline_on_the_same_store(open_engine: OpenEngine):
+    """ASSET-16, ERR-05: `with_deps` runs no asset of another pipeline, so that the hint does not name it."""
+    case = _Two()
+    with pytest.raises(DependencyNotReady) as caught:
+        await case.consumer.run("report")
+    assert caught.value.hint == (
+        "'producer.rates' is an asset of another pipeline, which is read and never run from here: run it there, on "
+        "the same store: Engine(producer, consumer). A pipeline without an engine has a store to itself."
+    )
+    assert caught.value.details == {"missing": ["producer.rates"], "external": ["producer.rates"]}
+    engine = await open_engine(case.producer, case.consumer)
+    await engine.run("rates")
+    assert await engine.run("report") == "rate 1.5"
+
+
+async def test_missing_values_of_both_kinds_have_a_way_out_each(open_engine: OpenEngine):
+    """ASSET-16, RUN-07, ERR-05: every missing value is named, own ones and those of other pipelines."""
+    one, two, pipe = Pipeline("one"), Pipeline("two"), Pipeline("mine")
+    a, b, own = one.constant("a", 1), two.constant("b", 2), pipe.constant("own", 3)
+
+    @pipe.asset
+    async def total(x: int = dep(a, external=True), y: int = dep(own), z: int = dep(b, external=True)) -> int:
+        return x + y + z
+
+    engine = await open_engine(one, two, pipe)
+    with pytest.raises(DependencyNotReady) as caught:
+        await engine.run(total, with_deps=False)
+    assert caught.value.message == "asset 'total' needs 'mine.own', 'one.a', 'two.b', which are not stored"
+    assert caught.value.hint == (
+        "Run 'mine.own' first, or run with with_deps=True. 'one.a', 'two.b' are assets of other pipelines, which are "
+        "read and never run from here: run them there, on the same store: Engine(one, two, mine). "
+        "A pipeline without an engine has a store to itself."
+    )
+    await engine.run(own)
+    await engine.run(a)
+    with pytest.raises(DependencyNotReady) as caught:
+        await engine.run(total, with_deps=False)
+    assert caught.value.details == {"missing": ["two.b"], "external": ["two.b"]}
+    assert "with_deps" not in str(caught.value)
+    await engine.run(b)
+    assert await engine.run(total, with_deps=False) == 6
+
+
+async def test_a_missing_value_of_its_own_is_run_by_with_deps(open_engine: OpenEngine):
+    """RUN-07, ERR-05."""
+    pipe = Pipeline("mine")
+    pipe.constant("own", 3)
+
+    @pipe.asset
+    async def total(own: int) -> int:
+        return own
+
+    engine = await open_engine(pipe)
+    with pytest.raises(DependencyNotReady) as caught:
+        await engine.run(total, with_deps=False)
+    assert caught.value.hint == "Run it first, or run with with_deps=True."
+    assert caught.value.details == {"missing": ["mine.own"], "external": []}
+
+
 async def test_an_external_value_counts_for_freshness(open_engine: OpenEngine):
     """ASSET-16, CACHE-08: another current value makes the dependant stale, an equal one does not."""
     case = _Two()

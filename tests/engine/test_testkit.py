@@ -224,6 +224,27 @@ async def test_calls_with_other_values_at_the_same_time():
         assert found == [0, 2, 4, 6]
 
 
+async def test_a_value_of_a_call_that_nothing_takes_is_refused():
+    """TEST-02, G-05: what the target does not depend on would be ignored; through others, or one of several, counts."""
+    chain = _Chain()
+    lonely = chain.pipe.constant("lonely", 1)
+    async with chain.pipe.test() as t:
+        with pytest.raises(
+            ConfigError, match=r"'doubled' does not depend on 'total'(.|\n)*depends on: raw\."
+        ) as caught:
+            await t.run(chain.doubled, values={chain.total: 3})
+        assert caught.value.asset == "total"
+        for call in (t.report(lonely, values={"raw": [1]}), t.submit(lonely, values={"raw": [1]})):
+            with pytest.raises(ConfigError, match="depends on no asset"):
+                await call
+        assert t.calls(chain.doubled) == 0
+        assert await t.run(chain.total, values={chain.raw: [4]}) == 8
+        assert await t.run(lonely, chain.doubled, values={chain.raw: [4]}) == (1, [8])
+        assert (await t.report(values={chain.raw: [4]}))[chain.total].value == 8
+    async with chain.pipe.test(values={chain.raw: [1]}) as t:
+        assert await t.run(lonely) == 1
+
+
 async def test_a_failure_is_raised():
     """TEST-02."""
     pipe = Pipeline("fails")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 import traceback
 from collections import OrderedDict
@@ -300,3 +301,42 @@ def test_a_hostile_text_takes_time_in_proportion(text: str) -> None:
     start = time.process_time()
     redactor.text(text)
     assert time.process_time() - start < 2
+
+
+class Nested(BaseModel):
+    password: str
+    pin: SecretStr
+    user: str = "ada-lovelace"
+
+
+def test_what_is_learned_in_a_value_is_hidden_in_every_text() -> None:
+    """SEC-04: secrets by type and texts by name, at any depth; what goes under another name stays."""
+    redactor = Redactor()
+    redactor.learn_in(
+        {
+            "token": "token-text",
+            "cookies": [b"cookie-bytes", {"deeper": "cookie-deeper"}],
+            "nested": Nested(password="nested-password", pin=SecretStr("nested-pin")),
+            "max_tokens": 4096,
+            "user": "grace-hopper",
+        }
+    )
+    for secret in ("token-text", "cookie-bytes", "cookie-deeper", "nested-password", "nested-pin"):
+        assert redactor.text(f"see {secret}!") == f"see {HIDDEN}!"
+    for other in ("4096", "ada-lovelace", "grace-hopper", "**********"):
+        assert redactor.text(other) == other
+
+
+def test_asterisks_in_place_of_a_secret_are_none() -> None:
+    """SEC-04: they are what is stored of one."""
+    redactor = Redactor()
+    redactor.learn_in({"password": "**********", "other": SecretStr("**********")})
+    assert redactor.text("********** and *** stay") == "********** and *** stay"
+
+
+def test_a_redactor_travels_with_what_it_knows() -> None:
+    """SEC-04: to the processes that run bodies."""
+    redactor = Redactor(["iban"])
+    redactor.learn("known-secret")
+    again = pickle.loads(pickle.dumps(redactor))
+    assert again.text("known-secret, iban=DE12, user=ada") == "***, iban=***, user=ada"

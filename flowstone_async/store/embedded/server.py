@@ -239,7 +239,8 @@ def _first_use(place: Place) -> str:
     elsewhere = "" if place.root == place.home else f" (the data in {place.root})"
     return (
         f"flowstone: an embedded Postgres server now lives in {place.home}{elsewhere}. "
-        f"It runs only while it is used. To remove it with all that it stores: rm -rf {place.folders}"
+        f"It stops when the last process that uses it leaves; if that one was killed, after the next use. "
+        f"To remove it with all that it stores: rm -rf {place.folders}"
     )
 
 

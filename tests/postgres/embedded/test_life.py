@@ -95,6 +95,9 @@ def test_only_the_first_use_of_a_folder_gives_notice(fresh: Path) -> None:
     assert len(notices) == 1
     assert str(fresh) in notices[0]
     assert f"rm -rf {fresh}" in notices[0]
+    assert (
+        "It stops when the last process that uses it leaves; if that one was killed, after the next use." in notices[0]
+    )
 
 
 def test_start_and_stop_may_be_repeated(server: EmbeddedServer, home: Path) -> None:

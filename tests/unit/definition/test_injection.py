@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Optional
 
 from flowstone_async import Context, Daily, Pipeline, dep, param, resource
 from flowstone_async.definition.binding import (
@@ -210,13 +211,44 @@ def test_another_default_is_left_alone() -> None:
         raw: list[int] = [9],  # noqa: B006
         db: Pool | None = None,
         limit: int = 3,
-        ctx: Context | None = None,
         pool: Pool = Pool(),
     ) -> list[object]:
-        return [raw, db, limit, ctx, type(pool) is Pool]
+        return [raw, db, limit, type(pool) is Pool]
 
     assert set(_bindings(pipe, "defaults")) == {"raw", "pool"}
-    assert pipe.run_sync(defaults) == [[1], None, 3, None, True]
+    assert pipe.run_sync(defaults) == [[1], None, 3, True]
+
+
+def test_a_context_that_may_be_none_is_the_context() -> None:
+    """ASSET-04: rule 2; the default is for whoever calls the body alone (ASSET-02)."""
+    pipe = _pipe()
+
+    @pipe.asset
+    async def shown(
+        one: Context | None = None,
+        two: Optional[Context] = None,  # noqa: UP045
+        three: "Context | None" = None,  # noqa: UP037
+        fourth: Context | int | None = None,
+    ) -> list[str | None]:
+        return [None if each is None or isinstance(each, int) else each.asset for each in (one, two, three, fourth)]
+
+    assert set(_bindings(pipe, "shown")) == {"one", "two", "three"}
+    assert pipe.run_sync(shown) == ["shown", "shown", "shown", None]
+    assert asyncio.run(shown()) == [None] * 4
+
+
+def test_a_condition_that_may_have_no_context_has_it() -> None:
+    """FLOW-04, ASSET-04: injected like a body's."""
+    pipe = Pipeline("p")
+
+    def is_asked(what: Context | None = None) -> bool:
+        return what is not None and what.asset == "asked"
+
+    @pipe.asset(when=is_asked)
+    async def asked() -> int:
+        return 1
+
+    assert pipe.run_sync(asked) == 1
 
 
 def test_a_name_that_two_rules_would_take() -> None:
