@@ -123,5 +123,5 @@ class Interruption:
         """Give the run up here because of an error that is no outcome of an asset; the first one is told."""
         if self.error is not None and error is not self.error:
             _logger.error("run %s: %s", self.id, error, exc_info=error)
-        self.error = self.error or error
+        self.error = self.error or stopped.broken_off(self.id, error)
         self.stop("broken")

@@ -58,6 +58,20 @@ def lease_lost(run_id: str, unreachable: FlowstoneError | None = None) -> Flowst
     )
 
 
+def broken_off(run_id: str, error: FlowstoneError) -> FlowstoneError:
+    """The run was broken off because of an error; one that says that the store is away says how to go on, too."""
+    if not isinstance(error, StoreUnavailable):
+        return error
+    found = StoreUnavailable(
+        f"run {run_id} was broken off: {error.message}",
+        run_id=run_id,
+        details=error.details,
+        hint=f"{error.hint or ''} Then run the same again: what was committed is kept and reused.".strip(),
+    )
+    found.__cause__ = error
+    return found
+
+
 def engine_lost(unreachable: FlowstoneError | None) -> FlowstoneError:
     """The engine was asked to run something after it had lost its lease."""
     told = "" if unreachable is None else f": {unreachable.message}"

@@ -208,7 +208,7 @@ async def test_a_server_that_stays_away_longer_than_the_lease_ends_the_command_a
         ended = await asyncio.to_thread(running.end)
     assert ended.code == 8, ended
     assert "nobody listens there" in ended.err
-    assert "run the same again" in ended.err
+    assert "run the same again" in ended.err, ended.err
     gates.hold()
 
     again = await asyncio.to_thread(run(folder, "third", store).end)
