@@ -89,8 +89,8 @@ _ALL: Literal["all"] = "all"
 
 
 def is_uuid(text: object) -> bool:
-    """Tell whether something is the text of a UUID."""
+    """Tell whether something is the text of a UUID, as `str` writes it: ids are compared as text."""
     try:
-        return isinstance(text, str) and str(UUID(text)) == text.lower()
+        return isinstance(text, str) and str(UUID(text)) == text
     except ValueError:
         return False

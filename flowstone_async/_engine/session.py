@@ -105,7 +105,9 @@ class Session:
         if force not in (False, True, "all"):
             raise ConfigError(f"force={force!r}", hint='Allowed are False, True, "all".')
         if run_id is not None and not is_uuid(run_id):
-            raise ConfigError(f"run_id={run_id!r} is not a UUID", hint="Leave it out, or give str(uuid.uuid4()).")
+            raise ConfigError(
+                f"run_id={run_id!r} is not a UUID", hint="Leave it out, or give str(uuid.uuid4()), in lower case."
+            )
         if not isinstance(with_deps, bool):
             raise ConfigError(f"with_deps={with_deps!r}", hint="Allowed are True and False.")
         limit = self.services.settings.concurrency if concurrency is None else concurrency

@@ -301,20 +301,25 @@ class Trial(Verbs):
     def _check_used(self, request: Request, given: Mapping[str, Materialization]) -> None:
         """Refuse values of a call that nothing in it would take."""
         nodes = self._opened.catalogs[request.pipeline].graph.nodes
-        needed, left = set[str](), list(request.targets)
+        needed = set[str]()
+        left = [above for target in request.targets for above in nodes[target].upstreams]
         while left:
             name = left.pop()
             if name not in needed:
                 needed.add(name)
                 left.extend(nodes[name].upstreams)
         for name in given:
-            if name not in needed:
-                above = ", ".join(each for each in nodes if each in needed and each not in request.targets)
-                raise ConfigError(
-                    f"values={{{name!r}: ...}}: {', '.join(map(repr, request.targets))} does not depend on {name!r}",
-                    asset=name,
-                    hint=f"It depends on: {above}." if above else "It depends on no asset.",
-                )
+            if name in needed:
+                continue
+            above = ", ".join(each for each in nodes if each in needed and each not in request.targets)
+            wrong = f"{', '.join(map(repr, request.targets))} does not depend on {name!r}"
+            if name in request.targets:
+                wrong = f"{name!r} is what the call computes"
+            raise ConfigError(
+                f"values={{{name!r}: ...}}: {wrong}",
+                asset=name,
+                hint=f"It depends on: {above}." if above else "It depends on no asset.",
+            )
 
     def _made_up(self, key: AssetKey, fingerprint: str | None, value: object) -> Materialization:
         made, now = new_id(), self.clock.now()

@@ -337,6 +337,16 @@ class _Slow:
             return slow
 
 
+@pytest.mark.parametrize(
+    "given", ["x", "", 7, "01A1F9E3-7436-7AC5-A6AC-A17F20F76E62", "{01a1f9e3-7436-7ac5-a6ac-a17f20f76e62}"]
+)
+async def test_a_run_id_that_is_no_uuid_is_refused(open_verbs: OpenVerbs, given: object):
+    """RUN-06: as `str(uuid.uuid4())` writes it; others would not be found again."""
+    verbs = await open_verbs(_Slow().pipe)
+    with pytest.raises(ConfigError, match="is not a UUID"):
+        await verbs.run("quick", run_id=given)  # type: ignore[arg-type]
+
+
 async def test_beyond_its_timeout_a_run_is_over(open_engine: OpenEngine):
     """RUN-11: bodies are cancelled, `TimedOut` is raised, nothing more is committed; what was stays."""
     slow, clock = _Slow(), ManualClock()

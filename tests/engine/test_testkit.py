@@ -237,6 +237,8 @@ async def test_a_value_of_a_call_that_nothing_takes_is_refused():
         for call in (t.report(lonely, values={"raw": [1]}), t.submit(lonely, values={"raw": [1]})):
             with pytest.raises(ConfigError, match="depends on no asset"):
                 await call
+        with pytest.raises(ConfigError, match="'doubled' is what the call computes"):
+            await t.run(chain.doubled, values={chain.doubled: [3]})
         assert t.calls(chain.doubled) == 0
         assert await t.run(chain.total, values={chain.raw: [4]}) == 8
         assert await t.run(lonely, chain.doubled, values={chain.raw: [4]}) == (1, [8])
