@@ -133,7 +133,10 @@ def test_stopping_signals_nobody_else_when_the_pid_file_lies(
 
 @pytest.mark.parametrize("data", ["/some/data", "/other/data"])
 def test_only_a_process_that_runs_on_the_data_is_signalled(data: str) -> None:
-    with subprocess.Popen(["sh", "-c", "read line", "sh", "-D", "/some/data"], stdin=subprocess.PIPE) as process:
+    command = ["sh", "-c", "echo stands; read line", "sh", "-D", "/some/data"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before, it may not show its arguments yet
         postmaster = Postmaster(data=Path(data), pid=process.pid, port=5432, socket="", host="", status="ready")
         sent = postmaster.signal(signal.SIGTERM)
         process.communicate()
