@@ -25,6 +25,7 @@ from flowstone_async.store.embedded.place import Place, write_whole
 from flowstone_async.store.embedded.postmaster import Postmaster, read_postmaster
 
 _SETTINGS = {
+    "dynamic_shared_memory_type": "mmap",  # in the folder and gone with it, also after a kill; /dev/shm may be tiny
     "jit": "off",
     "log_checkpoints": "off",
     "log_timezone": "UTC",
