@@ -1,4 +1,4 @@
-"""Values in a table of the users' own: one row for each key, the current one."""
+"""Values in a table of the users' own: one row for each key, the current one (STORE-09)."""
 
 from __future__ import annotations
 

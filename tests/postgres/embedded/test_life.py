@@ -1,4 +1,4 @@
-"""One user, one server: what a folder is given, and what it keeps."""
+"""One user, one server: what a folder is given, and what it keeps (CFG-04)."""
 
 import os
 import socket

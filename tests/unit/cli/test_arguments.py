@@ -1,4 +1,4 @@
-"""From words to commands, and help."""
+"""From words to commands, and help (CLI-01, CLI-02)."""
 
 import subprocess
 import sys

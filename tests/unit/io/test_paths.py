@@ -1,4 +1,4 @@
-"""Names of files: no key leaves its folder, and no two keys share a name."""
+"""Names of files: no key leaves its folder, and no two keys share a name (STORE-08)."""
 
 from __future__ import annotations
 
