@@ -481,6 +481,7 @@ async def test_hooks_of_another_pipeline_or_engine_hear_nothing(open_engine: Ope
         for kind in (StorageEvent, ResourceEvent):
             on(kind)(heard[who].append)
     await engine.run("call")
+    await engine._live().observer.heard()  # a resource of the engine's is told of beside the run
     assert heard["other"] == heard["elsewhere"] == []
     assert sorted(_told(each) for each in heard["engine"]) == [
         "resource.opened line",
