@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, Protocol, TypedDict, assert_never
@@ -278,8 +279,12 @@ class Attempt:
         asked = error.__cause__ if isinstance(error, ExecutionError) and error.__cause__ is not None else error
         try:
             wait = policy.wait(self.number) if policy.again(asked, self.number) else None
-        except Exception:
-            _logger.exception("retry: the predicate of asset %r failed; it is not tried again", self.unit.node.name)
+        except ENDINGS:
+            raise
+        except BaseException as raised:
+            told = self._hide("".join(traceback.format_exception(raised)).rstrip())
+            text = "retry: the predicate of asset %r failed; it is not tried again: %s"
+            _logger.error(text, self.unit.node.name, told)  # noqa: TRY400 - redacted
             wait = None
         return Failing(error=error, started_at=self.started_at, seconds=self.seconds, wait=wait)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ from flowstone_async.config import whole, word
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import ConfigError, FlowstoneError, PartitionError
-from flowstone_async.failures import rebuild
+from flowstone_async.failures import ENDINGS, rebuild
 from flowstone_async.planning.units import partition_for
 from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey
@@ -140,7 +141,9 @@ class _Backfill:
             return
         try:
             self.on_progress(self.report)
-        except Exception:
+        except ENDINGS:
+            raise
+        except BaseException:  # it is only told
             _logger.exception("on_progress of a backfill of %s failed; the backfill goes on", self.name)
 
 
@@ -245,7 +248,7 @@ class _Shared(AsyncIterator[Any]):
     """
 
     def __init__(self, given: Iterable[Any] | AsyncIterable[Any]) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._distinct = isinstance(given, KeyRange)
         self._seen: set[str] = set()
         self._lock = anyio.Lock()
@@ -265,9 +268,9 @@ class _Shared(AsyncIterator[Any]):
                 return _next(self._sync)
             async with self._lock:
                 return await anext(self._async)
-        except StopAsyncIteration:
+        except (StopAsyncIteration, asyncio.CancelledError, *ENDINGS):
             raise
-        except Exception as error:  # the caller's own code
+        except BaseException as error:  # the caller's own code
             self.error = error
             raise StopAsyncIteration from error
 

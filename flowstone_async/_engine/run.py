@@ -37,7 +37,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import OBSERVATIONS, RunStarted
-from flowstone_async.failures import without_endings
+from flowstone_async.failures import ENDINGS, without_endings
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.planning.verdicts import Verdicts
 from flowstone_async.store.records import Advanced, AssetDone, Claimed, RunRecord
@@ -118,7 +118,7 @@ class RunDriver(RunEnding):
                 await self._conclude()
         except FlowstoneError as error:
             self.break_off(error)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, *ENDINGS):
             raise
         except BaseException as error:
             self.break_off(stopped.bug(self.id, error))
@@ -142,7 +142,7 @@ class RunDriver(RunEnding):
                 await self._begin()
         except FlowstoneError as error:
             self.break_off(error)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:
             left = without_endings(error)  # the event loop has had those, from the task that they ended

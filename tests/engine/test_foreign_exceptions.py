@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import Any
 
 import pytest
 
-from flowstone_async import AssetStarted, ExecutionError, Pipeline, ResourceUnavailable, Retry, RunFinished
+from flowstone_async import AssetStarted, Daily, ExecutionError, Pipeline, ResourceUnavailable, Retry, RunFinished
 from tests.support.engines import OpenEngine
 
 
@@ -116,3 +117,44 @@ async def test_a_hook_that_panics_is_logged(open_engine: OpenEngine, caplog: pyt
     assert await engine.run("good") == 1
     assert len(heard) == 1
     assert caplog.text.count("given up") >= 2
+
+
+async def test_a_retry_predicate_that_panics_ends_the_attempts(
+    open_engine: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FLOW-08, SEC-04: the failure stays the body's own; what the predicate raised is logged, without secrets."""
+    pipe = Pipeline("panic")
+
+    def again(_: Exception) -> bool:
+        raise Panic("password=open-sesame")
+
+    @pipe.asset(retry=Retry(3, backoff="none", when=again))
+    async def fails() -> int:
+        raise ValueError("the body's own")
+
+    engine = await open_engine(pipe)
+    with pytest.raises(ExecutionError, match="the body's own"):
+        await engine.run(fails)
+    assert (await engine.status(fails)).state == "failed"
+    assert "Panic: password=***" in caplog.text
+    assert "open-sesame" not in caplog.text
+
+
+async def test_what_a_backfill_calls_may_panic(open_engine: OpenEngine) -> None:
+    """RUN-29: `on_progress` is only told; an iterable of the caller's that panics reaches the caller."""
+    pipe, days = Pipeline("panic"), Daily("2025-01-01")
+
+    @pipe.asset(partitions=days)
+    async def daily() -> int:
+        return 1
+
+    async def keys() -> AsyncIterator[date]:
+        yield date(2025, 1, 1)
+        _panic()
+
+    engine = await open_engine(pipe)
+    one = days.range("2025-01-01", "2025-01-01")
+    assert (await engine.backfill(daily, partitions=one, on_progress=_panic)).succeeded == 1
+    with pytest.raises(Panic):
+        await engine.backfill(daily, partitions=keys())
+    assert await engine.get(daily, partition=date(2025, 1, 1)) == 1
