@@ -86,6 +86,7 @@ class RunDriver(RunEnding):
         self.done = asyncio.Event()
         self.state: RunningState = "running"
         self.error: FlowstoneError | None = None
+        self._ending: BaseException | None = None
         self.stopping: Stop | None = None
         self.interrupted = False
         self.cache_keys: dict[int, str] = {}
@@ -109,9 +110,8 @@ class RunDriver(RunEnding):
 
     async def drive(self) -> None:
         """Drive the run to its end. Raises nothing but the cancellation of its host: `state` and `error` tell."""
-        timer = None
-        if self.request.timeout is not None:
-            timer = self.services.clock.call_later(self.request.timeout, lambda: self.stop("timed_out"))
+        limit, clock = self.request.timeout, self.services.clock
+        timer = None if limit is None else clock.call_later(limit, lambda: self.stop("timed_out"))
         try:
             await self._work_through()
             if self.state == "running":
@@ -134,6 +134,8 @@ class RunDriver(RunEnding):
                 self.error = stopped.closed(self.id)
             self.created.set()
             self.done.set()
+        if self._ending is not None:
+            raise self._ending
 
     async def _work_through(self) -> None:
         try:
@@ -151,18 +153,16 @@ class RunDriver(RunEnding):
 
     async def _begin(self) -> None:
         try:
-            await self._first_step()
+            first = self.board.begin(self._history)
+            if self._new:
+                self.journal.add(RunStarted, self.started_at, self.facts())
+            await self._step(first, create=self.record if self._new else None)
+            self.created.set()
+            self._staff()
         except FlowstoneError as error:
             self.break_off(error)
-
-    async def _first_step(self) -> None:
-        first = self.board.begin(self._history)
-        now = self.started_at
-        if self._new:
-            self.journal.add(RunStarted, now, self.facts())
-        await self._step(first, create=self.record if self._new else None)
-        self.created.set()
-        self._staff()
+        except (SystemExit, KeyboardInterrupt) as ending:  # of a hook
+            self._ending = ending
 
     async def _conclude(self) -> None:
         match self.stopping:

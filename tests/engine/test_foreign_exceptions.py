@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import date
@@ -9,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import AssetStarted, Daily, ExecutionError, Pipeline, ResourceUnavailable, Retry, RunFinished
+from flowstone_async import (
+    AssetStarted,
+    Daily,
+    Event,
+    ExecutionError,
+    Pipeline,
+    ResourceUnavailable,
+    Retry,
+    RunFinished,
+    RunStarted,
+)
 from tests.support.engines import OpenEngine
 
 
@@ -158,3 +169,23 @@ async def test_what_a_backfill_calls_may_panic(open_engine: OpenEngine) -> None:
     with pytest.raises(Panic):
         await engine.backfill(daily, partitions=keys())
     assert await engine.get(daily, partition=date(2025, 1, 1)) == 1
+
+
+@pytest.mark.parametrize("event", [RunStarted, AssetStarted, RunFinished])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_hook_may_end_the_program(event: type[Event], kind: type[BaseException]) -> None:
+    """ERR-04: whichever event it hears of; it is neither logged as a failing hook nor taken for an error of the run."""
+    pipe = _pipe()
+
+    @pipe.on(event)
+    async def leave(_: Event) -> None:
+        raise kind("over")
+
+    with asyncio.Runner(loop_factory=_quiet) as runner, pytest.raises(kind, match="over"):
+        runner.run(pipe.run("good"))
+
+
+def _quiet() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # tasks that end with the program are told of once more
+    return loop
