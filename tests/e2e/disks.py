@@ -30,6 +30,14 @@ def mounted(folder: Path, size: str) -> Generator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@contextmanager
+def stored(folder: Path, made: Path) -> Generator[tuple[Path, str]]:
+    """Mount a disk with a copy of a store that was made before; gives the disk, and the store's address."""
+    with mounted(folder / "disk", "200m") as disk:
+        subprocess.run(["cp", "-a", made, disk / "store"], check=True)
+        yield disk, f"embedded:{disk / 'store'}"
+
+
 def remount(folder: Path, options: str) -> None:
     """Change its size, or whether it may be written to."""
     subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)

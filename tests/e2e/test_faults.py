@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.commands import Program, run
 from tests.e2e.database import connected, connection
-from tests.e2e.disks import as_root, fill, mounted
+from tests.e2e.disks import as_root, fill, stored
 from tests.e2e.gates import Gates
 from tests.e2e.invariants import Call, assert_whole, calls, counts
 from tests.e2e.servers import Server, kill_server
@@ -221,9 +221,7 @@ async def test_a_server_that_stays_away_longer_than_the_lease_ends_the_command_a
 
 @as_root
 async def test_a_disk_that_stays_full_ends_the_command_and_the_next_finds_everything(folder: Path, made: Path) -> None:
-    with mounted(folder / "disk", "200m") as disk:
-        store = f"embedded:{disk / 'store'}"
-        subprocess.run(["cp", "-a", made, disk / "store"], check=True)
+    with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
         fill(disk)
 

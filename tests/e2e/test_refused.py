@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from tests.e2e.commands import Ended, run
 from tests.e2e.database import connection
-from tests.e2e.disks import as_root, fill, mounted, remount, until_log_says
+from tests.e2e.disks import as_root, fill, mounted, remount, stored, until_log_says
 from tests.e2e.invariants import assert_whole, counts
 from tests.e2e.programs.chain import BULK
 from tests.e2e.servers import Server
@@ -117,9 +117,7 @@ async def test_a_schema_that_is_not_this_librarys_is_refused_and_left_alone(fold
 
 @as_root
 async def test_a_read_only_folder_is_refused_and_keeps_what_it_has(folder: Path, made: Path) -> None:
-    with mounted(folder / "disk", "200m") as disk:
-        store = f"embedded:{disk / 'store'}"
-        subprocess.run(["cp", "-a", made, disk / "store"], check=True)
+    with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
         remount(disk, "ro")
         refused(run(folder, "second", store).end(), 2, str(disk / "store"), "Name another folder")
@@ -143,9 +141,7 @@ async def test_a_disk_without_room_for_a_database_is_told_and_the_next_command_f
 
 @as_root
 async def test_a_disk_that_fills_up_under_a_run_and_is_cleared_loses_nothing(folder: Path, made: Path) -> None:
-    with mounted(folder / "disk", "200m") as disk:
-        store = f"embedded:{disk / 'store'}"
-        subprocess.run(["cp", "-a", made, disk / "store"], check=True)
+    with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
         fill(disk)
         with run(folder, "bulky", store) as running:
