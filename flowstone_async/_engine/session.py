@@ -65,6 +65,7 @@ class Session:
         self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
+        self.taken: set[str] = set()
         self._joinable: dict[tuple[object, ...], Flight] = {}
 
     @property
