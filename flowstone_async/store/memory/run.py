@@ -81,6 +81,7 @@ class Run:
             created_at=self.created_at,
             finished_at=self.finished_at,
             error=self.error,
+            request="",
         )
 
     def claim(self, key: Key, at: datetime) -> None:
