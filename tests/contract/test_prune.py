@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowstone_async.store.protocol import Store
+from flowstone_async.store.records import Pruned
 from flowstone_async.types import Materialization
 from tests.contract.builders import Drive, act, completed, current_of, identifier, key, materialization
 from tests.contract.clock import SetClock
@@ -10,6 +11,7 @@ from tests.contract.stores import Engine
 
 HOUR, DAY = 3600.0, 86400.0
 NUMBERS = key("numbers")
+NOTHING = Pruned(0, ())
 
 
 async def ids(store: Store) -> set[str]:
@@ -55,19 +57,19 @@ async def test_at_most_limit_runs_go_at_once(engine: Engine, clock: SetClock) ->
         await ended(engine)
     clock.advance(DAY)
 
-    left: list[int] = []
+    left: list[tuple[int, int]] = []
     for _ in range(4):
-        await engine.store.prune(runs=HOUR, values=HOUR, limit=2)
-        left.append(len(await ids(engine.store)))
+        pruned = await engine.store.prune(runs=HOUR, values=HOUR, limit=2)
+        left.append((pruned.runs, len(await ids(engine.store))))
 
-    assert left == [3, 1, 0, 0]
+    assert left == [(2, 3), (2, 1), (1, 0), (0, 0)]
 
 
 async def test_nothing_goes_unasked(engine: Engine, clock: SetClock) -> None:
     drive = await ended(engine)
     clock.advance(1000 * DAY)
 
-    assert await engine.store.prune(runs=None, values=None) == ()
+    assert await engine.store.prune(runs=None, values=None) == NOTHING
 
     assert await ids(engine.store) == {drive.id}
 
@@ -91,7 +93,7 @@ async def test_values_and_acts_of_runs_that_are_gone_stay(engine: Engine, clock:
     await drive.finish(audit=(act(run_id=drive.id),))
     clock.advance(100 * DAY)
 
-    assert await engine.store.prune(runs=HOUR, values=HOUR) == ()
+    assert await engine.store.prune(runs=HOUR, values=HOUR) == Pruned(1, ())
 
     assert await ids(engine.store) == set()
     assert await current_of(engine.store, NUMBERS) == numbers.id
@@ -116,13 +118,13 @@ async def test_superseded_materializations_are_forgotten_when_they_are_old(engin
     current = await current_of(engine.store, NUMBERS)
     clock.advance(DAY)
 
-    assert await engine.store.prune(runs=None, values=7 * DAY) == ()
-    forgotten = await engine.store.prune(runs=None, values=HOUR)
+    assert await engine.store.prune(runs=None, values=7 * DAY) == NOTHING
+    forgotten = (await engine.store.prune(runs=None, values=HOUR)).values
 
     # A memory store forgets them in the step that supersedes them.
     expected = {made.id for made in superseded} if engine.store.durable else set[str]()
     assert {made.id for made in forgotten} == expected
-    assert await engine.store.prune(runs=None, values=HOUR) == ()
+    assert await engine.store.prune(runs=None, values=HOUR) == NOTHING
     assert [await engine.store.values.payload(made.id) for made in superseded] == [None] * 3
     assert await current_of(engine.store, NUMBERS) == current
     assert current is not None
@@ -133,7 +135,7 @@ async def test_at_most_limit_materializations_are_forgotten_at_once(engine: Engi
     await supersede(engine, clock, 5)
     clock.advance(DAY)
 
-    counts = [len(await engine.store.prune(runs=None, values=HOUR, limit=2)) for _ in range(4)]
+    counts = [len((await engine.store.prune(runs=None, values=HOUR, limit=2)).values) for _ in range(4)]
 
     assert counts == ([2, 2, 1, 0] if engine.store.durable else [0, 0, 0, 0])
 
