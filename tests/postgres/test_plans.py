@@ -35,8 +35,11 @@ INSERT INTO flowstone.materialization (id, run_id, size, seconds, started_at, co
 SELECT md5('m' || n)::uuid, md5('r' || n)::uuid, 1, 1, now(), now(), 1, 'p' || n % 2, 'a', '', 'i:' || n, '', '', '[]',
     '', '', ''
 FROM generate_series(1, {ROWS}) AS n;
-INSERT INTO flowstone.event (run_id, first_no, cursor, at, count, pipeline, body)
-SELECT md5('r' || n)::uuid, 1, n << 20, now(), 3, 'p' || n % 2, '[]' FROM generate_series(1, {ROWS}) AS n;
+SELECT flowstone.add_event_partition((now() AT TIME ZONE 'UTC')::date - n) FROM generate_series(1, 4) AS n;
+INSERT INTO flowstone.event (born, run_id, first_no, cursor, at, count, pipeline, body)
+SELECT (r.created_at AT TIME ZONE 'UTC')::date, r.id, 1, n << 20, now(), 3, 'p' || n % 2, '[]'
+FROM generate_series(1, {ROWS}) AS n
+JOIN flowstone.run AS r ON r.id = md5('r' || n)::uuid;
 INSERT INTO flowstone.lineage (pipeline, asset, io, partition, materialization, upstream)
 SELECT 'p' || n % 2, 'a', '', 'i:' || n, md5('m' || n + 1)::uuid, md5('m' || n)::uuid
 FROM generate_series(1, {ROWS}) AS n;
@@ -92,11 +95,16 @@ async def plan(connection: asyncpg.Connection, text: str, arguments: list[str]) 
 
 def assert_by_index(found: list[dict[str, Any]]) -> None:
     for node in found:
-        large = node.get("Relation Name") in LARGE
+        large = is_large(node)
         assert not (large and node["Node Type"] == "Seq Scan"), node
         if node["Node Type"] in {"Hash Join", "Merge Join"}:
-            joined = {inner.get("Relation Name") for inner in nodes(node)}
-            assert not joined & LARGE, node
+            assert not any(map(is_large, nodes(node))), node
+
+
+def is_large(node: dict[str, Any]) -> bool:
+    """Tell whether a node reads a large table, or a partition of one."""
+    name = node.get("Relation Name", "")
+    return name in LARGE or name.startswith("event_")
 
 
 U = f"'{UUID(int=1)}'"
@@ -124,6 +132,7 @@ ASKED: dict[str, list[str]] = {
     "lock_keys": NAMES,
     "clear_current": [*NAMES, f"ARRAY[{U}]::uuid[]", "NULL"],
     "events": [U, "0", "1000"],
+    "append_events": [U, "'{7}'", "'{1}'", "'{[]}'", "'p0'", "now()"],
     "commit_instants": [f"ARRAY[{U}]", "ARRAY['1']"],
     "all_events": ["ARRAY['p0', 'p1']", "0", "1000", "9223372036854775807"],
     "audit": ["100", "NULL"],
@@ -136,10 +145,11 @@ ASKED: dict[str, list[str]] = {
     "delete_payloads": [f"ARRAY[{U}]::uuid[]"],
     "append_chunk": [U, "0", "''", "NULL"],
     "chunks": [U, "0", "10"],
-    "finished_runs": ["1", "100", "NULL"],
-    "forget_events": [f"ARRAY[{U}]::uuid[]", "100"],
+    "finished_runs": ["1", "100", "NULL", "true", "NULL"],
+    "forget_events": ["'2025-01-01'", f"ARRAY[{U}]::uuid[]", "100"],
     "forget_runs": [f"ARRAY[{U}]::uuid[]"],
     "superseded": ["1", "100", "NULL"],
+    "missing_days": ["NULL", "3"],
     "current_ones": [f"ARRAY[{U}]::uuid[]"],
     "forget_materializations": [f"ARRAY[{U}]::uuid[]"],
     "forget_lineage": [*NAMES, f"ARRAY[{U}]::uuid[]"],
@@ -176,3 +186,42 @@ async def test_a_page_reads_no_more_than_itself(history: asyncpg.Connection) -> 
         top = json.loads(await history.fetchval(asked))[0]["Plan"]
         await history.execute("DEALLOCATE page")
         assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 1000, name
+
+
+# A run of the history that was created today.
+NEWEST = "md5('r1')::uuid"
+OF_ONE_RUN: dict[str, list[str]] = {
+    "events": [NEWEST, "0", "1000"],
+    "last_event": [NEWEST],
+    "committed_before": [NEWEST, "1", "1"],
+    "commit_instants": [f"ARRAY[{NEWEST}::text]", "ARRAY['1']"],
+    "forget_events": ["(now() AT TIME ZONE 'UTC')::date", f"ARRAY[{NEWEST}]", "100"],
+}
+
+
+async def executed(connection: asyncpg.Connection, text: str, arguments: list[str]) -> list[dict[str, Any]]:
+    """Return the nodes of the kept plan that were executed, without leaving anything behind."""
+    types = ", ".join(one.name for one in (await connection.prepare(text)).get_parameters())
+    await connection.execute(f"BEGIN; PREPARE touched ({types}) AS {text}")
+    asked = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE touched ({', '.join(arguments)})"
+    top = json.loads(await connection.fetchval(asked))[0]["Plan"]
+    await connection.execute("ROLLBACK; DEALLOCATE touched")
+    return [node for node in nodes(top) if node["Actual Loops"] > 0]
+
+
+@pytest.mark.parametrize("name", OF_ONE_RUN)
+async def test_events_of_a_run_are_looked_for_in_one_partition(history: asyncpg.Connection, name: str) -> None:
+    found = await executed(history, QUERIES[name], OF_ONE_RUN[name])
+
+    today = await history.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
+    read = {node["Relation Name"] for node in found if node.get("Relation Name", "").startswith("event_")}
+    assert read == {f"event_{today}"}
+
+
+async def test_a_page_of_all_events_is_merged_and_not_sorted(history: asyncpg.Connection) -> None:
+    arguments = ["ARRAY['p0']", "0", "50", "9223372036854775807"]
+    found = await executed(history, QUERIES["all_events"], arguments)
+
+    [merged] = [node for node in found if node["Node Type"] == "Merge Append"]
+    assert merged["Actual Rows"] == 50
+    assert sum(node["Actual Rows"] for node in found if node["Node Type"] == "Index Scan") < 100

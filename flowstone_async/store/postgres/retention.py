@@ -41,7 +41,7 @@ class Retention:
         return Pruned(ended, forgotten)
 
     async def _forget_runs(self, age: float, limit: int) -> int:
-        """Drop the partitions of days of which nothing is kept, then delete runs, and row by row what events are left."""
+        """Drop the partitions of days of which nothing is kept, then delete runs with what is left of their events."""
         by_day = age >= 2 * _DAY
         waiting = await self._partitions.drop(age) if by_day else None
         count, more = 0, True
