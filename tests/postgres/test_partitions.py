@@ -62,7 +62,9 @@ FROM generate_series(1, 4) AS n, generate_series(1, 3) AS no;
 INSERT INTO flowstone.event (run_id, first_no, cursor, at, count, pipeline, body)
 SELECT md5('of nobody')::uuid, 1, 1, now() - interval '3 days', 1, 'p', 'body';
 """
-ROWS = "SELECT run_id, first_no, cursor, at, count, pipeline, body, claims FROM flowstone.event ORDER BY run_id, first_no"
+ROWS = (
+    "SELECT run_id, first_no, cursor, at, count, pipeline, body, claims FROM flowstone.event ORDER BY run_id, first_no"
+)
 
 
 async def test_migrating_carries_the_events_of_a_store_over(server: TestServer) -> None:
@@ -278,7 +280,9 @@ async def test_a_day_goes_as_a_whole_when_all_of_its_runs_are_old(
 
     assert await prune(opened) == 3
 
-    assert {named(TODAY), named(TODAY + timedelta(days=1))} & await partitions(sql) == {named(TODAY + timedelta(days=1))}
+    assert {named(TODAY), named(TODAY + timedelta(days=1))} & await partitions(sql) == {
+        named(TODAY + timedelta(days=1))
+    }
     assert [run.id for run in await opened.store.runs(pipelines=["sales"])] == [young.id]
     assert await numbers(opened, old[0]) == []
     assert {stored.run_id for stored in await opened.store.all_events(pipelines=["sales"])} == {young.id}
