@@ -239,7 +239,7 @@ async def test_retention_forgets_old_runs_and_superseded_values(engines: SharedE
     await clock.advance(36 * 3600)
     await duties.prune()
     assert len(await engine.runs()) == 3
-    await clock.advance(13 * 3600)
+    await clock.advance((12 + 48) * 3600)  # from two days on, a store may keep whole days
     await duties.prune()
     assert [run.id for run in await engine.runs()] == [active.id]
     for old in (first, second):
