@@ -17,6 +17,7 @@ from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import FlowstoneError
 
 PRUNE_EVERY = 600.0
+MAINTAIN_EVERY = 3600.0
 _logger = logging.getLogger("flowstone")
 
 
@@ -59,7 +60,7 @@ class Upkeep:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._every, poll, self._takeover.take, name="orphans")
                 group.start_soon(self._every, poll, self.notice_cancellations, name="cancellations")
-                group.start_soon(self._every, PRUNE_EVERY, self.maintain, name="maintain")
+                group.start_soon(self._every, MAINTAIN_EVERY, self.maintain, name="maintain")
                 group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
                 group.start_soon(self._every, PRUNE_EVERY, self.sweep, name="sweep")
 

@@ -270,8 +270,8 @@ class Store(Protocol):
         ...
 
     async def maintain(self) -> None:
-        """Do what keeps the store in shape, such as making room for what is to come: every few minutes, by any number
-        of processes at once. Without it the store gives the same answers.
+        """Do what keeps the store in shape, such as making room for what is to come: about once an hour, by any
+        number of processes at once. Without it the store gives the same answers.
         """
         ...
 
