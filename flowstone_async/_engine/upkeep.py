@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from flowstone_async._engine.reading import Reader
+from flowstone_async._engine.pruning import prune
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.sweeping import sweep
 from flowstone_async.config import seconds
@@ -16,6 +16,7 @@ from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import FlowstoneError
 
 PRUNE_EVERY = 600.0
+MAINTAIN_EVERY = 3600.0
 _logger = logging.getLogger("flowstone")
 
 
@@ -56,6 +57,7 @@ class Upkeep:
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._every, poll, self.notice_ends, name="ends")
+                group.start_soon(self._every, MAINTAIN_EVERY, self.maintain, name="maintain")
                 group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
                 group.start_soon(self._every, PRUNE_EVERY, self.sweep, name="sweep")
 
@@ -93,13 +95,13 @@ class Upkeep:
                 flight.driver.lose()
 
     async def prune(self) -> None:
-        """Forget what is old, in small batches."""
+        """Forget what is old, in small batches, for half of the time at most."""
         runs, values = self._limits
-        while True:
-            forgotten = await self._session.services.store.prune(runs=runs, values=values)
-            await Reader(self._session).forget(forgotten)
-            if not forgotten:
-                return
+        await prune(self._session, runs=runs, values=values, within=PRUNE_EVERY / 2)
+
+    async def maintain(self) -> None:
+        """Let the store keep itself in shape."""
+        await self._session.services.store.maintain()
 
     async def sweep(self) -> None:
         """Delete values that no record names, once a day."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from typing_extensions import override
@@ -15,6 +15,7 @@ from flowstone_async.cli.exit_code import MEANINGS
 from flowstone_async.cli.usage import UsageError, did_you_mean
 
 _WIDEST = 100
+_FORMS = "A target is written module:pipe or path/file.py."
 _TARGET = (
     "TARGET is module:pipe or path/file.py[:pipe]; without it, `target` of [tool.flowstone] in the nearest "
     "pyproject.toml."
@@ -52,6 +53,8 @@ class Options(Namespace):
     on_error: str = "continue"
     state: str | None = None
     limit: int = 50
+    runs: str = "30d"
+    values: str = "7d"
     words: Sequence[str] = ()
 
 
@@ -81,12 +84,17 @@ def parse(words: Sequence[str]) -> Invocation:
     names = [each.name for each in COMMANDS]
     if first is None:
         raise UsageError("no command was given", f"Commands are {', '.join(names)}. See flowstone --help.")
-    command = next((each for each in COMMANDS if each.name == first), None)
+    group = [each for each in COMMANDS if each.name.startswith(f"{first} ")]
+    if group and tuple(words[1:]) in {("-h",), ("--help",)}:
+        return Invocation(None, Options(), _listed(group))
+    name = " ".join(words[:2]) if group else first
+    command = next((each for each in COMMANDS if each.name == name), None)
     if command is None:
-        hint = did_you_mean(first, names) or f"Commands are {', '.join(names)}."
-        raise UsageError(f"there is no command {first!r}", f"{hint} See flowstone --help.")
+        known = [each.name for each in group] or names
+        hint = did_you_mean(name, known) or f"Commands are {', '.join(known)}."
+        raise UsageError(f"there is no command {name!r}", f"{hint} See flowstone --help.")
     parser = _parser(command)
-    rest = words[1:]
+    rest = words[len(name.split()) :]
     if any(each in ("-h", "--help") for each in rest[: rest.index("--") if "--" in rest else None]):
         return Invocation(command, Options(), parser.format_help())
     options = parser.parse_intermixed_args(rest, namespace=Options())
@@ -96,15 +104,19 @@ def parse(words: Sequence[str]) -> Invocation:
 
 def overview() -> str:
     """Return the help of the program as a whole."""
-    commands = "\n".join(f"  {each.name:<12}{each.summary}" for each in COMMANDS)
+    commands = _listed(COMMANDS)
     codes = "\n".join(f"  {code:<5}{meaning}" for code, meaning in MEANINGS.items())
     return (
         "usage: flowstone COMMAND [TARGET] [ASSET] [options]\n\n"
         "Assets that compute each other, durably, on nothing but Postgres.\n\n"
-        f"commands:\n{commands}\n\n"
+        f"commands:\n{commands}\n"
         f"{_TARGET}\nThe options of a command: flowstone COMMAND --help\n\n"
         f"exit codes:\n{codes}\n"
     )
+
+
+def _listed(commands: Iterable[Command]) -> str:
+    return "".join(f"  {each.name:<12}{each.summary}\n" for each in commands)
 
 
 def is_target(word: str) -> bool:
@@ -140,11 +152,12 @@ def _width() -> int:
 
 def _parser(command: Command) -> _Parser:
     asset = {"needed": " ASSET", "optional": " [ASSET]", "none": ""}[command.asset]
+    target = "" if command.pipeline == "none" else " [TARGET]"
     parser = _Parser(
         prog=f"flowstone {command.name}",
-        usage=f"flowstone {command.name} [TARGET]{asset} [options]",
+        usage=f"flowstone {command.name}{target}{asset} [options]",
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-        epilog=_TARGET,
+        epilog=_TARGET if target else None,
         formatter_class=_Formatter,
         allow_abbrev=False,
         add_help=False,
@@ -178,7 +191,7 @@ def _count(text: str) -> int:
 def _read_words(command: Command, options: Options) -> None:
     """Tell the target from the asset."""
     words = list(options.words)
-    if words and is_target(words[0]):
+    if words and command.pipeline != "none" and is_target(words[0]):
         options.target = words.pop(0)
     if words and command.asset != "none":
         options.asset = words.pop(0)
@@ -190,7 +203,7 @@ def _read_words(command: Command, options: Options) -> None:
         )
         raise UsageError(
             f"flowstone {command.name}: {words[0]!r} is one word too many{taken}",
-            f"A target is written module:pipe or path/file.py. See flowstone {command.name} --help.",
+            f"{'' if command.pipeline == 'none' else f'{_FORMS} '}See flowstone {command.name} --help.",
         )
     if command.asset == "needed" and options.asset is None:
         raise UsageError(

@@ -20,12 +20,19 @@ Expected: TypeAlias = FlowstoneError | UsageError | BrokenModule | OutputError |
 _EXPECTED = (FlowstoneError, UsageError, BrokenModule, OutputError, ReaderGone)
 
 
-def call(handler: Handler, job: Job) -> int:
-    """Call the function of a command, in an event loop if it is async, and return the exit code."""
+def call(handler: Handler, job: Job, *, pipeline: bool = True) -> int:
+    """Call the function of a command, in an event loop if it is async, and return the exit code.
+
+    Args:
+        handler: The function.
+        job: The command.
+        pipeline: Whether it is about a pipeline.
+    """
     try:
         if not inspect.iscoroutinefunction(handler):
             return cast("int", handler(job))
-        _ = job.pipeline  # imported before there is an event loop: the user's modules may run one of their own
+        if pipeline:
+            _ = job.pipeline  # imported before there is an event loop: the user's modules may run one of their own
     except _EXPECTED as error:
         return _code_for(error, job)
 

@@ -29,6 +29,7 @@ class Command(NamedTuple):
     Attributes:
         handler: `module:function` in this package; the function takes a `Job`.
         asset: Whether it takes the name of an asset.
+        pipeline: Whether it is about a pipeline; one that is optional is imported if there is a target.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Command(NamedTuple):
     handler: str
     asset: Literal["needed", "optional", "none"]
     options: tuple[Option, ...]
+    pipeline: Literal["needed", "optional", "none"] = "needed"
 
 
 _STORE = Option(
@@ -193,4 +195,33 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command("doctor", "examine definitions and store", "doctor:doctor", "none", (_JSON, *_COMMON)),
+    Command(
+        "db migrate",
+        "bring the schema of the store up to date",
+        "db:migrate",
+        "none",
+        (_JSON, *_COMMON),
+        pipeline="none",
+    ),
+    Command(
+        "db prune",
+        "delete finished runs and superseded values that are old",
+        "db:prune",
+        "none",
+        (
+            Option(("--runs",), "age of finished runs, such as 12h or 30d; none keeps them all [30d]", "AGE"),
+            Option(("--values",), "age of superseded values; none keeps them all [7d]", "AGE"),
+            _JSON,
+            *_COMMON,
+        ),
+        pipeline="optional",
+    ),
+    Command(
+        "db stats",
+        "show what the store's tables hold, and what weighs on them",
+        "db:stats",
+        "none",
+        (_JSON, *_COMMON),
+        pipeline="none",
+    ),
 )

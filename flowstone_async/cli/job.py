@@ -26,6 +26,11 @@ class Job:
     def __init__(self, again: str, options: Options, output: Output, project: Project) -> None:
         self.again, self.options, self.output, self.project = again, options, output, project
 
+    @property
+    def has_target(self) -> bool:
+        """Whether a pipeline was named, or one is configured."""
+        return self.options.target is not None or self.project.target is not None
+
     @cached_property
     def pipeline(self) -> Pipeline:
         """The pipeline that the command is about.

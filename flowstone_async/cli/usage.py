@@ -45,3 +45,20 @@ def read_timeout(text: str | None) -> float | Literal[False] | None:
         return seconds(text, what="--timeout")
     except ConfigError as error:
         raise UsageError(error.message, "Write it like 500ms, 30s, 15m or 24h; none is no limit.") from error
+
+
+def read_age(text: str, *, what: str) -> float | None:
+    """Return the age that an option names, in seconds; None for `none`.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    from flowstone_async.config import seconds
+    from flowstone_async.errors import ConfigError
+
+    if text == "none":
+        return None
+    try:
+        return seconds(text, what=what)
+    except ConfigError as error:
+        raise UsageError(error.message, "Write it like 12h or 30d; none keeps everything.") from error

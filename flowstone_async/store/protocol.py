@@ -19,15 +19,17 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    Pruned,
     Removed,
     RunRecord,
     RunState,
+    Statistics,
     StoredEvent,
     Submission,
     Submitted,
     Worker,
 )
-from flowstone_async.types import AssetKey, Materialization
+from flowstone_async.types import AssetKey
 
 
 class Values(Protocol):
@@ -125,6 +127,11 @@ class Store(Protocol):
     def unreachable(self) -> FlowstoneError | None:
         """Why the lease could not be renewed last time, if it is that the store cannot be reached; None otherwise."""
         return None
+
+    @property
+    def migrated(self) -> Sequence[str]:
+        """Names of the changes that `open` has made to the schema, in order."""
+        return ()
 
     @property
     def identity(self) -> str | None:
@@ -302,13 +309,24 @@ class Store(Protocol):
         """Return the median seconds of the last 20 computations of each asset that has any."""
         ...
 
-    async def prune(
-        self, *, runs: float | None, values: float | None, limit: int = 1000
-    ) -> tuple[Materialization, ...]:
+    async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> Pruned:
         """Delete finished runs with their events older than `runs` seconds, and forget superseded materializations
-        older than `values` seconds, at most `limit` of each. Returns the forgotten ones, whose values elsewhere may
-        now be deleted. Current values, active runs and audit entries stay.
+        older than `values` seconds, at most `limit` of each. Any number of processes may do so at once, and share the
+        work: nothing pruned means that nothing is left, or that others are at it.
+
+        From two days on, `runs` is rounded up to whole days (UTC) of their creation: a run that could go today goes at
+        the latest two days later. Current values, active runs and audit entries stay.
         """
+        ...
+
+    async def maintain(self) -> None:
+        """Do what keeps the store in shape, such as making room for what is to come: about once an hour, by any
+        number of processes at once. Without it the store gives the same answers.
+        """
+        ...
+
+    async def statistics(self) -> Statistics | None:
+        """Return what the store holds and what weighs on it; None if it has no tables. May take seconds."""
         ...
 
     async def audit(
@@ -318,9 +336,9 @@ class Store(Protocol):
         ...
 
     async def faults(self) -> tuple[Fault, ...]:
-        """Return indexes that should be there and are missing, damaged or others than they should be.
+        """Return indexes that are missing, damaged or others than they should be, and events without a partition.
 
-        Without them a store gives the same answers, only later; nothing mends them unasked, for that may take long.
+        With faults a store gives the same answers, only later; nothing mends them unasked, for that may take long.
         """
         ...
 

@@ -270,6 +270,18 @@ class Removed(NamedTuple):
     materialization: Materialization
 
 
+class Pruned(NamedTuple):
+    """What was pruned.
+
+    Attributes:
+        runs: How many runs, with their events.
+        values: Superseded materializations, whose values elsewhere may now be deleted.
+    """
+
+    runs: int
+    values: tuple[Materialization, ...]
+
+
 class Fault(NamedTuple):
     """Something of the store's own that is not as it should be.
 
@@ -280,6 +292,48 @@ class Fault(NamedTuple):
 
     problem: str
     remedy: str
+
+
+class TableSize(NamedTuple):
+    """A table: rows and dead rows (about), bytes with indexes, and partitions if it has any."""
+
+    name: str
+    rows: int
+    size: int
+    dead: int
+    partitions: int
+
+
+class PartitionSize(NamedTuple):
+    """A partition of the events: rows (about), and bytes with indexes."""
+
+    name: str
+    rows: int
+    size: int
+
+
+class Statistics(NamedTuple):
+    """What a store's tables hold and what weighs on them.
+
+    Attributes:
+        tables: Largest first.
+        partitions: Of the events, by name.
+        runs: How many there are in each state.
+        oldest_active: When the oldest run was created that has not ended.
+        astray: Rows of events that are in no partition of their own.
+        transaction_seconds: Age of the oldest transaction that keeps dead rows from being removed, of any application.
+        transactions: How many transactions ago whatever keeps dead rows began, replication slots included.
+        notifications: How full the server's queue of notifications is, from 0 to 1.
+    """
+
+    tables: tuple[TableSize, ...]
+    partitions: tuple[PartitionSize, ...]
+    runs: Mapping[RunState, int]
+    oldest_active: datetime | None
+    astray: int
+    transaction_seconds: float
+    transactions: int
+    notifications: float
 
 
 class Page(NamedTuple):

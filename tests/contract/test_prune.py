@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from flowstone_async.store.protocol import Store
+from flowstone_async.store.records import Pruned
 from flowstone_async.types import Materialization
 from tests.contract.builders import Drive, act, completed, current_of, identifier, key, materialization
 from tests.contract.clock import SetClock
-from tests.contract.stores import Engine
+from tests.contract.stores import Engine, Stores
 
 HOUR, DAY = 3600.0, 86400.0
 NUMBERS = key("numbers")
+NOTHING = Pruned(0, ())
 
 
 async def ids(store: Store) -> set[str]:
@@ -55,19 +59,83 @@ async def test_at_most_limit_runs_go_at_once(engine: Engine, clock: SetClock) ->
         await ended(engine)
     clock.advance(DAY)
 
-    left: list[int] = []
+    left: list[tuple[int, int]] = []
     for _ in range(4):
-        await engine.store.prune(runs=HOUR, values=HOUR, limit=2)
-        left.append(len(await ids(engine.store)))
+        pruned = await engine.store.prune(runs=HOUR, values=HOUR, limit=2)
+        left.append((pruned.runs, len(await ids(engine.store))))
 
-    assert left == [3, 1, 0, 0]
+    assert left == [(2, 3), (2, 1), (1, 0), (0, 0)]
+
+
+async def test_from_two_days_on_runs_may_go_a_day_at_a_time(engine: Engine, clock: SetClock) -> None:
+    active, old = await engine.start(), await ended(engine)
+    clock.advance(2 * DAY - HOUR)
+    young = await ended(engine)
+    assert await engine.store.prune(runs=2 * DAY, values=None) == NOTHING
+    clock.advance(2 * DAY - HOUR)
+
+    assert await engine.store.prune(runs=2 * DAY, values=None) == Pruned(1, ())
+    assert await ids(engine.store) == {active.id, young.id}
+    clock.advance(2 * DAY)
+    await engine.store.prune(runs=2 * DAY, values=None)
+
+    assert await ids(engine.store) == {active.id}
+    assert await engine.store.events(old.id) == await engine.store.events(young.id) == ()
+    assert [told.no for told in await engine.store.events(active.id)] == [1]
+    left = await engine.store.all_events(pipelines=["sales"])
+    assert [(stored.run_id, stored.event.no) for stored in left] == [(active.id, 1)]
+
+
+async def test_engines_share_what_is_to_be_pruned(stores: Stores, clock: SetClock) -> None:
+    engines = [await stores.engine() for _ in range(3)]
+    for _ in range(30):
+        await ended(engines[0])
+    clock.advance(DAY)
+
+    async def work(engine: Engine) -> int:
+        count = 0
+        while gone := (await engine.store.prune(runs=HOUR, values=None, limit=4)).runs:
+            count += gone
+        return count
+
+    assert sum(await asyncio.gather(*map(work, engines))) == 30
+    assert await ids(engines[0].store) == set()
+
+
+async def test_maintaining_changes_nothing_that_can_be_seen(stores: Stores, clock: SetClock) -> None:
+    engines = [await stores.engine() for _ in range(3)]
+    clock.advance(100 * DAY)
+    drive = await ended(engines[0])
+    before = await engines[0].store.events(drive.id)
+
+    for _ in range(2):
+        await asyncio.gather(*(each.store.maintain() for each in engines))
+
+    assert await engines[1].store.events(drive.id) == before
+    assert len(await engines[1].store.all_events(pipelines=["sales"])) == len(before)
+    assert await engines[1].store.faults() == ()
+
+
+async def test_statistics_are_those_of_tables(engine: Engine) -> None:
+    await engine.start()
+    await ended(engine)
+
+    found = await engine.store.statistics()
+
+    if not engine.store.durable:
+        assert found is None
+        return
+    assert found is not None
+    assert found.runs == {"running": 1, "succeeded": 1}
+    assert found.oldest_active == engine.store.now()
+    assert {"run", "event"} <= {each.name for each in found.tables}
 
 
 async def test_nothing_goes_unasked(engine: Engine, clock: SetClock) -> None:
     drive = await ended(engine)
     clock.advance(1000 * DAY)
 
-    assert await engine.store.prune(runs=None, values=None) == ()
+    assert await engine.store.prune(runs=None, values=None) == NOTHING
 
     assert await ids(engine.store) == {drive.id}
 
@@ -91,7 +159,7 @@ async def test_values_and_acts_of_runs_that_are_gone_stay(engine: Engine, clock:
     await drive.finish(audit=(act(run_id=drive.id),))
     clock.advance(100 * DAY)
 
-    assert await engine.store.prune(runs=HOUR, values=HOUR) == ()
+    assert await engine.store.prune(runs=HOUR, values=HOUR) == Pruned(1, ())
 
     assert await ids(engine.store) == set()
     assert await current_of(engine.store, NUMBERS) == numbers.id
@@ -116,13 +184,13 @@ async def test_superseded_materializations_are_forgotten_when_they_are_old(engin
     current = await current_of(engine.store, NUMBERS)
     clock.advance(DAY)
 
-    assert await engine.store.prune(runs=None, values=7 * DAY) == ()
-    forgotten = await engine.store.prune(runs=None, values=HOUR)
+    assert await engine.store.prune(runs=None, values=7 * DAY) == NOTHING
+    forgotten = (await engine.store.prune(runs=None, values=HOUR)).values
 
     # A memory store forgets them in the step that supersedes them.
     expected = {made.id for made in superseded} if engine.store.durable else set[str]()
     assert {made.id for made in forgotten} == expected
-    assert await engine.store.prune(runs=None, values=HOUR) == ()
+    assert await engine.store.prune(runs=None, values=HOUR) == NOTHING
     assert [await engine.store.values.payload(made.id) for made in superseded] == [None] * 3
     assert await current_of(engine.store, NUMBERS) == current
     assert current is not None
@@ -133,7 +201,7 @@ async def test_at_most_limit_materializations_are_forgotten_at_once(engine: Engi
     await supersede(engine, clock, 5)
     clock.advance(DAY)
 
-    counts = [len(await engine.store.prune(runs=None, values=HOUR, limit=2)) for _ in range(4)]
+    counts = [len((await engine.store.prune(runs=None, values=HOUR, limit=2)).values) for _ in range(4)]
 
     assert counts == ([2, 2, 1, 0] if engine.store.durable else [0, 0, 0, 0])
 

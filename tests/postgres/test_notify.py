@@ -241,7 +241,7 @@ async def test_behind_a_transaction_pooler_without_direct_it_polls_and_says_so(
 
 
 async def test_no_change_is_missed_between_looking_and_waiting(open_store: OpenStore) -> None:
-    opened = await open_store()
+    opened = await open_store(notify=False)  # a listener that has just connected wakes everybody
     topic = "key:sales.numbers"
     await opened.store.changed(topic, within=0.01)
     opened.store._poll = NEVER

@@ -18,7 +18,7 @@ from flowstone_async.store.postgres.statement import KINDS, statement
 from tests.support.postgres import TestServer
 
 ROWS = 300_000  # far more than a plan that reads them all could hide
-LARGE = {"run", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
+LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
 HISTORY = f"""
@@ -35,13 +35,25 @@ INSERT INTO flowstone.materialization (id, run_id, size, seconds, started_at, co
 SELECT md5('m' || n)::uuid, md5('r' || n)::uuid, 1, 1, now(), now(), 1, 'p' || n % 2, 'a', '', 'i:' || n, '', '', '[]',
     '', '', ''
 FROM generate_series(1, {ROWS}) AS n;
-INSERT INTO flowstone.event (run_id, first_no, cursor, at, count, pipeline, body)
-SELECT md5('r' || n)::uuid, 1, n << 20, now(), 3, 'p' || n % 2, '[]' FROM generate_series(1, {ROWS}) AS n;
+SELECT flowstone.add_event_partition((now() AT TIME ZONE 'UTC')::date - n) FROM generate_series(1, 4) AS n;
+INSERT INTO flowstone.event (born, run_id, first_no, cursor, at, count, pipeline, body)
+SELECT (r.created_at AT TIME ZONE 'UTC')::date, r.id, 1, n << 20, now(), 3, 'p' || n % 2, '[]'
+FROM generate_series(1, {ROWS}) AS n
+JOIN flowstone.run AS r ON r.id = md5('r' || n)::uuid;
 INSERT INTO flowstone.lineage (pipeline, asset, io, partition, materialization, upstream)
 SELECT 'p' || n % 2, 'a', '', 'i:' || n, md5('m' || n + 1)::uuid, md5('m' || n)::uuid
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO flowstone.superseded (at, materialization)
 SELECT now(), md5('m' || n)::uuid FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.run (id, fence, created_at, continuable, state, pipeline, partition, targets, options, params, priority,
+    due_at, no, submitted, request)
+SELECT md5('q' || n)::uuid, 1, now(), true, 'queued', 'p' || n % 2, '', '["a"]', '{{}}', '{{}}', n % 4,
+    now() + (n - 1000) * interval '1 minute', n, true, 'r' || n
+FROM generate_series(1, {ROWS // 3}) AS n;
+INSERT INTO flowstone.worker (id, host, pid, pipelines, started_at, lease_until)
+VALUES ('w', '', 1, ARRAY['p0'], now(), now() + interval '1 day');
+INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)
+SELECT 'p0', 'k' || n, md5('r' || n)::uuid, 's' FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO flowstone.audit (at, action, subject, actor, actor_kind)
 SELECT now(), 'x', 'y', 'engine', 'engine' FROM generate_series(1, {ROWS}) AS n;
 """
@@ -92,11 +104,16 @@ async def plan(connection: asyncpg.Connection, text: str, arguments: list[str]) 
 
 def assert_by_index(found: list[dict[str, Any]]) -> None:
     for node in found:
-        large = node.get("Relation Name") in LARGE
+        large = is_large(node)
         assert not (large and node["Node Type"] == "Seq Scan"), node
         if node["Node Type"] in {"Hash Join", "Merge Join"}:
-            joined = {inner.get("Relation Name") for inner in nodes(node)}
-            assert not joined & LARGE, node
+            assert not any(map(is_large, nodes(node))), node
+
+
+def is_large(node: dict[str, Any]) -> bool:
+    """Tell whether a node reads a large table, or a partition of one."""
+    name = node.get("Relation Name", "")
+    return name in LARGE or name.startswith("event_")
 
 
 U = f"'{UUID(int=1)}'"
@@ -124,11 +141,15 @@ ASKED: dict[str, list[str]] = {
     "lock_keys": NAMES,
     "clear_current": [*NAMES, f"ARRAY[{U}]::uuid[]", "NULL"],
     "events": [U, "0", "1000"],
+    "append_events": [U, "'{7}'", "'{1}'", "'{[]}'", "'p0'", "now()"],
     "commit_instants": [f"ARRAY[{U}]", "ARRAY['1']"],
     "all_events": ["ARRAY['p0', 'p1']", "0", "1000", "9223372036854775807"],
     "audit": ["100", "NULL"],
-    "orphans_seen": ["'w'", "ARRAY['p0']"],
-    "orphans": ["ARRAY['p0']", "10"],
+    "orphans_seen": ["'w'", "ARRAY['p0']", "NULL"],
+    "orphans": ["ARRAY['p0']", "10", "NULL"],
+    "claim": ["'w'", "ARRAY['p0', 'p1']", "NULL", "10"],
+    "moved_on": [f"ARRAY[{U}]::uuid[]", "ARRAY[1]"],
+    "joined": [U],
     "take": [f"ARRAY[{U}]::uuid[]", "'w'"],
     "count_lost": [f"ARRAY[{U}]::uuid[]"],
     "payload": [U],
@@ -136,15 +157,24 @@ ASKED: dict[str, list[str]] = {
     "delete_payloads": [f"ARRAY[{U}]::uuid[]"],
     "append_chunk": [U, "0", "''", "NULL"],
     "chunks": [U, "0", "10"],
-    "finished_runs": ["1", "100", "NULL"],
-    "forget_events": [f"ARRAY[{U}]::uuid[]", "100"],
+    "finished_runs": ["1", "100", "NULL", "true", "NULL"],
+    "forget_events": ["'2025-01-01'", f"ARRAY[{U}]::uuid[]", "100"],
     "forget_runs": [f"ARRAY[{U}]::uuid[]"],
     "superseded": ["1", "100", "NULL"],
+    "missing_days": ["NULL", "3"],
     "current_ones": [f"ARRAY[{U}]::uuid[]"],
     "forget_materializations": [f"ARRAY[{U}]::uuid[]"],
     "forget_lineage": [*NAMES, f"ARRAY[{U}]::uuid[]"],
     "uploads": ["1", "100", "NULL"],
 }
+
+
+def submitted(request: str, key: str) -> str:
+    """Return a call of the function that stores a run."""
+    return (
+        f"SELECT * FROM flowstone.submit({U}, 'p0', '', '[\"a\"]', '{{}}', '{{}}', 1::smallint, NULL, {request}, {key}, 's', "
+        "'me', 'process', NULL, NULL)"
+    )
 
 
 async def test_what_is_asked_often_is_found_by_index(history: asyncpg.Connection) -> None:
@@ -176,3 +206,75 @@ async def test_a_page_reads_no_more_than_itself(history: asyncpg.Connection) -> 
         top = json.loads(await history.fetchval(asked))[0]["Plan"]
         await history.execute("DEALLOCATE page")
         assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 1000, name
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        (
+            QUERIES["claim"]
+            .replace("$1", "'w'")
+            .replace("$2", "ARRAY['p0', 'p1']")
+            .replace("$3", "NULL")
+            .replace("$4", "10"),
+            800,
+        ),
+        (submitted("NULL", "NULL"), 200),
+        (submitted("'r777'", "NULL"), 200),
+        (submitted("'new'", "'k777'"), 200),
+        (submitted("'new'", "'new'"), 200),
+    ],
+    ids=["claim", "submit", "submit, joined", "submit, known key", "submit, new key"],
+)
+async def test_the_queue_costs_the_same_however_long_it_and_the_history_are(
+    history: asyncpg.Connection, text: str, most: int
+) -> None:
+    """JOB-13: 100,000 runs that wait for later, 300,000 that have ended; counted in blocks."""
+    for _ in range(2):  # the first time, the catalogues are read too
+        await history.execute("BEGIN")
+        explained = await history.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}")
+        await history.execute("ROLLBACK")
+    top = json.loads(explained)[0]["Plan"]
+    assert top["Actual Rows"] in (1, 10)
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < most
+
+
+# A run of the history; DAY stands for its own.
+NEWEST = "md5('r1')::uuid"
+OF_ONE_RUN: dict[str, list[str]] = {
+    "events": [NEWEST, "0", "1000"],
+    "last_event": [NEWEST],
+    "committed_before": [NEWEST, "1", "1"],
+    "commit_instants": [f"ARRAY[{NEWEST}::text]", "ARRAY['1']"],
+    "forget_events": ["DAY", f"ARRAY[{NEWEST}]", "100"],
+}
+
+
+async def executed(connection: asyncpg.Connection, text: str, arguments: list[str]) -> list[dict[str, Any]]:
+    """Return the nodes of the kept plan that were executed, without leaving anything behind."""
+    types = ", ".join(one.name for one in (await connection.prepare(text)).get_parameters())
+    await connection.execute(f"BEGIN; PREPARE touched ({types}) AS {text}")
+    asked = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE touched ({', '.join(arguments)})"
+    top = json.loads(await connection.fetchval(asked))[0]["Plan"]
+    await connection.execute("ROLLBACK; DEALLOCATE touched")
+    return [node for node in nodes(top) if node["Actual Loops"] > 0]
+
+
+@pytest.mark.parametrize("name", OF_ONE_RUN)
+async def test_events_of_a_run_are_looked_for_in_one_partition(history: asyncpg.Connection, name: str) -> None:
+    day = await history.fetchval(f"SELECT (created_at AT TIME ZONE 'UTC')::date FROM flowstone.run WHERE id = {NEWEST}")
+    arguments = [f"'{day}'" if one == "DAY" else one for one in OF_ONE_RUN[name]]
+
+    found = await executed(history, QUERIES[name], arguments)
+
+    read = {node["Relation Name"] for node in found if node.get("Relation Name", "").startswith("event_")}
+    assert read == {f"event_{day:%Y%m%d}"}
+
+
+async def test_a_page_of_all_events_is_merged_and_not_sorted(history: asyncpg.Connection) -> None:
+    arguments = ["ARRAY['p0']", "0", "50", "9223372036854775807"]
+    found = await executed(history, QUERIES["all_events"], arguments)
+
+    [merged] = [node for node in found if node["Node Type"] == "Merge Append"]
+    assert merged["Actual Rows"] == 50
+    assert sum(node["Actual Rows"] for node in found if node["Node Type"] == "Index Scan") < 100

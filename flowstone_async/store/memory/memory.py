@@ -93,14 +93,15 @@ class Memory:
                 del self.run_keys[run.created.pipeline, key]
         self.log.trim()
 
-    def forget_older(self, instant: datetime, limit: int) -> None:
-        """Forget at most `limit` runs that ended before an instant."""
+    def forget_older(self, instant: datetime, limit: int) -> int:
+        """Forget at most `limit` runs that ended before an instant, and return how many there were."""
         count = 0
         for run in islice(self.finished, limit):
             if run.finished_at is None or run.finished_at >= instant:
                 break
             count += 1
         self.forget(count)
+        return count
 
     def note(self, entries: Iterable[AuditEntry], at: datetime) -> None:
         """Keep audit entries."""

@@ -26,6 +26,7 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    Pruned,
     Removed,
     RunRecord,
     RunState,
@@ -34,7 +35,7 @@ from flowstone_async.store.records import (
     Submitted,
     Worker,
 )
-from flowstone_async.types import AssetKey, Materialization
+from flowstone_async.types import AssetKey
 
 
 class MemoryStore(Store):
@@ -291,16 +292,20 @@ class MemoryStore(Store):
             return {name: median(asset.durations) for name, asset in found if asset is not None and asset.durations}
 
     @override
-    async def prune(
-        self, *, runs: float | None, values: float | None, limit: int = 1000
-    ) -> tuple[Materialization, ...]:
+    async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> Pruned:
         memory = self._memory
         with self._lock:
             now = memory.clock.now()
-            if runs is not None:
-                memory.forget_older(now - timedelta(seconds=runs), limit)
+            ended = 0 if runs is None else memory.forget_older(now - timedelta(seconds=runs), limit)
             memory.values.prune(memory.keys.by_materialization, now)
-        return ()
+        return Pruned(ended, ())
+
+    @override
+    async def maintain(self) -> None: ...
+
+    @override
+    async def statistics(self) -> None:
+        return None
 
     @override
     async def audit(

@@ -15,6 +15,7 @@ _INDEX = re.compile(
 )
 _DROPPED = re.compile(r"DROP (?:INDEX|TABLE) flowstone\.(\w+);")
 _TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?flowstone\.(\w+) \((.*?)\n\)", re.DOTALL)
+_PARTITIONED = re.compile(r"CREATE TABLE flowstone\.(\w+) \([^;]*\) PARTITION BY ")
 _KEY = re.compile(r"^\s+(?:(\w+) [^,]*)?PRIMARY KEY(?: \(([^)]*)\))?", re.MULTILINE)
 
 
@@ -25,6 +26,7 @@ class Index(NamedTuple):
         condition: What follows its columns, as SQL: what a partial one holds; empty for others.
         primary: Whether it is a table's primary key.
         unique: Whether it lets no two rows be equal.
+        partitioned: Whether its table is: nothing can be done to its index while others write.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Index(NamedTuple):
     condition: str = ""
     primary: bool = False
     unique: bool = False
+    partitioned: bool = False
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -40,33 +43,40 @@ class Index(NamedTuple):
         return self.table, self.columns, "WHERE" in self.condition
 
     def creation(self) -> str:
-        """Return the statement that makes it without locking anybody out; a primary key locks its table."""
+        """Return the statement that makes it without locking anybody out, as far as there is one."""
         columns = ", ".join(self.columns)
         if self.primary:
             return f"ALTER TABLE flowstone.{self.table} ADD CONSTRAINT {self.name} PRIMARY KEY ({columns});"
         kind = "UNIQUE INDEX" if self.unique else "INDEX"
-        return f"CREATE {kind} CONCURRENTLY {self.name} ON flowstone.{self.table} ({columns}){self.condition};"
+        return f"CREATE {kind} {self._way}{self.name} ON flowstone.{self.table} ({columns}){self.condition};"
 
     def removal(self, table: str) -> str:
         """Return the statement that makes room for it, where another index of a table has its name."""
         if self.primary:
             return f"ALTER TABLE flowstone.{table} DROP CONSTRAINT {self.name};"
-        return f"DROP INDEX CONCURRENTLY flowstone.{self.name};"
+        return f"DROP INDEX {self._way}flowstone.{self.name};"
+
+    @property
+    def _way(self) -> str:
+        return "" if self.partitioned else "CONCURRENTLY "
 
 
 def expected(texts: Iterable[str]) -> Mapping[str, Index]:
     """Return the indexes that are there after some migrations, by name."""
     found: dict[str, Index] = {}
+    partitioned: set[str] = set()
     for text in texts:
         for gone in _DROPPED.findall(text):
             found = {name: each for name, each in found.items() if gone not in (name, each.table)}
+        partitioned.update(_PARTITIONED.findall(text))
         for table, body in _TABLE.findall(text):
             for column, columns in _KEY.findall(body):
-                name = f"{table}_pkey"
-                found[name] = Index(name, table, _listed(columns or column), primary=True)
+                name, split = f"{table}_pkey", table in partitioned
+                found[name] = Index(name, table, _listed(columns or column), primary=True, partitioned=split)
         for unique, name, table, columns, nulls, condition in _INDEX.findall(text):
             where = nulls + " ".join(["", *condition.split()]) if condition else nulls
-            found[name] = Index(name, table, _listed(columns), where, unique=bool(unique))
+            split = table in partitioned
+            found[name] = Index(name, table, _listed(columns), where, unique=bool(unique), partitioned=split)
     return found
 
 

@@ -37,6 +37,11 @@ class Migration(NamedTuple):
     text: str
 
     @property
+    def full_name(self) -> str:
+        """Its number and name, as its file is called."""
+        return f"{self.number:04d}_{self.name}"
+
+    @property
     def sha256(self) -> str:
         """The checksum of its text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -57,7 +62,7 @@ def schema_texts() -> tuple[str, ...]:
     return _START, *(one.text for one in migrations())
 
 
-async def migrate(session: Session, known: Sequence[Migration] | None = None) -> int:
+async def migrate(session: Session, known: Sequence[Migration] | None = None) -> tuple[str, ...]:
     """Bring the schema up to date, from any number of processes at once; each file in a transaction of its own.
 
     Args:
@@ -65,14 +70,14 @@ async def migrate(session: Session, known: Sequence[Migration] | None = None) ->
         known: The migrations there are; by default the library's.
 
     Returns:
-        How many were applied.
+        The names of those that were applied.
 
     Raises:
         ConfigError: The schema is newer than the library, or was made from another text.
     """
     known = migrations() if known is None else known
     session.patience = _PATIENCE
-    count = 0
+    done: list[str] = []
     while _pending(await _applied(session), known):
         async with session.transaction():
             await session.fetch_text("SELECT pg_advisory_xact_lock($1)", _LOCK)
@@ -86,12 +91,15 @@ async def migrate(session: Session, known: Sequence[Migration] | None = None) ->
                     waiting[0].name,
                     waiting[0].sha256,
                 )
-                count += 1
-    return count
+                done.append(waiting[0].full_name)
+    return tuple(done)
 
 
-async def require_current(session: Session, known: Sequence[Migration] | None = None) -> None:
+async def require_current(session: Session, known: Sequence[Migration] | None = None) -> tuple[str, ...]:
     """Refuse a schema that is not up to date.
+
+    Returns:
+        What was applied: nothing.
 
     Raises:
         ConfigError: It is older or newer than the library, or was made from another text.
@@ -101,9 +109,10 @@ async def require_current(session: Session, known: Sequence[Migration] | None = 
     if waiting:
         raise ConfigError(
             f"the schema flowstone lacks {len(waiting)} of {len(known)} migrations, and migrate=False",
-            hint="Run `flowstone migrate`, or open the store with migrate=True.",
-            details={"missing": [f"{one.number:04d}_{one.name}" for one in waiting]},
+            hint="Run `flowstone db migrate`, or open the store with migrate=True.",
+            details={"missing": [one.full_name for one in waiting]},
         )
+    return ()
 
 
 async def _applied(session: Session) -> Mapping[int, str]:
@@ -125,7 +134,7 @@ def _pending(applied: Mapping[int, str], known: Sequence[Migration]) -> list[Mig
     for one in known:
         if applied.get(one.number, one.sha256) != one.sha256:
             raise ConfigError(
-                f"migration {one.number:04d}_{one.name} was applied from another text than this library's",
+                f"migration {one.full_name} was applied from another text than this library's",
                 hint="A released migration never changes: restore the library's file, or use another database.",
                 details={"applied": applied[one.number], "known": one.sha256},
             )

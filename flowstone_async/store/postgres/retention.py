@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from uuid import UUID
 
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.partitions import Partitions
 from flowstone_async.store.postgres.rows import materialization
+from flowstone_async.store.records import Pruned
 from flowstone_async.types import Materialization
 
-_UNREFERENCED = 86_400.0
+_DAY = _UNREFERENCED = 86_400.0
 _RUNS_AT_ONCE = 100
 _EVENTS_AT_ONCE = 5_000
 
@@ -21,29 +24,48 @@ class Retention:
     Args:
         connections: To the server.
         instants: The store's clock.
+        partitions: Those of the events.
     """
 
-    def __init__(self, connections: Connections, instants: Instants) -> None:
+    def __init__(self, connections: Connections, instants: Instants, partitions: Partitions) -> None:
         self._connections = connections
         self._instants = instants
+        self._partitions = partitions
 
-    async def prune(self, *, runs: float | None, values: float | None, limit: int) -> tuple[Materialization, ...]:
+    async def prune(self, *, runs: float | None, values: float | None, limit: int) -> Pruned:
         """Forget what is older than some seconds; see `Store.prune`. Each batch is a transaction of its own."""
-        if runs is not None:
-            await self._forget_runs(runs, limit)
+        ended = 0 if runs is None else await self._forget_runs(runs, limit)
         forgotten = await self._forget_values(values, limit) if values is not None else ()
         await self._forget_streams(limit)
         await self._connections.fetch("forget_workers")
-        return forgotten
+        return Pruned(ended, forgotten)
 
-    async def _forget_runs(self, age: float, limit: int) -> None:
-        rows = await self._connections.fetch("finished_runs", age, limit, self._instants.given())
-        old = [row[0] for row in rows]
-        for start in range(0, len(old), _RUNS_AT_ONCE):
-            batch = old[start : start + _RUNS_AT_ONCE]
-            while len(await self._connections.fetch("forget_events", batch, _EVENTS_AT_ONCE)) == _EVENTS_AT_ONCE:
-                pass
-            await self._connections.fetch("forget_runs", batch)
+    async def _forget_runs(self, age: float, limit: int) -> int:
+        """Drop the partitions of days of which nothing is kept, then delete runs with what is left of their events."""
+        by_day = age >= 2 * _DAY
+        waiting = await self._partitions.drop(age) if by_day else None
+        count, more = 0, True
+        while more and count < limit:
+            asked = (age, min(limit - count, _RUNS_AT_ONCE), self._instants.given(), by_day, waiting)
+            gone, more = await self._forget_batch(asked)
+            count += gone
+        return count
+
+    async def _forget_batch(self, asked: tuple[object, ...]) -> tuple[int, bool]:
+        """Return how many runs went, and whether there may be more. Runs with too many events take several batches."""
+        async with self._connections.transaction() as session:
+            born: dict[date, list[UUID]] = {}
+            for run_id, day in await session.fetch("finished_runs", *asked):
+                born.setdefault(day, []).append(run_id)
+            left, gone = _EVENTS_AT_ONCE, list[UUID]()
+            for day, old in born.items():
+                left -= len(await session.fetch("forget_events", day, old, left))
+                if left <= 0:
+                    break
+                gone += old
+            if gone:
+                await session.fetch("forget_runs", gone)
+        return len(gone), bool(born)
 
     async def _forget_values(self, age: float, limit: int) -> tuple[Materialization, ...]:
         now = self._instants.given()

@@ -14,9 +14,9 @@ _PART = re.compile(r"^-- part: (\w+)(?: if ([\w ]+))?\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
 _ACCEPTED = {
-    "goes": ("SELECT id FROM held",),
-    "ends": ("SELECT id FROM ended",),
-    "begins": ("SELECT id FROM begun", "SELECT id FROM begun_before"),
+    "goes": ("SELECT id, born FROM held",),
+    "ends": ("SELECT id, born FROM ended",),
+    "begins": ("SELECT id, born FROM begun", "SELECT id, born FROM begun_before"),
 }
 _WATCHED = {"goes": "SELECT id, watched FROM held", "ends": "SELECT id, watched FROM ended"}
 _WRITTEN = "(SELECT count(*) FROM written)"

@@ -27,10 +27,12 @@ from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.notifier import Listener, Notifier
 from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
+from flowstone_async.store.postgres.partitions import Partitions
 from flowstone_async.store.postgres.queue import Queue
 from flowstone_async.store.postgres.reading import StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
+from flowstone_async.store.postgres.statistics import read_statistics, stray_faults
 from flowstone_async.store.postgres.values import PostgresValues
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
@@ -40,15 +42,17 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    Pruned,
     Removed,
     RunRecord,
     RunState,
+    Statistics,
     StoredEvent,
     Submission,
     Submitted,
     Worker,
 )
-from flowstone_async.types import AssetKey, Materialization
+from flowstone_async.types import AssetKey
 
 _CLOSE = 10.0
 _FIRST_WAIT = 0.1
@@ -94,6 +98,7 @@ class PostgresStore(Store):
         self._lease: Lease | None = None
         self._worker = ""
         self._identity: str | None = None
+        self._migrated: Sequence[str] = ()
         self._host: asyncio.Task[None] | None = None
         self._working: list[asyncio.Task[None]] = []
         self._listening: asyncio.Task[None] | None = None
@@ -104,7 +109,8 @@ class PostgresStore(Store):
         self._reader = StateReader(self._connections)
         self._history = History(self._connections)
         self._catalog = Catalog(self._connections, self._instants, self._hints)
-        self._retention = Retention(self._connections, self._instants)
+        self._partitions = Partitions(self._connections, self._instants)
+        self._retention = Retention(self._connections, self._instants, self._partitions)
         self.values = PostgresValues(self._connections, self._instants)
         self.partition_keys = PostgresPartitionKeys(self._connections)
         self._queue = Queue(self._connections, self._instants, self._hints)
@@ -128,7 +134,9 @@ class PostgresStore(Store):
         try:
             await self._connections.open()
             async with self._connections.translated(), self._connections.direct() as session:
-                await (migrate if self._migrate else require_current)(session)
+                self._migrated = await (migrate if self._migrate else require_current)(session)
+            if lease is not None or self._migrated:
+                await self._partitions.add()
             self._instants.learn((await self._connections.fetch("ping", None))[0][0])
             self._identity = await self._catalog.identity()
             if lease is not None:
@@ -207,6 +215,11 @@ class PostgresStore(Store):
     @override
     def unreachable(self) -> FlowstoneError | None:
         return None if self._lease is None else self._lease.unreachable
+
+    @property
+    @override
+    def migrated(self) -> Sequence[str]:
+        return self._migrated
 
     @property
     @override
@@ -356,14 +369,21 @@ class PostgresStore(Store):
         return await self._catalog.durations(pipeline, assets)
 
     @override
-    async def prune(
-        self, *, runs: float | None, values: float | None, limit: int = 1000
-    ) -> tuple[Materialization, ...]:
+    async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> Pruned:
         return await self._retention.prune(runs=runs, values=values, limit=limit)
 
     @override
+    async def maintain(self) -> None:
+        await self._partitions.add()
+        await self._partitions.analyze()
+
+    @override
+    async def statistics(self) -> Statistics:
+        return await read_statistics(self._connections)
+
+    @override
     async def faults(self) -> tuple[Fault, ...]:
-        return await index_faults(self._connections)
+        return *await index_faults(self._connections), *await stray_faults(self._connections)
 
     @override
     async def health(self) -> Mapping[str, object]:

@@ -51,7 +51,9 @@ def test_what_is_no_command_line_is_refused_with_the_way_out(words: list[str], m
     assert hint in (refused.value.hint or "")
 
 
-@pytest.mark.parametrize("name", ["submit", "watch", "cancel", "retry", "worker", "serve", "items", "approve", "db"])
+@pytest.mark.parametrize(
+    "name", ["submit", "watch", "cancel", "retry", "worker", "serve", "items", "approve", "db", "dbs"]
+)
 def test_commands_of_later_are_unknown(name: str) -> None:
     with pytest.raises(UsageError, match="there is no command"):
         parse([name])
@@ -87,3 +89,30 @@ def test_help_loads_neither_the_engine_nor_what_it_needs(words: list[str]) -> No
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "flowstone" in done.stdout
+
+
+def test_a_command_may_have_two_words() -> None:
+    invocation = parse(["db", "prune", "shop:pipe", "--runs", "12h"])
+    assert invocation.command is not None
+    assert invocation.command.name == "db prune"
+    assert (invocation.options.target, invocation.options.runs, invocation.options.values) == ("shop:pipe", "12h", "7d")
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["db"], "no command 'db'", "Commands are db migrate, db prune, db stats"),
+        (["db", "migrat"], "no command 'db migrat'", "Did you mean 'db migrate'?"),
+        (["db", "stats", "shop:pipe"], "'shop:pipe' is one word too many", "See flowstone db stats --help"),
+    ],
+)
+def test_the_second_word_is_needed(words: list[str], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(words)
+    assert message in refused.value.message
+    assert hint in (refused.value.hint or "")
+
+
+def test_help_of_a_group_lists_its_commands() -> None:
+    text = parse(["db", "--help"]).text or ""
+    assert [line.split()[:2] for line in text.splitlines()] == [["db", verb] for verb in ("migrate", "prune", "stats")]

@@ -314,3 +314,19 @@ def test_doctor_tells_of_a_place_that_cannot_be_read_beside_the_rest(
     assert code == exit_code.OK
     assert (found["values"]["verdict"], "cannot be read" in found["values"]["text"]) == ("warning", True)
     assert found["code"]["verdict"] == "ok"
+
+
+# -- db ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["migrate", "prune", "stats"])
+def test_a_memory_store_has_no_database_to_look_after(invoke: Invoke, verb: str) -> None:
+    code, data, messages = invoke("db", verb, *MEMORY)
+    assert (code, data) == (exit_code.USAGE, "")
+    assert "a memory store has no schema" in messages
+
+
+def test_an_age_that_is_none_is_refused(invoke: Invoke) -> None:
+    code, _, messages = invoke("db", "prune", "--runs", "soon", "--store", "postgresql://nowhere")
+    assert code == exit_code.USAGE
+    assert "--runs='soon' is not a duration" in messages

@@ -67,8 +67,13 @@ BEGIN
     LOOP
         IF a_request IS NOT NULL THEN
             SELECT r.id INTO run_id
-            FROM flowstone.run AS r
-            WHERE r.pipeline = a_pipeline AND r.request = a_request AND r.finished_at IS NULL AND r.id <> a_run
+            FROM (
+                SELECT r.id, r.state, r.at, r.created_at
+                FROM flowstone.run AS r
+                WHERE r.pipeline = a_pipeline AND r.request = a_request AND r.finished_at IS NULL
+                OFFSET 0  -- or the order below would be read from another index
+            ) AS r
+            WHERE r.id <> a_run
                 AND CASE WHEN is_later THEN r.at = an_at ELSE r.state <> 'queued' OR coalesce(r.at <= instant, true) END
             ORDER BY r.created_at, r.id
             LIMIT 1;

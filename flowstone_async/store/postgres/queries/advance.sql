@@ -32,7 +32,7 @@ runs AS MATERIALIZED (
 -- part: held if goes
 -- Runs that go on: locked against being cancelled or taken until this has committed.
 held AS MATERIALIZED (
-    SELECT r.id, r.watched
+    SELECT r.id, r.watched, (r.created_at AT TIME ZONE 'UTC')::date AS born
     FROM flowstone.run AS r
     WHERE r.id = ANY (ARRAY (SELECT id FROM runs WHERE kind = 'goes')) AND r.state = 'running'
         AND ((r.id, r.fence) IN (SELECT id, fence FROM runs)) IS TRUE
@@ -53,7 +53,7 @@ ended AS (
         AND ((r.id, r.fence, CASE r.state WHEN 'running' THEN true END) IN (SELECT id, fence, true FROM runs)
             OR (r.id, r.fence, r.state) IN (SELECT id, fence, state FROM runs))
         AND (r.worker IN (SELECT id FROM alive)) IS TRUE
-    RETURNING r.id, r.watched
+    RETURNING r.id, r.watched, (r.created_at AT TIME ZONE 'UTC')::date AS born
 )
 
 -- part: beginning if begins
@@ -83,13 +83,13 @@ begun AS (
     FROM beginning AS n
     WHERE n.worker IS NULL OR n.worker IN (SELECT id FROM alive)
     ON CONFLICT (id) DO NOTHING
-    RETURNING id
+    RETURNING id, (created_at AT TIME ZONE 'UTC')::date AS born
 )
 
 -- part: begun_before if begins
 -- Runs that were begun with the same contents already: their reply was lost.
 begun_before AS MATERIALIZED (
-    SELECT r.id
+    SELECT r.id, (r.created_at AT TIME ZONE 'UTC')::date AS born
     FROM flowstone.run AS r
     WHERE r.id = ANY (ARRAY (SELECT id FROM beginning))
         AND ((r.id, r.fence, coalesce(r.worker, ''), r.pipeline, r.partition, r.targets, r.options, r.params,
@@ -102,11 +102,15 @@ begun_before AS MATERIALIZED (
 )
 
 -- part: accepted
--- The runs' ids, and which of them may go on: by number.
+-- The runs' ids, which of them may go on, and the days on which they were created: by number.
 accepted AS MATERIALIZED (
-    SELECT array_agg(r.id ORDER BY r.no) AS ids,
-        array_agg((r.id IN ({accepted})) IS TRUE ORDER BY r.no) AS which
-    FROM runs AS r
+    SELECT array_agg(r.id ORDER BY r.no) AS ids, array_agg(r.born IS NOT NULL ORDER BY r.no) AS which,
+        array_agg(r.born ORDER BY r.no) AS born
+    FROM (
+        SELECT max(n.no) AS no, n.id, max(n.born) AS born
+        FROM (SELECT no, id, NULL::date AS born FROM runs UNION ALL SELECT NULL, id, born FROM ({accepted}) AS a) AS n
+        GROUP BY n.id
+    ) AS r
 )
 
 -- part: keys if keys
@@ -175,8 +179,8 @@ replaced AS (
 -- At least one row for each step that writes more than keys. Its place in the transaction follows the transaction's
 -- number in the cursor.
 written AS (
-    INSERT INTO flowstone.event (run_id, first_no, count, cursor, pipeline, body, claims, at)
-    SELECT (SELECT ids FROM accepted)[n.run::integer], n.first_no::bigint, n.count::integer,
+    INSERT INTO flowstone.event (born, run_id, first_no, count, cursor, pipeline, body, claims, at)
+    SELECT (SELECT born FROM accepted)[n.run::integer], (SELECT ids FROM accepted)[n.run::integer], n.first_no::bigint, n.count::integer,
         (SELECT pg_current_xact_id()::text::bigint << 20) + n.place::integer, n.pipeline, n.body, n.claims,
         coalesce(:now::timestamptz, statement_timestamp())
     FROM ROWS FROM (
@@ -186,7 +190,7 @@ written AS (
         string_to_table(:event_claims, :separator, :null))
         AS n (run, first_no, count, place, pipeline, body, claims)
     WHERE (SELECT which FROM accepted)[n.run::integer]
-    ON CONFLICT (run_id, first_no) DO NOTHING
+    ON CONFLICT (born, run_id, first_no) DO NOTHING
     RETURNING run_id, first_no
 )
 

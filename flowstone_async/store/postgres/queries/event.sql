@@ -1,4 +1,4 @@
--- Events and audit entries.
+-- Events and audit entries. A run's events are in the partition of its day: `born`.
 
 -- name: events
 -- Rows that hold a run's events behind $2, with about $3 of them. A row holds at most 1,000 events.
@@ -8,7 +8,8 @@ FROM (
     FROM (
         SELECT first_no, count, body
         FROM flowstone.event
-        WHERE run_id = $1 AND first_no > greatest($2::bigint - 1000, 0) AND first_no + count > $2::bigint + 1
+        WHERE born = (SELECT (r.created_at AT TIME ZONE 'UTC')::date FROM flowstone.run AS r WHERE r.id = $1)
+            AND run_id = $1 AND first_no > greatest($2::bigint - 1000, 0) AND first_no + count > $2::bigint + 1
         ORDER BY first_no
         LIMIT $3::bigint
     ) AS page
@@ -18,7 +19,7 @@ ORDER BY first_no;
 
 -- name: settled
 -- The cursor below which nothing can be written any more: that of the oldest transaction that may be writing events
--- now. All of them lock the table before they have a number. What was committed meanwhile is seen by the next
+-- now. All of them lock the table (which is the parent of its partitions) before they have a number. What was committed meanwhile is seen by the next
 -- statement.
 SELECT least(latest.number,
     (SELECT min(latest.number + 2147483648
@@ -66,7 +67,10 @@ LIMIT $1;
 SELECT e.run_id, e.first_no, e.at
 FROM unnest($1::text[], $2::text[]) AS n (run_id, first_no)
 CROSS JOIN LATERAL (
+    SELECT (r.created_at AT TIME ZONE 'UTC')::date AS born FROM flowstone.run AS r WHERE r.id = n.run_id::uuid OFFSET 0
+) AS r
+CROSS JOIN LATERAL (
     SELECT e.run_id, e.first_no, e.at FROM flowstone.event AS e
-    WHERE e.run_id = n.run_id::uuid AND e.first_no = n.first_no::bigint
+    WHERE e.born = r.born AND e.run_id = n.run_id::uuid AND e.first_no = n.first_no::bigint
     OFFSET 0
 ) AS e;

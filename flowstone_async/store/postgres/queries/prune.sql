@@ -1,7 +1,9 @@
 -- Forgetting, in small batches.
 
 -- name: finished_runs
--- Runs that ended before $1 seconds ago, at most $2, found through the index on each pipeline's runs.
+-- Runs that ended before $1 seconds ago, with the day on which they were created, at most $2, found through the index on
+-- each pipeline's runs. $4 says to leave out the day on which those $1 seconds began, $5 whatever is not older than a day.
+-- Those that somebody else is forgetting are left to them.
 WITH RECURSIVE names (pipeline) AS (
     (SELECT pipeline FROM flowstone.run ORDER BY pipeline LIMIT 1)
     UNION ALL
@@ -9,23 +11,28 @@ WITH RECURSIVE names (pipeline) AS (
     FROM names AS n
     WHERE n.pipeline IS NOT NULL
 )
-SELECT r.id
+SELECT r.id, (r.created_at AT TIME ZONE 'UTC')::date AS born
 FROM names AS n
 CROSS JOIN LATERAL (
-    SELECT r.id
+    SELECT r.id, r.created_at
     FROM flowstone.run AS r
     WHERE r.pipeline = n.pipeline
-        AND r.created_at < coalesce($3::timestamptz, statement_timestamp()) - $1 * interval '1 second'
+        AND r.created_at < least($5::date::timestamp AT TIME ZONE 'UTC', CASE WHEN $4::boolean
+            THEN date_trunc('day', coalesce($3::timestamptz, statement_timestamp()) - $1 * interval '1 second', 'UTC')
+            ELSE coalesce($3::timestamptz, statement_timestamp()) - $1 * interval '1 second' END)
         AND r.finished_at < coalesce($3::timestamptz, statement_timestamp()) - $1 * interval '1 second'
     ORDER BY r.created_at, r.id
     LIMIT $2
+    FOR UPDATE SKIP LOCKED
 ) AS r
 LIMIT $2;
 
 -- name: forget_events
--- At most $2 event rows of runs.
+-- At most $3 event rows of runs that were created on the day $1: all of them are in one partition.
 DELETE FROM flowstone.event AS e
-WHERE e.ctid = ANY (ARRAY (SELECT p.ctid FROM flowstone.event AS p WHERE p.run_id = ANY ($1::uuid[]) LIMIT $2))
+WHERE e.born = $1
+    AND e.ctid = ANY (ARRAY (
+        SELECT p.ctid FROM flowstone.event AS p WHERE p.born = $1 AND p.run_id = ANY ($2::uuid[]) LIMIT $3))
 RETURNING e.first_no;
 
 -- name: forget_runs

@@ -47,7 +47,7 @@ FROM unnest($1::uuid[], $2::bigint[]) AS n (id, fence)
 LEFT JOIN LATERAL (
     SELECT r.fence, r.finished_at FROM flowstone.run AS r WHERE r.id = n.id OFFSET 0
 ) AS r ON true
-WHERE r.fence IS DISTINCT FROM n.fence OR r.finished_at IS NOT NULL;
+WHERE (r.fence = n.fence AND r.finished_at IS NULL) IS NOT TRUE;
 
 -- name: joined
 -- Whether a submission stands for the run.

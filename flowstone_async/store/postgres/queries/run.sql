@@ -64,7 +64,7 @@ LEFT JOIN LATERAL (
         SELECT DISTINCT c.key ->> 0 AS pipeline, c.key ->> 1 AS asset, c.key ->> 2 AS partition, c.key ->> 3 AS io
         FROM flowstone.event AS e
         CROSS JOIN LATERAL json_array_elements(e.claims::json) AS c (key)
-        WHERE e.run_id = $1 AND e.claims IS NOT NULL
+        WHERE e.born = (r.created_at AT TIME ZONE 'UTC')::date AND e.run_id = $1 AND e.claims IS NOT NULL
     ) AS asked
     CROSS JOIN LATERAL (
         SELECT k.pipeline, k.asset, k.partition, k.io
@@ -78,12 +78,15 @@ WHERE r.id = $1;
 
 -- name: committed_before
 -- Whether a step was committed already, and whether its token is still good.
-SELECT EXISTS (SELECT FROM flowstone.event WHERE run_id = $1 AND first_no = $2),
+SELECT EXISTS (
+        SELECT FROM flowstone.event
+        WHERE born = (SELECT (r.created_at AT TIME ZONE 'UTC')::date FROM flowstone.run AS r WHERE r.id = $1)
+            AND run_id = $1 AND first_no = $2),
     EXISTS (SELECT FROM flowstone.run WHERE id = $1 AND fence = $3 AND state = 'running');
 
 -- name: lock_events
 -- Before anything is written: `settled` relies on it.
-LOCK TABLE flowstone.event IN ROW EXCLUSIVE MODE;
+LOCK TABLE ONLY flowstone.event IN ROW EXCLUSIVE MODE;
 
 -- name: end_run
 -- End a run from outside: one that is owned under the fence $5, if that is given.
@@ -101,7 +104,8 @@ FROM (
     SELECT DISTINCT c.key ->> 0 AS pipeline, c.key ->> 1 AS asset, c.key ->> 2 AS partition, c.key ->> 3 AS io
     FROM flowstone.event AS e
     CROSS JOIN LATERAL json_array_elements(e.claims::json) AS c (key)
-    WHERE e.run_id = $1 AND e.claims IS NOT NULL
+    WHERE e.born = (SELECT (r.created_at AT TIME ZONE 'UTC')::date FROM flowstone.run AS r WHERE r.id = $1)
+        AND e.run_id = $1 AND e.claims IS NOT NULL
 ) AS asked
 CROSS JOIN LATERAL (
     SELECT FROM flowstone.asset_key AS k
@@ -118,12 +122,17 @@ RETURNING k.pipeline, k.asset, k.partition, k.io, k.contended;
 
 -- name: last_event
 SELECT coalesce(
-    (SELECT first_no + count - 1 FROM flowstone.event WHERE run_id = $1 AND first_no > 0 ORDER BY first_no DESC LIMIT 1),
+    (SELECT first_no + count - 1
+    FROM flowstone.event
+    WHERE born = (SELECT (r.created_at AT TIME ZONE 'UTC')::date FROM flowstone.run AS r WHERE r.id = $1)
+        AND run_id = $1 AND first_no > 0
+    ORDER BY first_no DESC
+    LIMIT 1),
     0);
 
 -- name: append_events
-INSERT INTO flowstone.event (run_id, first_no, count, cursor, pipeline, body, at)
-SELECT $1, n.first_no, n.count,
+INSERT INTO flowstone.event (born, run_id, first_no, count, cursor, pipeline, body, at)
+SELECT (SELECT (r.created_at AT TIME ZONE 'UTC')::date FROM flowstone.run AS r WHERE r.id = $1), $1, n.first_no, n.count,
     (SELECT pg_current_xact_id()::text::bigint << 20) + sum(n.count) OVER (ORDER BY n.first_no) - n.count,
     $5, n.body, $6
 FROM unnest($2::bigint[], $3::integer[], $4::text[]) AS n (first_no, count, body);

@@ -26,11 +26,11 @@ CROSS JOIN (
 ) AS m;
 
 -- name: indexes
--- The indexes of our tables: name, table, columns, whether it is partial, and whether queries may use it.
+-- The indexes of our tables, those of partitions left out: name, table, columns, whether it is partial, and whether queries may use it.
 SELECT i.relname::text, t.relname::text,
     ARRAY (SELECT pg_get_indexdef(x.indexrelid, n, false) FROM generate_series(1, x.indnkeyatts) AS n ORDER BY n),
     x.indpred IS NOT NULL, x.indisvalid AND x.indisready
 FROM pg_index AS x
 JOIN pg_class AS i ON i.oid = x.indexrelid
 JOIN pg_class AS t ON t.oid = x.indrelid
-WHERE t.relnamespace = to_regnamespace('flowstone') AND t.relkind = 'r';
+WHERE t.relnamespace = to_regnamespace('flowstone') AND t.relkind IN ('r', 'p') AND NOT t.relispartition;
