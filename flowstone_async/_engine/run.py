@@ -259,7 +259,7 @@ class RunDriver(RunEnding):
 
     def _flush_soon(self) -> None:
         self._flush = None
-        if self.group is not None and self.journal.pending:
+        if self.group is not None and self.journal.pending and self.stopping is None:
             self.group.start_soon(self._commit_events, name=f"run {self.id} events")
 
     async def _commit_events(self) -> None:

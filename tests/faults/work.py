@@ -142,6 +142,9 @@ def overlapping(made: list[Call]) -> Iterator[tuple[Call, Call]]:
 
 def _of_values(rows: list[asyncpg.Record]) -> Iterator[str]:
     for asset, partition, payload, of, key, source in rows:
+        if payload is None or source is None:
+            yield f"{asset} {partition}, computed from {of} {key}: a value is gone"
+            continue
         value, origin = _value(payload), _value(source)
         right = {
             "clean": lambda: key == partition and value["clean"] == origin["salt"],

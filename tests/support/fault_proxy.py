@@ -100,6 +100,7 @@ class FaultProxy(Proxy):
         self._hindrances: list[Hindrance] = []
         self._to_lose = 0
         self._losers: Collection[Role] = ()
+        self._then: Callable[[], None] = _nothing
 
     def hinder(
         self,
@@ -116,9 +117,19 @@ class FaultProxy(Proxy):
         self._hindrances.clear()
         self._to_lose = 0
 
-    def lose(self, times: int = 1, roles: Collection[Role] = ("committer", "pool")) -> None:
-        """Break the connection off after each of the next commits on links of some roles, before the reply arrives."""
-        self._to_lose, self._losers = times, roles
+    def lose(
+        self,
+        times: int = 1,
+        roles: Collection[Role] = ("committer", "pool"),
+        *,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Break the connection off after each of the next commits on links of some roles, before the reply arrives.
+
+        Args:
+            then: Done before the client can notice.
+        """
+        self._to_lose, self._losers, self._then = times, roles, then or _nothing
 
     def reset(self, roles: Collection[Role] = ROLES) -> int:
         """Reset the connections of some roles, and return how many there were."""
@@ -172,6 +183,7 @@ class FaultProxy(Proxy):
                     if data[-1:] == _IDLE and not failed and self._to_lose:
                         self._to_lose -= 1
                         self.lost += 1
+                        self._then()
                         server.cut()
                         break
                 if link.losing:
@@ -190,6 +202,10 @@ class FaultProxy(Proxy):
                     with suppress(TimeoutError):
                         await asyncio.wait_for(asyncio.Event().wait(), each.seconds)
         return direction not in link.deaf
+
+
+def _nothing() -> None:
+    pass
 
 
 class ProxyThread:

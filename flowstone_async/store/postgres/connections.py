@@ -113,9 +113,9 @@ class Session:
             self.broken = True
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
-        """Make what is run inside one transaction."""
-        await self.execute(f"BEGIN; {plans('LOCAL')}" if self._connections.shared else "BEGIN")
+    async def transaction(self, begin: str | None = None) -> AsyncGenerator[None]:
+        """Make what is run inside one transaction, which may `begin` in its own way."""
+        await self.execute(begin or (f"BEGIN; {plans('LOCAL')}" if self._connections.shared else "BEGIN"))
         self._inside = True
         try:
             yield
