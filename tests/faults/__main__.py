@@ -94,11 +94,15 @@ def summary(told: Sequence[Told]) -> str:
     seconds = sorted(one.seconds for one in told)
     return "\n".join(
         [
-            f"{len(told)} fault runs, {sum(one.problem is None for one in told)} whole; {sum(seconds):.0f} s, "
-            f"median {seconds[len(seconds) // 2]:.1f} s, longest {seconds[-1]:.1f} s",
-            f"{sum(one.runs for one in told)} runs ended exactly once, {sum(one.calls for one in told)} calls of bodies, "
-            f"{sum(one.lost for one in told)} owners lost, {sum(one.replies for one in told)} replies lost, "
-            f"{sum(one.started for one in told)} processes; {done.total()} faults:",
+            (
+                f"{len(told)} fault runs, {sum(one.problem is None for one in told)} whole; {sum(seconds):.0f} s, "
+                f"median {seconds[len(seconds) // 2]:.1f} s, longest {seconds[-1]:.1f} s"
+            ),
+            (
+                f"{sum(one.runs for one in told)} runs ended exactly once, {sum(one.calls for one in told)} calls of bodies, "
+                f"{sum(one.lost for one in told)} owners lost, {sum(one.replies for one in told)} replies lost, "
+                f"{sum(one.started for one in told)} processes; {done.total()} faults:"
+            ),
             *rows,
         ]
     )
