@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -30,6 +31,7 @@ _PAUSE = 0.01
 _BODIES = 32
 _LEASED = "SELECT EXISTS (SELECT FROM flowstone.worker WHERE pid = $1 AND NOT dead AND lease_until > now())"
 _LIVE = "SELECT EXISTS (SELECT FROM flowstone.worker WHERE pid = $1 AND NOT dead)"
+_HELD = "SELECT EXISTS (SELECT FROM flowstone.asset_key WHERE asset = $1 AND claim_run = $2)"
 _LEFT = "SELECT count(*) FROM flowstone.run WHERE finished_at IS NULL"
 _STATE = """
 SELECT r.id, r.state, r.targets, r.partition, r.worker, r.fence, r.lost, w.dead, w.pid, w.lease_until - now() AS left
@@ -94,6 +96,8 @@ class FaultRun:
                 await self._play()
         except (Broken, AssertionError) as error:
             self.told.problem = str(error)
+        except Exception:  # with the seed, whatever it is
+            self.told.problem = traceback.format_exc()
         finally:
             if self._sql is not None:
                 self._sql.terminate()
@@ -190,16 +194,12 @@ class FaultRun:
     async def _cancel(self) -> None:
         """Cancel the runs that would not end, once they compute what does not end."""
         for run_id, each in self._wanted.items():
-            if each.state == "cancelled" and run_id not in self._cancelled and self._begun[run_id]:
-                if await self._ask(
-                    "SELECT EXISTS (SELECT FROM flowstone.asset_key WHERE asset = $1 AND claim_run = $2)",
-                    each.target,
-                    run_id,
-                ):
-                    with suppress(FlowstoneError):
-                        with suppress(NothingToCancel):
-                            await work.cancel(self._dsn, run_id)
-                        self._cancelled.add(run_id)
+            begun = each.state == "cancelled" and self._begun[run_id]
+            if begun and run_id not in self._cancelled and await self._ask(_HELD, each.target, run_id):
+                with suppress(FlowstoneError):
+                    with suppress(NothingToCancel):
+                        await work.cancel(self._dsn, run_id)
+                    self._cancelled.add(run_id)
 
     async def _all_ended(self) -> bool:
         return await self._ask(_LEFT) == 0
