@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import signal
 import sys
 import uuid
 from collections import Counter
@@ -30,10 +30,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="1-200", metavar="FIRST-LAST")
     parser.add_argument("--workers", type=int, default=3, metavar="N")
     parser.add_argument("--lease", type=float, default=1.0, metavar="SECONDS")
-    parser.add_argument("--keep", action="store_true", help="leave what a broken run has written")
     options = parser.parse_args(words)
     first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     told: list[Told] = []
     with short_folder() as folder, Server(folder / "server") as server:
         asyncio.run(_prepare(server))
@@ -114,9 +114,6 @@ def _explain(told: Told, folder: Path, options: argparse.Namespace) -> None:
         print(f"-- {log.name}")
         print("\n".join(log.read_text(errors="replace").splitlines()[-30:]))
     print(f"again: python -m tests.faults --seeds {told.seed} --workers {options.workers} --lease {options.lease:g}")
-    if options.keep:
-        kept = Path(f"faults-{told.seed}-{os.getpid()}")
-        folder.rename(kept) if folder.stat().st_dev == kept.absolute().parent.stat().st_dev else print(folder)
 
 
 if __name__ == "__main__":

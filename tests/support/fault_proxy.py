@@ -7,6 +7,7 @@ It knows what each connection is for (`Link.role`), so that a test may break the
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -25,6 +26,16 @@ _GONE = (OSError, asyncio.IncompleteReadError)
 _READY, _ERROR = b"Z", b"E"
 _IDLE = b"I"
 _PATIENCE = 20.0
+
+
+def _refusal(sqlstate: str, message: str) -> bytes:
+    fields = b"".join(
+        name + text.encode() + b"\0" for name, text in ((b"S", "FATAL"), (b"C", sqlstate), (b"M", message))
+    )
+    return b"E" + struct.pack("!i", len(fields) + 5) + fields + b"\0"
+
+
+_FULL = _refusal("53300", "sorry, too many clients already")
 
 
 class Hindrance(NamedTuple):
@@ -91,10 +102,15 @@ class FaultProxy(Proxy):
     Attributes:
         links: Connections that are open.
         lost: How many replies were lost.
+        most: How many connections there may be at once; None for any number. Whoever comes then is refused as by a
+            server that has no room.
+        refused: How many were refused.
     """
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
+        self.most: int | None = None
+        self.refused = 0
         self.links: set[Link] = set()
         self.lost = 0
         self._hindrances: list[Hindrance] = []
@@ -144,6 +160,10 @@ class FaultProxy(Proxy):
 
     @override
     async def serve(self, client: Stream, startup: bytes) -> None:
+        if self.most is not None and len(self.links) >= self.most:
+            self.refused += 1
+            await client.send(_FULL)
+            return
         link = Link(client)
         self.links.add(link)
         try:

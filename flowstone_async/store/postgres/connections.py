@@ -18,7 +18,7 @@ from asyncpg import Connection, Record
 from asyncpg.pool import Pool
 
 from flowstone_async.errors import ConfigError, StoreUnavailable
-from flowstone_async.store.postgres.errors import closed, is_lost, translate
+from flowstone_async.store.postgres.errors import closed, is_lost, sqlstate, translate
 from flowstone_async.store.postgres.queries import QUERIES
 
 OLDEST_SERVER = 150000
@@ -28,6 +28,7 @@ _RECONNECT = 10.0
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 1.0
 _SIZE = 8
+_FULL = "53300"  # no connection is left
 
 # Plans are made once, and by index: what the planner believes of a young table's size is soon wrong by far. Speed
 # depends on this, and nothing else does.
@@ -233,7 +234,7 @@ class Connections:
         return await _connect(self._direct)
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
-        """Run one named query on a connection of the pool, again if the connection is lost.
+        """Run one named query on a connection of the pool, again if there is none left or it is lost.
 
         Raises:
             FlowstoneError: As `translate` says.
@@ -250,7 +251,8 @@ class Connections:
                     async with self.session() as session:
                         return await session.fetch_text(text, *arguments)
                 except DRIVER_ERRORS as error:
-                    if not is_lost(error) or isinstance(error, TimeoutError) or time.monotonic() + delay > give_up:
+                    again = (is_lost(error) and not isinstance(error, TimeoutError)) or sqlstate(error) == _FULL
+                    if not again or time.monotonic() + delay > give_up:
                         raise
                 # The first time at once: a connection that died idle is noticed only when it is used.
                 await asyncio.sleep(delay)
