@@ -86,6 +86,14 @@ DAMAGE = {
         f"UPDATE flowstone.run SET state = 'queued', worker = NULL WHERE id = {GOING}",
         "which is queued",
     ),
+    "a queued run without a place": (
+        f"UPDATE flowstone.run SET state = 'queued', worker = NULL, submitted = true WHERE id = {GOING}",
+        "nobody will claim it",
+    ),
+    "a key of a submission without a run": (
+        "INSERT INTO flowstone.run_key (pipeline, key, run_id, subject) VALUES ('shop', 'mine', gen_random_uuid(), '')",
+        "the key 'mine' of a submission",
+    ),
     "no current value": ("DELETE FROM flowstone.materialization WHERE asset = 'total'", "which there is not"),
     "another key's value": (
         f"UPDATE flowstone.asset_key SET current = {CURRENT} WHERE asset = 'total'",

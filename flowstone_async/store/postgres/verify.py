@@ -70,6 +70,8 @@ def _of_run(row: Record) -> Iterator[str]:
         yield f"is {state}, and has {'an' if row['finished'] else 'no'} instant at which it ended"
     if state == "queued" and owner is not None:
         yield f"is queued, and belongs to worker {owner}"
+    if state == "queued" and not row["placed"]:
+        yield "is queued, and has no place in the queue: nobody will claim it"
     if row["fence"] < 1:
         yield f"has the fence {row['fence']}; the first one is 1"
     if not 0 <= row["lost"] < max(row["fence"], 1):
@@ -123,6 +125,10 @@ async def _inputs(session: Session) -> Sequence[str]:
     return found[:MOST]
 
 
+def _run_key(row: Record) -> str:
+    return f"{row['pipeline']}: the key {row['key']!r} of a submission leads to run {row['run_id']}, which there is not"
+
+
 def _claim(row: Record) -> str:
     state = "there is not" if row["state"] is None else f"is {row['state']}"
     return f"{_key(row)} is claimed by run {row['claim_run']}, which {state}"
@@ -165,6 +171,7 @@ def _key(row: Record) -> str:
 
 
 _CHECKS: Collection[_Check] = (
+    _Check("verify_run_keys", _run_key),
     _Check("verify_claims", _claim),
     _Check("verify_current", _current),
     _Check("verify_values", _value),

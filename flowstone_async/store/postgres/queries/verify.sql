@@ -3,7 +3,8 @@
 
 -- name: verify_runs
 -- A page of runs behind $1, at most $2.
-SELECT id, state, finished_at IS NOT NULL AS finished, worker, fence, lost
+SELECT id, state, finished_at IS NOT NULL AS finished, worker, fence, lost,
+    NOT submitted OR (due_at IS NOT NULL AND no IS NOT NULL) AS placed
 FROM flowstone.run
 WHERE id > $1
 ORDER BY id
@@ -29,6 +30,14 @@ SELECT run_id, max(first_no + count - 1) AS last,
 FROM flowstone.event
 WHERE run_id = ANY ($1::uuid[]) AND count > 0
 GROUP BY run_id;
+
+-- name: verify_run_keys
+-- Keys of submissions whose run is not there.
+SELECT k.pipeline, k.key, k.run_id
+FROM flowstone.run_key AS k
+LEFT JOIN flowstone.run AS r ON r.id = k.run_id
+WHERE r.id IS NULL
+LIMIT $1;
 
 -- name: verify_still_there
 -- Those of some runs that have not been forgotten meanwhile.
