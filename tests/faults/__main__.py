@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 import uuid
@@ -31,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=3, metavar="N")
     parser.add_argument("--lease", type=float, default=1.0, metavar="SECONDS")
     options = parser.parse_args(words)
+    logging.getLogger("flowstone").setLevel(logging.CRITICAL)  # the lines below say what there is to say
     first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))

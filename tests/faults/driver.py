@@ -92,7 +92,7 @@ class FaultRun:
         try:
             with ExitStack() as stack:
                 stack.callback(self._crew.close)
-                self._proxies = [stack.enter_context(ProxyThread(self._dsn)) for _ in range(self._workers + 1)]
+                self._proxies = [stack.enter_context(ProxyThread(self._dsn)) for _ in range(self._workers + 2)]
                 await self._play()
         except (Broken, AssertionError) as error:
             self.told.problem = str(error)
@@ -107,7 +107,10 @@ class FaultRun:
     async def _play(self) -> None:
         doomed = self._chance.random() < 1 / PARTS
         wanted = work.choose(self._chance, doomed=doomed)
-        self._wanted = await work.submit(self._dsn, wanted, f"{self._lease}s")
+        entrance = self._proxies[-1]
+        entrance.do(lambda proxy: proxy.lose(self._chance.randint(0, 3), ["pool"]))
+        self._wanted = await work.submit(entrance.dsn, wanted, self._chance)
+        entrance.do(lambda proxy: proxy.heal())
         for number in range(self._workers):
             self._start(number)
         if doomed:
@@ -139,6 +142,7 @@ class FaultRun:
         self.told.replies = sum(proxy.do(lambda each: each.lost) for proxy in self._proxies)
         self.told.started = self._crew.started
         self.told.lost = await self._ask("SELECT coalesce(sum(lost), 0) FROM flowstone.run")
+        await work.submit_again(self._dsn, self._wanted)
         sql = await self._connected()
         await work.check(sql, self._dsn, self._folder, self._wanted)
 
@@ -318,7 +322,7 @@ class FaultRun:
     async def _lose(self) -> str:
         """Let replies to commits be lost."""
         times, before = self._chance.randint(1, 4), self._lost()
-        for proxy in self._proxies:
+        for proxy in self._proxies[:-1]:
             proxy.do(lambda each: each.lose(times))
         await self._wait(lambda: self._lost() > before, "a reply is lost")
         return f"({times})"

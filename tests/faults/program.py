@@ -30,7 +30,7 @@ MAX_LOST = 1
 shop = Pipeline("shop")
 deadly = Pipeline("deadly")
 PIPELINES = {"shop": shop, "deadly": deadly}
-_worker = ""
+_open: Engine | None = None
 
 
 class Flaky(Exception):
@@ -39,10 +39,9 @@ class Flaky(Exception):
 
 @asynccontextmanager
 async def _called(ctx: Context) -> AsyncGenerator[None]:
-    """Write a call down; a process that only submits computes nothing."""
-    if not _worker:
-        await asyncio.Event().wait()
-    with written(ctx, _worker):
+    """Write a call down, with the worker's id: an engine that has lost its lease comes back under another."""
+    assert _open is not None
+    with written(ctx, _open._live().services.worker or ""):
         yield
 
 
@@ -147,17 +146,14 @@ def shorten() -> None:
 
 
 async def _work(spec: Spec) -> None:
-    global _worker  # noqa: PLW0603 - bodies are called with nothing of ours
+    global _open
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     pipelines = [PIPELINES[name] for name in spec.pipelines]
     while not stop.is_set():
         try:
-            async with Engine(*pipelines, store=spec.dsn, **spec.options) as engine:
-                session = engine._live()
-                _worker = session.services.worker or ""
-                while not stop.is_set() and not session.lost:
-                    await _pass(stop, 0.05)
+            async with Engine(*pipelines, store=spec.dsn, **spec.options) as _open:
+                await stop.wait()
         except FlowstoneError as error:
             logging.getLogger("worker").warning("%s: %s", type(error).__name__, error.message)
             await _pass(stop, 0.1)

@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,10 @@ from tests.faults.program import KEYS, MAX_LOST, PIPELINES
 from tests.faults.workers import Broken
 
 _ENDED = "SELECT id::text, state, error FROM flowstone.run"
+_EARLY = """
+SELECT r.id, r.at, min(e.at) AS began FROM flowstone.run AS r JOIN flowstone.event AS e ON e.run_id = r.id
+GROUP BY r.id HAVING min(e.at) < r.at
+"""
 _DERIVED = """
 SELECT m.asset, m.partition, m.payload, l.asset AS of, l.partition AS key, u.payload AS source
 FROM flowstone.materialization AS m
@@ -35,6 +40,7 @@ class Wanted(NamedTuple):
     Attributes:
         error: Name of the error's class; None for none.
         force: Whether it computes what may be there already, and so replaces values.
+        later: Seconds after its submission before which it must not start.
     """
 
     target: str
@@ -42,6 +48,7 @@ class Wanted(NamedTuple):
     state: str = "succeeded"
     error: str | None = None
     force: bool = False
+    later: float = 0.0
 
     @property
     def call(self) -> str:
@@ -56,7 +63,7 @@ def choose(chance: random.Random, *, doomed: bool) -> list[Wanted]:
         Wanted("table", None),
         *(Wanted("clean", key) for key in chance.sample(keys, 5)),
         *(Wanted("clean", key, force=True) for key in chance.sample(keys, 3)),
-        *(Wanted("raw", key, force=True) for key in chance.sample(keys, 2)),
+        *(Wanted("raw", key, force=True, later=0.4) for key in chance.sample(keys, 2)),
         *(Wanted("text", key) for key in chance.sample(keys, 4)),
         *(Wanted("odd", key, "failed", "StorageError") for key in chance.sample(keys, 2)),
         *(Wanted("endless", key, "cancelled") for key in chance.sample(keys, 2)),
@@ -67,20 +74,43 @@ def choose(chance: random.Random, *, doomed: bool) -> list[Wanted]:
     return wanted
 
 
-async def submit(dsn: str, wanted: list[Wanted], lease: str) -> dict[str, Wanted]:
-    """Store the runs for the workers to take, and return them by their ids."""
+async def submit(dsn: str, wanted: list[Wanted], chance: random.Random) -> dict[str, Wanted]:
+    """Submit the runs, each twice under one key, and return them by their ids.
+
+    Raises:
+        Broken: The second time another run came of it.
+    """
     found: dict[str, Wanted] = {}
-    async with Engine(*PIPELINES.values(), store=dsn, lease=lease, grace="1ms") as engine:
-        for each in wanted:
-            handle = await engine.submit(each.target, partition=each.partition, force=each.force)
-            found[handle.id] = each
+    async with Engine(*PIPELINES.values(), store=dsn, slots=0) as engine:
+        for no, each in enumerate(wanted):
+            found[await _submitted(engine, no, each, chance.randrange(4))] = each
+    await submit_again(dsn, found)
     return found
+
+
+async def submit_again(dsn: str, found: dict[str, Wanted]) -> None:
+    """Submit the same once more: nothing may come of it, in whatever state the runs are.
+
+    Raises:
+        Broken: Something did.
+    """
+    async with Engine(*PIPELINES.values(), store=dsn, slots=0) as engine:
+        for no, (run_id, each) in enumerate(found.items()):
+            if (again := await _submitted(engine, no, each)) != run_id:
+                raise Broken(f"the second submission of {each.call} is run {again}, not {run_id}")
+
+
+async def _submitted(engine: Engine, no: int, each: Wanted, priority: int = 0) -> str:
+    at = datetime.now(UTC) + timedelta(seconds=each.later) if each.later else None
+    handle = await engine.submit(
+        each.target, partition=each.partition, force=each.force, key=f"run {no}", priority=priority, at=at
+    )
+    return handle.id
 
 
 async def cancel(dsn: str, run_id: str) -> None:
     """Cancel a run, from a process that has nothing to do with it."""
-    engine = Engine(*PIPELINES.values(), store=dsn)
-    async with engine.looking():
+    async with Engine(*PIPELINES.values(), store=dsn, slots=0) as engine:
         await (await engine.find(run_id)).cancel()
 
 
@@ -91,6 +121,7 @@ async def check(sql: asyncpg.Connection, dsn: str, folder: Path, wanted: dict[st
         Broken: Something is not as it must be.
     """
     problems = [*_of_ends(await sql.fetch(_ENDED), wanted), *await _of_calls(sql, folder, wanted)]
+    problems += [f"too early: {dict(row)}" for row in await sql.fetch(_EARLY)]
     problems += _of_values(await sql.fetch(_DERIVED))
     try:
         await assert_whole(sql)
@@ -164,6 +195,6 @@ async def verified(dsn: str) -> list[str]:
     store = PostgresStore(dsn, clock=SystemClock(), notify=False)
     await store.open(Worker(id=new_id(), host="", pid=0, pipelines=()), lease=None, lost=lambda: None)
     try:
-        return [fault.problem for fault in await store.verify()] if hasattr(store, "verify") else []
+        return [fault.problem for fault in await store.verify()]
     finally:
         await store.close()
