@@ -83,7 +83,7 @@ class FaultRun:
         self._wanted: dict[str, work.Wanted] = {}
         self._cancelled: set[str] = set()
         self._read = 0
-        self._begun: Counter[str] = Counter()
+        self._begun: Counter[tuple[str, str]] = Counter()
         self.told = Told(seed=seed)
 
     async def play(self) -> Told:
@@ -159,8 +159,8 @@ class FaultRun:
             with log.open() as lines:
                 lines.seek(self._read)
                 for line in lines:
-                    what, _, run_id, *_ = line.split()
-                    self._begun[run_id] += what == "start"
+                    what, call, run_id, *_ = line.split()
+                    self._begun[call, run_id] += what == "start"
                 self._read = lines.tell()
 
     async def _wait(self, holds: Callable[[], object], what: str) -> None:
@@ -198,7 +198,7 @@ class FaultRun:
     async def _cancel(self) -> None:
         """Cancel the runs that would not end, once they compute what does not end."""
         for run_id, each in self._wanted.items():
-            begun = each.state == "cancelled" and self._begun[run_id]
+            begun = each.state == "cancelled" and self._begun[each.call, run_id]
             if begun and run_id not in self._cancelled and await self._ask(_HELD, each.target, run_id):
                 with suppress(FlowstoneError):
                     with suppress(NothingToCancel):
@@ -334,7 +334,7 @@ class FaultRun:
         """Let everything come late, until many more bodies have begun."""
         mark = self._bodies + 8
         for proxy in self._proxies:
-            proxy.do(lambda each: each.hinder(seconds=0.01))
+            proxy.do(lambda each: each.hinder(seconds=0.002))
         await self._wait(lambda: self._bodies >= mark, f"{mark} bodies begin")
         for proxy in self._proxies:
             proxy.do(lambda each: each.heal())

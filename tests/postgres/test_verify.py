@@ -87,7 +87,7 @@ DAMAGE = {
         "which is queued",
     ),
     "a queued run without a place": (
-        f"UPDATE flowstone.run SET state = 'queued', worker = NULL, submitted = true WHERE id = {GOING}",
+        f"UPDATE flowstone.run SET state = 'queued', worker = NULL, due_at = NULL WHERE id = {GOING}",
         "nobody will claim it",
     ),
     "a key of a submission without a run": (
