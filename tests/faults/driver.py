@@ -20,7 +20,7 @@ from tests.e2e.servers import Server
 from tests.faults import work
 from tests.faults.program import EXIT, MAX_LOST, Spec
 from tests.faults.workers import Broken, Crew, Worker
-from tests.support.fault_proxy import ProxyThread, Role
+from tests.support.fault_proxy import BOTH, ProxyThread, Role
 
 PARTS = 4
 """Of so many seeds, from 1, 5, 9, ... on, each fault is the business of one."""
@@ -351,7 +351,7 @@ class FaultRun:
 
     async def _half_open(self, role: Role) -> str:
         """Let the connections of a role be half open; new ones are whole."""
-        directions = self._chance.choice([("to server", "to client"), ("to client",)])
+        directions = self._chance.choice([BOTH, BOTH[1:]])
         for proxy in self._proxies:
             proxy.do(lambda each: each.hinder([role], directions))
         await self._wait(self._deaf, f"a {role} is deaf")

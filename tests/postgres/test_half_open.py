@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -45,7 +46,8 @@ class Work:
 
 def impatient(engine: Engine) -> None:
     """Let an engine give up soon what does not answer."""
-    engine._store._connections.patience = 0.5
+    store: Any = engine._store
+    store._connections.patience = 0.5
 
 
 async def is_deaf(proxy: FaultProxy, role: Role) -> bool:

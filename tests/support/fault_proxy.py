@@ -159,6 +159,14 @@ class FaultProxy(Proxy):
         return [link for link in self.links if link.role == role and not link.deaf]
 
     @override
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        # Streams that are cancelled with their loop, instead of ending, are complained of.
+        async with asyncio.timeout(_PATIENCE):
+            while self.links:
+                await asyncio.sleep(0)
+
+    @override
     async def serve(self, client: Stream, startup: bytes) -> None:
         if self.most is not None and len(self.links) >= self.most:
             self.refused += 1
