@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.stamp
 # More words for the command of a target: make test ARGS="-k retry -x"
 ARGS ?=
+# Which fault runs, as in FAULTS="--seeds 17 --workers 5".
+FAULTS ?= --seeds 1-200
 
 # Pyright asks a registry whether it is the newest, unless told not to.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -33,7 +35,8 @@ check: $(READY)  ## format, lint, types, layers and budgets: what CI runs beside
 bench: $(READY)  ## measure everything in benchmarks/ beside its floor
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-faults: $(READY)  ## run the long tests that kill, cut and overload a server
+faults: $(READY)  ## break workers, server and network by seed, then run the long tests
+	@$(BIN)/python -m tests.faults $(FAULTS)
 	@$(BIN)/python -m pytest -q -m faults -o faulthandler_timeout=600 $(ARGS)
 
 format: $(READY)  ## rewrite the code as `make check` wants it

@@ -84,23 +84,20 @@ class RunDriver(RunEnding):
         self._observer = self.observe()
         self.resources = services.resources.inner("run", self._observer, params=partial(as_wanted, request.params))
         self.started_at, self._announced = started_at or now, started_at is not None
-        self.created = asyncio.Event()
-        self.done = asyncio.Event()
+        self.created, self.done = asyncio.Event(), asyncio.Event()
         self.state: RunningState = "running"
         self.error: FlowstoneError | None = None
         self._ending: BaseException | None = None
         self.stopping: Stop | None = None
         self.interrupted = False
-        self.cache_keys: dict[int, str] = {}
-        self.held: list[object] = []
+        self.cache_keys, self.held = dict[int, str](), list[object]()
         self.begun = services.clock.monotonic() - max(0.0, (now - self.started_at).total_seconds())
         self._new, self._history = new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
         self.cut_off: dict[int, Interrupted] = {}
         self.running: dict[int, tuple[int, float]] = {}
-        self._rank = catalog.rank
-        self._ready: list[tuple[int, int]] = []
+        self._rank, self._ready = catalog.rank, list[tuple[int, int]]()
         self._asking: set[int] = set()
         self.workers = self._idle = 0
         self._flush: Timer | None = None
@@ -262,7 +259,7 @@ class RunDriver(RunEnding):
 
     def _flush_soon(self) -> None:
         self._flush = None
-        if self.group is not None and self.journal.pending:
+        if self.group is not None and self.journal.pending and self.stopping is None:
             self.group.start_soon(self._commit_events, name=f"run {self.id} events")
 
     async def _commit_events(self) -> None:

@@ -136,8 +136,13 @@ class RunValues:
             raise
 
     async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:
-        """Delete a value that was stored and will not be committed."""
+        """Delete a value that was stored and is on no record.
+
+        One whose commit was refused may have been committed before that: the reply got lost, and then the lease.
+        """
         try:
+            if made.id in await self.services.store.recorded((made.id,)):
+                return
             await managed.delete(manager, value_ref(made, self.catalog.runnable(unit.node), unit.partition), self.hide)
         except FlowstoneError as error:
             _logger.warning("a value of %s that is not committed could not be deleted: %s", unit.key, error.message)

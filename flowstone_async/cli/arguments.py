@@ -48,6 +48,7 @@ class Options(Namespace):
     all: bool = False
     cascade: bool = False
     yes: bool = False
+    verify: bool = False
     parallel: int = 1
     only: str = "all"
     on_error: str = "continue"

@@ -194,7 +194,17 @@ COMMANDS: tuple[Command, ...] = (
             *_COMMON,
         ),
     ),
-    Command("doctor", "examine definitions and store", "doctor:doctor", "none", (_JSON, *_COMMON)),
+    Command(
+        "doctor",
+        "examine definitions and store",
+        "doctor:doctor",
+        "none",
+        (
+            Option(("--verify",), "read all records too, and tell what is damaged; takes as long as there are many"),
+            _JSON,
+            *_COMMON,
+        ),
+    ),
     Command(
         "db migrate",
         "bring the schema of the store up to date",

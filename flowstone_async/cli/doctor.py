@@ -55,6 +55,8 @@ async def doctor(job: Job) -> int:
             found += await _store(engine, session)
             if sound:
                 found += [await _orphans(session), await _values(session), await _code(session, pipeline.name)]
+            if job.options.verify:
+                found.append(_records(await session.services.store.verify()))
     except FlowstoneError as error:
         found.append(Finding("store", "error", str(error), code_of(error)))
     _report(job, found)
@@ -122,6 +124,13 @@ def _indexes(faults: Sequence[Fault]) -> Finding:
         return Finding("indexes", "ok", "none is missing or damaged")
     lines = ["until they are mended, the store gets slower as it grows:", *(each.problem for each in faults)]
     return Finding("indexes", "warning", "\n".join(lines), remedy="\n".join(each.remedy for each in faults))
+
+
+def _records(faults: Sequence[Fault]) -> Finding:
+    if not faults:
+        return Finding("records", "ok", "all of them hold together")
+    lines = ["damaged; keep the database as it is, restore a backup beside it, and compare:"]
+    return Finding("records", "error", "\n".join([*lines, *(each.problem for each in faults)]), exit_code.FAILED)
 
 
 async def _orphans(session: Session) -> Finding:

@@ -16,7 +16,7 @@ INTERRUPTED: Final = 130
 
 MEANINGS: Final = {
     OK: "ok",
-    FAILED: "an asset failed",
+    FAILED: "an asset failed, or records are damaged",
     USAGE: "wrong usage; nothing has run",
     DEFINITION: "the pipeline is defined wrongly",
     TOLERATED: "finished, with failures that the target tolerates",

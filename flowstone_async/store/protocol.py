@@ -342,6 +342,14 @@ class Store(Protocol):
         """
         ...
 
+    async def verify(self) -> tuple[Fault, ...]:
+        """Read all records, and return what must always hold of them and does not: damage, not work that is left.
+
+        In one snapshot, while others go on; writes nothing, and names a bounded number of examples of each kind.
+        There is no remedy for most of it: whoever finds it restores a backup, or asks for help.
+        """
+        ...
+
     async def health(self) -> Mapping[str, object]:
         """Ask the store whether it answers; returns facts (latency in seconds, versions). Raises as any call."""
         ...

@@ -287,7 +287,7 @@ class Fault(NamedTuple):
 
     Attributes:
         problem: What it is.
-        remedy: The statement that mends it, to be given to the database.
+        remedy: The statement that mends it, to be given to the database; empty where there is none.
     """
 
     problem: str

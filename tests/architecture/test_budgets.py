@@ -22,6 +22,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/_engine/user_error.py": "`__str__` of an exception is anybody's code",
     "flowstone_async/_engine/hooks.py": "hooks are user code and change nothing",
     "flowstone_async/_engine/run.py": "a mistake of the library's own must reach whoever awaits the run",
+    "flowstone_async/_engine/dispatcher.py": "one run of the queue does not stop the others",
     "flowstone_async/_engine/upkeep.py": "no duty may end the others, nor the engine's runs",
     "flowstone_async/_engine/user_call.py": "a health check's failure is its answer",
     "flowstone_async/cli/preview.py": "`__repr__` of a value is anybody's code",

@@ -7,3 +7,7 @@ from flowstone_async.store.protocol import Store
 
 async def test_a_new_store_has_no_faults(store: Store) -> None:
     assert await store.faults() == ()
+
+
+async def test_a_new_store_is_whole(store: Store) -> None:
+    assert await store.verify() == ()

@@ -57,7 +57,7 @@ async def losing(proxy: LossyProxy, call: Coroutine[object, object, Answer], tim
 
 
 async def rows(sql: asyncpg.Connection) -> dict[str, int]:
-    names = ("run", "asset_key", "materialization", "lineage", "event", "audit")
+    names = ("run", "asset_key", "materialization", "superseded", "lineage", "event", "audit")
     return {name: await sql.fetchval(f"SELECT count(*) FROM flowstone.{name}") for name in names}
 
 
@@ -99,6 +99,7 @@ async def test_an_outcome_with_everything(sql: asyncpg.Connection, proxy: LossyP
         "run": 0,
         "asset_key": 1,
         "materialization": 1,
+        "superseded": 1,
         "lineage": 1,
         "event": 1,
         "audit": 1,

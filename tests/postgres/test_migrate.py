@@ -51,6 +51,13 @@ async def tables(dsn: str) -> set[str]:
         await connection.close()
 
 
+async def test_looking_for_migrations_takes_no_longer_than_any_query(dsn: str) -> None:
+    """An engine that opens over a connection that hangs gives it up as soon as any other."""
+    async with Connections(dsn, direct=None).direct() as session:
+        assert await migrate(session) == ()
+        assert session.patience is None
+
+
 async def test_five_at_once_apply_each_migration_once(empty: str) -> None:
     applied = await asyncio.gather(*(apply(empty, FIRST, SECOND) for _ in range(5)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from contextlib import suppress
 from typing import Self
@@ -34,6 +35,14 @@ class Stream:
 
     def cut(self) -> None:
         self._writer.transport.abort()
+
+    def reset(self) -> None:
+        """Cut it with an RST: what the other side has sent is not even acknowledged."""
+        found = self._writer.get_extra_info("socket")
+        if found is not None:
+            with suppress(OSError):
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
 
 
 class Proxy:

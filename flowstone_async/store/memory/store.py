@@ -320,6 +320,10 @@ class MemoryStore(Store):
         return ()
 
     @override
+    async def verify(self) -> tuple[Fault, ...]:
+        return ()
+
+    @override
     async def health(self) -> Mapping[str, object]:
         with self._lock:
             return {"store": "memory", "latency": 0.0, "runs": len(self._memory.runs)}

@@ -18,7 +18,7 @@ from asyncpg import Connection, Record
 from asyncpg.pool import Pool
 
 from flowstone_async.errors import ConfigError, StoreUnavailable
-from flowstone_async.store.postgres.errors import closed, is_lost, translate
+from flowstone_async.store.postgres.errors import closed, is_lost, sqlstate, translate
 from flowstone_async.store.postgres.queries import QUERIES
 
 OLDEST_SERVER = 150000
@@ -28,6 +28,7 @@ _RECONNECT = 10.0
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 1.0
 _SIZE = 8
+_FULL = "53300"  # no connection is left
 
 # Plans are made once, and by index: what the planner believes of a young table's size is soon wrong by far. Speed
 # depends on this, and nothing else does.
@@ -64,16 +65,17 @@ class Session:
 
     Attributes:
         broken: Whether the connection is of no use any more.
+        hung: Whether it did not answer in time.
         patience: Seconds that one statement may take; None for what the connections allow.
     """
 
-    __slots__ = ("_connection", "_connections", "_inside", "broken", "patience")
+    __slots__ = ("_connection", "_connections", "_inside", "broken", "hung", "patience")
 
     def __init__(self, connection: Connection, connections: Connections) -> None:
         self._connection = connection
         self._connections = connections
         self._inside = False
-        self.broken = False
+        self.broken = self.hung = False
         self.patience: float | None = None
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
@@ -111,11 +113,12 @@ class Session:
         # An interrupted call leaves the connection in the middle of an answer.
         if is_lost(error):
             self.broken = True
+            self.hung = isinstance(error, TimeoutError)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[None]:
-        """Make what is run inside one transaction."""
-        await self.execute(f"BEGIN; {plans('LOCAL')}" if self._connections.shared else "BEGIN")
+    async def transaction(self, begin: str | None = None) -> AsyncGenerator[None]:
+        """Make what is run inside one transaction, which may `begin` in its own way."""
+        await self.execute(begin or (f"BEGIN; {plans('LOCAL')}" if self._connections.shared else "BEGIN"))
         self._inside = True
         try:
             yield
@@ -160,6 +163,11 @@ class Connections:
         self.where = _where(self._direct)
 
     @property
+    def _is_borrowed(self) -> bool:
+        """Whether the pool is the caller's."""
+        return not isinstance(self._source, str)
+
+    @property
     def has_direct(self) -> bool:
         """Whether direct connections can be made."""
         return self._direct is not None
@@ -188,7 +196,7 @@ class Connections:
     async def close(self) -> None:
         """Close the pool if it is the store's own."""
         pool, self._pool = self._pool, None
-        if pool is not None and isinstance(self._source, str):
+        if pool is not None and not self._is_borrowed:
             try:
                 async with asyncio.timeout(5):
                     await pool.close()
@@ -208,6 +216,9 @@ class Connections:
         finally:
             # A connection that was cut off has left the pool already, and minds being ended once more.
             with suppress(*DRIVER_ERRORS):
+                if session.hung and not self._is_borrowed:
+                    # What has cut it off may have cut off all: none is used again.
+                    await pool.expire_connections()
                 if session.broken:
                     session.terminate()
             with suppress(*DRIVER_ERRORS):
@@ -233,7 +244,7 @@ class Connections:
         return await _connect(self._direct)
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
-        """Run one named query on a connection of the pool, again if the connection is lost.
+        """Run one named query on a connection of the pool; again if none is left, or it is lost, and once if it hangs.
 
         Raises:
             FlowstoneError: As `translate` says.
@@ -243,14 +254,20 @@ class Connections:
     async def fetch_text(self, text: str, *arguments: object) -> list[Record]:
         """Run one statement, as `fetch` does; doing it twice must change nothing more."""
         give_up = time.monotonic() + self._reconnect
-        delay = 0.0
+        delay, hung = 0.0, False
         async with self.translated():
             while True:
                 try:
                     async with self.session() as session:
                         return await session.fetch_text(text, *arguments)
                 except DRIVER_ERRORS as error:
-                    if not is_lost(error) or isinstance(error, TimeoutError) or time.monotonic() + delay > give_up:
+                    if isinstance(error, TimeoutError):
+                        # Once more on another connection, however long this one was waited for.
+                        again, hung = not hung, True
+                    else:
+                        known = is_lost(error) or sqlstate(error) == _FULL
+                        again = known and time.monotonic() + delay <= give_up
+                    if not again:
                         raise
                 # The first time at once: a connection that died idle is noticed only when it is used.
                 await asyncio.sleep(delay)

@@ -25,6 +25,8 @@ from flowstone_async.store.records import Advanced
 
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 1.0
+# Of the patience: what does not answer within that is sent again, on another connection.
+_SHARE = 1 / 3
 
 
 class Lane:
@@ -133,6 +135,7 @@ class Lane:
         while self._owns():
             try:
                 session = await self._kept.session()
+                session.patience = min(self._connections.patience, max(1.0, self._patience * _SHARE))
                 if batch.tables:
                     return await _send_with_tables(session, batch, text, arguments)
                 return (await session.fetch_text(text, *arguments))[0]

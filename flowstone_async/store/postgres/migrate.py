@@ -76,9 +76,10 @@ async def migrate(session: Session, known: Sequence[Migration] | None = None) ->
         ConfigError: The schema is newer than the library, or was made from another text.
     """
     known = migrations() if known is None else known
-    session.patience = _PATIENCE
     done: list[str] = []
     while _pending(await _applied(session), known):
+        # Only now: an engine that merely looks must not wait that long on a connection that hangs.
+        session.patience = _PATIENCE
         async with session.transaction():
             await session.fetch_text("SELECT pg_advisory_xact_lock($1)", _LOCK)
             await session.execute(_START)

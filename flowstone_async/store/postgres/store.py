@@ -34,6 +34,7 @@ from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
 from flowstone_async.store.postgres.statistics import read_statistics, stray_faults
 from flowstone_async.store.postgres.values import PostgresValues
+from flowstone_async.store.postgres.verify import verify
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
     Advance,
@@ -384,6 +385,10 @@ class PostgresStore(Store):
     @override
     async def faults(self) -> tuple[Fault, ...]:
         return *await index_faults(self._connections), *await stray_faults(self._connections)
+
+    @override
+    async def verify(self) -> tuple[Fault, ...]:
+        return await verify(self._connections)
 
     @override
     async def health(self) -> Mapping[str, object]:

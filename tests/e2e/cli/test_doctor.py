@@ -67,3 +67,19 @@ def test_it_counts_values_that_no_record_names_and_leaves_them(postgres: Shell) 
     assert str(postgres.folder / "lake") in found["text"]
     assert stray.exists()
     assert postgres.run("get", "files.py", "one").data == "1\n"
+
+
+def test_it_reads_all_records_if_asked_and_fails_for_damage(postgres: Shell, dsn: str) -> None:
+    assert postgres.run("run", "flow.py", "double").code == 0
+    whole = postgres.run("doctor", "flow.py", "--verify", "--json")
+    assert whole.code == 0
+    assert "records" in {json.loads(line)["subject"] for line in whole.data.splitlines()}
+    execute(dsn, "DELETE FROM flowstone.materialization WHERE asset = 'double'")
+
+    done = postgres.run("doctor", "flow.py", "--verify", "--json")
+
+    found = {each["subject"]: each for each in map(json.loads, done.data.splitlines())}["records"]
+    assert (done.code, found["verdict"]) == (1, "error")
+    assert "double has the current value" in found["text"]
+    assert findings(postgres, "flow.py").keys().isdisjoint({"records"})
+    assert "which there is not" in postgres.run("doctor", "flow.py", "--verify").data

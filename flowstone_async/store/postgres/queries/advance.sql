@@ -169,12 +169,6 @@ keys AS (
     RETURNING slot, claim_run, current, lost, contended, previous
 )
 
--- part: replaced if made
-replaced AS (
-    INSERT INTO flowstone.superseded (at, materialization)
-    SELECT coalesce(:now::timestamptz, statement_timestamp()), previous FROM keys WHERE previous IS NOT NULL
-)
-
 -- part: written if events
 -- At least one row for each step that writes more than keys. Its place in the transaction follows the transaction's
 -- number in the cursor.
@@ -233,6 +227,16 @@ made AS (
         AS n (event, id, pipeline, asset, io, partition, fingerprint, version, code_hash, inputs, manager, location,
             size, checksum, started_at, seconds, attempts, host, metadata, payload_at, payload_size)
     WHERE (SELECT which FROM fresh)[n.event::integer]
+    RETURNING id
+)
+
+-- part: replaced if made
+-- Once: a step that is sent again still answers what it replaced.
+replaced AS (
+    INSERT INTO flowstone.superseded (at, materialization)
+    SELECT coalesce(:now::timestamptz, statement_timestamp()), previous
+    FROM keys
+    WHERE previous IS NOT NULL AND current IN (SELECT id FROM made)
 )
 
 -- part: traced if lineage

@@ -1,0 +1,128 @@
+-- What must always hold; verify.py has the words. Runs and recorded inputs are read in pages, the rest is compared as a
+-- whole, each table once. Every statement runs in one snapshot that writes nothing.
+
+-- name: verify_runs
+-- A page of runs behind $1, at most $2.
+SELECT id, state, finished_at IS NOT NULL AS finished, worker, fence, lost,
+    NOT submitted OR (due_at IS NOT NULL AND no IS NOT NULL) AS placed
+FROM flowstone.run
+WHERE id > $1
+ORDER BY id
+LIMIT $2;
+
+-- name: verify_numbers
+-- The first event of each run that has not the number which follows the events before it.
+SELECT DISTINCT ON (e.run_id) e.run_id, e.first_no, e.due
+FROM (
+    SELECT run_id, first_no, 1 + coalesce(sum(count) OVER (
+        PARTITION BY run_id ORDER BY first_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS due
+    FROM flowstone.event
+    WHERE run_id = ANY ($1::uuid[]) AND count > 0
+) AS e
+WHERE e.first_no <> e.due
+ORDER BY e.run_id, e.first_no;
+
+-- name: verify_ends
+-- The last number of each run's events, and the events that may tell of an end.
+SELECT run_id, max(first_no + count - 1) AS last,
+    array_agg(body) FILTER (WHERE strpos(body, '"run.finished"') > 0 OR strpos(body, '"run.succeeded"') > 0
+        OR strpos(body, '"run.failed"') > 0 OR strpos(body, '"run.cancelled"') > 0) AS told
+FROM flowstone.event
+WHERE run_id = ANY ($1::uuid[]) AND count > 0
+GROUP BY run_id;
+
+-- name: verify_run_keys
+-- Keys of submissions whose run is not there.
+SELECT k.pipeline, k.key, k.run_id
+FROM flowstone.run_key AS k
+LEFT JOIN flowstone.run AS r ON r.id = k.run_id
+WHERE r.id IS NULL
+LIMIT $1;
+
+-- name: verify_still_there
+-- Those of some runs that have not been forgotten meanwhile.
+SELECT id FROM flowstone.run WHERE id = ANY ($1::uuid[]);
+
+-- name: verify_claims
+-- Keys that a run holds which is not active, or which there is not.
+SELECT k.pipeline, k.asset, k.partition, k.io, k.claim_run, r.state
+FROM flowstone.asset_key AS k
+LEFT JOIN flowstone.run AS r ON r.id = k.claim_run
+WHERE k.claim_run IS NOT NULL AND coalesce(r.state, '') NOT IN ('running', 'waiting')
+LIMIT $1;
+
+-- name: verify_current
+-- Keys whose current value is not there, or is another key's.
+SELECT k.pipeline, k.asset, k.partition, k.io, k.current, m.id IS NOT NULL AS found
+FROM flowstone.asset_key AS k
+LEFT JOIN flowstone.materialization AS m ON m.id = k.current
+WHERE k.current IS NOT NULL
+    AND (m.pipeline, m.asset, m.io, m.partition) IS DISTINCT FROM (k.pipeline, k.asset, k.io, k.partition)
+LIMIT $1;
+
+-- name: verify_values
+-- Keys whose current value was stored with its record, and is gone.
+SELECT k.pipeline, k.asset, k.partition, k.io, k.current
+FROM flowstone.asset_key AS k
+JOIN flowstone.materialization AS m ON m.id = k.current
+WHERE m.payload IS NULL AND m.size > 0 AND m.location LIKE 'payload %'
+    AND NOT EXISTS (SELECT FROM flowstone.value_chunk AS c WHERE c.materialization = m.id)
+LIMIT $1;
+
+-- name: verify_counts
+-- Keys with counts that cannot be.
+SELECT pipeline, asset, partition, io, lost, attempts
+FROM flowstone.asset_key
+WHERE lost < 0 OR attempts < 0
+LIMIT $1;
+
+-- name: verify_newest
+-- Keys with a value that was committed after the current one.
+SELECT k.pipeline, k.asset, k.partition, k.io, k.current, m.id
+FROM flowstone.materialization AS m
+JOIN flowstone.asset_key AS k
+    ON (k.pipeline, k.asset, k.io, k.partition) = (m.pipeline, m.asset, m.io, m.partition) AND k.current <> m.id
+JOIN flowstone.materialization AS c ON c.id = k.current
+WHERE m.seq > c.seq
+LIMIT $1;
+
+-- name: verify_superseded
+-- Values that are neither current nor superseded, both, or superseded more than once.
+SELECT m.id, m.pipeline, m.asset, m.partition, m.io, k.current IS NOT NULL AS current, coalesce(s.times, 0) AS times
+FROM flowstone.materialization AS m
+LEFT JOIN flowstone.asset_key AS k
+    ON (k.pipeline, k.asset, k.io, k.partition) = (m.pipeline, m.asset, m.io, m.partition) AND k.current = m.id
+LEFT JOIN (SELECT materialization, count(*) AS times FROM flowstone.superseded GROUP BY materialization) AS s
+    ON s.materialization = m.id
+WHERE coalesce(s.times, 0) <> CASE WHEN k.current IS NULL THEN 1 ELSE 0 END
+LIMIT $1;
+
+-- name: verify_forgotten
+-- Superseded values that are not there.
+SELECT s.materialization
+FROM flowstone.superseded AS s
+LEFT JOIN flowstone.materialization AS m ON m.id = s.materialization
+WHERE m.id IS NULL
+LIMIT $1;
+
+-- name: verify_inputs
+-- A page of materializations behind $1, at most $2, with what they were computed from.
+SELECT id, pipeline, asset, partition, io, inputs FROM flowstone.materialization WHERE id > $1 ORDER BY id LIMIT $2;
+
+-- name: verify_untraced
+-- Those of some recorded inputs that no edge leads to.
+SELECT n.made, n.upstream
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[])
+    AS n (pipeline, asset, partition, io, made, upstream)
+WHERE NOT EXISTS (
+    SELECT FROM flowstone.lineage AS l
+    WHERE l.pipeline = n.pipeline AND l.asset = n.asset AND l.io = n.io AND l.partition = n.partition
+        AND l.materialization = n.made AND l.upstream = n.upstream);
+
+-- name: verify_edges
+-- Edges that no materialization records.
+SELECT l.materialization, l.upstream, m.id IS NOT NULL AS found
+FROM flowstone.lineage AS l
+LEFT JOIN flowstone.materialization AS m ON m.id = l.materialization
+WHERE m.id IS NULL OR strpos(m.inputs, l.upstream::text) = 0
+LIMIT $1;

@@ -1,0 +1,159 @@
+"""What the worker processes of a fault run are: two pipelines, and an engine that is opened again whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import random
+import signal
+import sys
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowstone_async import Context, Engine, FlowstoneError, Keys, Pipeline, Retry, dep
+from flowstone_async.store.postgres import connections
+from tests.e2e.programs.chain import written
+
+KEYS = Keys(*(f"k{number}" for number in range(8)))
+LONGEST_BODY = 0.04
+ANSWER = 3.0
+EXIT = 9
+MAX_LOST = 1
+"""Of the deadly pipeline."""
+
+shop = Pipeline("shop")
+deadly = Pipeline("deadly")
+PIPELINES = {"shop": shop, "deadly": deadly}
+_open: Engine | None = None
+
+
+class Flaky(Exception):
+    """What a body raises that succeeds the second time."""
+
+
+@asynccontextmanager
+async def _called(ctx: Context) -> AsyncGenerator[None]:
+    """Write a call down, with the worker's id: an engine that has lost its lease comes back under another."""
+    assert _open is not None
+    with written(ctx, _open._live().services.worker or ""):
+        yield
+
+
+async def _take_time() -> None:
+    await _pass(asyncio.Event(), random.uniform(0, LONGEST_BODY))
+
+
+async def _pass(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+@shop.asset(partitions=KEYS)
+async def raw(partition: str, ctx: Context) -> dict[str, str]:
+    async with _called(ctx):
+        await _take_time()
+    return {"key": partition, "salt": uuid.uuid4().hex}
+
+
+@shop.asset(partitions=KEYS, retry=Retry(3, backoff="none"))
+async def clean(raw: dict[str, str], ctx: Context) -> dict[str, str]:
+    async with _called(ctx):
+        await _take_time()
+    if ctx.attempt == 1:
+        raise Flaky(ctx.asset)
+    return {**raw, "clean": raw["salt"]}
+
+
+@shop.asset
+async def table(by_key: Mapping[str, dict[str, str]] = dep(clean, over=KEYS.all()), *, ctx: Context) -> dict[str, str]:
+    async with _called(ctx):
+        await _take_time()
+    return {key: value["clean"] for key, value in by_key.items()}
+
+
+@shop.asset(partitions=KEYS)
+async def text(raw: dict[str, str], ctx: Context) -> dict[str, str]:
+    async with _called(ctx):
+        ctx.metadata(note="a NUL \0 and a half \ud800 of a character")
+    return {"text": f"\0{raw['salt']}"}
+
+
+@shop.asset(partitions=KEYS)
+async def odd(raw: dict[str, str], ctx: Context) -> Any:
+    async with _called(ctx):
+        return object()
+
+
+@shop.asset(partitions=KEYS)
+async def endless(raw: dict[str, str], ctx: Context) -> str:
+    async with _called(ctx):
+        await asyncio.Event().wait()
+    return raw["salt"]
+
+
+@deadly.asset
+async def doomed(ctx: Context) -> int:
+    async with _called(ctx):
+        os._exit(EXIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """How a worker process is to be.
+
+    Attributes:
+        dsn: Its store.
+        folder: Where it runs and writes what it says.
+        pipelines: What it works for.
+        options: Of its engine.
+    """
+
+    dsn: str
+    folder: Path
+    name: str
+    pipelines: tuple[str, ...]
+    seed: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def main(spec: Spec) -> None:
+    """Work until SIGTERM."""
+    os.setsid()
+    os.chdir(spec.folder)
+    said = os.open(f"{spec.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    faulthandler.register(signal.SIGUSR1)
+    logging.basicConfig(
+        format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr
+    )
+    random.seed(spec.seed)
+    shorten()
+    asyncio.run(_work(spec))
+
+
+def shorten() -> None:
+    """Let a connection that does not answer be given up sooner than people want it to be."""
+    connections._ANSWER = ANSWER
+    assert connections.Connections.__init__.__kwdefaults__ is not None
+    connections.Connections.__init__.__kwdefaults__["patience"] = ANSWER
+
+
+async def _work(spec: Spec) -> None:
+    global _open
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    pipelines = [PIPELINES[name] for name in spec.pipelines]
+    while not stop.is_set():
+        try:
+            async with Engine(*pipelines, store=spec.dsn, **spec.options) as _open:
+                await stop.wait()
+        except FlowstoneError as error:
+            logging.getLogger("worker").warning("%s: %s", type(error).__name__, error.message)
+            await _pass(stop, 0.1)

@@ -1,0 +1,244 @@
+"""Damage to the records is found, and work that is left is none (CLI-03)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from flowstone_async import Engine, ExecutionError, Pipeline
+from flowstone_async.store.postgres.verify import MOST
+from tests.postgres.conftest import Opened, OpenStore
+from tests.postgres.wire import Pooler
+from tests.support.postgres import TestServer
+
+DONE = "(SELECT id FROM flowstone.run WHERE state = 'succeeded' AND targets LIKE '%total%')"
+GOING = "(SELECT id FROM flowstone.run WHERE state = 'running')"
+LAST = f"(SELECT max(first_no) FROM flowstone.event WHERE run_id = {DONE})"
+OLD = "(SELECT materialization FROM flowstone.superseded ORDER BY at LIMIT 1)"
+CURRENT = "(SELECT current FROM flowstone.asset_key WHERE asset = 'numbers')"
+UNCHECKED = "ALTER TABLE flowstone.run DROP CONSTRAINT run_check"
+
+
+def told(old: str, new: str) -> str:
+    """Let the run that is done have told something else."""
+    return f"UPDATE flowstone.event SET body = replace(body, '{old}', '{new}') WHERE run_id = {DONE}"
+
+
+DAMAGE = {
+    "no instant of an end": (
+        f"{UNCHECKED}; UPDATE flowstone.run SET finished_at = NULL WHERE id = {DONE}",
+        "no instant",
+    ),
+    "an instant of an end": (
+        f"{UNCHECKED}; UPDATE flowstone.run SET finished_at = now() WHERE id = {GOING}",
+        "has an in",
+    ),
+    "another end": (
+        f"UPDATE flowstone.run SET state = 'failed' WHERE id = {DONE}",
+        "is failed, and its events tell run.s",
+    ),
+    "back to life": (
+        f"UPDATE flowstone.run SET state = 'running', finished_at = NULL WHERE id = {DONE}",
+        "is running, and its events tell that it has ended",
+    ),
+    "no event of an end": (f"DELETE FROM flowstone.event WHERE run_id = {DONE}", "its events tell of no end"),
+    "no last event": (f"{told('run.finished', 'run.ended')}", "0 events run.finished"),
+    "two ends": (f"{told('run.started', 'run.failed')}", "run.failed and run.succeeded"),
+    "two last events": (
+        f"{told('run.started', 'run.finished')}",
+        "has 2 events run.finished",
+    ),
+    "another state at the end": (
+        (
+            f'UPDATE flowstone.event SET body = replace(body, \'"state":"succeeded"\', \'"state":"x"\') '
+            f"WHERE run_id = {DONE}"
+        ),
+        "its run.finished tells x",
+    ),
+    "an event after the end": (
+        (
+            "INSERT INTO flowstone.event (run_id, first_no, count, cursor, at, pipeline, body) SELECT run_id, "
+            f"first_no + count, 1, 0, now(), pipeline, '[]' FROM flowstone.event WHERE (run_id, first_no) = ({DONE}, {LAST})"
+        ),
+        "after its run.finished, which is number",
+    ),
+    "a gap": (
+        f"UPDATE flowstone.event SET first_no = first_no + 5 WHERE (run_id, first_no) = ({DONE}, {LAST})",
+        "next",
+    ),
+    "an overlap": (
+        f"UPDATE flowstone.event SET count = count + 1 WHERE (run_id, first_no) = ({DONE}, 1)",
+        "comes next",
+    ),
+    "a queued run with an owner": (
+        f"UPDATE flowstone.run SET state = 'queued' WHERE id = {GOING}",
+        "belongs to worker",
+    ),
+    "no fence": (f"UPDATE flowstone.run SET fence = 0 WHERE id = {GOING}", "has the fence 0"),
+    "more owners than fences": (f"UPDATE flowstone.run SET lost = 7 WHERE id = {GOING}", "has lost 7 owners"),
+    "a claim of an ended run": (f"UPDATE flowstone.asset_key SET claim_run = {DONE}", "which is succeeded"),
+    "a claim of no run": ("UPDATE flowstone.asset_key SET claim_run = gen_random_uuid()", "which there is not"),
+    "a claim of a queued run": (
+        f"UPDATE flowstone.run SET state = 'queued', worker = NULL WHERE id = {GOING}",
+        "which is queued",
+    ),
+    "a queued run without a place": (
+        f"UPDATE flowstone.run SET state = 'queued', worker = NULL, due_at = NULL WHERE id = {GOING}",
+        "nobody will claim it",
+    ),
+    "a key of a submission without a run": (
+        "INSERT INTO flowstone.run_key (pipeline, key, run_id, subject) VALUES ('shop', 'mine', gen_random_uuid(), '')",
+        "the key 'mine' of a submission",
+    ),
+    "no current value": ("DELETE FROM flowstone.materialization WHERE asset = 'total'", "which there is not"),
+    "another key's value": (
+        f"UPDATE flowstone.asset_key SET current = {CURRENT} WHERE asset = 'total'",
+        "which is another key's",
+    ),
+    "a current value without contents": (
+        f"UPDATE flowstone.materialization SET payload = NULL WHERE id = {CURRENT}",
+        "nothing but the record is left",
+    ),
+    "an older value": (f"UPDATE flowstone.asset_key SET current = {OLD} WHERE asset = 'numbers'", "committed after it"),
+    "an impossible count": ("UPDATE flowstone.asset_key SET lost = -1 WHERE asset = 'total'", "has lost -1 owners"),
+    "a value that is lost": (f"DELETE FROM flowstone.superseded WHERE materialization = {OLD}", "superseded 0 times"),
+    "a value superseded twice": (f"INSERT INTO flowstone.superseded VALUES (now(), {OLD})", "superseded 2 times"),
+    "a current value that is superseded": (
+        f"INSERT INTO flowstone.superseded VALUES (now(), {CURRENT})",
+        "is current and superseded 1 time",
+    ),
+    "a superseded value that is gone": (
+        f"DELETE FROM flowstone.materialization WHERE id = {OLD}",
+        "is superseded, and there is none",
+    ),
+    "an input without an edge": ("DELETE FROM flowstone.lineage", "lineage does not know it"),
+    "an edge without an input": (
+        "UPDATE flowstone.materialization SET inputs = '[]' WHERE asset = 'total'",
+        "the former does not record it",
+    ),
+    "an edge of nothing": (
+        "UPDATE flowstone.lineage SET materialization = gen_random_uuid()",
+        "the former there is not",
+    ),
+}
+
+
+async def fill(connection: asyncpg.Connection, server: TestServer) -> None:
+    """Leave runs that succeeded, failed, were cancelled and go on, and values that were replaced and removed."""
+    pipe, begun = Pipeline("shop"), asyncio.Event()
+
+    @pipe.asset
+    async def numbers() -> list[int]:
+        return [1, 2, 3]
+
+    @pipe.asset
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @pipe.asset
+    async def broken(numbers: list[int]) -> int:
+        raise ValueError("\0")
+
+    @pipe.asset
+    async def endless(numbers: list[int]) -> int:
+        begun.set()
+        await asyncio.Event().wait()
+        return 0
+
+    dsn = server.address.dsn(await connection.fetchval("SELECT current_database()"))
+    async with Engine(pipe, store=dsn, grace="1ms") as engine:
+        await engine.run(numbers)
+        await engine.run(total, force="all")
+        with pytest.raises(ExecutionError):
+            await engine.run(broken)
+        await engine.invalidate(numbers)
+        await engine.run(numbers)
+        cancelled = await engine.submit(endless)
+        await begun.wait()
+        await cancelled.cancel()
+        begun.clear()
+        await engine.submit(endless)
+        await begun.wait()
+    await connection.execute("UPDATE flowstone.run SET worker = 'somebody' WHERE state = 'running'")
+
+
+@pytest_asyncio.fixture
+async def dsn(server: TestServer) -> AsyncIterator[str]:
+    """A database of the test's own, with a history."""
+    await server.create_template("verify", lambda connection: fill(connection, server))
+    made = await server.clone("verify")
+    yield made
+    await server.drop(made)
+
+
+async def test_a_store_that_works_is_whole(opened: Opened) -> None:
+    assert await opened.store.verify() == ()
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+async def test_damage_is_told(opened: Opened, sql: asyncpg.Connection, damage: tuple[str, str]) -> None:
+    statement, words = damage
+    await sql.execute(statement)
+
+    found = await opened.store.verify()
+
+    assert any(words in each.problem for each in found), found
+    assert not any(each.remedy for each in found)
+
+
+async def test_it_reads_through_a_transaction_pooler_and_leaves_nothing_on_it(
+    opened: Opened, dsn: str, open_store: OpenStore
+) -> None:
+    async with Pooler(dsn) as pooler:
+        pooled = await open_store(pooler.dsn, direct=dsn, notify=False)
+        assert await pooled.store.verify() == ()
+        assert await pooled.store.verify() == ()
+
+
+async def test_it_writes_nothing_and_waits_for_nobody(opened: Opened, dsn: str) -> None:
+    async with asyncio.timeout(20):
+        other = await asyncpg.connect(dsn)
+        async with other.transaction():
+            await other.execute("SELECT FROM flowstone.run FOR UPDATE; SELECT FROM flowstone.asset_key FOR UPDATE")
+            assert await opened.store.verify() == ()
+        await other.close()
+
+
+async def test_a_run_that_is_forgotten_meanwhile_is_no_damage(
+    opened: Opened, dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`prune` deletes a run's events in transactions of their own, and then the run."""
+    await sql.execute(f"DELETE FROM flowstone.event WHERE run_id = {DONE}")
+    assert await opened.store.verify()
+    other = await asyncpg.connect(dsn)
+    run_id = await other.fetchval(f"SELECT {DONE}")
+    inside = other.transaction()
+    await inside.start()
+    await other.execute("DELETE FROM flowstone.run WHERE id = $1", run_id)
+    await other.execute("LOCK TABLE flowstone.lineage IN ACCESS EXCLUSIVE MODE")
+    verifying = asyncio.create_task(opened.store.verify())
+    async with asyncio.timeout(20):
+        while not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0)
+    await inside.commit()
+    await other.close()
+
+    assert await verifying == ()
+
+
+async def test_no_more_than_some_examples_are_named(opened: Opened, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        "INSERT INTO flowstone.superseded SELECT now(), gen_random_uuid() FROM generate_series(1, 1000);"
+        "INSERT INTO flowstone.run (id, fence, created_at, continuable, state, pipeline, partition, targets, options, "
+        "params) SELECT gen_random_uuid(), 0, now(), true, 'queued', 'shop', '', '[]', '{}', '{}' "
+        "FROM generate_series(1, 1000)"
+    )
+
+    found = await opened.store.verify()
+
+    assert len([each for each in found if "is superseded" in each.problem]) == MOST
+    assert len([each for each in found if "fence 0" in each.problem]) == MOST
