@@ -128,9 +128,9 @@ class Reader:
         begun, waited = clock.monotonic(), False
         driver: RunDriver | None = None
         while True:
-            driving = self._driving(place.key)
+            here, driving = frozenset(self._session.flights), self._driving(place.key)
             driver = driving[0] if driving else driver
-            elsewhere = [] if driving else await self._elsewhere(place)
+            elsewhere = [] if driving else await self._elsewhere(place, here)
             state = await self._state(place.key)
             if not driving and not elsewhere and (state is None or state.claimed_by is None):
                 break
@@ -162,10 +162,10 @@ class Reader:
         """Return ids of the runs that are computing an asset and partition, or will."""
         place = self._place(target, partition, None)
         state = await self._state(place.key)
-        found = [driver.id for driver in self._driving(place.key)]
+        here, found = frozenset(self._session.flights), [driver.id for driver in self._driving(place.key)]
         if state is not None and state.claimed_by is not None:
             found.append(state.claimed_by)
-        found += await self._elsewhere(place)
+        found += await self._elsewhere(place, here)
         return list(dict.fromkeys(found))
 
     def _driving(self, key: AssetKey) -> list[RunDriver]:
@@ -178,12 +178,12 @@ class Reader:
             and any(unit.key == key and flight.driver.board.is_open(unit.place) for unit in flight.driver.units.all)
         ]
 
-    async def _elsewhere(self, place: _Place) -> list[str]:
-        """Return runs of the queue and of other engines whose target it is."""
+    async def _elsewhere(self, place: _Place, here: frozenset[str]) -> list[str]:
+        """Return runs of the queue and of other engines whose target it is; `here` are those that were looked at."""
         names, asset = (place.catalog.graph.pipeline,), place.name
         running = await self._store.runs(pipelines=names, state="running", asset=asset, limit=_PAGE)
         queued = await self._store.runs(pipelines=names, state="queued", asset=asset, limit=_PAGE)
-        found = [each for each in (*running, *queued) if each.id not in self._session.flights]
+        found = [each for each in (*running, *queued) if each.id not in here]
         return [each.id for each in found if _is_target(place, each)]
 
     def _ahead(self, key: AssetKey) -> _Ahead | None:
