@@ -248,6 +248,32 @@ class Fault(NamedTuple):
     remedy: str
 
 
+class Queue(NamedTuple):
+    """The runs of some pipelines that have not ended.
+
+    Attributes:
+        queued: How many wait for a worker.
+        oldest_at: Since when the oldest of them waits; None if there is none.
+        running: How many are running.
+    """
+
+    queued: int
+    oldest_at: datetime | None
+    running: int
+
+
+class LiveWorker(NamedTuple):
+    """A worker that nobody has declared dead.
+
+    Attributes:
+        lease: Seconds that its lease has left, below 0 if it has run out; None where leases never do.
+    """
+
+    worker: Worker
+    started_at: datetime
+    lease: float | None
+
+
 class Page(NamedTuple):
     """Bounds of a listing: at most `limit` entries behind `after` (a run id or key of the previous page)."""
 

@@ -26,6 +26,8 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    LiveWorker,
+    Queue,
     Removed,
     RunRecord,
     RunState,
@@ -76,7 +78,7 @@ class MemoryStore(Store):
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
         if lease is not None:
             with self._lock:
-                self._memory.leases[worker.id] = Lease(lost)
+                self._memory.leases[worker.id] = Lease(worker, self._memory.clock.now(), lost)
                 self._opened.append(worker.id)
 
     @override
@@ -269,6 +271,19 @@ class MemoryStore(Store):
         with self._lock:
             below = (act for act in reversed(self._memory.acts) if after is None or act[0] < after)
             return tuple(islice(below, limit))
+
+    @override
+    async def queue(self, pipelines: Sequence[str]) -> Queue:
+        with self._lock:
+            active = [run for run in self._memory.active.values() if run.created.pipeline in pipelines]
+            queued = [run for run in active if run.state == "queued"]
+            oldest = min((run.created_at for run in queued), default=None)
+            return Queue(len(queued), oldest, sum(run.state == "running" for run in active))
+
+    @override
+    async def workers(self) -> tuple[LiveWorker, ...]:
+        with self._lock:
+            return tuple(LiveWorker(each.worker, each.started_at, None) for each in self._memory.leases.values())
 
     @override
     async def faults(self) -> tuple[Fault, ...]:

@@ -38,6 +38,8 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    LiveWorker,
+    Queue,
     Removed,
     RunRecord,
     RunState,
@@ -323,6 +325,14 @@ class PostgresStore(Store):
         self, *, runs: float | None, values: float | None, limit: int = 1000
     ) -> tuple[Materialization, ...]:
         return await self._retention.prune(runs=runs, values=values, limit=limit)
+
+    @override
+    async def queue(self, pipelines: Sequence[str]) -> Queue:
+        return await self._history.queue(pipelines)
+
+    @override
+    async def workers(self) -> tuple[LiveWorker, ...]:
+        return await self._history.workers()
 
     @override
     async def faults(self) -> tuple[Fault, ...]:
