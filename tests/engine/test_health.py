@@ -48,12 +48,27 @@ async def test_a_healthy_engine(open_engine: OpenEngine):
     states = {name: part.state for name, part in health.parts.items()}
     assert states == {
         "store": "ok",
-        "queue": "disabled",
+        "queue": "ok",
         "workers": "ok",
         "schedules": "disabled",
     }
     assert health.parts["store"].detail
     assert all(part.seconds >= 0 for part in health.parts.values())
+
+
+async def test_queue_and_workers_are_counted(engines: SharedEngines):
+    """CFG-07: what waits and what works; an engine that only looks says the same, and that it takes no part."""
+    one, _ = await engines.open(_pipeline()), await engines.open(_pipeline())
+
+    parts = (await one.health()).parts
+
+    assert parts["queue"].detail == "0 queued; 0 running"
+    assert parts["workers"].detail.endswith("; 2 workers with a lease")
+    async with Engine(_pipeline(), **engines._store({})).looking() as session:
+        found = (await module.health(session)).parts
+    assert (found["queue"].state, found["workers"].state) == ("disabled", "disabled")
+    assert found["queue"].detail.endswith("0 queued; 0 running")
+    assert found["workers"].detail == "no lease; 2 workers with a lease"
 
 
 async def test_resources_are_listed(open_engine: OpenEngine):
