@@ -122,7 +122,9 @@ async def _store(session: Session) -> tuple[State, str]:
 async def _queue(session: Session) -> tuple[State, str]:
     store = session.services.store
     queue = await store.queue(tuple(session.catalogs))
-    waits = "" if queue.oldest_at is None else f", the oldest for {(store.now() - queue.oldest_at).total_seconds():.1f} s"
+    waits = (
+        "" if queue.oldest_at is None else f", the oldest for {(store.now() - queue.oldest_at).total_seconds():.1f} s"
+    )
     told = f"{queue.queued} queued{waits}; {queue.running} running"
     if session.services.worker is None:
         return "disabled", f"this engine claims no queued runs; {told}"

@@ -51,5 +51,5 @@ def _run(invocation: Invocation, command: Command, words: tuple[str, ...], outpu
     module, _, function = command.handler.partition(":")
     handler = getattr(importlib.import_module(f"flowstone_async.cli.{module}"), function)
     again = shlex.join(["flowstone", *words])
-    with logged_to(output, verbose=invocation.options.verbose):
+    with logged_to(output, verbose=invocation.options.verbose, service=command.service):
         return call(handler, Job(again, invocation.options, output, find_project(cwd)))

@@ -22,7 +22,11 @@ async def test_runs_that_have_not_ended_are_counted_for_the_pipelines_asked_for(
 
 
 async def test_workers_are_those_that_live(stores: Stores) -> None:
-    first, second, looking = await stores.engine("sales", "shop"), await stores.engine(), await stores.engine(lease=None)
+    first, second, looking = (
+        await stores.engine("sales", "shop"),
+        await stores.engine(),
+        await stores.engine(lease=None),
+    )
 
     one, two = await looking.store.workers()
 
