@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from typing import Any
 
 import asyncpg
@@ -67,3 +68,21 @@ def test_it_counts_values_that_no_record_names_and_leaves_them(postgres: Shell) 
     assert str(postgres.folder / "lake") in found["text"]
     assert stray.exists()
     assert postgres.run("get", "files.py", "one").data == "1\n"
+
+
+def test_it_tells_who_works_on_the_store_and_whose_lease_is_over(postgres: Shell, dsn: str) -> None:
+    assert "none is registered" in findings(postgres, "flow.py")["workers"]["text"]
+    with postgres.start("run", "flow.py", "endless") as running:
+        running.wait_for("BEGUN")
+        alive = findings(postgres, "flow.py")
+        running.signal(signal.SIGKILL)
+        running.end()
+    execute(dsn, "UPDATE flowstone.worker SET lease_until = now() - interval '90 seconds'")
+    dead = findings(postgres, "flow.py")
+
+    assert (alive["workers"]["verdict"], dead["workers"]["verdict"]) == ("ok", "warning")
+    assert f"process {running.pid} on " in alive["workers"]["text"]
+    assert ", lease for " in alive["workers"]["text"]
+    assert "lease over since 9" in dead["workers"]["text"]
+    assert alive["queue"]["text"] == "nothing is queued; 1 running"
+    assert alive["clock"]["text"] == "the store's clock and this machine's agree within 1 s"
