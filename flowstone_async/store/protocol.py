@@ -25,6 +25,8 @@ from flowstone_async.store.records import (
     RunRecord,
     RunState,
     StoredEvent,
+    Submission,
+    Submitted,
     Worker,
 )
 from flowstone_async.types import AssetKey, Materialization
@@ -109,6 +111,14 @@ class Store(Protocol):
         """
         ...
 
+    async def rejoin(self, worker: Worker, *, lease: float, lost: Callable[[], None]) -> None:
+        """Register another worker after the one before has lost its lease; arguments as for `open`.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached; try again.
+        """
+        ...
+
     async def close(self) -> None:
         """Hand back what the worker still owns, end its lease, disconnect. Idempotent."""
         ...
@@ -148,11 +158,43 @@ class Store(Protocol):
         """
         ...
 
-    async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+    async def submit(self, submission: Submission, *, connection: object = None) -> Submitted:
+        """Put a run into the queue, with its audit entry; or return the run that it joins.
+
+        That is the run that its key stands for, in whatever state it is; else an active run with the same `request`
+        (one that waits for a later `at` only if that is the same). A key that was used counts from then on for the
+        run that was joined. Concurrent calls with one key or request make one run.
+
+        Args:
+            submission: The run.
+            connection: A connection of the caller's, in whose transaction everything is done; only where the store
+                is on that database.
+
+        Raises:
+            KeyConflict: The key stands for another subject, or the run's id is taken.
+            ConfigError: `connection` is none that the store can use.
+        """
+        ...
+
+    async def claim(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+        """Give `worker` queued runs of `pipelines` that are due: by priority, then since when they are due, then in
+        order of submission. Each is running from then on, under a new fence. A worker without a live lease gets none.
+        """
+        ...
+
+    async def take_orphans(
+        self, worker: str, pipelines: Sequence[str], *, limit: int, run_id: str | None = None
+    ) -> tuple[RunRecord, ...]:
         """Give `worker` running runs of `pipelines` whose owner is dead, with a new fence each.
 
         Also those that are not `continuable`, for the caller to end (`fail`). Claims stay with the run and count one
         more lost owner each.
+
+        Args:
+            worker: Who takes them; one without a live lease gets none.
+            pipelines: Whose runs.
+            limit: At most so many.
+            run_id: Only this one.
         """
         ...
 
@@ -195,6 +237,10 @@ class Store(Protocol):
         """
         ...
 
+    async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
+        """Return those of some runs, given with their fences, that have ended or are owned under another fence."""
+        ...
+
     async def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[EventRecord, ...]:
         """Return the run's events with numbers above `after`, in order, at most about `limit`."""
         ...
@@ -206,8 +252,8 @@ class Store(Protocol):
         ...
 
     async def changed(self, topic: str, *, within: float) -> None:
-        """Return when something about `topic` (`run:<id>` or `key:<asset key>`) may have changed, at the latest
-        after `within` seconds. A hint only: look, then wait again.
+        """Return when something about `topic` (`run:<id>` or `key:<asset key>`) may have changed, or about
+        `queue` (runs to be claimed), at the latest after `within` seconds. A hint only: look, then wait again.
         """
         ...
 

@@ -49,6 +49,11 @@ class RunRecord:
         continuable: Whether another worker can continue it if its owner dies.
         lost: How many owners died under it.
         error: Why it failed.
+        submitted: Whether it came through the queue.
+        priority: 0 to 3, lower first.
+        at: The instant that it was asked to wait for, or None.
+        request: What it was asked for, hashed: a submit joins an equal active run. Empty for one that none joins.
+        unreadable: Why the rest of the record cannot be read, or None.
     """
 
     id: str
@@ -65,6 +70,52 @@ class RunRecord:
     created_at: datetime | None = None
     finished_at: datetime | None = None
     error: Failure | None = None
+    submitted: bool = False
+    priority: int = 0
+    at: datetime | None = None
+    request: str = ""
+    unreadable: str | None = None
+
+
+class AuditEntry(NamedTuple):
+    """One act, for the audit log.
+
+    Attributes:
+        actor: Who acted; `"engine"` for the library itself.
+        actor_kind: `"engine"`, `"process"` (a call in process), `"person"`.
+        action: `asset.succeeded`, `run.submitted`, `asset.invalidated` …
+        subject: What was acted on, as text (`pipeline.asset[partition]` or a run id).
+    """
+
+    action: str
+    subject: str
+    actor: str = "engine"
+    actor_kind: str = "engine"
+    run_id: str | None = None
+    details: Mapping[str, object] = NOTHING
+
+
+class Submission(NamedTuple):
+    """A run to be put into the queue.
+
+    Attributes:
+        run: As it is to be stored, without an owner; its `request` says which active run it joins instead.
+        subject: Targets, partition and params, hashed: what a key stands for.
+        key: The caller's idempotency key, or None.
+        audit: The act.
+    """
+
+    run: RunRecord
+    subject: str
+    key: str | None = None
+    audit: AuditEntry = AuditEntry("run.submitted", "")
+
+
+class Submitted(NamedTuple):
+    """The answer to a submission: the run that was stored or joined, and whether it is new."""
+
+    run: RunRecord
+    created: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,24 +168,6 @@ class StoredEvent(NamedTuple):
     run_id: str
     pipeline: str
     event: EventRecord
-
-
-class AuditEntry(NamedTuple):
-    """One act, for the audit log.
-
-    Attributes:
-        actor: Who acted; `"engine"` for the library itself.
-        actor_kind: `"engine"`, `"process"` (a call in process), `"person"`.
-        action: `asset.succeeded`, `run.submitted`, `asset.invalidated` …
-        subject: What was acted on, as text (`pipeline.asset[partition]` or a run id).
-    """
-
-    action: str
-    subject: str
-    actor: str = "engine"
-    actor_kind: str = "engine"
-    run_id: str | None = None
-    details: Mapping[str, object] = NOTHING
 
 
 class AssetDone(NamedTuple):

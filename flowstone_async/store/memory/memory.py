@@ -34,6 +34,10 @@ class Memory:
         finished: Final ones, in order of their end.
         acts: Audit entries with their number and instant, the newest `ACTS_PER_RUN` times `history`.
         leases: Of workers that are alive, by id.
+        run_keys: Run and subject of each submission's key, by pipeline and key.
+        requests: Active runs by pipeline and request.
+        queues: For each pipeline the heaps of runs that may start and of those that may only later.
+        submitted: Number of the last submission.
         identity: Tells this memory from every other one.
     """
 
@@ -46,6 +50,10 @@ class Memory:
         self.runs: dict[str, Run] = {}
         self.active: dict[str, Run] = {}
         self.finished: deque[Run] = deque()
+        self.run_keys: dict[tuple[str, str], tuple[str, str]] = {}
+        self.requests: dict[tuple[str, str], dict[str, Run]] = {}
+        self.queues: dict[str, tuple[list[tuple[int, datetime, int, Run]], list[tuple[datetime, int, Run]]]] = {}
+        self.submitted = 0
         self.log = Log()
         self.acts: deque[tuple[int, datetime, AuditEntry]] = deque(maxlen=ACTS_PER_RUN * history)
         self.acted = 0
@@ -57,13 +65,23 @@ class Memory:
     def add(self, run: Run) -> None:
         """Keep a new run."""
         self.runs[run.id] = self.active[run.id] = run
+        if run.created.request:
+            self.requests.setdefault((run.created.pipeline, run.created.request), {})[run.id] = run
 
     def finish(self, run: Run) -> None:
         """Move a run that has ended to the history, which forgets its oldest."""
         del self.active[run.id]
+        if run.created.request:
+            self._forget_request(run)
         self.finished.append(run)
         if len(self.finished) > self.history:
             self.forget(1)
+
+    def _forget_request(self, run: Run) -> None:
+        request = (run.created.pipeline, run.created.request)
+        del self.requests[request][run.id]
+        if not self.requests[request]:
+            del self.requests[request]
 
     def forget(self, count: int) -> None:
         """Forget the runs that ended first, with their events."""
@@ -71,6 +89,8 @@ class Memory:
             run = self.finished.popleft()
             run.forgotten = True
             del self.runs[run.id]
+            for key in run.keys:
+                del self.run_keys[run.created.pipeline, key]
         self.log.trim()
 
     def forget_older(self, instant: datetime, limit: int) -> None:

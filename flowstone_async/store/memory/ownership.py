@@ -19,6 +19,7 @@ def expire(memory: Memory, worker: str) -> None:
     if lease is None:
         return
     lease.expire()
+    memory.waiters.wake("queue")
     for run in memory.active.values():
         if run.worker == worker:
             run.accepts = NOBODY
@@ -37,14 +38,18 @@ def hand_back(memory: Memory, run: Run) -> None:
     run.worker = None
     run.accepts = NOBODY
     memory.moved(run)
+    memory.waiters.wake("queue")
 
 
-def take_orphans(memory: Memory, worker: str, pipelines: Collection[str], limit: int) -> list[Run]:
-    """Give at most `limit` orphans to `worker`."""
+def take_orphans(
+    memory: Memory, worker: str, pipelines: Collection[str], limit: int, run_id: str | None
+) -> list[Run]:
+    """Give at most `limit` orphans to `worker`, or only one run."""
     if worker not in memory.leases:
         return []
     taken: list[Run] = []
-    for run in tuple(memory.active.values()):
+    candidates = memory.active.values() if run_id is None else filter(None, (memory.active.get(run_id),))
+    for run in tuple(candidates):
         if run.state != "running" or run.created.pipeline not in pipelines:
             continue
         if run.worker in memory.leases:

@@ -21,6 +21,7 @@ class Run:
         accepts: The fence a step must carry to be committed; `NOBODY` while no worker owns the run, and at its end.
         answers: Mark (see `step.py`) and answer of the last steps, for a step that is repeated.
         end: The end that a step of its own gave it.
+        keys: Of the submissions that it is the answer to.
         forgotten: Whether it fell out of the history: its events in the log are passed over.
     """
 
@@ -37,6 +38,7 @@ class Run:
         "finished_at",
         "forgotten",
         "id",
+        "keys",
         "lost",
         "state",
         "worker",
@@ -56,6 +58,7 @@ class Run:
         self.end: RunDone | None = None
         self.claims: set[Key] = set()
         self.events: list[EventRecord] = []
+        self.keys: list[str] = []
         self.answers: deque[tuple[int | str | None, Advanced]] = deque(maxlen=ANSWERS)
         self.forgotten = False
 

@@ -11,8 +11,8 @@ from typing import Self
 from typing_extensions import override
 
 from flowstone_async.clock import Clock
-from flowstone_async.errors import Failure
-from flowstone_async.store.memory import lineage, ownership
+from flowstone_async.errors import ConfigError, Failure
+from flowstone_async.store.memory import lineage, ownership, queue
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import Run
@@ -32,6 +32,8 @@ from flowstone_async.store.records import (
     RunRecord,
     RunState,
     StoredEvent,
+    Submission,
+    Submitted,
     Worker,
 )
 from flowstone_async.types import AssetKey, Materialization
@@ -82,6 +84,10 @@ class MemoryStore(Store):
                 self._opened.append(worker.id)
 
     @override
+    async def rejoin(self, worker: Worker, *, lease: float, lost: Callable[[], None]) -> None:
+        await self.open(worker, lease=lease, lost=lost)
+
+    @override
     async def close(self) -> None:
         with self._lock:
             ownership.leave(self._memory, self._opened)
@@ -108,10 +114,38 @@ class MemoryStore(Store):
             return advance(self._memory, step)
 
     @override
-    async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+    async def submit(self, submission: Submission, *, connection: object = None) -> Submitted:
+        if connection is not None:
+            raise ConfigError(
+                "conn= needs a store on Postgres: a memory store takes part in no transaction",
+                hint="Leave it out, or open the engine on the database of the connection.",
+            )
         with self._lock:
-            taken = ownership.take_orphans(self._memory, worker, pipelines, limit)
+            run = queue.submit(self._memory, submission)
+            return Submitted(run.record(), created=run.id == submission.run.id)
+
+    @override
+    async def claim(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+        with self._lock:
+            return tuple(run.record() for run in queue.claim(self._memory, worker, pipelines, limit))
+
+    @override
+    async def take_orphans(
+        self, worker: str, pipelines: Sequence[str], *, limit: int, run_id: str | None = None
+    ) -> tuple[RunRecord, ...]:
+        with self._lock:
+            taken = ownership.take_orphans(self._memory, worker, pipelines, limit, run_id)
             return tuple(run.record() for run in taken)
+
+    @override
+    async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
+        with self._lock:
+            runs = self._memory.runs
+            return frozenset(
+                run_id
+                for run_id, fence in owned.items()
+                if run_id not in runs or runs[run_id].final or runs[run_id].fence != fence
+            )
 
     @override
     async def hand_back(self, run_id: str, fence: int) -> None:

@@ -30,7 +30,7 @@ def _names(prefix: str, columns: str) -> tuple[str, ...]:
 
 
 _RUN = _names("run", "id fence kind state error")
-_BEGUN = _names("begun", "run worker pipeline partition targets options params continuable created_at")
+_BEGUN = _names("begun", "run worker pipeline partition targets options params continuable created_at request")
 _KEY = _names("key", "pipeline asset io partition run does state made attempts started_at seconds error reason")
 _EVENT = _names("event", "run first_no count place pipeline body claims")
 _MADE = _names(

@@ -28,15 +28,19 @@ _LOGIN = {
     ),
     "57P03": ("it is starting up or shutting down", "Try again in a moment."),
     "53100": ("its disk is full", "Free space on the server's volume."),
+    "55P03": (
+        "another transaction holds what is needed",
+        "End the open transaction that submits the same key or run, then try again.",
+    ),
     "25006": (
         "it is read-only",
         "Name the primary in the address (…?target_session_attrs=read-write); a standby cannot keep runs.",
     ),
 }
 _REFUSED = {
-    "42501": ("a right is missing", "Grant the user CREATE on the database, or let its owner run `flowstone migrate`."),
-    "3F000": ("the schema flowstone is missing", "Open the store with migrate=True, or run `flowstone migrate`."),
-    "42P01": ("a table is missing", "Open the store with migrate=True, or run `flowstone migrate`."),
+    "42501": ("a right is missing", "Grant the user CREATE on the database, or let its owner run `flowstone db migrate`."),
+    "3F000": ("the schema flowstone is missing", "Open the store with migrate=True, or run `flowstone db migrate`."),
+    "42P01": ("a table is missing", "Open the store with migrate=True, or run `flowstone db migrate`."),
 }
 _POOLER = {"26000", "42P05"}
 

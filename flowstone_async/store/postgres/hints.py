@@ -114,6 +114,10 @@ class Hints:
         """Tell of a run that was ended or given up from outside, and of the keys that it held."""
         self._announce([f"run:{run_id}", *(f"key:{key}" for key in freed)])
 
+    def queued(self) -> None:
+        """Tell of runs that wait for a worker."""
+        self._announce(["queue"])
+
     def taken_away(self, keys: Iterable[AssetKey]) -> None:
         """Tell of keys whose current value was taken away."""
         for key in keys:

@@ -10,7 +10,9 @@ from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.migrate import schema_texts
 from flowstone_async.store.records import Fault
 
-_INDEX = re.compile(r"CREATE INDEX (\w+) ON flowstone\.(\w+) \(([^;()]*)\)( WHERE [^;]+)?;")
+_INDEX = re.compile(
+    r"CREATE( UNIQUE)? INDEX (\w+) ON flowstone\.(\w+) \(([^;()]*)\)( NULLS NOT DISTINCT)?(\s+WHERE [^;]+)?;"
+)
 _DROPPED = re.compile(r"DROP (?:INDEX|TABLE) flowstone\.(\w+);")
 _TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?flowstone\.(\w+) \((.*?)\n\)", re.DOTALL)
 _KEY = re.compile(r"^\s+(?:(\w+) [^,]*)?PRIMARY KEY(?: \(([^)]*)\))?", re.MULTILINE)
@@ -20,8 +22,9 @@ class Index(NamedTuple):
     """An index.
 
     Attributes:
-        condition: What a partial one holds, as SQL; empty for others.
+        condition: What follows its columns, as SQL: what a partial one holds; empty for others.
         primary: Whether it is a table's primary key.
+        unique: Whether it lets no two rows be equal.
     """
 
     name: str
@@ -29,18 +32,20 @@ class Index(NamedTuple):
     columns: tuple[str, ...]
     condition: str = ""
     primary: bool = False
+    unique: bool = False
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What is compared: the server words conditions in its own way."""
-        return self.table, self.columns, bool(self.condition)
+        return self.table, self.columns, "WHERE" in self.condition
 
     def creation(self) -> str:
         """Return the statement that makes it without locking anybody out; a primary key locks its table."""
         columns = ", ".join(self.columns)
         if self.primary:
             return f"ALTER TABLE flowstone.{self.table} ADD CONSTRAINT {self.name} PRIMARY KEY ({columns});"
-        return f"CREATE INDEX CONCURRENTLY {self.name} ON flowstone.{self.table} ({columns}){self.condition};"
+        kind = "UNIQUE INDEX" if self.unique else "INDEX"
+        return f"CREATE {kind} CONCURRENTLY {self.name} ON flowstone.{self.table} ({columns}){self.condition};"
 
     def removal(self, table: str) -> str:
         """Return the statement that makes room for it, where another index of a table has its name."""
@@ -59,8 +64,9 @@ def expected(texts: Iterable[str]) -> Mapping[str, Index]:
             for column, columns in _KEY.findall(body):
                 name = f"{table}_pkey"
                 found[name] = Index(name, table, _listed(columns or column), primary=True)
-        for name, table, columns, condition in _INDEX.findall(text):
-            found[name] = Index(name, table, _listed(columns), condition)
+        for unique, name, table, columns, nulls, condition in _INDEX.findall(text):
+            where = nulls + " ".join(["", *condition.split()]) if condition else nulls
+            found[name] = Index(name, table, _listed(columns), where, unique=bool(unique))
     return found
 
 

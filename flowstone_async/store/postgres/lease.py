@@ -71,6 +71,10 @@ class Lease:
         """Tell whether this worker may still write."""
         return not self._ended and self._monotonic() < self._deadline
 
+    def may_claim(self) -> bool:
+        """Tell whether enough of the lease is left to take on more."""
+        return self.holds() and self._deadline - self._monotonic() > self._seconds / 3
+
     def is_healthy(self) -> bool:
         """Tell whether the lease was renewed without a break for its whole length: only then may others be reaped."""
         return self.holds() and self._monotonic() - self._healthy_since >= self._seconds

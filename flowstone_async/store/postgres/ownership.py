@@ -97,19 +97,23 @@ class Ownership:
         """Give up a run; see `Store.hand_back`."""
         if is_id(run_id) and await self._connections.fetch("hand_back", run_id, fence):
             self._hints.ended(run_id, ())
+            self._hints.queued()
 
     async def hand_back_all(self, worker: str) -> None:
         """Give up all that a worker owns."""
         for row in await self._connections.fetch("hand_back_all", worker):
             self._hints.ended(str(row[0]), ())
+            self._hints.queued()
 
     async def expire(self, worker: str) -> None:
         """Declare a worker dead."""
         await self._connections.fetch("expire", worker)
 
-    async def take_orphans(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
+    async def take_orphans(
+        self, worker: str, pipelines: Sequence[str], limit: int, run_id: str | None
+    ) -> tuple[RunRecord, ...]:
         """Take over running runs whose owner is dead; see `Store.take_orphans`."""
-        seen = (await self._connections.fetch("orphans_seen", worker, list(pipelines)))[0]
+        seen = (await self._connections.fetch("orphans_seen", worker, list(pipelines), run_id))[0]
         may_take: bool = seen[0]
         others: list[str] = seen[1]
         expired: list[str] = seen[2] if self._healthy() else []
@@ -119,8 +123,10 @@ class Ownership:
             return ()
         if gone or expired:
             await self._connections.fetch("declare_dead", expired, gone)
+        if not limit:
+            return ()
         async with self._connections.transaction() as session:
-            orphans = await session.fetch("orphans", list(pipelines), limit)
+            orphans = await session.fetch("orphans", list(pipelines), limit, run_id)
             taken = await session.fetch("take", [row[0] for row in orphans], worker) if orphans else []
             bereft = [row[0] for row in orphans if row[1] is not None]
             if bereft:

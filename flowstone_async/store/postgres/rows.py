@@ -10,13 +10,22 @@ from flowstone_async.types import AssetKey, Materialization
 
 
 def run_record(row: Record) -> RunRecord:
-    """Return the run of a row of the `run*` queries."""
+    """Return the run of a row of the `run*` queries; one that cannot be read says why."""
+    unreadable: str | None = None
+    try:
+        targets, options, error = tuple(decode(row["targets"])), decode(row["options"]), failure(row["error"])
+        if not isinstance(options, dict) or not all(isinstance(target, str) for target in targets):
+            unreadable = "its targets or options have another shape"
+    except (ValueError, TypeError) as damage:
+        unreadable = str(damage)
+    if unreadable is not None:
+        targets, options, error = (), {}, None
     return RunRecord(
         id=str(row["id"]),
         pipeline=row["pipeline"],
-        targets=tuple(decode(row["targets"])),
+        targets=targets,
         partition=row["partition"],
-        options=decode(row["options"]),
+        options=options,
         params=row["params"],
         state=row["state"],
         worker=row["worker"],
@@ -25,7 +34,11 @@ def run_record(row: Record) -> RunRecord:
         lost=row["lost"],
         created_at=row["created_at"],
         finished_at=row["finished_at"],
-        error=failure(row["error"]),
+        error=error,
+        submitted=row["submitted"],
+        priority=row["priority"],
+        at=row["at"],
+        unreadable=unreadable,
     )
 
 

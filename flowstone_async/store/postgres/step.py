@@ -186,6 +186,7 @@ def _run_row(run: RunRecord) -> Row:
         run.params,
         "t" if run.continuable else "f",
         NULL if run.created_at is None else microseconds(run.created_at),
+        run.request or NULL,
     )
 
 

@@ -24,8 +24,10 @@ from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.notifier import Listener, Notifier
+from flowstone_async.store.postgres.ledger import DrivenRun
 from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
+from flowstone_async.store.postgres.queue import Queue
 from flowstone_async.store.postgres.reading import StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
@@ -44,6 +46,8 @@ from flowstone_async.store.records import (
     RunRecord,
     RunState,
     StoredEvent,
+    Submission,
+    Submitted,
     Worker,
 )
 from flowstone_async.types import AssetKey, Materialization
@@ -105,6 +109,7 @@ class PostgresStore(Store):
         self._retention = Retention(self._connections, self._instants)
         self.values = PostgresValues(self._connections, self._instants)
         self.partition_keys = PostgresPartitionKeys(self._connections)
+        self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
 
     def _owns(self) -> bool:
@@ -149,6 +154,15 @@ class PostgresStore(Store):
             if self._notify and self._connections.has_direct:
                 self._listening = group.create_task(self._listener.serve(), name="flowstone listener")
             started.set()
+
+    @override
+    async def rejoin(self, worker: Worker, *, lease: float, lost: Callable[[], None]) -> None:
+        if self._lease is not None:
+            await self._lease.stop()
+        renewed = Lease(self._connections, worker, lease, lost)
+        await renewed.start()
+        self._committer.ledger.clear()
+        self._lease, self._worker = renewed, worker.id
 
     @override
     async def close(self) -> None:
@@ -214,8 +228,27 @@ class PostgresStore(Store):
         return await self._committer.advance(step, self._worker)
 
     @override
-    async def take_orphans(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
-        return await self._ownership.take_orphans(worker, pipelines, limit) if self._owns() else ()
+    async def submit(self, submission: Submission, *, connection: object = None) -> Submitted:
+        return await self._queue.submit(submission, connection)
+
+    @override
+    async def claim(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:
+        if self._lease is None or not self._lease.may_claim():
+            return ()
+        claimed = await self._queue.claim(worker, pipelines, limit)
+        for run in claimed:
+            self._committer.ledger[run.id] = DrivenRun(run.pipeline, worker)
+        return claimed
+
+    @override
+    async def take_orphans(
+        self, worker: str, pipelines: Sequence[str], *, limit: int, run_id: str | None = None
+    ) -> tuple[RunRecord, ...]:
+        return await self._ownership.take_orphans(worker, pipelines, limit, run_id) if self._owns() else ()
+
+    @override
+    async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
+        return await self._queue.moved_on(owned)
 
     @override
     async def hand_back(self, run_id: str, fence: int) -> None:

@@ -59,25 +59,25 @@ ended AS (
 -- part: beginning if begins
 beginning AS MATERIALIZED (
     SELECT r.id, r.fence, n.worker, n.pipeline, coalesce(n.partition, '') AS partition, n.targets, n.options,
-        n.params, r.state, n.continuable::boolean AS continuable, r.error,
+        n.params, r.state, n.continuable::boolean AS continuable, r.error, n.request,
         'epoch'::timestamptz + n.created_at::bigint * interval '1 microsecond' AS created_at
     FROM ROWS FROM (
         string_to_table(:begun_run, :separator), string_to_table(:begun_worker, :separator, :null),
         string_to_table(:begun_pipeline, :separator), string_to_table(:begun_partition, :separator),
         string_to_table(:begun_targets, :separator), string_to_table(:begun_options, :separator),
         string_to_table(:begun_params, :separator), string_to_table(:begun_continuable, :separator),
-        string_to_table(:begun_created_at, :separator, :null))
-        AS n (run, worker, pipeline, partition, targets, options, params, continuable, created_at)
+        string_to_table(:begun_created_at, :separator, :null), string_to_table(:begun_request, :separator, :null))
+        AS n (run, worker, pipeline, partition, targets, options, params, continuable, created_at, request)
     JOIN runs AS r ON r.no = n.run::bigint
 )
 
 -- part: begun if begins
 begun AS (
     INSERT INTO flowstone.run
-        (id, fence, worker, pipeline, partition, targets, options, params, state, continuable, error, created_at,
-        finished_at)
+        (id, fence, worker, pipeline, partition, targets, options, params, state, continuable, error, request,
+        created_at, finished_at)
     SELECT n.id, n.fence, n.worker, n.pipeline, n.partition, n.targets, n.options, n.params, n.state, n.continuable,
-        n.error, coalesce(n.created_at, :now::timestamptz, statement_timestamp()),
+        n.error, n.request, coalesce(n.created_at, :now::timestamptz, statement_timestamp()),
         CASE WHEN n.state IN ('succeeded', 'failed', 'cancelled')
             THEN coalesce(:now::timestamptz, statement_timestamp()) END
     FROM beginning AS n

@@ -29,7 +29,11 @@ WHERE e.ctid = ANY (ARRAY (SELECT p.ctid FROM flowstone.event AS p WHERE p.run_i
 RETURNING e.first_no;
 
 -- name: forget_runs
-DELETE FROM flowstone.run WHERE id = ANY ($1::uuid[]) AND finished_at IS NOT NULL;
+-- With the keys that they were submitted under.
+WITH forgotten AS (
+    DELETE FROM flowstone.run WHERE id = ANY ($1::uuid[]) AND finished_at IS NOT NULL RETURNING id
+)
+DELETE FROM flowstone.run_key WHERE run_id = ANY (ARRAY (SELECT id FROM forgotten));
 
 -- name: superseded
 -- Materializations that were superseded more than $1 seconds ago and are not current, at most $2.

@@ -2,7 +2,7 @@
 
 -- name: run
 SELECT id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
-    finished_at, error
+    finished_at, error, submitted, priority, at
 FROM flowstone.run
 WHERE id = $1;
 
@@ -13,7 +13,7 @@ SELECT r.*
 FROM unnest($1::text[]) AS n (pipeline)
 CROSS JOIN LATERAL (
     SELECT r.id, r.pipeline, r.targets, r.partition, r.options, r.params, r.state, r.worker, r.fence, r.continuable,
-        r.lost, r.created_at, r.finished_at, r.error
+        r.lost, r.created_at, r.finished_at, r.error, r.submitted, r.priority, r.at
     FROM flowstone.run AS r
     WHERE r.pipeline = n.pipeline
         AND (r.created_at, r.id) < ($4::timestamptz, $5::uuid)
@@ -28,7 +28,7 @@ LIMIT $6;
 -- name: runs_active
 -- As `runs`, for a state that is not final.
 SELECT r.id, r.pipeline, r.targets, r.partition, r.options, r.params, r.state, r.worker, r.fence, r.continuable,
-    r.lost, r.created_at, r.finished_at, r.error
+    r.lost, r.created_at, r.finished_at, r.error, r.submitted, r.priority, r.at
 FROM flowstone.run AS r
 WHERE r.finished_at IS NULL AND r.pipeline = ANY ($1::text[]) AND r.state = $2
     AND ($3::text IS NULL OR strpos(r.targets, $3) > 0)
@@ -42,7 +42,7 @@ SELECT r.*
 FROM unnest($1::text[]) AS n (pipeline)
 CROSS JOIN LATERAL (
     SELECT r.id, r.pipeline, r.targets, r.partition, r.options, r.params, r.state, r.worker, r.fence, r.continuable,
-        r.lost, r.created_at, r.finished_at, r.error
+        r.lost, r.created_at, r.finished_at, r.error, r.submitted, r.priority, r.at
     FROM flowstone.run AS r
     WHERE r.state IN ('failed', 'cancelled') AND r.state = $2 AND r.pipeline = n.pipeline
         AND ($3::text IS NULL OR strpos(r.targets, $3) > 0)
@@ -91,7 +91,7 @@ UPDATE flowstone.run
 SET state = $3, error = $4, fence = fence + 1, finished_at = coalesce($2::timestamptz, statement_timestamp())
 WHERE id = $1 AND finished_at IS NULL AND ($5::bigint IS NULL OR (fence = $5 AND worker IS NOT NULL))
 RETURNING id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
-    finished_at, error;
+    finished_at, error, submitted, priority, at;
 
 -- name: end_claims
 -- Free what a run was computing when it was ended from outside, with the run's end as the outcome.

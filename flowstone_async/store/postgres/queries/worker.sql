@@ -25,6 +25,7 @@ SELECT EXISTS (SELECT FROM flowstone.worker WHERE id = $1 AND NOT dead),
     EXISTS (
         SELECT FROM flowstone.run AS r
         WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($2::text[])
+            AND ($3::uuid IS NULL OR r.id = $3)
             AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
     );
 
@@ -39,10 +40,11 @@ WHERE id = ANY (ARRAY (
 RETURNING id;
 
 -- name: orphans
--- Running runs without a live owner; nobody else looks at one while it is locked.
+-- Running runs without a live owner, or only the run $3; nobody else looks at one while it is locked.
 SELECT r.id, r.worker
 FROM flowstone.run AS r
 WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($1::text[])
+    AND ($3::uuid IS NULL OR r.id = $3)
     AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
 ORDER BY r.created_at, r.id
 LIMIT $2
@@ -53,7 +55,7 @@ UPDATE flowstone.run
 SET worker = $2, fence = fence + 1, lost = lost + CASE WHEN worker IS NULL THEN 0 ELSE 1 END
 WHERE id = ANY ($1::uuid[])
 RETURNING id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
-    finished_at, error;
+    finished_at, error, submitted, priority, at;
 
 -- name: count_lost
 -- One more owner died under each claim of the runs $1.

@@ -1,0 +1,93 @@
+"""The queue in memory: runs that are submitted, by priority and by when they may start."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator
+from datetime import datetime
+
+from flowstone_async.errors import KeyConflict
+from flowstone_async.store.memory.memory import Memory
+from flowstone_async.store.memory.run import NOBODY, Run
+from flowstone_async.store.records import RunRecord, Submission
+
+
+def submit(memory: Memory, submission: Submission) -> Run:
+    """Put a run into the queue, or return the one that it joins; see `Store.submit`."""
+    at = memory.clock.now()
+    record, key = submission.run, submission.key
+    name = (record.pipeline, key or "")
+    if key is not None and name in memory.run_keys:
+        run_id, subject = memory.run_keys[name]
+        if subject != submission.subject:
+            raise KeyConflict(
+                f"key={key!r} was used for another target, partition or params, by run {run_id}",
+                run_id=run_id,
+                hint="Use a key of its own for each thing to be done.",
+            )
+        return memory.runs[run_id]
+    run = _equal(memory, record, at)
+    if run is None:
+        run = _queue(memory, record, at)
+        memory.note((submission.audit,), at)
+    if key is not None:
+        memory.run_keys[name] = (run.id, submission.subject)
+        run.keys.append(key)
+    return run
+
+
+def _equal(memory: Memory, record: RunRecord, now: datetime) -> Run | None:
+    """Return the active run that a submission joins."""
+    if not record.request:
+        return None
+    later = record.at is not None and record.at > now
+    for run in memory.requests.get((record.pipeline, record.request), {}).values():
+        at = run.created.at
+        if at == record.at if later else run.state != "queued" or at is None or at <= now:
+            return run
+    return None
+
+
+def _queue(memory: Memory, record: RunRecord, at: datetime) -> Run:
+    if record.id in memory.runs:
+        raise KeyConflict(
+            f"run_id={record.id!r} was used already", run_id=record.id, hint="Leave it out, or make a new one."
+        )
+    run = Run(record, at)
+    run.accepts = NOBODY
+    memory.add(run)
+    memory.submitted += 1
+    due = at if record.at is None else max(at, record.at)
+    ready, later = memory.queues.setdefault(record.pipeline, ([], []))
+    if due > at:
+        heapq.heappush(later, (due, memory.submitted, run))
+    else:
+        heapq.heappush(ready, (record.priority, due, memory.submitted, run))
+    memory.waiters.wake("queue")
+    return run
+
+
+def claim(memory: Memory, worker: str, pipelines: Collection[str], limit: int) -> Iterator[Run]:
+    """Yield at most `limit` runs, which are the worker's from then on."""
+    if worker not in memory.leases:
+        return
+    now = memory.clock.now()
+    heads = [_ready(memory, pipeline, now) for pipeline in dict.fromkeys(pipelines)]
+    while limit > 0 and (waiting := [ready for ready in heads if ready]):
+        first = min(waiting, key=lambda ready: ready[0][:3])
+        run = heapq.heappop(first)[3]
+        if run.state == "queued":
+            limit -= 1
+            run.state = "running"
+            run.owned(worker)
+            memory.moved(run)
+            yield run
+
+
+def _ready(memory: Memory, pipeline: str, now: datetime) -> list[tuple[int, datetime, int, Run]]:
+    """Return the runs of a pipeline that may start, as a heap."""
+    ready, later = memory.queues.get(pipeline, ([], []))
+    while later and later[0][0] <= now:
+        due, no, run = heapq.heappop(later)
+        heapq.heappush(ready, (run.created.priority, due, no, run))
+    return ready

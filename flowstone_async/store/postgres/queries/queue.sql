@@ -1,0 +1,50 @@
+-- The queue: runs that are submitted, and workers that claim them.
+
+-- name: submit
+SELECT run_id, outcome
+FROM flowstone.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
+-- name: claim
+-- Give the worker $1 at most $4 queued runs of the pipelines $2 that are due. One branch for each priority, looked into
+-- only if those before it gave too few; the lock is taken in the scan, so that two claimers never look at the same run.
+WITH me AS MATERIALIZED (
+    SELECT FROM flowstone.worker WHERE id = $1 AND NOT dead AND lease_until > statement_timestamp()
+),
+found AS MATERIALIZED (
+    SELECT q.id, q.priority, q.due_at, q.no
+    FROM generate_series(0, 3) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT r.id, r.priority, r.due_at, r.no
+        FROM unnest($2::text[]) AS n (pipeline)
+        CROSS JOIN LATERAL (
+            SELECT r.id, r.priority, r.due_at, r.no
+            FROM flowstone.run AS r
+            WHERE r.state = 'queued' AND r.pipeline = n.pipeline AND r.priority = p.priority
+                AND r.due_at <= coalesce($3::timestamptz, statement_timestamp())
+            ORDER BY r.due_at, r.no
+            LIMIT $4
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS r
+        ORDER BY r.due_at, r.no
+        LIMIT $4
+    ) AS q
+    WHERE EXISTS (SELECT FROM me)
+    LIMIT $4
+),
+claimed AS (
+    UPDATE flowstone.run AS r
+    SET state = 'running', worker = $1, fence = r.fence + 1
+    WHERE r.id = ANY (ARRAY (SELECT id FROM found)) AND r.state = 'queued'
+    RETURNING r.id, r.pipeline, r.targets, r.partition, r.options, r.params, r.state, r.worker, r.fence, r.continuable,
+        r.lost, r.created_at, r.finished_at, r.error, r.submitted, r.priority, r.at, r.due_at, r.no
+)
+SELECT * FROM claimed ORDER BY priority, due_at, no;
+
+-- name: moved_on
+-- Those of the runs $1, owned under the fences $2, that have ended or have another fence.
+SELECT n.id
+FROM unnest($1::uuid[], $2::bigint[]) AS n (id, fence)
+LEFT JOIN LATERAL (
+    SELECT r.fence, r.finished_at FROM flowstone.run AS r WHERE r.id = n.id OFFSET 0
+) AS r ON true
+WHERE r.fence IS DISTINCT FROM n.fence OR r.finished_at IS NOT NULL;

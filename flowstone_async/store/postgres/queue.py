@@ -1,0 +1,122 @@
+"""The queue: runs that are submitted, and workers that claim them. See docs/adr/0007-queue.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from flowstone_async.errors import ConfigError, KeyConflict
+from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.encoding import encode
+from flowstone_async.store.postgres.hints import Hints
+from flowstone_async.store.postgres.identifiers import is_id
+from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async.store.postgres.rows import run_record
+from flowstone_async.store.postgres.step import audit_row
+from flowstone_async.store.records import RunRecord, Submission, Submitted
+
+
+class Queue:
+    """Puts runs into the queue and takes them from it.
+
+    Args:
+        connections: To the server.
+        instants: The store's clock.
+        hints: Who waits for what changes.
+    """
+
+    def __init__(self, connections: Connections, instants: Instants, hints: Hints) -> None:
+        self._connections = connections
+        self._instants = instants
+        self._hints = hints
+
+    async def submit(self, submission: Submission, connection: object) -> Submitted:
+        """Put a run into the queue, or find the one that it joins; see `Store.submit`."""
+        if connection is None:
+            [(found, outcome)] = await self._connections.fetch("submit", *self._row(submission))
+        else:
+            lent = _connection(connection)
+            async with self._connections.translated():
+                [(found, outcome)] = await lent.fetch(
+                    QUERIES["submit"], *self._row(submission), timeout=self._connections.patience
+                )
+        run = submission.run
+        if outcome == "conflict":
+            raise KeyConflict(
+                f"key={submission.key!r} was used for another target, partition or params, by run {found}",
+                run_id=str(found),
+                hint="Use a key of its own for each thing to be done.",
+            )
+        if outcome == "taken":
+            raise KeyConflict(
+                f"run_id={run.id!r} was used already", run_id=run.id, hint="Leave it out, or make a new one."
+            )
+        if str(found) == run.id:
+            if connection is None:
+                self._hints.queued()
+            return Submitted(run, created=True)
+        return Submitted(await self._joined(str(found), run, connection), created=False)
+
+    def _row(self, submission: Submission) -> Sequence[object]:
+        run = submission.run
+        _, _, actor, actor_kind, _, details = audit_row(submission.audit)
+        return (
+            run.id,
+            run.pipeline,
+            run.partition,
+            encode(run.targets),
+            encode(run.options),
+            run.params,
+            run.priority,
+            run.at,
+            run.request or None,
+            submission.key,
+            submission.subject,
+            actor,
+            actor_kind,
+            details,
+            self._instants.given(),
+        )
+
+    async def _joined(self, run_id: str, asked: RunRecord, connection: object) -> RunRecord:
+        """Return the run that was joined; it may have been pruned since, or be there for the caller's transaction only."""
+        if connection is None:
+            rows = await self._connections.fetch("run", run_id)
+        else:
+            async with self._connections.translated():
+                rows = await _connection(connection).fetch(QUERIES["run"], run_id, timeout=self._connections.patience)
+        if rows:
+            return run_record(rows[0])
+        return RunRecord(id=run_id, pipeline=asked.pipeline, targets=asked.targets, partition=asked.partition)
+
+    async def claim(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
+        """Take queued runs; see `Store.claim`. It is not repeated when its reply is lost: nobody would drive those."""
+        async with self._connections.translated(), self._connections.session() as session:
+            rows = await session.fetch("claim", worker, list(pipelines), self._instants.given(), limit)
+        return tuple(map(run_record, rows))
+
+    async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
+        """Return the runs that have ended or changed hands; see `Store.moved_on`."""
+        known = {run_id: fence for run_id, fence in owned.items() if is_id(run_id)}
+        if not known:
+            return frozenset()
+        rows = await self._connections.fetch("moved_on", list(known), list(known.values()))
+        return frozenset(str(row[0]) for row in rows)
+
+
+def _connection(given: object) -> asyncpg.Connection[Any]:
+    """Return a caller's connection.
+
+    Raises:
+        ConfigError: It is none of asyncpg.
+    """
+    if isinstance(given, asyncpg.Connection | PoolConnectionProxy):
+        return cast("asyncpg.Connection[Any]", given)
+    raise ConfigError(
+        f"conn={type(given).__name__} is no connection of asyncpg",
+        hint="Give the connection whose transaction the run is to be stored in, of asyncpg.connect() or a pool.",
+    )
