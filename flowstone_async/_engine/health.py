@@ -125,7 +125,8 @@ async def _queue(session: Session) -> tuple[State, str]:
     waits = (
         "" if queue.oldest_at is None else f", the oldest for {(store.now() - queue.oldest_at).total_seconds():.1f} s"
     )
-    told = f"{queue.queued} queued{waits}; {queue.running} running"
+    later = f", {queue.later} for later" if queue.later else ""
+    told = f"{queue.queued} queued{waits}{later}; {queue.running} running"
     if session.services.worker is None:
         return "disabled", f"this engine claims no queued runs; {told}"
     return "ok", told

@@ -148,10 +148,11 @@ def _worker(live: LiveWorker, now: datetime) -> str:
 async def _queue(session: Session, pipeline: str) -> Finding:
     store = session.services.store
     queue = await store.queue((pipeline,))
-    if not queue.queued:
+    if not queue.queued and not queue.later:
         return Finding("queue", "ok", f"nothing is queued; {queue.running} running")
     since = "" if queue.oldest_at is None else f", the oldest since {ago(queue.oldest_at, store.now())}"
-    text = f"{queue.queued} queued{since}; {queue.running} running"
+    later = f", {queue.later} for later" if queue.later else ""
+    text = f"{queue.queued} queued{since}{later}; {queue.running} running"
     if any(pipeline in each.worker.pipelines for each in await store.workers()):
         return Finding("queue", "ok", text)
     return Finding("queue", "warning", f"{text}, and no worker has the pipeline", remedy="flowstone worker")

@@ -20,7 +20,7 @@ from flowstone_async.store.records import (
     EventRecord,
     Fault,
     LiveWorker,
-    Queue,
+    QueueState,
     Removed,
     RunRecord,
     RunState,
@@ -315,7 +315,7 @@ class Store(Protocol):
         """Return audit entries, newest first, below the number `after`."""
         ...
 
-    async def queue(self, pipelines: Sequence[str]) -> Queue:
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
         """Count the runs of `pipelines` that have not ended, and tell since when the oldest queued one waits."""
         ...
 

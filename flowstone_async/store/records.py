@@ -281,16 +281,18 @@ class Fault(NamedTuple):
     remedy: str
 
 
-class Queue(NamedTuple):
+class QueueState(NamedTuple):
     """The runs of some pipelines that have not ended.
 
     Attributes:
         queued: How many wait for a worker.
-        oldest_at: Since when the oldest of them waits; None if there is none.
+        later: How many more wait for the instant from which they may start.
+        oldest_at: Since when the oldest that waits for a worker may start; None if there is none.
         running: How many are running.
     """
 
     queued: int
+    later: int
     oldest_at: datetime | None
     running: int
 

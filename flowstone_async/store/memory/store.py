@@ -27,7 +27,7 @@ from flowstone_async.store.records import (
     EventRecord,
     Fault,
     LiveWorker,
-    Queue,
+    QueueState,
     Removed,
     RunRecord,
     RunState,
@@ -307,12 +307,9 @@ class MemoryStore(Store):
             return tuple(islice(below, limit))
 
     @override
-    async def queue(self, pipelines: Sequence[str]) -> Queue:
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
         with self._lock:
-            active = [run for run in self._memory.active.values() if run.created.pipeline in pipelines]
-            queued = [run for run in active if run.state == "queued"]
-            oldest = min((run.created_at for run in queued), default=None)
-            return Queue(len(queued), oldest, sum(run.state == "running" for run in active))
+            return queue.count(self._memory, pipelines)
 
     @override
     async def workers(self) -> tuple[LiveWorker, ...]:

@@ -12,13 +12,14 @@ from asyncpg import Record
 from flowstone_async.store.postgres import encoding
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.identifiers import is_id
+from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.rows import audit_entry, run_record
 from flowstone_async.store.records import (
     FINAL_RUN_STATES,
     AuditEntry,
     EventRecord,
     LiveWorker,
-    Queue,
+    QueueState,
     RunRecord,
     RunState,
     StoredEvent,
@@ -33,10 +34,12 @@ class History:
 
     Args:
         connections: To the server.
+        instants: The store's clock.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, instants: Instants) -> None:
         self._connections = connections
+        self._instants = instants
 
     async def run(self, run_id: str) -> RunRecord | None:
         """Return one run."""
@@ -81,9 +84,10 @@ class History:
         rows = await self._connections.fetch("audit", limit, after)
         return tuple((row["no"], row["at"], audit_entry(row)) for row in rows)
 
-    async def queue(self, pipelines: Sequence[str]) -> Queue:
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
         """Count the runs that have not ended."""
-        return Queue(*(await self._connections.fetch("queue", list(dict.fromkeys(pipelines))))[0])
+        rows = await self._connections.fetch("queue", list(dict.fromkeys(pipelines)), self._instants.given())
+        return QueueState(*rows[0])
 
     async def workers(self) -> tuple[LiveWorker, ...]:
         """Return the workers that nobody has declared dead."""

@@ -41,7 +41,7 @@ from flowstone_async.store.records import (
     EventRecord,
     Fault,
     LiveWorker,
-    Queue,
+    QueueState,
     Removed,
     RunRecord,
     RunState,
@@ -104,7 +104,7 @@ class PostgresStore(Store):
         self._listener = Listener(self._connections, self._hints, self._notifier)
         self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
         self._reader = StateReader(self._connections)
-        self._history = History(self._connections)
+        self._history = History(self._connections, self._instants)
         self._catalog = Catalog(self._connections, self._instants, self._hints)
         self._retention = Retention(self._connections, self._instants)
         self.values = PostgresValues(self._connections, self._instants)
@@ -360,7 +360,7 @@ class PostgresStore(Store):
         return await self._retention.prune(runs=runs, values=values, limit=limit)
 
     @override
-    async def queue(self, pipelines: Sequence[str]) -> Queue:
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
         return await self._history.queue(pipelines)
 
     @override
