@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -23,10 +24,12 @@ from flowstone_async.worker.health_server import HealthServer
 from flowstone_async.worker.probes import Probes
 from flowstone_async.worker.pulse import Pulse
 
+_logger = logging.getLogger("flowstone")
 _MOST_PORT = 65535
 _LEASE = 30.0
 _BLOCK_LIMIT = 60.0
 _LOOKS = 4
+_LEASES = 10
 _LONGEST_LOOK = 5.0
 
 
@@ -76,7 +79,7 @@ async def _stoppable(job: Job, given: Given) -> int:
         except asyncio.CancelledError:
             if not stops.count:
                 raise
-            job.output.say("stopped" if stops.count == 1 else "stopped without waiting")
+            _logger.info("stopped" if stops.count == 1 else "stopped without waiting")
             code = stops.code
         except EXPECTED as error:
             code = code_for(error, job)
@@ -120,7 +123,7 @@ class Daemon:
                 self._tell_ready(server)
                 await self._until_asked()
         left = ", ".join(self._at_work.runs)
-        output.say(f"stopped; handed back for another worker: run {left}" if left else "stopped")
+        _logger.info("stopped%s", f"; handed back for another worker: {left}" if left else "")
         if self._broken is not None:
             raise self._broken
         return self._stops.code
@@ -130,8 +133,6 @@ class Daemon:
         return None if options.health_port is None else HealthServer(options.health_host, options.health_port, probes)
 
     async def _acquired(self, event: LeaseAcquired) -> None:
-        if self._worker:
-            self._job.output.say(f"the lease was lost; the engine goes on as worker {event.worker}")
         self._worker = event.worker
 
     def _tell_ready(self, server: HealthServer | None) -> None:
@@ -154,10 +155,10 @@ class Daemon:
             group.cancel_scope.cancel()
 
     async def _look(self) -> None:
-        """End the worker if its engine has no lease for longer than one lasts, although the store answers."""
+        """End the worker if its engine gets no lease for ten times as long as one lasts, although the store answers."""
         every = min(_LONGEST_LOOK, self._given.lease / _LOOKS)
         lacking = 0.0
-        while lacking <= self._given.lease:
+        while lacking <= _LEASES * self._given.lease:
             await anyio.sleep(every)
             parts = (await self._engine.health()).parts
             lacks = parts["workers"].state == "error" and parts["store"].state == "ok"
@@ -179,7 +180,7 @@ class Daemon:
             if why is not None:
                 work = self._at_work.describe()
                 waits = f"waiting up to {grace} for {work}; {why} again does not wait" if work else "nothing is at work"
-                self._job.output.say(f"{why}: no more runs are claimed; {waits}")
+                _logger.info("%s: no more runs are claimed; %s", why, waits)
 
 
 def shown(store: str) -> str:
