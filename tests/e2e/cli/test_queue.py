@@ -38,7 +38,7 @@ def test_a_run_is_submitted_here_executed_there_and_watched_elsewhere(postgres: 
     [
         (1, ["broken", "--param", "n=1"], "asset 'broken' failed: ValueError"),
         (4, ["lenient"], "failures that the target tolerates: 1"),
-        (6, ["endless", "--timeout", "100ms"], "timed out"),
+        (6, ["endless", "--timeout", "100ms"], "took longer than its timeout"),
     ],
 )
 def test_watch_ends_as_the_run_did(postgres: Shell, code: int, words: list[str], message: str) -> None:
