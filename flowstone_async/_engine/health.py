@@ -135,7 +135,7 @@ async def _queue(session: Session) -> tuple[State, str]:
 async def _workers(session: Session) -> tuple[State, str]:
     worker = session.services.worker
     if worker is not None and session.lost:
-        return "error", "the lease was lost; this engine can run nothing any more"
+        return "error", "the lease was lost; the engine can run nothing until it has another"
     live = [each for each in await session.services.store.workers() if each.lease is None or each.lease > 0]
     count = f"{len(live)} worker{'' if len(live) == 1 else 's'} with a lease"
     return ("disabled", f"no lease; {count}") if worker is None else ("ok", f"{worker}; {count}")

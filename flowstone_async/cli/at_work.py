@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 from flowstone_async.definition.key_text import format_key
@@ -35,6 +36,11 @@ class AtWork:
             self._assets[event.run_id, _name(event)] = None
         elif isinstance(event, AssetFinished):
             self._assets.pop((event.run_id, _name(event)), None)
+
+    def keep(self, runs: Collection[str]) -> None:
+        """Forget runs that are not among these: what ends a run from elsewhere is not told here."""
+        self.runs = {each: None for each in self.runs if each in runs}
+        self._assets = {each: None for each in self._assets if each[0] in runs}
 
     def describe(self) -> str:
         """Return what is being computed, for people; empty if nothing is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,6 +14,7 @@ import anyio
 from flowstone_async.cli.at_work import AtWork
 from flowstone_async.cli.call import EXPECTED, code_for
 from flowstone_async.cli.job import Job
+from flowstone_async.cli.output import OutputError, ReaderGone
 from flowstone_async.cli.queue import refuse_memory
 from flowstone_async.cli.stops import Stops
 from flowstone_async.cli.usage import UsageError, read_duration
@@ -30,6 +31,8 @@ _LEASE = 30.0
 _BLOCK_LIMIT = 60.0
 _LOOKS = 4
 _LEASES = 10
+_PATIENCE = 1.0
+_PAGE = 1000
 _LONGEST_LOOK = 5.0
 
 
@@ -120,6 +123,7 @@ class Daemon:
         with server or nullcontext():
             async with engine, self._leaving(probes):
                 probes.unready = None
+                self._stops.stands()
                 self._tell_ready(server)
                 await self._until_asked()
         left = ", ".join(self._at_work.runs)
@@ -136,17 +140,19 @@ class Daemon:
         self._worker = event.worker
 
     def _tell_ready(self, server: HealthServer | None) -> None:
-        self._stops.stands()
         output, options = self._job.output, self._job.options
         pipelines, store = [each.name for each in self._engine.pipelines], shown(self._job.store())
         url = None if server is None else server.url
-        if options.json or not output.terminal:
-            facts = {"worker": self._worker, "pipelines": pipelines, "slots": options.slots, "store": store}
-            output.json({"type": "worker.ready", **facts, "health": url})
-            return
         slots = f"{options.slots} slot{'' if options.slots == 1 else 's'}"
         health = "" if url is None else f"; health at {url}/health/ready"
-        output.show(f"worker {self._worker} is ready: {', '.join(pipelines)} on {store}, {slots}{health}")
+        try:
+            if options.json or not output.terminal:
+                facts = {"worker": self._worker, "pipelines": pipelines, "slots": options.slots, "store": store}
+                output.json({"type": "worker.ready", **facts, "health": url})
+            else:
+                output.show(f"worker {self._worker} is ready: {', '.join(pipelines)} on {store}, {slots}{health}")
+        except (OutputError, ReaderGone) as error:
+            _logger.warning("ready, but nobody could be told: %s", str(error) or "standard output is closed")
 
     async def _until_asked(self) -> None:
         async with anyio.create_task_group() as group:
@@ -160,6 +166,8 @@ class Daemon:
         lacking = 0.0
         while lacking <= _LEASES * self._given.lease:
             await anyio.sleep(every)
+            if len(self._at_work.runs) > self._job.options.slots:
+                await self._forget_ended()
             parts = (await self._engine.health()).parts
             lacks = parts["workers"].state == "error" and parts["store"].state == "ok"
             lacking = lacking + every if lacks else 0.0
@@ -168,6 +176,12 @@ class Daemon:
             hint="Start the worker again.",
         )
         self._stops.asked.set()
+
+    async def _forget_ended(self) -> None:
+        """Forget runs that were ended from elsewhere, unless the store takes long to tell."""
+        with anyio.move_on_after(_PATIENCE), suppress(FlowstoneError):
+            found = await self._engine.runs(state="running", limit=_PAGE)
+            self._at_work.keep({each.id for each in found if each.worker == self._worker})
 
     @asynccontextmanager
     async def _leaving(self, probes: Probes) -> AsyncGenerator[None]:
@@ -178,6 +192,7 @@ class Daemon:
             probes.unready = "the worker is being stopped"
             why, grace = self._stops.first, self._job.options.grace or "30s"
             if why is not None:
+                await self._forget_ended()
                 work = self._at_work.describe()
                 waits = f"waiting up to {grace} for {work}; {why} again does not wait" if work else "nothing is at work"
                 _logger.info("%s: no more runs are claimed; %s", why, waits)

@@ -66,6 +66,8 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(postgres: Shell) -> None:
 
         cancelled = postgres.run("cancel", "flow.py", run_id, "--json")
         running.wait_for("CLEANED UP")
+        running.signal(signal.SIGTERM)
+        assert "handed back" not in running.end().messages
     assert (cancelled.code, json.loads(cancelled.data)["state"]) == (0, "cancelled")
     watched, again = postgres.run("watch", "flow.py", run_id), postgres.run("cancel", "flow.py", run_id)
     assert (watched.code, again.code) == (7, 1)

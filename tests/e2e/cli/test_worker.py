@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.e2e.cli.process import Shell, Terminal
+from tests.e2e.cli.process import Shell, Terminal, _environment
 from tests.e2e.cli.workers import Worker, start, state, submit
 from tests.e2e.commands import CHAIN
 from tests.e2e.database import connection, until
@@ -206,6 +207,22 @@ def test_a_port_that_is_taken_is_a_usage_error(postgres: Shell) -> None:
     assert (done.code, done.data) == (2, "")
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.messages
     assert "--health-port" in done.messages
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_worker_works_although_nobody_can_be_told_that_it_is_ready(postgres: Shell) -> None:
+    words = postgres.words(("worker", "flow.py"))
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(
+            words, cwd=postgres.folder, env=_environment(None), stdout=full, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert any("nobody could be told: standard output: No space left on device" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert (process.returncode, "Traceback" in said) == (0, False)
 
 
 def test_a_worker_is_ready_by_name_for_people(postgres: Shell) -> None:

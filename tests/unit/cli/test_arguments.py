@@ -96,7 +96,7 @@ def test_help_of_a_command_tells_its_options(command: object) -> None:
     assert all(flag in text for option in found.options for flag in option.flags)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["worker", "--help"], ["--version"]])
 def test_help_loads_neither_the_engine_nor_what_it_needs(words: list[str]) -> None:
     program = (
         "import sys; from flowstone_async.cli import main; sys.argv[1:] = sys.argv[1:]; code = main();"

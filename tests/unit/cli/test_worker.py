@@ -78,5 +78,9 @@ async def test_what_is_at_work_is_told_until_it_ends() -> None:
     assert at_work.describe() == "a (run r1), b [k] (run r1), c (run r2)"
     await at_work.hear(events.AssetFinished(**where, asset="a", outcome="succeeded"))
     assert at_work.describe() == "b [k] (run r1), c (run r2)"
+    at_work.keep({"r1", "r2"})
+    assert at_work.describe() == "b [k] (run r1), c (run r2)"
     await at_work.hear(events.RunFinished(**where, state="cancelled"))
     assert (at_work.describe(), list(at_work.runs)) == ("c (run r2)", ["r2"])
+    at_work.keep({"r1"})
+    assert (at_work.describe(), list(at_work.runs)) == ("", [])
