@@ -129,6 +129,15 @@ def test_nothing_holds_up_a_second_signal(postgres: Shell, asset: str) -> None:
         assert running.end().code == 130
 
 
+def test_a_thread_that_goes_on_does_not_hold_up_the_end(postgres: Shell) -> None:
+    submit(postgres, "flow.py", "blocking")
+    with start(postgres, "flow.py", "--grace", "200ms") as running:
+        Worker(running)
+        running.wait_for("BEGUN")
+        running.signal(signal.SIGTERM)
+        assert running.end().code == 0
+
+
 def test_a_body_that_blocks_the_loop_is_named_by_the_probes(postgres: Shell) -> None:
     run_id = submit(postgres, "flow.py", "hogging")
     with start(postgres, "flow.py", "--block-limit", "500ms") as running:
