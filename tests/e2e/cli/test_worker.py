@@ -64,6 +64,12 @@ async def test_runs_of_all_its_pipelines_are_executed(postgres: Shell) -> None:
         assert postgres.run("watch", str(CHAIN), two).code == 0
 
 
+def test_it_finds_runs_without_notifications_too(postgres: Shell, dsn: str) -> None:
+    with start(postgres, "flow.py", "--no-notify", "--poll", "100ms", "--direct", dsn) as running:
+        Worker(running)
+        assert postgres.run("watch", "flow.py", submit(postgres, "flow.py", "base")).code == 0
+
+
 async def test_a_body_at_work_is_finished_and_the_rest_handed_back(
     chain: Shell, gates: Gates, sql: asyncpg.Connection
 ) -> None:
@@ -194,7 +200,7 @@ async def test_a_worker_that_was_declared_dead_comes_back_under_another_id(
 
 
 async def test_a_worker_that_gets_no_lease_any_more_ends(postgres: Shell, sql: asyncpg.Connection) -> None:
-    with start(postgres, "flow.py", "--lease", "300ms") as running:
+    with start(postgres, "flow.py", "--lease", "300ms", "--grace", "1s") as running:
         Worker(running)
         async with sql.transaction():
             await sql.execute("LOCK TABLE flowstone.worker IN SHARE ROW EXCLUSIVE MODE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_what_cannot_be_done_to_a_run_is_a_usage_error(invoke: Invoke, words: li
 
 async def test_what_is_at_work_is_told_until_it_ends() -> None:
     at_work = AtWork()
-    where = {"pipeline": "shop", "run_id": "r1", "at": AT}
+    where: dict[str, Any] = {"pipeline": "shop", "run_id": "r1", "at": AT}
     for event in (
         events.RunStarted(**where, targets=("b",)),
         events.AssetStarted(**where, asset="a", partition=None),
