@@ -8,17 +8,15 @@ import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar
 
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
+from flowstone_async._engine.background import Background
 from flowstone_async._engine.executor import THREADS, Executor
-from flowstone_async._engine.following import follow
-from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host, running_loop
 from flowstone_async._engine.life import Life
-from flowstone_async._engine.listing import find_run, list_runs
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
 from flowstone_async._engine.options import (
     EngineOptions,
@@ -34,20 +32,17 @@ from flowstone_async._engine.options import (
 )
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.session import Session
-from flowstone_async._engine.targets import Target
 from flowstone_async._engine.upkeep import Retention
-from flowstone_async._engine.verbs import RunOptions, Verbs, checked
 from flowstone_async.clock import Clock, SystemClock
-from flowstone_async.config import seconds
+from flowstone_async.config import seconds, whole
 from flowstone_async.definition.collection import Collection, Hook, HookDecorator, hooked
-from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError
 from flowstone_async.events import Event
 from flowstone_async.io.postgres import Postgres
 from flowstone_async.redaction import Redactor
 from flowstone_async.store.protocol import Store
-from flowstone_async.store.records import RunRecord, RunState, Worker
+from flowstone_async.store.records import Worker
 from flowstone_async.stores import choose_store
 from flowstone_async.types import new_id
 
@@ -58,7 +53,7 @@ K = TypeVar("K")
 E = TypeVar("E", bound=Event)
 
 
-class Engine(Verbs):
+class Engine(Background):
     """Runs pipelines on one store: `async with Engine(pipe) as engine`.
 
     Entering and leaving may happen in different tasks (a pytest-asyncio fixture, an ASGI lifespan).
@@ -69,6 +64,7 @@ class Engine(Verbs):
             `"postgresql://..."`, or an asyncpg pool, which is used and never closed.
         io: I/O managers by name; `"default"` is for assets that say nothing.
         resources: Replacements by type or name, used as they are and never closed.
+        slots: Runs of the queue, or of engines that died, executed at once; 0 takes none.
         concurrency: Bodies at once in each run.
         default_timeout: Of `run`; False is no limit.
         threads: Threads for bodies with `run_in="thread"`.
@@ -102,6 +98,7 @@ class Engine(Verbs):
         store: object = "embedded",
         io: Mapping[str, object] | None = None,
         resources: Mapping[Any, object] | None = None,
+        slots: int = 10,
         concurrency: int = 32,
         default_timeout: Limit = "5m",
         threads: int = THREADS,
@@ -124,6 +121,7 @@ class Engine(Verbs):
     ) -> None:
         check_pipelines(pipelines)
         check_counts(concurrency=concurrency, threads=threads, max_lost=max_lost, processes=processes)
+        whole(slots, what="slots", least=0)
         check_switches(migrate=migrate, notify=notify, strict_metadata=strict_metadata)
         self.pipelines = pipelines
         self._clock = clock or SystemClock()
@@ -131,9 +129,15 @@ class Engine(Verbs):
         self._resources = mapping(resources, "resources", by_name=False)
         self._redactor = Redactor(names(redact, "redact"))
         self._choice = choose_store(store, migrate=migrate, notify=notify, direct=direct)
+        if slots and not self._choice.leased:
+            raise ConfigError(
+                f"slots={slots} claims runs, for which an engine needs a lease, and a pool alone can keep none",
+                hint="Give direct= a DSN past any pooler, or say slots=0: then it can submit, and run nothing itself.",
+            )
         settings = Settings(
             default_timeout=limit(default_timeout, "default_timeout"),
             concurrency=concurrency,
+            slots=slots,
             cancel_grace=seconds(cancel_grace, what="cancel_grace"),
             grace=seconds(grace, what="grace"),
             poll=seconds(poll, what="poll"),
@@ -203,7 +207,9 @@ class Engine(Verbs):
         host = Host("flowstone engine")
         session = open_session(self.pipelines, wiring, host)
         record = Worker(id=worker, host=socket.gethostname(), pid=os.getpid(), pipelines=tuple(session.catalogs))
-        life = Life(session, host, lease=self._options.lease if leased else None, told=self._takes_work)
+        life = Life(
+            session, host, lease=self._options.lease if leased else None, told=self._takes_work, enlist=opened.enlist
+        )
         await life.begin(stack, record, self._options.retention)
         self._opened, self._store = session, store
         await life.tell_started()
@@ -246,6 +252,7 @@ class Engine(Verbs):
     async def _session(self) -> AsyncGenerator[Session]:
         yield self._live()
 
+    @override
     def _live(self) -> Session:
         if self._opened is None:
             raise ConfigError(
@@ -258,108 +265,6 @@ class Engine(Verbs):
                 hint="Open an Engine there; any number of them may share one store.",
             )
         return self._opened
-
-    # -- background runs ----------------------------------------------------------------------------------------
-
-    @overload
-    async def submit(
-        self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[RunOptions]
-    ) -> RunHandle[T]: ...
-    @overload
-    async def submit(
-        self, target: OpenRef[T], /, *, partition: object = None, **options: Unpack[RunOptions]
-    ) -> RunHandle[T]: ...
-    @overload
-    async def submit(
-        self, target: AssetRef[T1], second: AssetRef[T2], /, *, partition: object = None, **options: Unpack[RunOptions]
-    ) -> RunHandle[tuple[T1, T2]]: ...
-    @overload
-    async def submit(
-        self, target: str, /, *, partition: object = None, **options: Unpack[RunOptions]
-    ) -> RunHandle[Any]: ...
-    @overload
-    async def submit(
-        self, target: Target, second: Target, /, *more: Target, partition: object = None, **options: Unpack[RunOptions]
-    ) -> RunHandle[tuple[Any, ...]]: ...
-    async def submit(self, *targets: Any, partition: Any = None, **options: Unpack[RunOptions]) -> RunHandle[Any]:
-        """Start a run in this engine and return its handle at once; whoever awaits it may go away.
-
-        Args:
-            targets: Handles or names.
-            partition: The run's key.
-            options: See `RunOptions`; the timeout has no default here.
-        """
-        session = self._live()
-        request = session.request(targets, partition=partition, submitted=True, **checked("submit", options))
-        if request.secrets:
-            raise ConfigError(
-                f"params hold secrets, which are never stored, so that a submitted run could not be continued: "
-                f"{', '.join(request.secrets)}",
-                hint="Make them a resource, or await run().",
-            )
-        if not request.continuable:
-            raise ConfigError(
-                "io= of a submitted run must be a name", hint="List the manager in Engine(io={...}) and give its name."
-            )
-        flight = await session.start(request)
-        flight.detached = True
-        await flight.driver.created.wait()
-        return RunHandle(session, flight.driver.record, flight.driver)
-
-    async def find(self, run_id: str) -> RunHandle[Any]:
-        """Return the handle of a run, from any process that shares the store.
-
-        Raises:
-            RunNotFound: The store has no such run.
-        """
-        session = self._live()
-        record = await find_run(session, run_id)
-        flight = session.flights.get(run_id)
-        return RunHandle(session, record, None if flight is None else flight.driver)
-
-    async def runs(
-        self, *, state: RunState | None = None, asset: Target | None = None, limit: int = 50, after: str | None = None
-    ) -> tuple[RunRecord, ...]:
-        """Return runs, newest first.
-
-        Args:
-            state: Only runs in this state.
-            asset: Only runs with this target.
-            limit: At most so many.
-            after: Id of the last run of the previous page.
-
-        Raises:
-            AssetNotFound: There is no such asset.
-            RunNotFound: `after` is no run of this store (any more).
-            ConfigError: Another option is wrong.
-        """
-        return await list_runs(self._live(), state=state, asset=asset, limit=limit, after=after)
-
-    def events(
-        self,
-        *,
-        asset: Target | None = None,
-        pipeline: str | None = None,
-        types: type[Event] | tuple[type[Event], ...] | None = None,
-        after: int = 0,
-    ) -> AsyncGenerator[Event]:
-        """Yield events of all runs on the store, from any process, in order of commit, live and without end.
-
-        Args:
-            asset: Only of this asset.
-            pipeline: Only of this pipeline of the engine.
-            types: Only of these types and types below them.
-            after: `Event.cursor` of the last event already seen.
-
-        Raises:
-            AssetNotFound: There is no such asset.
-            ConfigError: There is no such pipeline, no such event type, or it is told to hooks only.
-
-        Example:
-            >>> async for event in engine.events(types=RunFailed):
-            ...     await page(event.error)
-        """
-        return follow(self._live(), asset=asset, pipeline=pipeline, types=types, after=after)
 
     def on(self, event: type[E]) -> HookDecorator[E]:
         """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`.

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,14 @@ class OpenedStore:
         default_io: Where values live that nobody says anything about.
         leased: Whether a worker may be registered: needs a connection past any pooler.
         secret: The store's own secret, or None.
+        enlist: Lets this process count as alive under one more worker's id.
     """
 
     store: Store
     default_io: IOManager
     leased: bool = True
     secret: bytes | None = None
+    enlist: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,11 @@ class StoreChoice:
     def durable(self) -> bool:
         """Whether values outlive the process, so that they must be encodable."""
         return self.kind != "memory"
+
+    @property
+    def leased(self) -> bool:
+        """Whether a worker may be registered: a pool alone gives no connection past a pooler."""
+        return self.kind != "postgres" or isinstance(self.place, str) or self.direct is not None
 
     @asynccontextmanager
     async def open(self, clock: Clock, worker: str, poll: float) -> AsyncGenerator[OpenedStore]:
@@ -75,10 +82,8 @@ class StoreChoice:
                 async with self._embedded(clock, worker, poll) as opened:
                     yield opened
             case _:
-                leased = isinstance(self.place, str) or self.direct is not None
-                yield OpenedStore(
-                    store=self._postgres(self.place, clock, poll, None), default_io=Postgres(), leased=leased
-                )
+                store = self._postgres(self.place, clock, poll, None)
+                yield OpenedStore(store=store, default_io=Postgres(), leased=self.leased)
 
     @asynccontextmanager
     async def _embedded(self, clock: Clock, worker: str, poll: float) -> AsyncGenerator[OpenedStore]:
@@ -87,12 +92,19 @@ class StoreChoice:
         server = EmbeddedServer(Path(self.place), notice=_logger.warning)
         address = await server.open()
         try:
-            lock = server.process_lock(worker)
-            try:
+            with ExitStack() as locks:
+                locks.enter_context(server.process_lock(worker))
+
+                def enlist(worker: str) -> None:
+                    locks.enter_context(server.process_lock(worker))
+
                 store = self._postgres(address.dsn(), clock, poll, server.is_alive)
-                yield OpenedStore(store=store, default_io=Postgres(), secret=server.secret())
-            finally:
-                lock.release()
+                yield OpenedStore(
+                    store=store,
+                    default_io=Postgres(),
+                    secret=server.secret(),
+                    enlist=enlist,
+                )
         finally:
             await server.close()
 

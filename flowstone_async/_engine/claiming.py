@@ -35,7 +35,8 @@ class Claimant(Protocol):
 async def await_claim(run: Claimant, key: AssetKey) -> Claimed | None:
     """Claim a key as soon as the run that computes it has ended; None if the run stops meanwhile.
 
-    It listens first and asks then, so that no release falls in between.
+    It listens first and asks then, so that no release falls in between. A holder whose owner is dead is taken over
+    here: nobody else may have a slot for it.
     """
     store = run.services.store
     while run.stopping is None:
@@ -50,6 +51,8 @@ async def await_claim(run: Claimant, key: AssetKey) -> Claimed | None:
             run.lose()
         elif advanced.claims[key].granted:
             return advanced.claims[key]
+        elif run.services.adopt is not None:
+            await run.services.adopt(advanced.claims[key].holder)
     return None
 
 

@@ -6,20 +6,17 @@ from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from flowstone_async._engine import stopped
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.journal import event_of
-from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async.config import seconds
-from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.policy import Duration
-from flowstone_async.errors import ConfigError, NothingToCancel, RunNotFound, TimedOut
+from flowstone_async.errors import NothingToCancel, RunNotFound, TimedOut
 from flowstone_async.events import Event
-from flowstone_async.failures import rebuild
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord, RunState
 
 T_co = TypeVar("T_co", covariant=True)
@@ -76,52 +73,54 @@ class RunHandle(Generic[T_co]):
             TimedOut: It did not end in time.
             FlowstoneError: The run failed, was cancelled, or its target was skipped.
         """
-        limit = None if timeout is None else seconds(timeout, what="timeout")
-        await self._ended(limit)
-        if self._driver is not None and self._driver.state != "running":
+        record = await self._ended(None if timeout is None else seconds(timeout, what="timeout"))
+        if record is None and self._driver is not None:
             values = await values_of(self._driver)
         else:
-            values = await self._stored_values(await self._look())
+            values = await stored_values(self._session, record or await self._look())
         return cast("T_co", values[0] if len(values) == 1 else values)
 
-    async def _ended(self, limit: float | None) -> None:
-        """Wait for the end of the run: where it is driven here, for the end of its hooks too."""
-        services, driver = self._session.services, self._driver
+    async def report(self) -> RunReport:
+        """Await the run's end and return what came of it, asset by asset; from any process."""
+        record = await self._ended(None)
+        if record is None and self._driver is not None:
+            return await report_of(self._driver)
+        return await stored_report(self._session, record or await self._look())
+
+    async def _ended(self, limit: float | None) -> RunRecord | None:
+        """Wait for the end of the run; None if it was driven here, where the end of its hooks is waited for too."""
+        services = self._session.services
         begun = services.clock.monotonic()
-        if driver is not None:
-            with Deadline(services.clock, limit, services.settings.cancel_grace):
-                await driver.done.wait()
-            if driver.done.is_set() and driver.state != "running":
-                return
-        self._session.check(self.id)
-        while (await self._look()).state not in FINAL_RUN_STATES:
+        while True:
+            left = None if limit is None else limit - (services.clock.monotonic() - begun)
+            if await self._driven(left):
+                return None
+            self._session.check(self.id)
+            record = await self._look()
+            if record.state in FINAL_RUN_STATES:
+                return record
             left = None if limit is None else limit - (services.clock.monotonic() - begun)
             if left is not None and left <= 0:
                 raise TimedOut(f"run {self.id} did not end within {limit:g} s; it goes on", run_id=self.id)
             within = services.settings.poll if left is None else min(left, services.settings.poll)
             await self._session.changed(f"run:{self.id}", within=within, run_id=self.id)
 
-    async def _stored_values(self, record: RunRecord) -> tuple[Any, ...]:
-        if record.state == "cancelled":
-            raise stopped.cancelled(record.id)
-        partition = decode_key(record.partition)
-        if record.error is not None:
-            raise rebuild(record.error, partition=partition)
-        reader = Reader(self._session)
-        io = str(record.options.get("io") or "") or None
-        names = [f"{record.pipeline}.{target}" for target in record.targets]
-        return tuple([await reader.get(name, partition, io) for name in names])
-
-    async def report(self) -> RunReport:
-        """Await the run's end and return what came of it, asset by asset; only in the process that drives it.
-
-        Raises:
-            ConfigError: Another process drives the run.
-        """
-        if self._driver is None:
-            raise ConfigError(f"run {self.id} is driven by another process", hint="Use result(), status() or events().")
-        await self._driver.done.wait()
-        return await report_of(self._driver)
+    async def _driven(self, limit: float | None) -> bool:
+        """Wait while the run is driven here; returns whether it came to its end here."""
+        flight = self._session.flights.get(self.id)
+        if flight is not None:
+            self._driver = flight.driver
+        driver = self._driver
+        if driver is None:
+            return False
+        services = self._session.services
+        if not driver.done.is_set() and (limit is None or limit > 0):
+            with Deadline(services.clock, limit, services.settings.cancel_grace):
+                await driver.done.wait()
+        if driver.done.is_set() and driver.state == "running":
+            self._driver = None  # another engine goes on with it, or this one does again
+            return False
+        return driver.done.is_set()
 
     async def events(self, *, after: int = 0) -> AsyncIterator[Event]:
         """Yield the run's events in order, live, and end after `RunFinished`.
@@ -143,7 +142,7 @@ class RunHandle(Generic[T_co]):
                 await self._session.changed(f"run:{self.id}", within=poll, run_id=self.id)
 
     async def cancel(self) -> None:
-        """Record that the run is cancelled; its bodies get the event loop's cancellation.
+        """Record that the run is cancelled: its bodies get the event loop's cancellation; a queued one never starts.
 
         Raises:
             NothingToCancel: It has ended.

@@ -179,10 +179,12 @@ class Reader:
         ]
 
     async def _elsewhere(self, place: _Place) -> list[str]:
-        """Return runs of other engines whose target it is."""
-        pipeline = place.catalog.graph.pipeline
-        records = await self._store.runs(pipelines=(pipeline,), state="running", asset=place.name, limit=_PAGE)
-        return [each.id for each in records if each.id not in self._session.flights and _is_target(place, each)]
+        """Return runs of the queue and of other engines whose target it is."""
+        names, asset = (place.catalog.graph.pipeline,), place.name
+        running = await self._store.runs(pipelines=names, state="running", asset=asset, limit=_PAGE)
+        queued = await self._store.runs(pipelines=names, state="queued", asset=asset, limit=_PAGE)
+        found = [each for each in (*running, *queued) if each.id not in self._session.flights]
+        return [each.id for each in found if _is_target(place, each)]
 
     def _ahead(self, key: AssetKey) -> _Ahead | None:
         """Return the run of this engine that will compute a key once its inputs are there."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Literal
 from uuid import UUID
 
@@ -11,6 +13,8 @@ from flowstone_async.planning.verdicts import Asked, Force
 from flowstone_async.types import Materialization
 
 CONCURRENCY = 32
+RESUMES = "resumes"
+"""The stored option that names the run whose committed values are taken as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,14 @@ class Request:
         """Return what two requests must share to be one run."""
         return (self.pipeline, self.targets, self.encoded, self.params_json, self.io_name, self.with_deps)
 
+    def subject(self) -> str:
+        """Return a hash of what is to be computed with what: targets, partition and params."""
+        return _digest(self.targets, self.encoded, self.params_json)
+
+    def digest(self) -> str:
+        """Return a hash of what two requests must share to be one run, within their pipeline."""
+        return _digest(self.targets, self.encoded, self.params_json, self.io_name, self.with_deps)
+
     def options(self) -> dict[str, object]:
         """Return the options as they are stored with the run."""
         return {
@@ -77,6 +89,10 @@ class Request:
             "timeout": self.timeout,
             "concurrency": self.concurrency,
         }
+
+
+def _digest(*parts: object) -> str:
+    return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def stored_force(options: Mapping[str, object]) -> Force:

@@ -26,6 +26,7 @@ class Past:
     """What a run has done so far: how units ended, and the attempts that others had."""
 
     last_event: int = 0
+    started_at: datetime | None = None
     started: dict[tuple[str, str], datetime] = field(default_factory=dict[tuple[str, str], datetime])
     ends: dict[tuple[str, str], EventRecord] = field(default_factory=dict[tuple[str, str], EventRecord])
     tried: dict[tuple[str, str], Tried] = field(default_factory=dict[tuple[str, str], "Tried"])
@@ -43,7 +44,9 @@ class Past:
         """Take one event into account."""
         self.last_event = event.no
         where = (str(event.body.get("asset", "")), str(event.body.get("partition") or ""))
-        if event.type == "asset.started":
+        if event.type == "run.started":
+            self.started_at = event.at
+        elif event.type == "asset.started":
             self.started[where] = event.at
         elif event.type in _ENDS:
             self.ends[where] = event
@@ -100,6 +103,15 @@ class Past:
             settled = None if event is None else _settled(unit, event, current)
             if settled is not None:
                 found[unit.place] = settled
+        return found
+
+    def committed(self, units: Units, current: Mapping[AssetKey, Materialization]) -> dict[int, Settled]:
+        """Return the units that this run computed and whose values are current still, as another run reuses them."""
+        found: dict[int, Settled] = {}
+        for unit in units.all:
+            event, made = self.ends.get((unit.node.name, unit.key.partition)), current.get(unit.key)
+            if event is not None and made is not None and event.body.get("materialization") == made.id:
+                found[unit.place] = Settled("cached", made, reason="an earlier run that this one resumes computed it")
         return found
 
     def attempts(self, units: Units) -> dict[int, Tried]:

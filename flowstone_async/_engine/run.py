@@ -12,6 +12,7 @@ import asyncio
 import heapq
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -63,6 +64,7 @@ class RunDriver(RunEnding):
         hooks: Hooks,
         new: bool = True,
         last_event: int = 0,
+        started_at: datetime | None = None,
         history: Mapping[int, Settled] | None = None,
         tried: Mapping[int, Tried] | None = None,
     ) -> None:
@@ -81,7 +83,7 @@ class RunDriver(RunEnding):
         self.hooks, self.observed = hooks, hooks.wanted(OBSERVATIONS)
         self._observer = self.observe()
         self.resources = services.resources.inner("run", self._observer, params=partial(as_wanted, request.params))
-        self.started_at = now
+        self.started_at, self._announced = started_at or now, started_at is not None
         self.created = asyncio.Event()
         self.done = asyncio.Event()
         self.state: RunningState = "running"
@@ -91,7 +93,7 @@ class RunDriver(RunEnding):
         self.interrupted = False
         self.cache_keys: dict[int, str] = {}
         self.held: list[object] = []
-        self.begun = services.clock.monotonic()
+        self.begun = services.clock.monotonic() - max(0.0, (now - self.started_at).total_seconds())
         self._new, self._history = new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
@@ -111,7 +113,8 @@ class RunDriver(RunEnding):
     async def drive(self) -> None:
         """Drive the run to its end. Raises nothing but the cancellation of its host: `state` and `error` tell."""
         limit, clock = self.request.timeout, self.services.clock
-        timer = None if limit is None else clock.call_later(limit, lambda: self.stop("timed_out"))
+        left = max(0.0, (limit or 0.0) - self.seconds)
+        timer = None if limit is None else clock.call_later(left, lambda: self.stop("timed_out"))
         try:
             await self._work_through()
             if self.state == "running":
@@ -154,7 +157,7 @@ class RunDriver(RunEnding):
     async def _begin(self) -> None:
         try:
             first = self.board.begin(self._history)
-            if self._new:
+            if not self._announced:
                 self.journal.add(RunStarted, self.started_at, self.facts())
             await self._step(first, create=self.record if self._new else None)
             self.created.set()
@@ -375,8 +378,8 @@ class RunDriver(RunEnding):
             await observer.heard()
         if events:
             await self.hooks.emit_all(events)
+        self._asking.update(following.ask)
         for index in following.ask:
-            self._asking.add(index)
             self._push(index)
         for index in following.run:
             self._granted(index, advanced.claims[self.units.all[index].key])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,13 @@ class Settings:
         default_timeout: For `run`.
         cancel_grace: Time that `finally` blocks have after a cancellation.
         poll: How long a lost notification may go unnoticed.
+        slots: How many runs of the queue, or of the dead, it executes at once; 0 takes none.
         max_lost: How often a body that a lost worker cut off is called again before its asset fails.
     """
 
     default_timeout: float | None = 300.0
     concurrency: int = 32
+    slots: int = 0
     cancel_grace: float = 10.0
     grace: float = 30.0
     poll: float = 1.0
@@ -42,6 +44,7 @@ class Services:
 
     Attributes:
         worker: The engine's id in the store, or None if it may own no runs.
+        adopt: Takes over a run whose owner is dead; None where nobody does.
         given: Values that tests put in place of stored ones, by the id of their made-up materialization.
         called: Told the asset's name before each call of a body.
     """
@@ -54,6 +57,7 @@ class Services:
     resources: ResourceScope
     spawn: Callable[..., None]
     worker: str | None
+    adopt: Callable[[str], Awaitable[None]] | None = None
     host: str = field(default_factory=socket.gethostname)
     given: dict[str, object] = field(default_factory=dict[str, object])
     called: Callable[[str], None] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 import anyio
 
@@ -15,26 +15,24 @@ from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.observing import SessionObserver
-from flowstone_async._engine.request import Request, is_uuid
+from flowstone_async._engine.request import RESUMES, Request
+from flowstone_async._engine.requesting import Timeout, make_request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.run_params import Prints
 from flowstone_async._engine.services import Services
-from flowstone_async._engine.targets import Target, find
-from flowstone_async.config import seconds
+from flowstone_async._engine.targets import Target
 from flowstone_async.definition.collection import Hook
 from flowstone_async.definition.graph import Node
-from flowstone_async.definition.keys import encode_key
-from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable, TimedOut
 from flowstone_async.planning.freshness import Facts
 from flowstone_async.planning.units import Units, expand
-from flowstone_async.planning.verdicts import Force, Verdicts, judge_all
+from flowstone_async.planning.verdicts import Verdicts, judge_all
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import RunRecord
 from flowstone_async.types import AssetKey, Materialization, new_id
 
-Timeout = Duration | Literal[False] | None
+__all__ = ["Flight", "Prospect", "Session", "Timeout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,71 +74,9 @@ class Session:
 
     # -- requests -----------------------------------------------------------------------------------------------
 
-    def request(
-        self,
-        targets: Sequence[Target],
-        *,
-        partition: object = None,
-        params: object = None,
-        force: Force = False,
-        with_deps: bool = True,
-        io: object = None,
-        timeout: Timeout = None,
-        concurrency: int | None = None,
-        run_id: str | None = None,
-        submitted: bool = False,
-    ) -> Request:
-        """Check the options of a run.
-
-        Raises:
-            ConfigError: An option is wrong.
-            AssetNotFound: A target does not exist.
-        """
-        if not targets:
-            raise TypeError("run() needs at least one asset")
-        found = [find(self.catalogs, each) for each in targets]
-        catalog = found[0][0]
-        if any(each is not catalog for each, _ in found):
-            raise ConfigError("the targets belong to several pipelines", hint="Run them one pipeline at a time.")
-        if force not in (False, True, "all"):
-            raise ConfigError(f"force={force!r}", hint='Allowed are False, True, "all".')
-        if run_id is not None and not is_uuid(run_id):
-            raise ConfigError(
-                f"run_id={run_id!r} is not a UUID", hint="Leave it out, or give str(uuid.uuid4()), in lower case."
-            )
-        if not isinstance(with_deps, bool):
-            raise ConfigError(f"with_deps={with_deps!r}", hint="Allowed are True and False.")
-        limit = self.services.settings.concurrency if concurrency is None else concurrency
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigError(f"concurrency={concurrency!r}", hint="Give a whole number of 1 or more.")
-        parsed = catalog.params.parse(params)
-        secrets = catalog.params.secrets(parsed)
-        manager = None if io is None else catalog.managers.find(io)
-        return Request(
-            pipeline=catalog.graph.pipeline,
-            targets=tuple(name for _, name in found),
-            partition=partition,
-            encoded=encode_key(cast("Any", partition)),
-            params=parsed,
-            params_json=catalog.params.dump(parsed),
-            secrets=secrets,
-            force=force,
-            with_deps=with_deps,
-            io=manager,
-            io_name="" if manager is None else io if isinstance(io, str) else manager.name,
-            continuable=(io is None or isinstance(io, str)) and not secrets,
-            timeout=self._limit(timeout, submitted=submitted),
-            concurrency=limit,
-            run_id=run_id,
-            submitted=submitted,
-        )
-
-    def _limit(self, timeout: Timeout, *, submitted: bool) -> float | None:
-        if timeout is False:
-            return None
-        if timeout is None:
-            return None if submitted else self.services.settings.default_timeout
-        return seconds(timeout, what="timeout")
+    def request(self, targets: Sequence[Target], **options: Any) -> Request:
+        """Check the options of a run; see `make_request`."""
+        return make_request(self.catalogs, self.services.settings, targets, **options)
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -188,7 +124,7 @@ class Session:
             )
         if self.lost:
             raise stopped.engine_lost(self.services.store.unreachable)
-        identity = (*request.identity(), id(asyncio.get_running_loop()))
+        identity = self._identity(request)
         joined = self._joinable.get(identity) if request.joinable else None
         if joined is not None and joined.driver.state == "running" and joined.driver.stopping is None:
             return joined
@@ -202,6 +138,9 @@ class Session:
             self._joinable[identity] = flight
         return flight
 
+    def _identity(self, request: Request) -> tuple[object, ...]:
+        return (*request.identity(), id(asyncio.get_running_loop()))
+
     def _record(self, request: Request) -> RunRecord:
         return RunRecord(
             id=request.run_id or new_id(),
@@ -212,17 +151,26 @@ class Session:
             params=request.params_json,
             worker=self.services.worker,
             continuable=request.continuable,
+            request=request.digest() if request.joinable else "",
         )
 
     async def _launch(self, request: Request, record: RunRecord) -> Flight:
-        identity = (*request.identity(), id(asyncio.get_running_loop()))
+        identity = self._identity(request)
         prospect = await self.prospect(request)
         raced = self._joinable.get(identity) if request.joinable else None
         if raced is not None and raced.driver.state == "running" and raced.driver.stopping is None:
             return raced
         return self._fly(self._driver(prospect, record), identity)
 
-    def _driver(self, prospect: Prospect, record: RunRecord, past: Past | None = None) -> RunDriver:
+    async def _resumed(self, record: RunRecord) -> Past:
+        """Return what the run did that a run resumes, if it resumes one."""
+        known = await self.store.run(str(record.options[RESUMES])) if RESUMES in record.options else None
+        return Past() if known is None else await Past.read(self.store, known)
+
+    def _driver(
+        self, prospect: Prospect, record: RunRecord, past: Past | None = None, resumed: Past | None = None
+    ) -> RunDriver:
+        before = {} if resumed is None else resumed.committed(prospect.units, prospect.current)
         driver = RunDriver(
             self.services,
             prospect.catalog,
@@ -235,7 +183,8 @@ class Session:
             hooks=self.hooks_of(prospect.catalog),
             new=past is None,
             last_event=0 if past is None else past.last_event,
-            history={} if past is None else past.settled(prospect.units, prospect.current),
+            started_at=None if past is None else past.started_at,
+            history=before if past is None else {**before, **past.settled(prospect.units, prospect.current)},
             tried={} if past is None else past.attempts(prospect.units),
         )
         driver.hold_current()
@@ -265,17 +214,23 @@ class Session:
             if driver.state == "running" and isinstance(driver.error, StoreUnavailable):
                 self.to_hand_back[driver.id] = driver.record.fence
 
-    async def resume(self, record: RunRecord) -> Flight | None:
-        """Continue a run that another worker left; None if it cannot be."""
-        catalog = self.catalogs.get(record.pipeline)
-        if catalog is None:
-            return None
-        past = await Past.read(self.services.store, record)
-        request = past.request(record, catalog)
-        prospect = await self.prospect(request)
-        flight = self._fly(self._driver(prospect, record, past), (*request.identity(), record.id))
-        flight.detached = True
-        return flight
+    async def resume(self, record: RunRecord, *, begun: bool = True) -> None:
+        """Drive a run that another worker has left, or nobody has begun, to its end.
+
+        Raises:
+            FlowstoneError: It cannot be continued here.
+        """
+        past = await Past.read(self.services.store, record) if begun else Past()
+        request = past.request(record, self.catalogs[record.pipeline])
+        driver = self._driver(await self.prospect(request), record, past, await self._resumed(record))
+        if self.closing or self.lost:
+            raise stopped.closed(record.id)
+        flight, identity = Flight(driver, detached=True), self._identity(request)
+        self.flights[record.id] = flight
+        self.to_hand_back.pop(record.id, None)
+        if not request.force:
+            self._joinable.setdefault(identity, flight)
+        await self._drive(flight, identity)
 
     # -- awaiting -----------------------------------------------------------------------------------------------
 
@@ -375,6 +330,12 @@ class Session:
         finally:
             timer.cancel()
             self.left = True
+
+    def regain(self, worker: str) -> None:
+        """The engine has a lease again, under another id."""
+        self.to_hand_back.clear()
+        self.services.worker = worker
+        self.lost = False
 
     def lose(self) -> None:
         """The engine lost its lease: stop all runs at once; nothing of them can be committed here any more."""

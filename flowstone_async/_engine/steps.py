@@ -25,7 +25,7 @@ class RunSteps(RunValues, Interruption):
 
     @property
     def seconds(self) -> float:
-        """Seconds since this process began to drive the run."""
+        """Seconds since the run started, in whichever process."""
         return self.services.clock.monotonic() - self.begun
 
     def facts(self) -> dict[str, object]:

@@ -76,8 +76,8 @@ def engine_lost(unreachable: FlowstoneError | None) -> FlowstoneError:
     """The engine was asked to run something after it had lost its lease."""
     told = "" if unreachable is None else f": {unreachable.message}"
     return LeaseLost(
-        f"this engine has lost its lease, so that it can run nothing any more{told}",
-        hint="Leave it and enter it again; `health()` tells that it is in this state.",
+        f"this engine has lost its lease, so that it can run nothing now{told}",
+        hint="It comes back as soon as the store answers: try again then. `health()` tells when.",
     )
 
 

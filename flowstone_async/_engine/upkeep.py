@@ -1,4 +1,4 @@
-"""What an engine does beside its runs: continue those of the dead, notice cancellations, delete what is over."""
+"""What an engine does beside its runs: notice that some were ended elsewhere, delete what is over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import anyio
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.sweeping import sweep
-from flowstone_async._engine.takeover import Takeover
 from flowstone_async.config import seconds
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import FlowstoneError
@@ -50,15 +49,13 @@ class Upkeep:
         self._session, self._retention = session, retention
         self._limits = retention.limits()
         self._scope = anyio.CancelScope()
-        self._takeover = Takeover(session)
 
     async def run(self) -> None:
         """Go on until `stop`."""
         poll = self._session.services.settings.poll
         with self._scope:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._every, poll, self._takeover.take, name="orphans")
-                group.start_soon(self._every, poll, self.notice_cancellations, name="cancellations")
+                group.start_soon(self._every, poll, self.notice_ends, name="ends")
                 group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
                 group.start_soon(self._every, PRUNE_EVERY, self.sweep, name="sweep")
 
@@ -82,12 +79,18 @@ class Upkeep:
                 failing = True
             await self._session.services.clock.sleep(period)
 
-    async def notice_cancellations(self) -> None:
-        """Stop runs that somebody in another process has cancelled."""
-        for run_id, flight in list(self._session.flights.items()):
-            record = await self._session.services.store.run(run_id)
-            if record is not None and record.state == "cancelled":
+    async def notice_ends(self) -> None:
+        """Stop runs that somebody in another process has cancelled, or owns now."""
+        session = self._session
+        owned = {run_id: flight.driver.record.fence for run_id, flight in session.flights.items()}
+        for run_id in await session.store.moved_on(owned) if owned else ():
+            record, flight = await session.store.run(run_id), session.flights.get(run_id)
+            if flight is None or record is None:
+                continue
+            if record.state == "cancelled":
                 flight.driver.stop("cancelled")
+            elif record.fence != flight.driver.record.fence:
+                flight.driver.lose()
 
     async def prune(self) -> None:
         """Forget what is old, in small batches."""

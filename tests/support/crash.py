@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from flowstone_async import Engine
-from flowstone_async._engine.takeover import Takeover
+from flowstone_async._engine.dispatcher import Dispatcher
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
 
@@ -22,7 +22,7 @@ async def kill(engine: Engine) -> None:
 
 async def look_for_orphans(engine: Engine) -> None:
     """Let an engine do now what it does every `poll`: take over runs whose engine died."""
-    await Takeover(engine._live()).take()
+    await Dispatcher(engine._live()).look()
 
 
 async def ended(engine: Engine, run_id: str) -> RunRecord:

@@ -41,9 +41,7 @@ def hand_back(memory: Memory, run: Run) -> None:
     memory.waiters.wake("queue")
 
 
-def take_orphans(
-    memory: Memory, worker: str, pipelines: Collection[str], limit: int, run_id: str | None
-) -> list[Run]:
+def take_orphans(memory: Memory, worker: str, pipelines: Collection[str], limit: int, run_id: str | None) -> list[Run]:
     """Give at most `limit` orphans to `worker`, or only one run."""
     if worker not in memory.leases:
         return []

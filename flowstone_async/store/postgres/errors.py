@@ -38,7 +38,10 @@ _LOGIN = {
     ),
 }
 _REFUSED = {
-    "42501": ("a right is missing", "Grant the user CREATE on the database, or let its owner run `flowstone db migrate`."),
+    "42501": (
+        "a right is missing",
+        "Grant the user CREATE on the database, or let its owner run `flowstone db migrate`.",
+    ),
     "3F000": ("the schema flowstone is missing", "Open the store with migrate=True, or run `flowstone db migrate`."),
     "42P01": ("a table is missing", "Open the store with migrate=True, or run `flowstone db migrate`."),
 }

@@ -83,7 +83,7 @@ class Queue:
         )
 
     async def _joined(self, run_id: str, asked: RunRecord, connection: object) -> RunRecord:
-        """Return the run that was joined; it may have been pruned since, or be there for the caller's transaction only."""
+        """Return the run that was joined; it may be pruned by now, or be there for the caller's transaction only."""
         if connection is None:
             rows = await self._connections.fetch("run", run_id)
         else:

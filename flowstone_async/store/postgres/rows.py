@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from asyncpg import Record
 
+from flowstone_async.errors import Failure
 from flowstone_async.store.postgres.encoding import decode, failure, inputs, mapping
 from flowstone_async.store.records import AssetState, AuditEntry, RunRecord
 from flowstone_async.types import AssetKey, Materialization
@@ -11,15 +14,14 @@ from flowstone_async.types import AssetKey, Materialization
 
 def run_record(row: Record) -> RunRecord:
     """Return the run of a row of the `run*` queries; one that cannot be read says why."""
+    targets: tuple[str, ...] = ()
+    options: dict[str, object] = {}
+    error: Failure | None = None
     unreadable: str | None = None
     try:
-        targets, options, error = tuple(decode(row["targets"])), decode(row["options"]), failure(row["error"])
-        if not isinstance(options, dict) or not all(isinstance(target, str) for target in targets):
-            unreadable = "its targets or options have another shape"
+        targets, options, error = _targets(row["targets"]), _options(row["options"]), failure(row["error"])
     except (ValueError, TypeError) as damage:
         unreadable = str(damage)
-    if unreadable is not None:
-        targets, options, error = (), {}, None
     return RunRecord(
         id=str(row["id"]),
         pipeline=row["pipeline"],
@@ -40,6 +42,20 @@ def run_record(row: Record) -> RunRecord:
         at=row["at"],
         unreadable=unreadable,
     )
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    found = tuple(decode(text))
+    if not all(isinstance(target, str) for target in found):
+        raise ValueError("its targets are no names")
+    return found
+
+
+def _options(text: str) -> dict[str, object]:
+    found = decode(text)
+    if not isinstance(found, dict):
+        raise TypeError("its options are no mapping")
+    return cast("dict[str, object]", found)
 
 
 def materialization(row: Record) -> Materialization:

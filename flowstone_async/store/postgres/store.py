@@ -22,9 +22,9 @@ from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.indexes import index_faults
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
+from flowstone_async.store.postgres.ledger import DrivenRun
 from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.notifier import Listener, Notifier
-from flowstone_async.store.postgres.ledger import DrivenRun
 from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
 from flowstone_async.store.postgres.queue import Queue

@@ -1,0 +1,146 @@
+"""The verbs of an engine for runs in the background, and for looking at the runs of all engines on a store."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar, overload
+
+from typing_extensions import Unpack
+
+from flowstone_async._engine.following import follow
+from flowstone_async._engine.handle import RunHandle
+from flowstone_async._engine.listing import find_run, list_runs
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.submitting import SubmitOptions, retry, submit
+from flowstone_async._engine.targets import Target
+from flowstone_async._engine.verbs import Verbs
+from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
+from flowstone_async.events import Event
+from flowstone_async.store.records import RunRecord, RunState
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+K = TypeVar("K")
+
+
+class Background(Verbs):
+    """What an engine does with runs that nobody need await."""
+
+    @abstractmethod
+    def _live(self) -> Session:
+        """Return the session of the open engine."""
+
+    @overload
+    async def submit(
+        self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[SubmitOptions]
+    ) -> RunHandle[T]: ...
+    @overload
+    async def submit(
+        self, target: OpenRef[T], /, *, partition: object = None, **options: Unpack[SubmitOptions]
+    ) -> RunHandle[T]: ...
+    @overload
+    async def submit(
+        self,
+        target: AssetRef[T1],
+        second: AssetRef[T2],
+        /,
+        *,
+        partition: object = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunHandle[tuple[T1, T2]]: ...
+    @overload
+    async def submit(
+        self, target: str, /, *, partition: object = None, **options: Unpack[SubmitOptions]
+    ) -> RunHandle[Any]: ...
+    @overload
+    async def submit(
+        self,
+        target: Target,
+        second: Target,
+        /,
+        *more: Target,
+        partition: object = None,
+        **options: Unpack[SubmitOptions],
+    ) -> RunHandle[tuple[Any, ...]]: ...
+    async def submit(self, *targets: Any, partition: Any = None, **options: Unpack[SubmitOptions]) -> RunHandle[Any]:
+        """Store a run for any engine with free slots to claim, and return its handle at once.
+
+        An equal run that is queued or running is joined, unless `force` or `run_id` is given.
+
+        Args:
+            targets: Handles or names.
+            partition: The run's key.
+            options: See `SubmitOptions`; the timeout has no default here, and counts from the run's start.
+
+        Raises:
+            KeyConflict: The key was used for another target, partition or params.
+            DependencyNotReady: With `with_deps=False`, required upstreams are not stored.
+            ConfigError: An option is wrong, or cannot be stored.
+        """
+        return await submit(self._live(), targets, partition, options)
+
+    async def retry(self, run_id: str) -> RunHandle[Any]:
+        """Submit what an ended run was asked for once more; values that it committed are taken as they are.
+
+        Raises:
+            RunNotFound: The store has no such run.
+            ConfigError: It has not ended, or not all that it was asked for was stored.
+        """
+        return await retry(self._live(), run_id)
+
+    async def find(self, run_id: str) -> RunHandle[Any]:
+        """Return the handle of a run, from any process that shares the store.
+
+        Raises:
+            RunNotFound: The store has no such run.
+        """
+        session = self._live()
+        record = await find_run(session, run_id)
+        flight = session.flights.get(run_id)
+        return RunHandle(session, record, None if flight is None else flight.driver)
+
+    async def runs(
+        self, *, state: RunState | None = None, asset: Target | None = None, limit: int = 50, after: str | None = None
+    ) -> tuple[RunRecord, ...]:
+        """Return runs, newest first.
+
+        Args:
+            state: Only runs in this state.
+            asset: Only runs with this target.
+            limit: At most so many.
+            after: Id of the last run of the previous page.
+
+        Raises:
+            AssetNotFound: There is no such asset.
+            RunNotFound: `after` is no run of this store (any more).
+            ConfigError: Another option is wrong.
+        """
+        return await list_runs(self._live(), state=state, asset=asset, limit=limit, after=after)
+
+    def events(
+        self,
+        *,
+        asset: Target | None = None,
+        pipeline: str | None = None,
+        types: type[Event] | tuple[type[Event], ...] | None = None,
+        after: int = 0,
+    ) -> AsyncGenerator[Event]:
+        """Yield events of all runs on the store, from any process, in order of commit, live and without end.
+
+        Args:
+            asset: Only of this asset.
+            pipeline: Only of this pipeline of the engine.
+            types: Only of these types and types below them.
+            after: `Event.cursor` of the last event already seen.
+
+        Raises:
+            AssetNotFound: There is no such asset.
+            ConfigError: There is no such pipeline, no such event type, or it is told to hooks only.
+
+        Example:
+            >>> async for event in engine.events(types=RunFailed):
+            ...     await page(event.error)
+        """
+        return follow(self._live(), asset=asset, pipeline=pipeline, types=types, after=after)

@@ -1,0 +1,179 @@
+"""Runs that an engine takes on: from the queue, and from engines that died. As many at once as it has slots.
+
+One loop decides; each run that it takes is a task of the engine's host, beside those that were awaited. A claim whose
+reply is lost, and a run that cannot be continued for want of the store, are handed back as soon as the store answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import anyio
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.ending_orphans import end_run
+from flowstone_async._engine.session import Session
+from flowstone_async.errors import Cancelled, FlowstoneError, StorageError, StoreUnavailable
+from flowstone_async.failures import ENDINGS
+from flowstone_async.store.records import RunRecord
+
+ORPHANS_AT_ONCE = 50
+_PAGE = 500
+_logger = logging.getLogger("flowstone")
+
+
+class Dispatcher:
+    """Takes runs on for one engine.
+
+    Args:
+        session: What they run in.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._slots = session.services.settings.slots
+        self._busy: set[str] = set()
+        self._wake = asyncio.Event()
+        self._scope = anyio.CancelScope()
+        self._unsure = self._failing = False
+        self._looked = float("-inf")
+        session.services.adopt = self.adopt
+
+    async def run(self) -> None:
+        """Take runs on until `stop`."""
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._listen, name="queue listener")
+                while True:
+                    self._wake.clear()
+                    await self._try()
+                    await self._wake.wait()
+
+    async def stop(self) -> None:
+        """Take nothing more on; what was taken goes on."""
+        self._scope.cancel()
+
+    async def _listen(self) -> None:
+        """Wake the loop when there may be something in the queue, and once each poll."""
+        store, poll = self._session.services.store, self._session.services.settings.poll
+        while True:
+            await store.changed("queue", within=poll)
+            self._wake.set()
+
+    async def _try(self) -> None:
+        try:
+            await self.look()
+            self._failing = False
+        except FlowstoneError as error:
+            if not self._failing:  # once per outage, not once per poll
+                poll = self._session.services.settings.poll
+                _logger.warning("queue: %s; it is tried again every %g s", error.message, poll)
+            self._failing = True
+        except Exception:
+            if not self._failing:
+                _logger.exception("queue: a mistake of flowstone_async; it is tried again")
+            self._failing = True
+
+    async def look(self) -> None:
+        """Take on what there is, as far as slots are free: the dead's runs first."""
+        session, store = self._session, self._session.services.store
+        if self._unsure:
+            await self._find_undriven()
+            self._unsure = False
+        for run_id, fence in list(session.to_hand_back.items()):
+            if run_id not in self._busy:
+                await store.hand_back(run_id, fence)
+                del session.to_hand_back[run_id]
+        worker = session.services.worker
+        if worker is None or session.lost or session.closing:
+            return
+        pipelines = tuple(session.catalogs)
+        try:
+            if self._is_time_for_orphans():
+                limit = min(self._free, ORPHANS_AT_ONCE)
+                self._take(await store.take_orphans(worker, pipelines, limit=limit), begun=True)
+            if self._free:
+                self._take(await store.claim(worker, pipelines, limit=self._free), begun=False)
+        except StoreUnavailable:
+            self._unsure = True
+            raise
+
+    @property
+    def _free(self) -> int:
+        return max(0, self._slots - len(self._busy))
+
+    def _is_time_for_orphans(self) -> bool:
+        """Whether to look for them: at most a few times in each poll, however busy the queue is."""
+        services = self._session.services
+        now = services.clock.monotonic()
+        if now - self._looked < services.settings.poll / 5:
+            return False
+        self._looked = now
+        return True
+
+    async def adopt(self, run_id: str) -> None:
+        """Take over one run if its owner is dead, whatever slots are free: something here waits for it."""
+        session = self._session
+        worker = session.services.worker
+        if worker is None or session.lost or session.closing or run_id in self._busy or run_id in session.flights:
+            return
+        try:
+            taken = await session.services.store.take_orphans(worker, tuple(session.catalogs), limit=1, run_id=run_id)
+        except StoreUnavailable:
+            self._unsure = True
+            raise
+        self._take(taken, begun=True)
+
+    def _take(self, records: tuple[RunRecord, ...], *, begun: bool) -> None:
+        session = self._session
+        for record in records:
+            # Ours from here on: what nobody drives for want of the store is given up as soon as it answers.
+            session.to_hand_back[record.id] = record.fence
+            self._busy.add(record.id)
+            session.services.start_soon(self._drive, record, begun, name=f"run {record.id}")
+
+    async def _drive(self, record: RunRecord, begun: bool) -> None:  # noqa: FBT001 - started as a task
+        try:
+            await self._continue(record, begun=begun)
+        except (StoreUnavailable, Cancelled) as error:
+            _logger.info("run %s is handed back: %s", record.id, error.message)
+        finally:
+            self._busy.discard(record.id)
+            self._wake.set()
+
+    async def _continue(self, record: RunRecord, *, begun: bool) -> None:
+        session = self._session
+        if not record.continuable:
+            await self._end(record, stopped.bereft(record.id))
+            return
+        if begun:
+            _logger.info("continuing run %s of %s, whose engine died", record.id, ", ".join(record.targets))
+        try:
+            if record.unreadable is not None:
+                raise StorageError(f"the stored run cannot be read: {record.unreadable}", run_id=record.id)
+            await session.resume(record, begun=begun)
+        except (StoreUnavailable, Cancelled, asyncio.CancelledError, *ENDINGS):
+            raise
+        except FlowstoneError as error:
+            _logger.warning("run %s cannot be continued: %s", record.id, error.message)
+            await self._end(record, error)
+        except Exception as error:
+            _logger.exception("run %s cannot be continued", record.id)
+            await self._end(record, stopped.bug(record.id, error))
+
+    async def _end(self, record: RunRecord, error: FlowstoneError) -> None:
+        await end_run(self._session, record, error)
+        self._session.to_hand_back.pop(record.id, None)
+
+    async def _find_undriven(self) -> None:
+        """Find runs that are ours without our knowing, since the reply got lost when they were taken."""
+        session, last = self._session, None
+        while page := await session.services.store.runs(
+            pipelines=tuple(session.catalogs), state="running", limit=_PAGE, after=last
+        ):
+            for record in page:
+                known = {*session.flights, *self._busy, *session.to_hand_back}
+                if record.worker == session.services.worker and record.id not in known:
+                    session.to_hand_back[record.id] = record.fence
+            last = page[-1].id

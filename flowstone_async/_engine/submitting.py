@@ -1,0 +1,194 @@
+"""Submitting runs: checked here, stored in the queue, executed by whichever engine claims them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from flowstone_async._engine.board import Board
+from flowstone_async._engine.dynamic import known_keys
+from flowstone_async._engine.handle import RunHandle
+from flowstone_async._engine.listing import find_run
+from flowstone_async._engine.request import RESUMES, Request
+from flowstone_async._engine.resume import Past
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.targets import Target
+from flowstone_async._engine.verbs import RunOptions, checked
+from flowstone_async.errors import ConfigError, DependencyNotReady
+from flowstone_async.planning.units import expand
+from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission
+from flowstone_async.types import new_id
+
+LOWEST = 3
+_LONGEST_KEY = 1024
+
+
+class SubmitOptions(RunOptions, total=False):
+    """Options of a submitted run, beside its partition: those of a run, and how it is queued.
+
+    Attributes:
+        key: The same key gives the same run again, as long as it is on record.
+        priority: 0 to 3, lower first.
+        at: It does not start before this instant, on the store's clock.
+        conn: An asyncpg connection, in whose transaction the run is stored.
+    """
+
+    key: str | None
+    priority: int
+    at: datetime | None
+    conn: object
+
+
+class _Queueing(TypedDict):
+    key: str | None
+    priority: int
+    at: datetime | None
+    conn: object
+
+
+async def submit(
+    session: Session, targets: Sequence[Target], partition: object, options: SubmitOptions
+) -> RunHandle[Any]:
+    """Store a run for any engine to claim, and return its handle; see `Engine.submit`."""
+    session.check()
+    queueing, rest = _split(options)
+    request = session.request(targets, partition=partition, submitted=True, **checked("submit", rest))
+    _refuse_unstorable(request)
+    await _check_ready(session, request)
+    record = RunRecord(
+        id=request.run_id or new_id(),
+        pipeline=request.pipeline,
+        targets=request.targets,
+        partition=request.encoded,
+        options=request.options(),
+        params=request.params_json,
+        state="queued",
+        submitted=True,
+        priority=queueing["priority"],
+        at=queueing["at"],
+        request=request.digest() if request.joinable else "",
+    )
+    return await _store(session, record, request, key=queueing["key"], conn=queueing["conn"])
+
+
+async def retry(session: Session, run_id: object) -> RunHandle[Any]:
+    """Submit what a run was asked for once more; see `Engine.retry`."""
+    session.check()
+    before = await find_run(session, run_id)
+    if before.state not in FINAL_RUN_STATES:
+        raise ConfigError(
+            f"run {before.id} has not ended, it is {before.state}",
+            hint="Await it, or cancel it first.",
+            run_id=before.id,
+        )
+    if not before.continuable or before.unreadable is not None:
+        raise ConfigError(
+            f"run {before.id} cannot be repeated from its record: "
+            f"{before.unreadable or 'its io= object or its secret params were not stored'}",
+            run_id=before.id,
+            hint="Submit it anew.",
+        )
+    request = replace(Past().request(before, session.catalogs[before.pipeline]), run_id=None)
+    _refuse_unstorable(request)
+    await _check_ready(session, request)
+    record = replace(
+        before,
+        id=new_id(),
+        options={**before.options, RESUMES: before.id},
+        state="queued",
+        worker=None,
+        fence=1,
+        lost=0,
+        created_at=None,
+        finished_at=None,
+        error=None,
+        submitted=True,
+        at=None,
+        request=request.digest() if request.joinable else "",
+    )
+    return await _store(session, record, request)
+
+
+async def _store(
+    session: Session, record: RunRecord, request: Request, *, key: str | None = None, conn: object = None
+) -> RunHandle[Any]:
+    audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
+    submission = Submission(run=record, subject=request.subject(), key=key, audit=audit)
+    stored = await session.store.submit(submission, connection=conn)
+    return RunHandle(session, stored.run)
+
+
+def _split(options: SubmitOptions) -> tuple[_Queueing, RunOptions]:
+    """Return the options that speak of the queue, checked, and the rest."""
+    rest: Any = dict(options)
+    priority, at, key = rest.pop("priority", None), rest.pop("at", None), rest.pop("key", None)
+    priority = 0 if priority is None else priority
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST:
+        raise ConfigError(f"priority={priority!r}", hint="Allowed are 0, 1, 2 and 3; lower comes first.")
+    if at is not None and (not isinstance(at, datetime) or at.utcoffset() is None):
+        raise ConfigError(
+            f"at={at!r} is not an aware datetime", hint="Give an instant with a zone: datetime(…, tzinfo=UTC)."
+        )
+    if key is not None and (not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > _LONGEST_KEY):
+        raise ConfigError(f"key={key!r}"[:200], hint=f"Give text of 1 to {_LONGEST_KEY:,} bytes.")
+    if key is not None and not _is_storable(key):
+        raise ConfigError(f"key={key!r} cannot be stored", hint="Leave out NUL and lone surrogates.")
+    return _Queueing(key=key, priority=priority, at=at, conn=rest.pop("conn", None)), rest
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _refuse_unstorable(request: Request) -> None:
+    """Refuse what does not reach whichever engine takes the run (`JOB-12`).
+
+    Raises:
+        ConfigError: An option cannot be stored.
+    """
+    if request.secrets:
+        raise ConfigError(
+            f"params hold secrets, which are never stored, so that a submitted run could not be continued: "
+            f"{', '.join(request.secrets)}",
+            hint="Make them a resource, or await run().",
+        )
+    if not request.continuable:
+        raise ConfigError(
+            "io= of a submitted run must be a name", hint="List the manager in Engine(io={...}) and give its name."
+        )
+
+
+async def _check_ready(session: Session, request: Request) -> None:
+    """Refuse a run that could not start: a key that is none, or upstreams that are not there with `with_deps=False`.
+
+    Raises:
+        PartitionError: The partition is none of the targets'.
+        DependencyNotReady: Required upstreams are not stored; all of them are listed.
+    """
+    if request.with_deps:
+        catalog, store = session.catalogs[request.pipeline], session.store
+        known = await known_keys(store, catalog)
+        expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=store.now(), known=known)
+        return
+    prospect = await session.prospect(request)
+    catalog = prospect.catalog
+    board = Board(
+        prospect.units,
+        prospect.verdicts,
+        prospect.current,
+        lambda node: catalog.facts(node, prospect.prints, session.store.now()),
+        request.asked,
+        catalog.tolerates,
+    )
+    board.begin({})
+    for index in prospect.units.targets:
+        settled = board.settled[index]
+        if settled is not None and isinstance(settled.error, DependencyNotReady):
+            raise settled.error
