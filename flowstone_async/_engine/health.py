@@ -127,7 +127,7 @@ async def _queue(session: Session) -> tuple[State, str]:
     )
     later = f", {queue.later} for later" if queue.later else ""
     told = f"{queue.queued} queued{waits}{later}; {queue.running} running"
-    if session.services.worker is None:
+    if session.services.worker is None or not session.services.settings.slots:
         return "disabled", f"this engine claims no queued runs; {told}"
     return "ok", told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import Submission
@@ -11,7 +12,7 @@ from tests.contract.clock import SetClock
 from tests.contract.stores import Stores
 
 
-async def submit(store: Store, **changes: object) -> None:
+async def submit(store: Store, **changes: Any) -> None:
     await store.submit(Submission(run=run_record(state="queued", submitted=True, **changes), subject=""))
 
 

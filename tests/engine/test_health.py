@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,18 @@ async def test_a_healthy_engine(open_engine: OpenEngine):
 
 async def test_queue_and_workers_are_counted(engines: SharedEngines):
     """CFG-07: what waits and what works; an engine that only looks says the same, and that it takes no part."""
-    one, _ = await engines.open(_pipeline()), await engines.open(_pipeline())
+    one, two = await engines.open(_pipeline()), await engines.open(_pipeline(), slots=0)
+    await one.submit("uses_db", at=datetime.now(UTC) + timedelta(hours=1))
 
     parts = (await one.health()).parts
 
-    assert parts["queue"].detail == "0 queued; 0 running"
+    assert parts["queue"].detail == "0 queued, 1 for later; 0 running"
+    assert (await two.health()).parts["queue"].detail.startswith("this engine claims no queued runs; 0 queued, 1 for")
     assert parts["workers"].detail.endswith("; 2 workers with a lease")
     async with Engine(_pipeline(), **engines._store({})).looking() as session:
         found = (await module.health(session)).parts
     assert (found["queue"].state, found["workers"].state) == ("disabled", "disabled")
-    assert found["queue"].detail.endswith("0 queued; 0 running")
+    assert found["queue"].detail.endswith("0 queued, 1 for later; 0 running")
     assert found["workers"].detail == "no lease; 2 workers with a lease"
 
 
@@ -141,9 +144,19 @@ async def test_health_answers_though_the_store_hangs(engines: SharedEngines, mon
         assert (await soon(engine.health())).parts["store"].state == "ok"
 
 
-async def test_an_engine_that_lost_its_lease_is_unhealthy(open_engine: OpenEngine):
-    """CFG-07: it can run nothing any more."""
-    engine = await open_engine(_pipeline(), poll="60s")
+async def test_an_engine_is_unhealthy_from_the_loss_of_its_lease_until_it_has_another(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """CFG-07: meanwhile it runs nothing, and can still submit."""
+    engine = await open_engine(_pipeline())
+    store: Any = engine._store
+    rejoin, may = store.rejoin, asyncio.Event()
+
+    async def rejoin_later(*arguments: Any, **options: Any) -> None:
+        await may.wait()
+        await rejoin(*arguments, **options)
+
+    monkeypatch.setattr(store, "rejoin", rejoin_later)
     await kill(engine)
     while (health := await engine.health()).parts["workers"].state != "error":
         await asyncio.sleep(0)
@@ -151,8 +164,12 @@ async def test_an_engine_that_lost_its_lease_is_unhealthy(open_engine: OpenEngin
     assert "lease" in health.parts["workers"].detail
     with pytest.raises(LeaseLost, match="has lost its lease"):
         await engine.run("uses_db")
-    with pytest.raises(LeaseLost):
-        await engine.submit("uses_db")
+    run = await engine.submit("uses_db")
+
+    may.set()
+
+    assert await soon(run) == 1
+    assert (await engine.health()).parts["workers"].state == "ok"
 
 
 async def test_capabilities_are_told_from_the_configuration(engines: SharedEngines, tmp_path: Path):
