@@ -13,7 +13,9 @@ from flowstone_async.pipeline import Pipeline
 
 @asynccontextmanager
 async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]:
-    """Open an engine that runs assets, and continues runs whose engine died; what is queued is left to workers.
+    """Open an engine that runs assets here; what is queued, or was left by the dead, is for workers.
+
+    What the dead hold up is taken over where a run of this engine waits for it.
 
     Raises:
         StoreUnavailable: The store cannot be reached.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from http import HTTPStatus
 
-from flowstone_async._engine.health import ANSWER_WITHIN, Health
+from flowstone_async._engine.health import ANSWER_WITHIN, Health, PartHealth
 from flowstone_async.worker.http import Answer
 from flowstone_async.worker.pulse import Pulse
 
@@ -51,26 +51,29 @@ class Probes:
     async def live(self) -> Answer:
         """Tell whether the engine's loop turns, or has not turned for too short a time to be given up."""
         held = self.pulse.held
-        return _answer([self._blocked(held)] if held > self._limit else [], {})
+        return _answer([self._blocked(held)] if held > self._limit else [])
 
     async def ready(self) -> Answer:
         """Tell whether runs can be executed now."""
         if self.unready is not None:
-            return _answer([self.unready], {})
+            return _answer([self.unready])
         found = await self._health()
         held = self.pulse.held
         if held > min(READY_LIMIT, self._limit):
-            return _answer([self._blocked(held)], {})
+            return _answer([self._blocked(held)])
         if self.unready is not None:
-            return _answer([self.unready], {})
+            return _answer([self.unready])
         if found is None:
-            return _answer(["the engine did not tell how it is"], {})
-        parts = {
-            name: {"state": each.state, "seconds": round(each.seconds, 4), "detail": self._hide(each.detail)}
-            for name, each in {**found.parts, **found.resources}.items()
-        }
+            return _answer(["the engine did not tell how it is"])
+        told = {"parts": self._plain(found.parts), "resources": self._plain(found.resources)}
         bad = [name for name in _NEEDED if name in found.parts and found.parts[name].state == "error"]
-        return _answer([f"{name}: {self._hide(found.parts[name].detail)}" for name in bad], parts)
+        return _answer([f"{name}: {self._hide(found.parts[name].detail)}" for name in bad], told)
+
+    def _plain(self, parts: Mapping[str, PartHealth]) -> dict[str, object]:
+        return {
+            name: {"state": each.state, "seconds": round(each.seconds, 4), "detail": self._hide(each.detail)}
+            for name, each in parts.items()
+        }
 
     def _blocked(self, held: float) -> str:
         found = self.pulse.culprit()
@@ -102,6 +105,6 @@ class Probes:
             answer.cancel()
 
 
-def _answer(reasons: list[str], parts: Mapping[str, object]) -> Answer:
+def _answer(reasons: list[str], told: Mapping[str, object] | None = None) -> Answer:
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-    return Answer(status, {"ok": not reasons, "reasons": reasons, "parts": parts})
+    return Answer(status, {"ok": not reasons, "reasons": reasons, **(told or {})})
