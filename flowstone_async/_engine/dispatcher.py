@@ -33,7 +33,7 @@ class Dispatcher:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._slots = session.services.settings.slots
-        self._busy: set[str] = set()
+        self._busy = session.taken
         self._wake = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._unsure = self._failing = False

@@ -65,6 +65,7 @@ class Session:
         self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
+        self.taken: set[str] = set()
         self._joinable: dict[tuple[object, ...], Flight] = {}
 
     @property
@@ -243,13 +244,23 @@ class Session:
             await self._ended(driver, request)
         except (asyncio.CancelledError, TimedOut):
             flight.awaited -= 1
-            if not flight.awaited and not flight.detached and not driver.done.is_set():
-                with anyio.CancelScope(shield=True):
-                    await self.cancel(driver.id, actor="the awaiting task was cancelled")
-                    await driver.done.wait()
+            with anyio.CancelScope(shield=True):
+                await self._abandon(flight)
             raise
         flight.awaited -= 1
         return driver
+
+    async def _abandon(self, flight: Flight) -> None:
+        """Cancel a run that nobody awaits any more, here or through a submission that joined it."""
+        driver = flight.driver
+        if flight.awaited or flight.detached or driver.done.is_set():
+            return
+        self._stop_joining(flight)
+        await driver.created.wait()
+        if driver.done.is_set() or await self.store.joined(driver.id):
+            return
+        await self.cancel(driver.id, actor="the awaiting task was cancelled")
+        await driver.done.wait()
 
     async def _ended(self, driver: RunDriver, request: Request) -> None:
         if driver.request is request or request.timeout is None:
@@ -277,7 +288,7 @@ class Session:
         """Record that a run is cancelled; from then on nothing of it starts or commits."""
         flight = self.flights.get(run_id)
         if flight is not None:
-            self._joinable = {key: each for key, each in self._joinable.items() if each is not flight}
+            self._stop_joining(flight)
             await flight.driver.created.wait()
         store = self.services.store
         record = flight.driver.record if flight is not None else await store.run(run_id)
@@ -291,6 +302,9 @@ class Session:
         if flight is not None and after is not None and after.state == "cancelled":
             flight.driver.stop("cancelled")
         return after
+
+    def _stop_joining(self, flight: Flight) -> None:
+        self._joinable = {key: each for key, each in self._joinable.items() if each is not flight}
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

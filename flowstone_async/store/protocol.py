@@ -237,6 +237,10 @@ class Store(Protocol):
         """
         ...
 
+    async def joined(self, run_id: str) -> bool:
+        """Tell whether a submission stands for a run: it made the run, or joined it."""
+        ...
+
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         """Return those of some runs, given with their fences, that have ended or are owned under another fence."""
         ...

@@ -52,7 +52,8 @@ class RunRecord:
         submitted: Whether it came through the queue.
         priority: 0 to 3, lower first.
         at: The instant that it was asked to wait for, or None.
-        request: What it was asked for, hashed: a submit joins an equal active run. Empty for one that none joins.
+        request: What it was asked for, hashed: a submit joins an equal active run. Empty for one that none joins, and
+            in what a store returns.
         unreadable: Why the rest of the record cannot be read, or None.
     """
 

@@ -488,7 +488,7 @@ async def test_a_constant_with_another_value(open_engine: OpenEngine):
 
 
 class _Counting:
-    """A store that counts calls."""
+    """A store that counts calls, without those that an engine makes by itself."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -496,7 +496,7 @@ class _Counting:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if callable(found) and name != "now":
+        if callable(found) and name not in ("now", "take_orphans", "claim", "changed", "prune", "moved_on"):
             self.calls.append(name)
         return found
 

@@ -64,7 +64,7 @@ def test_options_and_their_defaults():
     assert all(each.kind is each.KEYWORD_ONLY for name, each in parameters.items() if name not in ("self", "pipelines"))
 
 
-@pytest.mark.parametrize("name", ["slots", "workers", "timeout", "retry"])
+@pytest.mark.parametrize("name", ["dask", "workers", "timeout", "retry"])
 def test_an_unknown_option_is_a_type_error(name: str):
     """CFG-01, G-05: also those that later issues add: nothing is accepted that does nothing."""
     options: Any = {name: 1}
@@ -250,9 +250,10 @@ async def test_retention_forgets_old_runs_and_superseded_values(engines: SharedE
     assert await soon(active.result()) == 1
 
 
-async def test_retention_false_keeps_everything(engines: SharedEngines):
+async def test_retention_false_keeps_everything(engines: SharedEngines, monkeypatch: pytest.MonkeyPatch):
     """CFG-06: nothing is pruned."""
     clock = ManualClock()
+    monkeypatch.setattr(upkeep, "PRUNE_EVERY", 86_400.0)
     engine = await engines.open(_pipeline(), clock=clock, retention=False, poll="1000d")
     await engine.run("one")
     await clock.advance(1000 * 86_400)

@@ -113,7 +113,7 @@ async def test_every_asset_that_started_finishes_also_when_it_is_cancelled(
     """EVT-01, EVT-02: before the run's end, for hooks and for whoever reads the events; none for what never began."""
     pipe, gate, told = _held()
     engine: Engine = await engines.open(pipe, poll="10ms")
-    canceller: Engine = await engines.open(pipe) if elsewhere else engine
+    canceller: Engine = await engines.open(pipe, slots=0) if elsewhere else engine
     run = await engine.submit("below")
     await gate.reached()
     while elsewhere and len(await canceller._live().services.store.events(run.id)) < 5:

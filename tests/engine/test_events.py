@@ -169,7 +169,7 @@ async def test_a_cancelled_run_ends_its_readers(open_engine: OpenEngine):
 async def test_an_event_is_committed_with_what_it_describes(open_engine: OpenEngine):
     """EVT-05: whoever hears that an asset succeeded, or that a run ended, finds it so; in hooks and elsewhere."""
     held, found = _Held(), list[object]()
-    engine, other = await open_engine(held.pipe), await open_engine(held.pipe)
+    engine, other = await open_engine(held.pipe), await open_engine(held.pipe, slots=0)
     held.gate.open()
 
     @engine.on(AssetSucceeded)

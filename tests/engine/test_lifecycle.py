@@ -320,11 +320,14 @@ async def test_a_pool_of_the_caller_s(engines: SharedEngines):
         async with Engine(case.pipe, store=pool, direct=engines.dsn) as engine:
             assert await engine.run("quick") == 1
         assert await pool.fetchval("SELECT 1") == 1
-        async with Engine(case.pipe, store=pool) as reader:
+        with pytest.raises(ConfigError, match="a pool alone can keep none"):
+            Engine(case.pipe, store=pool)
+        async with Engine(case.pipe, store=pool, slots=0) as reader:
             assert await reader.get("quick") == 1
-            for verb in (reader.run, reader.submit, reader.report):
+            for verb in (reader.run, reader.report):
                 with pytest.raises(ConfigError, match="direct="):
                     await soon(verb("held"))
+            assert await (await reader.submit("held")).status() == "queued"
             assert (await reader.plan("held")).entries
         assert await pool.fetchval("SELECT 1") == 1
     assert case.log == ["open", "close"]

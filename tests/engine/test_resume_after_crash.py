@@ -25,7 +25,7 @@ from flowstone_async import (
     RunStarted,
     WorkerLost,
 )
-from tests.support.crash import ended, kill, look_for_orphans
+from tests.support.crash import ended, flight_of, kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
 
@@ -60,7 +60,7 @@ class _Chain:
 async def test_committed_assets_are_not_repeated(open_engine: OpenEngine):
     """JOB-09: another engine continues at what was cut off; the submitted run has one history."""
     case = _Chain()
-    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY)
+    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY, slots=0)
     run = await dying.submit("third")
     await case.gate.reached()
     await kill(dying)
@@ -90,7 +90,7 @@ async def test_the_engine_that_lost_its_lease_commits_nothing(open_engine: OpenE
             return "too late"
         return "in time"
 
-    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY)
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
     running = asyncio.create_task(dying.run(stubborn))
     await gate.reached()
     await kill(dying)
@@ -105,7 +105,7 @@ async def test_the_engine_that_lost_its_lease_commits_nothing(open_engine: OpenE
 async def test_an_inline_run_is_continued_too(open_engine: OpenEngine):
     """JOB-10: `engine.run` is a leased run that another engine continues."""
     case = _Chain()
-    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY)
+    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY, slots=0)
     running = asyncio.create_task(dying.run("third"))
     await case.gate.reached()
     await kill(dying)
@@ -122,9 +122,9 @@ async def test_upkeep_finds_what_was_left_behind(open_engine: OpenEngine):
     """JOB-09: by itself, every `poll`."""
     case = _Chain()
     dying = await open_engine(case.pipe, **RARELY)
-    await open_engine(case.pipe, poll="10ms")
     await dying.submit("third")
     await case.gate.reached()
+    await open_engine(case.pipe, poll="10ms")
     await kill(dying)
     await case.gate.reached(2)
     case.gate.open()
@@ -143,21 +143,18 @@ async def test_attempts_already_made_count(open_engine: OpenEngine):
             await gate()
         raise ValueError(ctx.attempt)
 
-    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY)
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
     run = await dying.submit(flaky)
     await gate.reached()
     await kill(dying)
     gate.open()
     await look_for_orphans(living)
-    flight = living._live().flights[run.id]
-    await soon(flight.driver.done.wait())
+    report = await soon((await living.find(run.id)).report())
     assert seen == [1, 2, 3, 3]
-    report = await (await living.find(run.id)).report() if run.id in living._live().flights else None
-    assert report is None
     status = await living.status(flaky)
     assert (status.state, str(status.error).splitlines()[0]) == ("failed", "asset 'flaky' failed: ValueError: 3")
-    assert flight.driver.tried[0].attempts == 2
-    assert [str(each.__cause__) for each in flight.driver.tried[0].errors] == ["ValueError: 1", "ValueError: 2"]
+    assert report[flaky].attempts == 3
+    assert [str(each.__cause__) for each in report[flaky].earlier] == ["ValueError: 1", "ValueError: 2"]
 
 
 async def test_the_due_time_of_the_next_attempt_survives(open_engine: OpenEngine):
@@ -180,12 +177,12 @@ async def test_the_due_time_of_the_next_attempt_survives(open_engine: OpenEngine
         retrying.append(event)
         waits.set()
 
-    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY)
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
     run = await dying.submit(flaky)
     await soon(waits.wait())
     await kill(dying)
     await look_for_orphans(living)
-    driver = living._live().flights[run.id].driver
+    driver = (await soon(flight_of(living, run.id))).driver
     await driver.created.wait()
     (waiting,) = await _waits(driver)
     assert calls == [1]
@@ -205,7 +202,9 @@ async def _waits(driver: Any) -> list[asyncio.Task[Any]]:
 async def test_a_body_that_kills_its_engine_is_not_called_for_ever(open_engine: OpenEngine, max_lost: int):
     """JOB-09: it is called again at most `max_lost` times, which uses no retry; then it fails with `WorkerLost`."""
     case = _Chain(retry=Retry(5, backoff="none"))
-    engines = [await open_engine(case.pipe, max_lost=max_lost, **RARELY) for _ in range(max_lost + 2)]
+    engines = [
+        await open_engine(case.pipe, max_lost=max_lost, slots=slots, **RARELY) for slots in (1, *[0] * (max_lost + 1))
+    ]
     run = await engines[0].submit("third")
     for number, (dying, living) in enumerate(zip(engines, engines[1:], strict=False), 1):
         await case.gate.reached(number)
@@ -226,10 +225,11 @@ async def test_a_body_that_kills_its_engine_is_not_called_for_ever(open_engine: 
 async def test_leaving_an_engine_hands_its_runs_over_at_once(open_engine: OpenEngine):
     """JOB-14: bodies have `grace`, then they are cancelled; no lost attempt is counted."""
     case = _Chain()
-    living = await open_engine(case.pipe, poll="20ms")
+    living = await open_engine(case.pipe, slots=0, **RARELY)
     async with _sibling(living, case.pipe, grace="10ms", poll="60s") as leaving:
         run = await leaving.submit("third")
         await case.gate.reached()
+    await look_for_orphans(living)
     await case.gate.reached(2)
     case.gate.open()
     assert await soon((await living.find(run.id)).result()) == 3
@@ -248,7 +248,7 @@ def _sibling(engine: Engine, pipe: Pipeline, **options: Any) -> Engine:
 async def test_a_body_that_ends_within_the_grace_is_committed(open_engine: OpenEngine):
     """JOB-14: what it returns while its engine is being left is kept; what comes after it is another engine's."""
     case = _Chain()
-    living = await open_engine(case.pipe, poll="20ms")
+    living = await open_engine(case.pipe, slots=0, **RARELY)
     leaving = _sibling(living, case.pipe, grace="20s", poll="60s")
     await leaving.__aenter__()
     run = await leaving.submit("third")
@@ -258,6 +258,7 @@ async def test_a_body_that_ends_within_the_grace_is_committed(open_engine: OpenE
         await asyncio.sleep(0)
     case.gate.open()
     await soon(closing)
+    await look_for_orphans(living)
     assert await soon((await living.find(run.id)).result()) == 3
     assert case.calls == ["first", "second", "third"]
 
@@ -278,7 +279,7 @@ async def test_whoever_awaits_a_run_of_an_engine_that_is_left_hears_of_it(open_e
 async def test_a_cancelled_run_is_not_continued(open_engine: OpenEngine):
     """RUN-26, G-04: cancelled by another engine, it ends where it runs, and nobody takes it up."""
     case = _Chain()
-    one, other = await open_engine(case.pipe, poll="20ms"), await open_engine(case.pipe, poll="20ms")
+    one, other = await open_engine(case.pipe, poll="20ms"), await open_engine(case.pipe, poll="20ms", slots=0)
     run = await one.submit("third")
     await case.gate.reached()
     await (await other.find(run.id)).cancel()
@@ -327,12 +328,12 @@ async def test_options_reach_the_engine_that_continues(open_engine: OpenEngine):
         await gate()
         return params.limit
 
-    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY)
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
     run = await dying.submit(counted, params=Args(9), force="all", concurrency=7, timeout="1h")
     await gate.reached()
     await kill(dying)
     await look_for_orphans(living)
-    request = living._live().flights[run.id].driver.request
+    request = (await soon(flight_of(living, run.id))).driver.request
     assert (request.force, request.concurrency, request.timeout) == ("all", 7, 3600.0)
     gate.open()
     assert await soon((await living.find(run.id)).result()) == 9
@@ -345,7 +346,7 @@ async def test_a_run_with_an_io_object_cannot_be_continued(open_engine: OpenEngi
     case = _Chain()
     heard: list[RunEvent] = []
     case.pipe.on(RunEvent)(heard.append)
-    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY)
+    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY, slots=0)
     files = io.Files(tmp_path)
     with pytest.raises(ConfigError, match="must be a name"):
         await dying.submit("third", io=files)
@@ -365,6 +366,8 @@ async def test_a_run_with_an_io_object_cannot_be_continued(open_engine: OpenEngi
     ends = [event for event in told if isinstance(event, RunFailed | RunFinished)]
     assert [type(event) for event in ends] == [RunFailed, RunFinished]
     assert all(isinstance(event.error, WorkerLost) for event in ends)
+    while len(heard) < 3:
+        await asyncio.sleep(0)
     assert [type(event) for event in heard] == [RunStarted, RunFailed, RunFinished]
     assert heard[-1].state == "failed"
 
@@ -373,7 +376,7 @@ async def test_events_of_a_continued_run_reach_the_hooks_of_its_new_engine(open_
     """EVT-03: hooks run in the process that made the event; `RunStarted` is not repeated."""
     case = _Chain()
     heard: list[tuple[str, str]] = []
-    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY)
+    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, **RARELY, slots=0)
     for kind in (RunEvent, AssetEvent):
         dying.on(kind)(lambda event: heard.append(("dying", event.type)))
         living.on(kind)(lambda event: heard.append(("living", event.type)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -13,6 +14,7 @@ from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 async def kill(engine: Engine) -> None:
     """Let an engine die for the store: its lease is over, its bodies are cancelled, its runs are orphans."""
     store: Any = engine._store
+    engine._live().closing = True  # the dead take nothing on, and do not come back
     expired = store.expire(engine._live().services.worker)
     if inspect.isawaitable(expired):
         await expired
@@ -22,7 +24,17 @@ async def kill(engine: Engine) -> None:
 
 async def look_for_orphans(engine: Engine) -> None:
     """Let an engine do now what it does every `poll`: take over runs whose engine died."""
-    await Dispatcher(engine._live()).look()
+    dispatcher = Dispatcher(engine._live())
+    dispatcher._slots = 10
+    await dispatcher.look()
+
+
+async def flight_of(engine: Engine, run_id: str) -> Any:
+    """Wait until an engine drives a run, and return how."""
+    flights = engine._live().flights
+    while run_id not in flights:
+        await asyncio.sleep(0)
+    return flights[run_id]
 
 
 async def ended(engine: Engine, run_id: str) -> RunRecord:

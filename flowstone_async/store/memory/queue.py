@@ -30,6 +30,8 @@ def submit(memory: Memory, submission: Submission) -> Run:
     if run is None:
         run = _queue(memory, record, at)
         memory.note((submission.audit,), at)
+    else:
+        run.joined = True
     if key is not None:
         memory.run_keys[name] = (run.id, submission.subject)
         run.keys.append(key)

@@ -21,6 +21,7 @@ class Run:
         accepts: The fence a step must carry to be committed; `NOBODY` while no worker owns the run, and at its end.
         answers: Mark (see `step.py`) and answer of the last steps, for a step that is repeated.
         end: The end that a step of its own gave it.
+        joined: Whether a submission stands for it that did not make it.
         keys: Of the submissions that it is the answer to.
         forgotten: Whether it fell out of the history: its events in the log are passed over.
     """
@@ -38,6 +39,7 @@ class Run:
         "finished_at",
         "forgotten",
         "id",
+        "joined",
         "keys",
         "lost",
         "state",
@@ -59,6 +61,7 @@ class Run:
         self.claims: set[Key] = set()
         self.events: list[EventRecord] = []
         self.keys: list[str] = []
+        self.joined = False
         self.answers: deque[tuple[int | str | None, Advanced]] = deque(maxlen=ANSWERS)
         self.forgotten = False
 
@@ -78,6 +81,7 @@ class Run:
             created_at=self.created_at,
             finished_at=self.finished_at,
             error=self.error,
+            request="",
         )
 
     def claim(self, key: Key, at: datetime) -> None:

@@ -138,6 +138,12 @@ class MemoryStore(Store):
             return tuple(run.record() for run in taken)
 
     @override
+    async def joined(self, run_id: str) -> bool:
+        with self._lock:
+            run = self._memory.runs.get(run_id)
+            return run is not None and (run.joined or run.created.submitted)
+
+    @override
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         with self._lock:
             runs = self._memory.runs

@@ -247,6 +247,10 @@ class PostgresStore(Store):
         return await self._ownership.take_orphans(worker, pipelines, limit, run_id) if self._owns() else ()
 
     @override
+    async def joined(self, run_id: str) -> bool:
+        return await self._queue.joined(run_id)
+
+    @override
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         return await self._queue.moved_on(owned)
 

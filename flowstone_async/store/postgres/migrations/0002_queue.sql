@@ -73,8 +73,14 @@ BEGIN
             ORDER BY r.created_at, r.id
             LIMIT 1;
             IF FOUND THEN
-                UPDATE flowstone.run_key AS k SET run_id = submit.run_id
-                WHERE a_key IS NOT NULL AND k.pipeline = a_pipeline AND k.key = a_key;
+                IF a_key IS NULL THEN
+                    -- A mark for `joined`: the run's row itself may be locked by its owner's next commit.
+                    INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)
+                    VALUES (a_pipeline, 'joined by ' || a_run, run_id, a_subject) ON CONFLICT DO NOTHING;
+                ELSE
+                    UPDATE flowstone.run_key AS k SET run_id = submit.run_id
+                    WHERE k.pipeline = a_pipeline AND k.key = a_key;
+                END IF;
                 outcome := 'joined';
                 RETURN;
             END IF;

@@ -48,3 +48,8 @@ LEFT JOIN LATERAL (
     SELECT r.fence, r.finished_at FROM flowstone.run AS r WHERE r.id = n.id OFFSET 0
 ) AS r ON true
 WHERE r.fence IS DISTINCT FROM n.fence OR r.finished_at IS NOT NULL;
+
+-- name: joined
+-- Whether a submission stands for the run.
+SELECT EXISTS (SELECT FROM flowstone.run_key WHERE run_id = $1)
+    OR EXISTS (SELECT FROM flowstone.run WHERE id = $1 AND submitted);
