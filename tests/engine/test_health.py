@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,6 @@ import pytest
 from flowstone_async import Engine, LeaseLost, Pipeline, io
 from flowstone_async._engine import health as module
 from tests.postgres.wire import LossyProxy
-from tests.support.crash import kill
 from tests.support.engines import OpenEngine, PostgresEngines, SharedEngines
 from tests.support.gate import soon
 
@@ -157,7 +157,9 @@ async def test_an_engine_is_unhealthy_from_the_loss_of_its_lease_until_it_has_an
         await rejoin(*arguments, **options)
 
     monkeypatch.setattr(store, "rejoin", rejoin_later)
-    await kill(engine)
+    expired = store.expire(engine._live().services.worker)
+    if inspect.isawaitable(expired):
+        await expired
     while (health := await engine.health()).parts["workers"].state != "error":
         await asyncio.sleep(0)
     assert not health.ok
