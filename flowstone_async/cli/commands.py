@@ -13,6 +13,7 @@ class Option(NamedTuple):
         choices: The only values allowed; any where there are none.
         number: Whether the value is a whole number from 1.
         repeat: Whether it may be given more than once.
+        least: The least number allowed.
     """
 
     flags: tuple[str, ...]
@@ -21,6 +22,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     number: bool = False
     repeat: bool = False
+    least: int = 1
 
 
 class Command(NamedTuple):
@@ -28,16 +30,20 @@ class Command(NamedTuple):
 
     Attributes:
         handler: `module:function` in this package; the function takes a `Job`.
-        asset: Whether it takes the name of an asset.
+        asset: Whether it takes the name of an asset, or else the id of a run.
         pipeline: Whether it is about a pipeline; one that is optional is imported if there is a target.
+        several: Whether it takes more than one target.
+        service: Whether it runs until it is stopped, so that everything it logs is shown, with the time.
     """
 
     name: str
     summary: str
     handler: str
-    asset: Literal["needed", "optional", "none"]
+    asset: Literal["needed", "optional", "run", "none"]
     options: tuple[Option, ...]
     pipeline: Literal["needed", "optional", "none"] = "needed"
+    several: bool = False
+    service: bool = False
 
 
 _STORE = Option(
@@ -57,6 +63,7 @@ _PARAM = Option(
 )
 _FORCE = Option(("--force",), "compute the asset even if its stored value is fresh")
 _NO_DEPS = Option(("--no-deps",), "take upstream values as they are stored")
+_CONCURRENCY = Option(("--concurrency",), "assets computed at once", "N", number=True)
 _COMMON = (_STORE, _VERBOSE)
 
 COMMANDS: tuple[Command, ...] = (
@@ -74,7 +81,7 @@ COMMANDS: tuple[Command, ...] = (
             _PARAM,
             _FORCE,
             _NO_DEPS,
-            Option(("--concurrency",), "assets computed at once", "N", number=True),
+            _CONCURRENCY,
             Option(("--timeout",), "for the whole run, such as 90s or 2h; none for no limit [5m]", "DURATION"),
             Option(("--dry-run",), "show what would run and why, as plan does"),
             _JSON,
@@ -176,6 +183,79 @@ COMMANDS: tuple[Command, ...] = (
             _JSON,
             *_COMMON,
         ),
+    ),
+    Command(
+        "submit",
+        "put a run into the queue, for a worker, and print its id",
+        "queue:submit",
+        "needed",
+        (
+            _KEY,
+            _PARAM,
+            _FORCE,
+            _NO_DEPS,
+            _CONCURRENCY,
+            Option(("--timeout",), "for the whole run, such as 90s or 2h; none for no limit (the default)", "DURATION"),
+            Option(("--priority",), "0 (the default) to 3; lower ones are claimed first", "0-3", ("0", "1", "2", "3")),
+            Option(
+                ("--at",),
+                "not before this instant, such as 2025-01-15T09:30+01:00, or +15m from now",
+                "INSTANT",
+            ),
+            Option(("--key",), "a second submit with the same key returns the same run", "TEXT"),
+            _JSON,
+            *_COMMON,
+        ),
+    ),
+    Command(
+        "watch",
+        "follow a run, wherever it is executed, and end as it ended",
+        "watch:watch",
+        "run",
+        (_JSON, *_COMMON),
+    ),
+    Command("cancel", "cancel a run", "queue:cancel", "run", (_JSON, *_COMMON)),
+    Command(
+        "retry",
+        "submit a run again, with what it was given; what it committed is reused",
+        "queue:retry",
+        "run",
+        (_JSON, *_COMMON),
+    ),
+    Command(
+        "worker",
+        "execute runs of the queue until it is stopped",
+        "worker:worker",
+        "none",
+        (
+            Option(("--slots",), "runs executed at once [10]", "N", number=True),
+            Option(
+                ("--health-port",),
+                "answer /health/live and /health/ready over HTTP on this port; 0 picks one",
+                "PORT",
+                number=True,
+                least=0,
+            ),
+            Option(("--health-host",), "where to listen for that [127.0.0.1]", "HOST"),
+            Option(
+                ("--block-limit",),
+                "how long a body may hold the event loop before /health/live says 503 [60s]",
+                "DURATION",
+            ),
+            Option(("--grace",), "time that bodies have when the worker is stopped [30s]", "DURATION"),
+            Option(("--lease",), "how long its runs outlive its last sign of life [30s]", "DURATION"),
+            Option(("--poll",), "how long a lost notification may go unnoticed [1s]", "DURATION"),
+            Option(("--no-notify",), "look every --poll for runs, and listen to no notifications"),
+            Option(
+                ("--direct",),
+                "address past a transaction pooler, for listening, the lease and migrations; $NAME as in --store",
+                "STORE",
+            ),
+            _JSON,
+            *_COMMON,
+        ),
+        several=True,
+        service=True,
     ),
     Command(
         "runs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -14,12 +15,12 @@ from flowstone_async.cli.check import find_problems
 from flowstone_async.cli.failure import code_of
 from flowstone_async.cli.job import Job
 from flowstone_async.cli.opening import looking_engine
-from flowstone_async.cli.table import table
+from flowstone_async.cli.table import ago, table
 from flowstone_async.clock import SystemClock
 from flowstone_async.engine import Engine
 from flowstone_async.errors import ConfigError, FlowstoneError, StorageError
 from flowstone_async.pipeline import Pipeline
-from flowstone_async.store.records import Fault
+from flowstone_async.store.records import Fault, LiveWorker
 
 Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 SKEW = 1.0
@@ -53,7 +54,9 @@ async def doctor(job: Job) -> int:
         # A pipeline that is wrong cannot be opened; the store can, with an empty one.
         async with looking_engine(job, pipeline if sound else Pipeline("doctor")) as (engine, session):
             found += await _store(engine, session)
+            found.append(_workers(await session.services.store.workers(), session.services.store.now()))
             if sound:
+                found.append(await _queue(session, pipeline.name))
                 found += [await _orphans(session), await _values(session), await _code(session, pipeline.name)]
             if job.options.verify:
                 found.append(_records(await session.services.store.verify()))
@@ -131,6 +134,37 @@ def _records(faults: Sequence[Fault]) -> Finding:
         return Finding("records", "ok", "all of them hold together")
     lines = ["damaged; keep the database as it is, restore a backup beside it, and compare:"]
     return Finding("records", "error", "\n".join([*lines, *(each.problem for each in faults)]), exit_code.FAILED)
+
+
+def _workers(live: Sequence[LiveWorker], now: datetime) -> Finding:
+    """Tell who works on the store, and whose lease has run out without anybody having noticed."""
+    if not live:
+        return Finding("workers", "ok", "none is registered; one is while flowstone run or flowstone worker goes on")
+    lines = [f"{len(live)} registered:" if len(live) > 1 else "1 registered:", *(_worker(each, now) for each in live)]
+    expired = any(each.lease is not None and each.lease <= 0 for each in live)
+    return Finding("workers", "warning" if expired else "ok", "\n".join(lines))
+
+
+def _worker(live: LiveWorker, now: datetime) -> str:
+    of = live.worker
+    lease = ""
+    if live.lease is not None:
+        left = f"lease for {live.lease:.0f} s more"
+        lease = f", {left if live.lease > 0 else f'lease over since {-live.lease:.0f} s: it is dead, or sleeps'}"
+    return f"process {of.pid} on {of.host}, {', '.join(of.pipelines)}, came {ago(live.started_at, now)}{lease}"
+
+
+async def _queue(session: Session, pipeline: str) -> Finding:
+    store = session.services.store
+    queue = await store.queue((pipeline,))
+    if not queue.queued and not queue.later:
+        return Finding("queue", "ok", f"nothing is queued; {queue.running} running")
+    since = "" if queue.oldest_at is None else f", the oldest since {ago(queue.oldest_at, store.now())}"
+    later = f", {queue.later} for later" if queue.later else ""
+    text = f"{queue.queued} queued{since}{later}; {queue.running} running"
+    if any(pipeline in each.worker.pipelines for each in await store.workers()):
+        return Finding("queue", "ok", text)
+    return Finding("queue", "warning", f"{text}, and no worker has the pipeline", remedy="flowstone worker")
 
 
 async def _orphans(session: Session) -> Finding:

@@ -51,7 +51,7 @@ def _run(invocation: Invocation, command: Command, words: tuple[str, ...], outpu
     module, _, function = command.handler.partition(":")
     handler = getattr(importlib.import_module(f"flowstone_async.cli.{module}"), function)
     again = shlex.join(["flowstone", *words])
-    with logged_to(output, verbose=invocation.options.verbose):
+    with logged_to(output, verbose=invocation.options.verbose, service=command.service):
         job = Job(again, invocation.options, output, find_project(cwd))
         about = command.pipeline == "needed" or (command.pipeline == "optional" and job.has_target)
         return call(handler, job, pipeline=about)

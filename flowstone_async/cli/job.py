@@ -6,7 +6,7 @@ from functools import cached_property
 
 from flowstone_async.cli.arguments import Options
 from flowstone_async.cli.output import Output
-from flowstone_async.cli.project import Project, store_of
+from flowstone_async.cli.project import Project, expanded, store_of
 from flowstone_async.cli.target import find_pipeline
 from flowstone_async.definition.collection import not_found
 from flowstone_async.definition.graph import Graph
@@ -21,10 +21,16 @@ class Job:
         options: What it says.
         output: Where it writes.
         project: Where it is given.
+
+    Attributes:
+        interrupting: What the first Ctrl-C does, for people.
+        interrupted: What it has done, ahead of the command line.
     """
 
     def __init__(self, again: str, options: Options, output: Output, project: Project) -> None:
         self.again, self.options, self.output, self.project = again, options, output, project
+        self.interrupting = "cancelling"
+        self.interrupted = "interrupted; to go on, run the same command again:"
 
     @property
     def has_target(self) -> bool:
@@ -41,6 +47,11 @@ class Job:
         """
         return find_pipeline(self.project, self.options.target)
 
+    @cached_property
+    def pipelines(self) -> list[Pipeline]:
+        """The pipelines of a command that takes several targets; raises as `pipeline`."""
+        return [find_pipeline(self.project, target) for target in self.options.targets or (None,)]
+
     def store(self) -> str:
         """Return the store that the command is to use; its password is not shown from now on.
 
@@ -50,6 +61,14 @@ class Job:
         store = store_of(self.project, self.options.store)
         self.output.hide(_passwords(store))
         return store
+
+    def direct(self) -> str | None:
+        """Return the address past a pooler that the command is to use, as `store` does."""
+        if self.options.direct is None:
+            return None
+        direct = expanded(self.options.direct, "--direct")
+        self.output.hide(_passwords(direct))
+        return direct
 
     def asset(self, graph: Graph) -> str:
         """Return the name of the asset that the command is about.

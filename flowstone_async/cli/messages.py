@@ -6,6 +6,7 @@ import logging
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from typing_extensions import override
 
@@ -13,12 +14,19 @@ from flowstone_async.cli.output import Output
 
 
 @contextmanager
-def logged_to(output: Output, *, verbose: bool) -> Generator[None]:
-    """Show what is logged as a warning or worse, with `verbose` everything from INFO, until the end of the block."""
+def logged_to(output: Output, *, verbose: bool, service: bool = False) -> Generator[None]:
+    """Show what is logged as a warning or worse, with `verbose` everything from INFO, until the end of the block.
+
+    Args:
+        output: Where it is shown.
+        verbose: Whether tracebacks are shown, too.
+        service: Whether everything from INFO is shown, with time and level: also the line of each finished asset.
+    """
     logger = logging.getLogger("flowstone")
-    handler, level = _Handler(output, verbose=verbose), logger.level
+    kind = _ServiceHandler if service else _Handler
+    handler, level = kind(output, verbose=verbose), logger.level
     logger.addHandler(handler)
-    if verbose:
+    if verbose or service:
         logger.setLevel(logging.INFO)
     try:
         yield
@@ -41,6 +49,17 @@ class _Handler(logging.Handler):
         if text == self._last and not hasattr(record, "asset"):
             return  # the engine tries again what failed, again and again
         self._last = text
-        if self._verbose and record.exc_info is not None:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        self._output.say(text)
+        self._output.say(text + self._trace(record))
+
+    def _trace(self, record: logging.LogRecord) -> str:
+        if not self._verbose or record.exc_info is None:
+            return ""
+        return "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+
+
+class _ServiceHandler(_Handler):
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        at = datetime.fromtimestamp(record.created, UTC)
+        text = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z {record.levelname} {record.getMessage()}"
+        self._output.say(text + self._trace(record))

@@ -13,13 +13,15 @@ from flowstone_async.pipeline import Pipeline
 
 @asynccontextmanager
 async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]:
-    """Open an engine that runs assets, and continues runs whose engine died.
+    """Open an engine that runs assets here; what is queued, or was left by the dead, is for workers.
+
+    What the dead hold up is taken over where a run of this engine waits for it.
 
     Raises:
         StoreUnavailable: The store cannot be reached.
         ConfigError: The store is none of the forms.
     """
-    engine = Engine(pipeline, store=job.store())
+    engine = Engine(pipeline, store=job.store(), slots=0)
     job.output.share(engine.redactor)
     async with engine:
         yield engine
@@ -28,7 +30,7 @@ async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]
 @asynccontextmanager
 async def looking_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[tuple[Engine, Session]]:
     """Open an engine that only looks: it takes no work, so that looking never runs anything."""
-    engine = Engine(pipeline, store=job.store())
+    engine = Engine(pipeline, store=job.store(), slots=0)
     job.output.share(engine.redactor)
     async with engine.looking() as session:
         yield engine, session

@@ -63,12 +63,37 @@ def store_of(project: Project, given: str | None) -> str:
     if given is None and project.store is None:
         return _EMBEDDED
     source = "--store" if given is not None else "store of [tool.flowstone]"
-    store = _expanded(given or project.store or "", source)
+    store = expanded(given or project.store or "", source)
     folder = project.cwd if given is not None else project.folder
     kind, _, place = store.partition(":")
     if kind != _EMBEDDED or (given is not None and not place):
         return store
     return f"{_EMBEDDED}:{folder / (os.path.expanduser(place) or '.flowstone')}"  # noqa: PTH111 - a text
+
+
+def expanded(text: str, source: str) -> str:
+    """Return a text with its variables of the environment filled in.
+
+    Args:
+        text: `$NAME` or `${NAME}` stands for a variable, `$$` for a dollar sign.
+        source: Where it is given.
+
+    Raises:
+        UsageError: A variable is missing.
+    """
+    try:
+        return Template(text).substitute(os.environ)
+    except KeyError as error:
+        name = str(error.args[0])
+        raise UsageError(
+            f"{source} needs the variable {name} of the environment, which is not set",
+            f"Set it: export {name}=...",
+        ) from None
+    except ValueError:
+        # Not the text itself: a password may be the part that is wrong.
+        raise UsageError(
+            f"{source} has a $ that no name follows", "Write $$ for a dollar sign, and $NAME for a variable."
+        ) from None
 
 
 def _settings(file: Path) -> dict[str, str]:
@@ -92,19 +117,3 @@ def _settings(file: Path) -> dict[str, str]:
         if not isinstance(value, str):
             raise UsageError(f"{name} of [tool.flowstone] in {file} is no text", f'Write {name} = "...".')
     return cast("dict[str, str]", settings)
-
-
-def _expanded(store: str, source: str) -> str:
-    try:
-        return Template(store).substitute(os.environ)
-    except KeyError as error:
-        name = str(error.args[0])
-        raise UsageError(
-            f"{source} needs the variable {name} of the environment, which is not set",
-            f"Set it: export {name}=...",
-        ) from None
-    except ValueError:
-        # Not the text itself: a password may be the part that is wrong.
-        raise UsageError(
-            f"{source} has a $ that no name follows", "Write $$ for a dollar sign, and $NAME for a variable."
-        ) from None

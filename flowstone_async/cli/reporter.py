@@ -33,11 +33,15 @@ class Reporter:
 
     def attach(self, engine: Engine) -> None:
         """Hear of an engine's events from now on."""
-        self._progress.start()
+        self.start()
         for kind in REPORTED:
-            engine.on(kind)(self._hear)
+            engine.on(kind)(self.hear)
 
-    async def _hear(self, event: Event) -> None:
+    def start(self) -> None:
+        """Count the time from now on."""
+        self._progress.start()
+
+    async def hear(self, event: Event) -> None:
         """Tell of the command's own runs; those of the dead, which it continues too, began elsewhere."""
         if isinstance(event, RunStarted):
             self._runs.add(event.run_id)

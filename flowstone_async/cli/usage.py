@@ -28,8 +28,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"Did you mean {close[0]!r}?" if close else None
 
 
-def read_timeout(text: str | None) -> float | Literal[False] | None:
-    """Return the limit that `--timeout` names: seconds, False for none, None if it says nothing.
+def read_duration(text: str, *, what: str, hint: str = "Write it like 500ms, 30s, 15m or 24h.") -> float:
+    """Return a duration in seconds.
+
+    Args:
+        text: What was typed.
+        what: The option.
+        hint: What may be typed.
 
     Raises:
         UsageError: It is no duration.
@@ -37,14 +42,23 @@ def read_timeout(text: str | None) -> float | Literal[False] | None:
     from flowstone_async.config import seconds
     from flowstone_async.errors import ConfigError
 
+    try:
+        return seconds(text, what=what)
+    except ConfigError as error:
+        raise UsageError(error.message, hint) from error
+
+
+def read_timeout(text: str | None) -> float | Literal[False] | None:
+    """Return the limit that `--timeout` names: seconds, False for none, None if it says nothing.
+
+    Raises:
+        UsageError: It is no duration.
+    """
     if text is None:
         return None
     if text == "none":
         return False
-    try:
-        return seconds(text, what="--timeout")
-    except ConfigError as error:
-        raise UsageError(error.message, "Write it like 500ms, 30s, 15m or 24h; none is no limit.") from error
+    return read_duration(text, what="--timeout", hint="Write it like 500ms, 30s, 15m or 24h; none is no limit.")
 
 
 def read_age(text: str, *, what: str) -> float | None:
@@ -53,12 +67,6 @@ def read_age(text: str, *, what: str) -> float | None:
     Raises:
         UsageError: It is no duration.
     """
-    from flowstone_async.config import seconds
-    from flowstone_async.errors import ConfigError
-
     if text == "none":
         return None
-    try:
-        return seconds(text, what=what)
-    except ConfigError as error:
-        raise UsageError(error.message, "Write it like 12h or 30d; none keeps everything.") from error
+    return read_duration(text, what=what, hint="Write it like 12h or 30d; none keeps everything.")

@@ -19,7 +19,9 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    LiveWorker,
     Pruned,
+    QueueState,
     Removed,
     RunRecord,
     RunState,
@@ -333,6 +335,14 @@ class Store(Protocol):
         self, *, limit: int = 100, after: int | None = None
     ) -> tuple[tuple[int, datetime, AuditEntry], ...]:
         """Return audit entries, newest first, below the number `after`."""
+        ...
+
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
+        """Count the runs of `pipelines` that have not ended, and tell since when the oldest queued one waits."""
+        ...
+
+    async def workers(self) -> tuple[LiveWorker, ...]:
+        """Return the workers that nobody has declared dead, in the order in which they came."""
         ...
 
     async def faults(self) -> tuple[Fault, ...]:

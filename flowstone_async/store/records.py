@@ -336,6 +336,34 @@ class Statistics(NamedTuple):
     notifications: float
 
 
+class QueueState(NamedTuple):
+    """The runs of some pipelines that have not ended.
+
+    Attributes:
+        queued: How many wait for a worker.
+        later: How many more wait for the instant from which they may start.
+        oldest_at: Since when the oldest that waits for a worker may start; None if there is none.
+        running: How many are running.
+    """
+
+    queued: int
+    later: int
+    oldest_at: datetime | None
+    running: int
+
+
+class LiveWorker(NamedTuple):
+    """A worker that nobody has declared dead.
+
+    Attributes:
+        lease: Seconds that its lease has left, below 0 if it has run out; None where leases never do.
+    """
+
+    worker: Worker
+    started_at: datetime
+    lease: float | None
+
+
 class Page(NamedTuple):
     """Bounds of a listing: at most `limit` entries behind `after` (a run id or key of the previous page)."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shlex
 import types
 from pathlib import Path
 
 import pytest
 
+from flowstone_async.cli.arguments import parse
 from tests.support.postgres import short_folder
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,16 @@ async def run_snippets(document: str) -> None:
         result = eval(code, namespace)
         if inspect.isawaitable(result):
             await result
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_a_document_is_one(document: str) -> None:
+    """A command line that a document shows is understood."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("flowstone "):
+                assert parse(shlex.split(line)[1:]).command is not None, line
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import pytest
 from flowstone_async import Engine, LeaseLost, Pipeline, io
 from flowstone_async._engine import health as module
 from tests.postgres.wire import LossyProxy
-from tests.support.crash import kill
 from tests.support.engines import OpenEngine, PostgresEngines, SharedEngines
 from tests.support.gate import soon
 
@@ -48,12 +49,29 @@ async def test_a_healthy_engine(open_engine: OpenEngine):
     states = {name: part.state for name, part in health.parts.items()}
     assert states == {
         "store": "ok",
-        "queue": "disabled",
+        "queue": "ok",
         "workers": "ok",
         "schedules": "disabled",
     }
     assert health.parts["store"].detail
     assert all(part.seconds >= 0 for part in health.parts.values())
+
+
+async def test_queue_and_workers_are_counted(engines: SharedEngines):
+    """CFG-07: what waits and what works; an engine that only looks says the same, and that it takes no part."""
+    one, two = await engines.open(_pipeline()), await engines.open(_pipeline(), slots=0)
+    await one.submit("uses_db", at=datetime.now(UTC) + timedelta(hours=1))
+
+    parts = (await one.health()).parts
+
+    assert parts["queue"].detail == "0 queued, 1 for later; 0 running"
+    assert (await two.health()).parts["queue"].detail.startswith("this engine claims no queued runs; 0 queued, 1 for")
+    assert parts["workers"].detail.endswith("; 2 workers with a lease")
+    async with Engine(_pipeline(), **engines._store({})).looking() as session:
+        found = (await module.health(session)).parts
+    assert (found["queue"].state, found["workers"].state) == ("disabled", "disabled")
+    assert found["queue"].detail.endswith("0 queued, 1 for later; 0 running")
+    assert found["workers"].detail == "no lease; 2 workers with a lease"
 
 
 async def test_resources_are_listed(open_engine: OpenEngine):
@@ -126,17 +144,34 @@ async def test_health_answers_though_the_store_hangs(engines: SharedEngines, mon
         assert (await soon(engine.health())).parts["store"].state == "ok"
 
 
-async def test_an_engine_that_lost_its_lease_is_unhealthy(open_engine: OpenEngine):
-    """CFG-07: it can run nothing until it has come back; it can still submit."""
-    engine = await open_engine(_pipeline(), poll="60s")
-    await kill(engine)
+async def test_an_engine_is_unhealthy_from_the_loss_of_its_lease_until_it_has_another(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """CFG-07: meanwhile it runs nothing, and can still submit."""
+    engine = await open_engine(_pipeline())
+    store: Any = engine._store
+    rejoin, may = store.rejoin, asyncio.Event()
+
+    async def rejoin_later(*arguments: Any, **options: Any) -> None:
+        await may.wait()
+        await rejoin(*arguments, **options)
+
+    monkeypatch.setattr(store, "rejoin", rejoin_later)
+    expired = store.expire(engine._live().services.worker)
+    if inspect.isawaitable(expired):
+        await expired
     while (health := await engine.health()).parts["workers"].state != "error":
         await asyncio.sleep(0)
     assert not health.ok
     assert "lease" in health.parts["workers"].detail
     with pytest.raises(LeaseLost, match="has lost its lease"):
         await engine.run("uses_db")
-    assert await (await engine.submit("uses_db")).status() == "queued"
+    run = await engine.submit("uses_db")
+
+    may.set()
+
+    assert await soon(run) == 1
+    assert (await engine.health()).parts["workers"].state == "ok"
 
 
 async def test_capabilities_are_told_from_the_configuration(engines: SharedEngines, tmp_path: Path):

@@ -125,6 +125,7 @@ ASKED: dict[str, list[str]] = {
     "runs_active": ["ARRAY['p0']", "'running'", "NULL", EVER, U, "50"],
     "runs_unhappy": ["ARRAY['p0']", "'failed'", "NULL", EVER, U, "50"],
     "driven": [U],
+    "queue": ["ARRAY['p0', 'p1']", "NULL"],
     "committed_before": [U, "1", "1"],
     "end_run": [U, "NULL", "'cancelled'", "NULL", "NULL"],
     "end_claims": [U, "'cancelled'", "now()", "NULL"],

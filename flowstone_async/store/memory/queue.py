@@ -9,7 +9,7 @@ from datetime import datetime
 from flowstone_async.errors import KeyConflict
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import NOBODY, Run
-from flowstone_async.store.records import RunRecord, Submission
+from flowstone_async.store.records import QueueState, RunRecord, Submission
 
 
 def submit(memory: Memory, submission: Submission) -> Run:
@@ -67,6 +67,16 @@ def _queue(memory: Memory, record: RunRecord, at: datetime) -> Run:
         heapq.heappush(ready, (record.priority, due, memory.submitted, run))
     memory.waiters.wake("queue")
     return run
+
+
+def count(memory: Memory, pipelines: Collection[str]) -> QueueState:
+    """Count the runs that have not ended; see `Store.queue`."""
+    now = memory.clock.now()
+    active = [run for run in memory.active.values() if run.created.pipeline in pipelines]
+    starts = [max(run.created_at, run.created.at or run.created_at) for run in active if run.state == "queued"]
+    due = [start for start in starts if start <= now]
+    running = sum(run.state == "running" for run in active)
+    return QueueState(len(due), len(starts) - len(due), min(due, default=None), running)
 
 
 def claim(memory: Memory, worker: str, pipelines: Collection[str], limit: int) -> Iterator[Run]:

@@ -26,7 +26,9 @@ from flowstone_async.store.records import (
     AuditEntry,
     EventRecord,
     Fault,
+    LiveWorker,
     Pruned,
+    QueueState,
     Removed,
     RunRecord,
     RunState,
@@ -79,7 +81,7 @@ class MemoryStore(Store):
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
         if lease is not None:
             with self._lock:
-                self._memory.leases[worker.id] = Lease(lost)
+                self._memory.leases[worker.id] = Lease(worker, self._memory.clock.now(), lost)
                 self._opened.append(worker.id)
 
     @override
@@ -314,6 +316,16 @@ class MemoryStore(Store):
         with self._lock:
             below = (act for act in reversed(self._memory.acts) if after is None or act[0] < after)
             return tuple(islice(below, limit))
+
+    @override
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
+        with self._lock:
+            return queue.count(self._memory, pipelines)
+
+    @override
+    async def workers(self) -> tuple[LiveWorker, ...]:
+        with self._lock:
+            return tuple(LiveWorker(each.worker, each.started_at, None) for each in self._memory.leases.values())
 
     @override
     async def faults(self) -> tuple[Fault, ...]:

@@ -1,4 +1,4 @@
-"""What has happened: runs, events and audit entries, page by page."""
+"""What has happened: runs, events and audit entries, page by page; and what waits and works now."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from datetime import UTC, datetime
 from itertools import islice
 from uuid import UUID
 
+from asyncpg import Record
+
 from flowstone_async.store.postgres import encoding
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.identifiers import is_id
+from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.rows import audit_entry, run_record
 from flowstone_async.store.records import (
     FINAL_RUN_STATES,
     AuditEntry,
     EventRecord,
+    LiveWorker,
+    QueueState,
     RunRecord,
     RunState,
     StoredEvent,
+    Worker,
 )
 
 _LATEST = (datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1))
@@ -28,10 +34,12 @@ class History:
 
     Args:
         connections: To the server.
+        instants: The store's clock.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, instants: Instants) -> None:
         self._connections = connections
+        self._instants = instants
 
     async def run(self, run_id: str) -> RunRecord | None:
         """Return one run."""
@@ -75,6 +83,20 @@ class History:
         """Return audit entries, newest first."""
         rows = await self._connections.fetch("audit", limit, after)
         return tuple((row["no"], row["at"], audit_entry(row)) for row in rows)
+
+    async def queue(self, pipelines: Sequence[str]) -> QueueState:
+        """Count the runs that have not ended."""
+        rows = await self._connections.fetch("queue", list(dict.fromkeys(pipelines)), self._instants.given())
+        return QueueState(*rows[0])
+
+    async def workers(self) -> tuple[LiveWorker, ...]:
+        """Return the workers that nobody has declared dead."""
+        rows = await self._connections.fetch("workers")
+        return tuple(LiveWorker(_worker(row), row["started_at"], row["lease"]) for row in rows)
+
+
+def _worker(row: Record) -> Worker:
+    return Worker(id=row["id"], host=row["host"], pid=row["pid"], pipelines=tuple(row["pipelines"]))
 
 
 def _listing(state: RunState | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -19,10 +18,10 @@ from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.history import History
 from flowstone_async.store.postgres.identifiers import is_id
-from flowstone_async.store.postgres.indexes import index_faults
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.ledger import DrivenRun
+from flowstone_async.store.postgres.looking import LookingStore
 from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.notifier import Listener, Notifier
 from flowstone_async.store.postgres.ownership import Ownership
@@ -32,23 +31,16 @@ from flowstone_async.store.postgres.queue import Queue
 from flowstone_async.store.postgres.reading import StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
-from flowstone_async.store.postgres.statistics import read_statistics, stray_faults
 from flowstone_async.store.postgres.values import PostgresValues
-from flowstone_async.store.postgres.verify import verify
-from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
     Advance,
     Advanced,
     AssetState,
     AuditEntry,
     EventRecord,
-    Fault,
     Pruned,
     Removed,
     RunRecord,
-    RunState,
-    Statistics,
-    StoredEvent,
     Submission,
     Submitted,
     Worker,
@@ -59,7 +51,7 @@ _CLOSE = 10.0
 _FIRST_WAIT = 0.1
 
 
-class PostgresStore(Store):
+class PostgresStore(LookingStore):
     """A durable store: everything it acknowledges survives the death of any process.
 
     Args:
@@ -108,7 +100,7 @@ class PostgresStore(Store):
         self._listener = Listener(self._connections, self._hints, self._notifier)
         self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
         self._reader = StateReader(self._connections)
-        self._history = History(self._connections)
+        self._history = History(self._connections, self._instants)
         self._catalog = Catalog(self._connections, self._instants, self._hints)
         self._partitions = Partitions(self._connections, self._instants)
         self._retention = Retention(self._connections, self._instants, self._partitions)
@@ -259,33 +251,9 @@ class PostgresStore(Store):
         return await self._ownership.take_orphans(worker, pipelines, limit, run_id) if self._owns() else ()
 
     @override
-    async def joined(self, run_id: str) -> bool:
-        return await self._queue.joined(run_id)
-
-    @override
-    async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
-        return await self._queue.moved_on(owned)
-
-    @override
     async def hand_back(self, run_id: str, fence: int) -> None:
         await self._ownership.hand_back(run_id, fence)
         self._committer.ledger.pop(run_id, None)
-
-    @override
-    async def run(self, run_id: str) -> RunRecord | None:
-        return await self._history.run(run_id)
-
-    @override
-    async def runs(
-        self,
-        *,
-        pipelines: Sequence[str],
-        state: RunState | None = None,
-        asset: str | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> tuple[RunRecord, ...]:
-        return await self._history.runs(pipelines, state=state, asset=asset, limit=limit, after=after)
 
     @override
     async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
@@ -296,22 +264,6 @@ class PostgresStore(Store):
         self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
     ) -> RunRecord | None:
         return await self._ownership.fail(run_id, fence, error, events, audit)
-
-    @override
-    async def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> tuple[EventRecord, ...]:
-        return await self._history.events(run_id, after=after, limit=limit)
-
-    @override
-    async def all_events(
-        self, *, pipelines: Sequence[str], after: int = 0, limit: int = 1000
-    ) -> tuple[StoredEvent, ...]:
-        return await self._history.all_events(pipelines, after=after, limit=limit)
-
-    @override
-    async def audit(
-        self, *, limit: int = 100, after: int | None = None
-    ) -> tuple[tuple[int, datetime, AuditEntry], ...]:
-        return await self._history.audit(limit=limit, after=after)
 
     @override
     async def changed(self, topic: str, *, within: float) -> None:
@@ -334,16 +286,6 @@ class PostgresStore(Store):
                 self._hints.publish(f"run:{run_id}")
 
     @override
-    async def keys(
-        self, pipeline: str, asset: str, io: str, *, limit: int = 1000, after: str | None = None
-    ) -> tuple[AssetState, ...]:
-        return await self._catalog.keys(pipeline, asset, io, limit=limit, after=after)
-
-    @override
-    async def stored_assets(self, pipeline: str) -> Mapping[str, int]:
-        return await self._catalog.stored_assets(pipeline)
-
-    @override
     async def rename(self, pipeline: str, old: str, new: str) -> int:
         return await rename(self._connections, pipeline, old, new)
 
@@ -358,18 +300,6 @@ class PostgresStore(Store):
         return await self._catalog.invalidate(keys, cascade=cascade, audit=audit)
 
     @override
-    async def upstream(self, materialization: str) -> tuple[tuple[AssetKey, str], ...]:
-        return await self._catalog.upstream(materialization)
-
-    @override
-    async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
-        return await self._catalog.recorded(materializations)
-
-    @override
-    async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
-        return await self._catalog.durations(pipeline, assets)
-
-    @override
     async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> Pruned:
         return await self._retention.prune(runs=runs, values=values, limit=limit)
 
@@ -377,28 +307,3 @@ class PostgresStore(Store):
     async def maintain(self) -> None:
         await self._partitions.add()
         await self._partitions.analyze()
-
-    @override
-    async def statistics(self) -> Statistics:
-        return await read_statistics(self._connections)
-
-    @override
-    async def faults(self) -> tuple[Fault, ...]:
-        return *await index_faults(self._connections), *await stray_faults(self._connections)
-
-    @override
-    async def verify(self) -> tuple[Fault, ...]:
-        return await verify(self._connections)
-
-    @override
-    async def health(self) -> Mapping[str, object]:
-        asked = time.monotonic()
-        instant, version, schema = (await self._connections.fetch("ping", self._instants.given()))[0]
-        self._instants.learn(instant)
-        return {
-            "store": "postgres",
-            "latency": time.monotonic() - asked,
-            "server": version,
-            "schema": schema,
-            "where": self._connections.where,
-        }

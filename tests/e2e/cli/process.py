@@ -73,6 +73,10 @@ class Running:
         self._process = process
         self._said = ""
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_for(self, text: str) -> str:
         """Return the line with `text` on standard error, once it is there."""
         return self._line(self._process.stderr, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from typing import Any
 
 import asyncpg
@@ -83,3 +84,21 @@ def test_it_reads_all_records_if_asked_and_fails_for_damage(postgres: Shell, dsn
     assert "double has the current value" in found["text"]
     assert findings(postgres, "flow.py").keys().isdisjoint({"records"})
     assert "which there is not" in postgres.run("doctor", "flow.py", "--verify").data
+
+
+def test_it_tells_who_works_on_the_store_and_whose_lease_is_over(postgres: Shell, dsn: str) -> None:
+    assert "none is registered" in findings(postgres, "flow.py")["workers"]["text"]
+    with postgres.start("run", "flow.py", "endless") as running:
+        running.wait_for("BEGUN")
+        alive = findings(postgres, "flow.py")
+        running.signal(signal.SIGKILL)
+        running.end()
+    execute(dsn, "UPDATE flowstone.worker SET lease_until = now() - interval '90 seconds'")
+    dead = findings(postgres, "flow.py")
+
+    assert (alive["workers"]["verdict"], dead["workers"]["verdict"]) == ("ok", "warning")
+    assert f"process {running.pid} on " in alive["workers"]["text"]
+    assert ", lease for " in alive["workers"]["text"]
+    assert "lease over since 9" in dead["workers"]["text"]
+    assert alive["queue"]["text"] == "nothing is queued; 1 running"
+    assert alive["clock"]["text"] == "the store's clock and this machine's agree within 1 s"

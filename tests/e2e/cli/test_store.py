@@ -113,6 +113,8 @@ def test_doctor_finds_orphans_and_changed_code(postgres: Shell, dsn: str) -> Non
         "store": "ok",
         "clock": "ok",
         "indexes": "ok",
+        "workers": "ok",
+        "queue": "ok",
         "orphans": "ok",
         "values": "ok",
         "code": "ok",

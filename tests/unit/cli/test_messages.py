@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 
 from flowstone_async.cli.messages import logged_to
 from flowstone_async.cli.output import Output
@@ -48,3 +49,16 @@ def test_what_the_engine_says_again_and_again_is_said_once_and_what_bodies_say_e
         for _ in range(2):
             LOGGER.warning("[a] look", extra={"asset": "a"})
     assert messages.getvalue() == "upkeep: the store is down\n[a] look\n[a] look\n"
+
+
+def test_a_service_tells_everything_with_time_and_level() -> None:
+    messages = io.StringIO()
+    output = Output(io.TextIOWrapper(io.BytesIO()), messages, terminal=False)
+    with logged_to(output, verbose=False, service=True):
+        LOGGER.info("asset a succeeded, token=abc", extra={"outcome": "succeeded"})
+        LOGGER.info("asset a succeeded", extra={"outcome": "succeeded"})
+        LOGGER.warning("the store is down")
+        LOGGER.debug("no")
+    first, *rest = messages.getvalue().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO asset a succeeded, token=\*\*\*", first)
+    assert [line.partition(" ")[2] for line in rest] == ["INFO asset a succeeded", "WARNING the store is down"]

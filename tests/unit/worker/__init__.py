@@ -1,0 +1,1 @@
+"""What tells of a worker: probes, and as much of HTTP as they need."""
