@@ -29,6 +29,8 @@ _HOMES: Final = {
     "AssetStarted": "events",
     "AssetStatus": "_engine.status",
     "AssetSucceeded": "events",
+    "BackfillHandle": "_engine.backfill_handle",
+    "BackfillProgress": "events",
     "BackfillReport": "_engine.backfill",
     "BlockingAsset": "definition.handle",
     "Cache": "definition.policy",

@@ -2,6 +2,7 @@
 
 from flowstone_async import io
 from flowstone_async._engine.backfill import BackfillReport
+from flowstone_async._engine.backfill_handle import BackfillHandle
 from flowstone_async._engine.handle import RunHandle, RunRef
 from flowstone_async._engine.health import Capabilities, Health
 from flowstone_async._engine.report import AssetReport, RunReport
@@ -68,6 +69,7 @@ from flowstone_async.events import (
     AssetSkipped,
     AssetStarted,
     AssetSucceeded,
+    BackfillProgress,
     EngineEvent,
     EngineStarted,
     EngineStopped,
@@ -117,6 +119,8 @@ __all__ = [
     "AssetStarted",
     "AssetStatus",
     "AssetSucceeded",
+    "BackfillHandle",
+    "BackfillProgress",
     "BackfillReport",
     "BlockingAsset",
     "Cache",

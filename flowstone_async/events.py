@@ -55,6 +55,24 @@ class RunStarted(RunEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillProgress(RunEvent):
+    """Partitions of a submitted backfill have ended.
+
+    Attributes:
+        succeeded: Of all so far; `failed` and `skipped` likewise.
+        not_started: Left out after the first failure, with `on_error="halt"`; told with the last ones.
+        outcomes: Encoded key, outcome and failure of those that this event tells of.
+    """
+
+    type: ClassVar[str] = "run.progress"
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    not_started: int = 0
+    outcomes: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(RunEvent):
     """A run ended, whatever its outcome; every run has exactly one."""
 
@@ -351,7 +369,7 @@ class LoopBlocked(EngineEvent):
 
 
 JOURNALED: tuple[type[Event], ...] = (
-    RunStarted, RunFinished, RunSucceeded, RunFailed, RunCancelled,
+    RunStarted, BackfillProgress, RunFinished, RunSucceeded, RunFailed, RunCancelled,
     AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
     ResourceFailed,
 )  # fmt: skip

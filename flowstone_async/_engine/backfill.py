@@ -30,6 +30,7 @@ from flowstone_async.types import AssetKey
 
 Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
 OnError: TypeAlias = Literal["continue", "halt"]
+Outcome: TypeAlias = Literal["succeeded", "failed", "skipped"]
 KEPT_ERRORS = 100
 TIMEOUT = 1800.0
 _logger = logging.getLogger("flowstone")
@@ -111,21 +112,21 @@ class _Backfill:
     async def one(self, key: Any) -> None:
         limit = TIMEOUT if self.timeout is None else self.timeout
         request = self.session.request([self.name], partition=key, force=self.force, timeout=limit, **self.options)
-        if self.only != "all" and not _selected(await Reader(self.session).status_for(request), self.only):
+        if self.only != "all" and not is_selected(self.only, await Reader(self.session).status_for(request)):
             self.report.skipped += 1
             return
         self.count(key, await self.session.complete(request))
 
     def count(self, key: Any, driver: RunDriver) -> None:
-        target = driver.units.targets[0]
-        settled = driver.board.settled[target]
-        problem = None if settled is not None and settled.state == "skipped" else problem_of(driver, target)
-        if problem is not None:
-            self.fail(key, problem)
-        elif settled is not None and settled.state == "ok":
-            self.report.succeeded += 1
-        else:
-            self.report.skipped += 1
+        outcome, error = outcome_of(driver)
+        match outcome:
+            case "succeeded":
+                self.report.succeeded += 1
+            case "skipped":
+                self.report.skipped += 1
+            case "failed":
+                assert error is not None  # noqa: S101 - what has failed says why
+                self.fail(key, error)
 
     def fail(self, key: Any, error: FlowstoneError) -> None:
         pipeline, name = self.name.split(".", 1)
@@ -147,14 +148,25 @@ class _Backfill:
             _logger.exception("on_progress of a backfill of %s failed; the backfill goes on", self.name)
 
 
-def _selected(status: AssetStatus, only: Only) -> bool:
+def outcome_of(driver: RunDriver) -> tuple[Outcome, FlowstoneError | None]:
+    """Return how the partition of an ended run counts, and its failure."""
+    target = driver.units.targets[0]
+    settled = driver.board.settled[target]
+    problem = None if settled is not None and settled.state == "skipped" else problem_of(driver, target)
+    if problem is not None:
+        return "failed", problem
+    return ("succeeded" if settled is not None and settled.state == "ok" else "skipped"), None
+
+
+def is_selected(only: Only, status: AssetStatus | None) -> bool:
+    """Tell whether `only` lets a partition of a status run; it needs none to let all run."""
     match only:
         case "missing":
-            return not status.has_value
+            return status is None or not status.has_value
         case "failed":
-            return status.state == "failed"
+            return status is not None and status.state == "failed"
         case "stale":
-            return status.has_value and not status.fresh
+            return status is not None and status.has_value and not status.fresh
         case "all":
             return True
 
@@ -173,10 +185,10 @@ async def backfill(
     **options: Any,
 ) -> BackfillReport:
     """Run an asset for many partitions; see `Verbs.backfill`."""
-    _check(parallel, only, on_error, on_progress)
+    check(parallel, only, on_error, on_progress)
     catalog, name = find(session.catalogs, target)
     session.request([f"{catalog.graph.pipeline}.{name}"], force=force, timeout=timeout, **options)  # refuses bad ones
-    given = await _keys(session, catalog, name, partitions)
+    given = await keys_of(session, catalog, name, partitions)
     report = BackfillReport(_session=session)
     job = _Backfill(
         session=session,
@@ -190,7 +202,7 @@ async def backfill(
         report=report,
         on_progress=on_progress,
     )
-    shared = _Shared(given)
+    shared = SharedKeys(given)
     try:
         async with anyio.create_task_group() as group:
             for number in range(parallel):
@@ -202,7 +214,8 @@ async def backfill(
     return report
 
 
-def _check(parallel: int, only: str, on_error: str, on_progress: object) -> None:
+def check(parallel: int, only: str, on_error: str, on_progress: object = None) -> None:
+    """Refuse options of a backfill that are none."""
     whole(parallel, what="parallel")
     word(only, get_args(Only), what="only")
     word(on_error, get_args(OnError), what="on_error")
@@ -212,7 +225,7 @@ def _check(parallel: int, only: str, on_error: str, on_progress: object) -> None
         )
 
 
-async def _keys(
+async def keys_of(
     session: Session, catalog: Catalog, name: str, given: Iterable[Any] | AsyncIterable[Any] | None
 ) -> Iterable[Any] | AsyncIterable[Any]:
     """Return the partitions to run; where they are all at hand, none of them is wrong."""
@@ -240,7 +253,7 @@ async def _keys(
     return given
 
 
-class _Shared(AsyncIterator[Any]):
+class SharedKeys(AsyncIterator[Any]):
     """One iteration of the partitions that several workers pull from; each key once, nothing read ahead.
 
     Attributes:

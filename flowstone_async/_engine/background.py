@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from datetime import datetime
 from typing import Any, TypeVar, overload
 
 from typing_extensions import Unpack
 
+from flowstone_async._engine.backfill import OnError, Only
+from flowstone_async._engine.backfill_handle import BackfillHandle, submit_backfill
 from flowstone_async._engine.following import follow
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.listing import find_run, list_runs
-from flowstone_async._engine.session import Session
-from flowstone_async._engine.submitting import SubmitOptions, retry, submit
+from flowstone_async._engine.session import Session, Timeout
+from flowstone_async._engine.submitting import SubmitOptions, retry, split, submit
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.verbs import Verbs
+from flowstone_async.config import switch
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.events import Event
 from flowstone_async.store.records import RunRecord, RunState
@@ -80,6 +84,57 @@ class Background(Verbs):
             ConfigError: An option is wrong, or cannot be stored.
         """
         return await submit(self._live(), targets, partition, options)
+
+    async def submit_backfill(
+        self,
+        asset: Target,
+        *,
+        partitions: Iterable[Any] | AsyncIterable[Any] | None = None,
+        parallel: int = 1,
+        force: bool = False,
+        only: Only = "all",
+        on_error: OnError = "continue",
+        timeout: Timeout = None,
+        params: object = None,
+        key: str | None = None,
+        priority: int = 0,
+        at: datetime | None = None,
+        conn: object = None,
+    ) -> BackfillHandle:
+        """Store a backfill for any engine with a free slot to carry out; after a crash it goes on where it was.
+
+        Args:
+            asset: Handle or name.
+            partitions: As for `backfill`; at most 100,000 keys, or a range of the set.
+            parallel: Partitions running at once, in the engine that carries it out; the backfill takes one slot.
+            force: Compute also what is fresh.
+            only: `"all"`, or only the partitions that are `"missing"`, `"failed"` or `"stale"` when their turn comes.
+            on_error: `"continue"`, or `"halt"`: start no further partition after the first failure.
+            timeout: For each partition; 30 minutes without it, False for no limit.
+            params: Of the pipeline's params type.
+            key: The same key gives the same backfill again, as long as it is on record.
+            priority: 0 to 3, lower first.
+            at: It does not start before this instant, on the store's clock.
+            conn: An asyncpg connection, in whose transaction the backfill is stored.
+
+        Raises:
+            ConfigError: An option is wrong, or cannot be stored.
+            KeyConflict: The key was used for another backfill.
+        """
+        switch(force, what="force")
+        queueing, _ = split({"key": key, "priority": priority, "at": at, "conn": conn})
+        return await submit_backfill(
+            self._live(),
+            asset,
+            partitions,
+            queueing,
+            parallel=parallel,
+            force=force,
+            only=only,
+            on_error=on_error,
+            timeout=timeout,
+            params=params,
+        )
 
     async def retry(self, run_id: str) -> RunHandle[Any]:
         """Submit what an ended run was asked for once more; values that it committed are taken as they are.

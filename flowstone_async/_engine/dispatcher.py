@@ -12,7 +12,11 @@ import logging
 import anyio
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.backfill_job import drive_backfill
+from flowstone_async._engine.cancelling import cancel
 from flowstone_async._engine.ending_orphans import end_run
+from flowstone_async._engine.request import BACKFILL
+from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async.errors import Cancelled, FlowstoneError, StorageError, StoreUnavailable
 from flowstone_async.failures import ENDINGS
@@ -152,7 +156,10 @@ class Dispatcher:
         try:
             if record.unreadable is not None:
                 raise StorageError(f"the stored run cannot be read: {record.unreadable}", run_id=record.id)
-            await session.resume(record, begun=begun)
+            if BACKFILL in record.options:
+                await drive_backfill(session, record, begun=begun)
+            elif not await self._ended_with_parent(record):
+                await session.resume(record, begun=begun)
         except (StoreUnavailable, Cancelled, asyncio.CancelledError, *ENDINGS):
             raise
         except FlowstoneError as error:
@@ -161,6 +168,17 @@ class Dispatcher:
         except Exception as error:
             _logger.exception("run %s cannot be continued", record.id)
             await self._end(record, stopped.bug(record.id, error))
+
+    async def _ended_with_parent(self, record: RunRecord) -> bool:
+        """End a partition's run whose backfill was cancelled while nobody drove either."""
+        store, parent = self._session.store, record.options.get("parent")
+        backfill = await store.run(parent) if isinstance(parent, str) else None
+        if backfill is None or backfill.state != "cancelled":
+            return False
+        past = await Past.read(store, record)
+        await cancel(store, record, past.unfinished(store.now()), 0.0, "engine")
+        self._session.to_hand_back.pop(record.id, None)
+        return True
 
     async def _end(self, record: RunRecord, error: FlowstoneError) -> None:
         await end_run(self._session, record, error)

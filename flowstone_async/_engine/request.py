@@ -13,6 +13,8 @@ from flowstone_async.planning.verdicts import Asked, Force
 from flowstone_async.types import Materialization
 
 CONCURRENCY = 32
+BACKFILL = "backfill"
+"""The stored option that makes a run a backfill: what it was asked for."""
 RESUMES = "resumes"
 """The stored option that names the run whose committed values are taken as they are."""
 
@@ -36,6 +38,7 @@ class Request:
         timeout: Seconds for the whole run, or None.
         concurrency: Bodies at once.
         submitted: Whether nobody need await it.
+        parent: The backfill that it is a partition of, or None.
         given: Made-up materializations that stand for assets, in tests.
     """
 
@@ -56,6 +59,7 @@ class Request:
     concurrency: int = CONCURRENCY
     run_id: str | None = None
     submitted: bool = False
+    parent: str | None = None
     given: Mapping[str, Materialization] = field(default_factory=dict[str, Materialization])
 
     @property
@@ -74,11 +78,11 @@ class Request:
 
     def subject(self) -> str:
         """Return a hash of what is to be computed with what: targets, partition and params."""
-        return _digest(self.targets, self.encoded, self.params_json)
+        return digest(self.targets, self.encoded, self.params_json)
 
-    def digest(self) -> str:
+    def joins(self) -> str:
         """Return a hash of what two requests must share to be one run, within their pipeline."""
-        return _digest(self.targets, self.encoded, self.params_json, self.io_name, self.with_deps)
+        return digest(self.targets, self.encoded, self.params_json, self.io_name, self.with_deps)
 
     def options(self) -> dict[str, object]:
         """Return the options as they are stored with the run."""
@@ -88,10 +92,12 @@ class Request:
             "io": self.io_name,
             "timeout": self.timeout,
             "concurrency": self.concurrency,
+            **({} if self.parent is None else {"parent": self.parent}),
         }
 
 
-def _digest(*parts: object) -> str:
+def digest(*parts: object) -> str:
+    """Return a hash of JSON-compatible values."""
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -32,6 +32,7 @@ def make_request(
     concurrency: int | None = None,
     run_id: str | None = None,
     submitted: bool = False,
+    parent: str | None = None,
 ) -> Request:
     """Check the options of a run.
 
@@ -76,6 +77,7 @@ def make_request(
         concurrency=limit,
         run_id=run_id,
         submitted=submitted,
+        parent=parent,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import anyio
 
@@ -56,6 +56,21 @@ class Flight:
     detached: bool = False
 
 
+class Job(Protocol):
+    """A run that is driven here and computes nothing itself: a backfill."""
+
+    record: RunRecord
+    done: asyncio.Event
+
+    def stop(self, reason: Literal["cancelled", "shutdown", "lease_lost", "broken"]) -> None:
+        """Start nothing more."""
+        ...
+
+    def lose(self) -> None:
+        """Somebody else owns it now."""
+        ...
+
+
 class Session:
     """The runs of one engine."""
 
@@ -66,6 +81,7 @@ class Session:
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
         self.taken: set[str] = set()
+        self.jobs: dict[str, Job] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
 
     @property
@@ -152,7 +168,7 @@ class Session:
             params=request.params_json,
             worker=self.services.worker,
             continuable=request.continuable,
-            request=request.digest() if request.joinable else "",
+            request=request.joins() if request.joinable else "",
         )
 
     async def _launch(self, request: Request, record: RunRecord) -> Flight:
@@ -301,6 +317,8 @@ class Session:
         after = await cancel(store, record, unfinished, seconds, actor)
         if flight is not None and after is not None and after.state == "cancelled":
             flight.driver.stop("cancelled")
+        if run_id in self.jobs:
+            self.jobs[run_id].stop("cancelled")
         return after
 
     def _stop_joining(self, flight: Flight) -> None:
@@ -329,15 +347,15 @@ class Session:
     async def close(self, grace: float) -> None:
         """Stop: nothing new starts, bodies have `grace` seconds, then they are cancelled; runs are handed back."""
         self.closing = True
-        drivers = [flight.driver for flight in self.flights.values()]
-        for driver in drivers:
-            driver.stop("shutdown")
+        drivers, jobs = [flight.driver for flight in self.flights.values()], list(self.jobs.values())
+        for each in (*jobs, *drivers):
+            each.stop("shutdown")
         if grace <= 0:
             _interrupt(drivers)
         timer = self.services.clock.call_later(grace, lambda: _interrupt(drivers))
         try:
-            for driver in drivers:
-                await driver.done.wait()
+            for each in (*drivers, *jobs):
+                await each.done.wait()
         except asyncio.CancelledError:  # whoever leaves does not wait any longer
             _interrupt(drivers)
             raise
@@ -354,6 +372,8 @@ class Session:
     def lose(self) -> None:
         """The engine lost its lease: stop all runs at once; nothing of them can be committed here any more."""
         self.lost = True
+        for job in list(self.jobs.values()):
+            job.stop("lease_lost")
         for flight in list(self.flights.values()):
             driver = flight.driver
             driver.error = driver.error or stopped.lease_lost(driver.id, self.services.store.unreachable)

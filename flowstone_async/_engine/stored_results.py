@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.backfill import BackfillReport
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import AssetReport, ReportState, RunReport
+from flowstone_async._engine.request import BACKFILL
 from flowstone_async._engine.results import skipped
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.stored_backfill import stored_backfill
 from flowstone_async._engine.targets import find
 from flowstone_async.definition.keys import decode_key, encode_key
-from flowstone_async.errors import AssetNotFound, FlowstoneError
+from flowstone_async.errors import AssetNotFound, ConfigError, FlowstoneError
 from flowstone_async.events import (
     AssetEvent,
     AssetFailed,
@@ -41,6 +44,8 @@ async def stored_values(session: Session, record: RunRecord) -> tuple[Any, ...]:
     """
     if record.state == "cancelled":
         raise stopped.cancelled(record.id)
+    if BACKFILL in record.options:
+        return (await _backfill(session, record),)
     partition = decode_key(record.partition)
     if record.error is not None:
         raise rebuild(record.error, partition=partition)
@@ -53,6 +58,14 @@ async def stored_values(session: Session, record: RunRecord) -> tuple[Any, ...]:
         if state is not None and state.state == "skipped" and state.run_id == record.id:
             raise skipped(key.asset, decode_key(key.partition), state.reason or "", record.id)
     return tuple([await reader.get(f"{key.pipeline}.{key.asset}", partition, io) for key in keys])
+
+
+async def _backfill(session: Session, record: RunRecord) -> BackfillReport:
+    """Return the report of an ended backfill; what kept it from being carried out at all is raised."""
+    report = await stored_backfill(session, record)
+    if record.error is not None and not report.failed and not report.not_started:
+        raise rebuild(record.error)
+    return report
 
 
 def _catalog(session: Session, record: RunRecord) -> Catalog:
@@ -115,6 +128,12 @@ async def stored_report(session: Session, record: RunRecord) -> RunReport:
     """Return what came of an ended run, asset by asset; values are those that the run committed, as far as they are
     current still.
     """
+    if BACKFILL in record.options:
+        raise ConfigError(
+            f"run {record.id} is a backfill, whose partitions are runs of their own",
+            run_id=record.id,
+            hint="Use result(): it returns the report of the backfill.",
+        )
     catalog = _catalog(session, record)
     entries: dict[tuple[str, str], _Entry] = {}
     seconds, last = 0.0, 0

@@ -43,7 +43,9 @@ class SubmitOptions(RunOptions, total=False):
     conn: object
 
 
-class _Queueing(TypedDict):
+class Queueing(TypedDict):
+    """How a run is queued; see `SubmitOptions`."""
+
     key: str | None
     priority: int
     at: datetime | None
@@ -55,9 +57,9 @@ async def submit(
 ) -> RunHandle[Any]:
     """Store a run for any engine to claim, and return its handle; see `Engine.submit`."""
     session.check()
-    queueing, rest = _split(options)
+    queueing, rest = split(options)
     request = session.request(targets, partition=partition, submitted=True, **checked("submit", rest))
-    _refuse_unstorable(request)
+    refuse_unstorable(request)
     await _check_ready(session, request)
     record = RunRecord(
         id=request.run_id or new_id(),
@@ -70,9 +72,9 @@ async def submit(
         submitted=True,
         priority=queueing["priority"],
         at=queueing["at"],
-        request=request.digest() if request.joinable else "",
+        request=request.joins() if request.joinable else "",
     )
-    return await _store(session, record, request, key=queueing["key"], conn=queueing["conn"])
+    return await store_run(session, record, request.subject(), key=queueing["key"], conn=queueing["conn"])
 
 
 async def retry(session: Session, run_id: object) -> RunHandle[Any]:
@@ -93,7 +95,7 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
             hint="Submit it anew.",
         )
     request = replace(Past().request(before, session.catalogs[before.pipeline]), run_id=None)
-    _refuse_unstorable(request)
+    refuse_unstorable(request)
     await _check_ready(session, request)
     record = replace(
         before,
@@ -108,21 +110,22 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
         error=None,
         submitted=True,
         at=None,
-        request=request.digest() if request.joinable else "",
+        request=request.joins() if request.joinable else "",
     )
-    return await _store(session, record, request)
+    return await store_run(session, record, request.subject())
 
 
-async def _store(
-    session: Session, record: RunRecord, request: Request, *, key: str | None = None, conn: object = None
+async def store_run(
+    session: Session, record: RunRecord, subject: str, *, key: str | None = None, conn: object = None
 ) -> RunHandle[Any]:
+    """Put a run into the queue, and return its handle or that of the run that it joins."""
     audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
-    submission = Submission(run=record, subject=request.subject(), key=key, audit=audit)
+    submission = Submission(run=record, subject=subject, key=key, audit=audit)
     stored = await session.store.submit(submission, connection=conn)
     return RunHandle(session, stored.run)
 
 
-def _split(options: SubmitOptions) -> tuple[_Queueing, RunOptions]:
+def split(options: SubmitOptions) -> tuple[Queueing, RunOptions]:
     """Return the options that speak of the queue, checked, and the rest."""
     rest: Any = dict(options)
     priority, at, key = rest.pop("priority", None), rest.pop("at", None), rest.pop("key", None)
@@ -137,7 +140,7 @@ def _split(options: SubmitOptions) -> tuple[_Queueing, RunOptions]:
         raise ConfigError(f"key={key!r}"[:200], hint=f"Give text of 1 to {_LONGEST_KEY:,} bytes.")
     if key is not None and not _is_storable(key):
         raise ConfigError(f"key={key!r} cannot be stored", hint="Leave out NUL and lone surrogates.")
-    return _Queueing(key=key, priority=priority, at=at, conn=rest.pop("conn", None)), rest
+    return Queueing(key=key, priority=priority, at=at, conn=rest.pop("conn", None)), rest
 
 
 def _is_storable(text: str) -> bool:
@@ -147,7 +150,7 @@ def _is_storable(text: str) -> bool:
         return False
 
 
-def _refuse_unstorable(request: Request) -> None:
+def refuse_unstorable(request: Request) -> None:
     """Refuse what does not reach whichever engine takes the run (`JOB-12`).
 
     Raises:

@@ -85,14 +85,16 @@ class Upkeep:
         """Stop runs that somebody in another process has cancelled, or owns now."""
         session = self._session
         owned = {run_id: flight.driver.record.fence for run_id, flight in session.flights.items()}
+        owned |= {run_id: job.record.fence for run_id, job in session.jobs.items()}
         for run_id in await session.store.moved_on(owned) if owned else ():
             record, flight = await session.store.run(run_id), session.flights.get(run_id)
-            if flight is None or record is None:
+            driven = session.jobs.get(run_id) if flight is None else flight.driver
+            if driven is None or record is None:
                 continue
             if record.state == "cancelled":
-                flight.driver.stop("cancelled")
-            elif record.fence != flight.driver.record.fence:
-                flight.driver.lose()
+                driven.stop("cancelled")
+            elif record.fence != driven.record.fence:
+                driven.lose()
 
     async def prune(self) -> None:
         """Forget what is old, in small batches, for half of the time at most."""

@@ -29,11 +29,12 @@ NAMES = {
         "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"
     ),
     "answers": (
-        "AssetInfo AssetReport AssetStatus BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef RunReport"
+        "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
+        " RunReport"
         " Why"
     ),
     "events": (
-        "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded Event"
+        "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded BackfillProgress Event"
         " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
         " EngineEvent EngineStarted EngineStopped LeaseAcquired LeaseEvent LeaseExpired LeaseReleased"
         " ResourceClosed ResourceEvent ResourceOpened"
