@@ -49,7 +49,7 @@ async def submit_total(request: Request) -> JSONResponse:
 async def show_run(request: Request) -> JSONResponse:
     """Say how a run is."""
     run = await engine.find(request.path_params["run_id"])
-    return JSONResponse({"run": run.id, "state": await run.status()})
+    return JSONResponse({"run": run.id, "state": (await run.status()).state})
 
 
 async def refuse(_: Request, error: Exception) -> JSONResponse:

@@ -98,6 +98,7 @@ _HOMES: Final = {
     "RunRef": "_engine.handle",
     "RunReport": "_engine.report",
     "RunStarted": "events",
+    "RunStatus": "_engine.run_status",
     "RunSucceeded": "events",
     "Single": "definition.single",
     "Skipped": "types",

@@ -6,6 +6,7 @@ from flowstone_async._engine.backfill_handle import BackfillHandle
 from flowstone_async._engine.handle import RunHandle, RunRef
 from flowstone_async._engine.health import Capabilities, Health
 from flowstone_async._engine.report import AssetReport, RunReport
+from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.upkeep import Retention
 from flowstone_async.definition.calendar_windows import Daily, Monthly, Weekly
@@ -188,6 +189,7 @@ __all__ = [
     "RunRef",
     "RunReport",
     "RunStarted",
+    "RunStatus",
     "RunSucceeded",
     "Single",
     "Skipped",

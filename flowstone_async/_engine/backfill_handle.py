@@ -9,6 +9,7 @@ from flowstone_async._engine.backfill import TIMEOUT, BackfillReport, OnError, O
 from flowstone_async._engine.backfill_job import BackfillOptions
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.request import BACKFILL, digest
+from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.stored_backfill import stored_backfill
 from flowstone_async._engine.submitting import Queueing, refuse_unstorable, store_run
@@ -18,7 +19,7 @@ from flowstone_async.definition.keys import encode_key
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError
 from flowstone_async.planning.units import partition_for
-from flowstone_async.store.records import RunRecord, RunState
+from flowstone_async.store.records import RunRecord
 from flowstone_async.types import new_id
 
 MOST_KEYS = 100_000
@@ -35,8 +36,8 @@ class BackfillHandle:
         """Id of the backfill's run; `Engine.find` takes it too."""
         return self._run.id
 
-    async def status(self) -> RunState:
-        """Return the state of the backfill; `failed` once it has ended with failed partitions."""
+    async def status(self) -> RunStatus:
+        """Return how the backfill is; its state is `failed` once it has ended with failed partitions."""
         return await self._run.status()
 
     async def progress(self) -> BackfillReport:

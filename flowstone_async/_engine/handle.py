@@ -11,13 +11,14 @@ from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.run_status import RunStatus, run_status
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async.config import seconds
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import NothingToCancel, RunNotFound, TimedOut
 from flowstone_async.events import Event
-from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord, RunState
+from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -49,9 +50,9 @@ class RunHandle(Generic[T_co]):
         record = self._record
         return RunRef(run_id=record.id, pipeline=record.pipeline, targets=record.targets, partition=record.partition)
 
-    async def status(self) -> RunState:
-        """Return the run's state."""
-        return (await self._look()).state
+    async def status(self) -> RunStatus:
+        """Return how the run is: its state, when it began and ended, who drives it, what it waits for."""
+        return await run_status(self._session.store, await self._look())
 
     async def _look(self) -> RunRecord:
         self._session.check()

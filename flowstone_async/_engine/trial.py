@@ -224,7 +224,7 @@ class Trial(Verbs):
         flight = self._opened.flights.get(run.id)
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        while (found := await run.status()) != state:
+        while (found := (await run.status()).state) != state:
             stuck = flight is not None and flight.driver.only_waits
             if found in ("succeeded", "failed", "cancelled") or stuck or loop.time() - begun > _STUCK_AFTER:
                 raise AssertionError(f"run {run.id} is {found}, not {state}: {await self._standing(run)}")

@@ -48,7 +48,7 @@ async def cancel(job: Job) -> int:
     async with looking_engine(job, job.pipeline) as (engine, _):
         handle = await engine.find(run_id)
         await handle.cancel()
-        state = await handle.status()
+        state = (await handle.status()).state
     if job.options.json:
         job.output.json({**dataclasses.asdict(handle.ref), "state": state})
     else:

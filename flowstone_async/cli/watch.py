@@ -36,7 +36,7 @@ async def watch(job: Job) -> int:
                 error = await _follow(handle, reporter)
             finally:
                 progress.end(cut_off=False)
-        state = await handle.status()
+        state = (await handle.status()).state
     return _code(job, progress, run_id, state, error)
 
 

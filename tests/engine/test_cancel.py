@@ -271,7 +271,7 @@ async def test_cancelling_through_a_handle(open_engine: OpenEngine):
     handle = await engine.submit("after")
     await slow.gate.reached()
     await handle.cancel()
-    assert await handle.status() == "cancelled"
+    assert (await handle.status()).state == "cancelled"
     with pytest.raises(Cancelled):
         await soon(handle)
     with pytest.raises(NothingToCancel):
@@ -290,7 +290,7 @@ async def test_cancelling_does_not_wait_for_finally_and_awaiting_does(open_engin
     await slow.gate.reached()
     await handle.cancel()
     assert slow.cleaned == 0
-    assert await handle.status() == "cancelled"
+    assert (await handle.status()).state == "cancelled"
     awaiting = asyncio.ensure_future(handle)
     await settle()
     assert not awaiting.done()

@@ -178,7 +178,7 @@ async def test_an_event_is_committed_with_what_it_describes(open_engine: OpenEng
 
     @engine.on(RunFinished)
     async def look_at_the_run(event: RunFinished) -> None:
-        found.append(await (await other.find(event.run_id)).status())
+        found.append((await (await other.find(event.run_id)).status()).state)
 
     run = await engine.submit("target", partition="eu")
     read = await other.find(run.id)
@@ -186,7 +186,7 @@ async def test_an_event_is_committed_with_what_it_describes(open_engine: OpenEng
         if isinstance(event, AssetSucceeded):
             assert await other.get(event.asset, partition="eu") == ("eu" if event.asset == "raw" else "EU")
         if isinstance(event, RunFinished):
-            assert await read.status() == "succeeded"
+            assert (await read.status()).state == "succeeded"
     await soon(run.result())
     assert found == [True, True, "succeeded"]
 

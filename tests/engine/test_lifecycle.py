@@ -327,7 +327,7 @@ async def test_a_pool_of_the_caller_s(engines: SharedEngines):
             for verb in (reader.run, reader.report):
                 with pytest.raises(ConfigError, match="direct="):
                     await soon(verb("held"))
-            assert await (await reader.submit("held")).status() == "queued"
+            assert (await (await reader.submit("held")).status()).state == "queued"
             assert (await reader.plan("held")).entries
         assert await pool.fetchval("SELECT 1") == 1
     assert case.log == ["open", "close"]

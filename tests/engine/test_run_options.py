@@ -390,7 +390,7 @@ async def test_timeouts_of_a_run_on_the_clock():
         run = await t.submit("after", timeout="10m")
         await slow.gate.reached()
         await t.advance(minutes=9, seconds=59)
-        assert await run.status() == "running"
+        assert (await run.status()).state == "running"
         await t.advance(seconds=1)
         await t.until(run, state="failed")
         with pytest.raises(TimedOut):

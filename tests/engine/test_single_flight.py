@@ -363,7 +363,7 @@ async def test_cancelling_the_await_of_a_handle_leaves_the_run_alone(open_engine
     await _quiet()
     await _cancelled(waiting)
     assert slow.gate.left == 0
-    assert await handle.status() == "running"
+    assert (await handle.status()).state == "running"
     slow.gate.open()
     assert await soon(handle) == 10
 

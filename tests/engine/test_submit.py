@@ -91,10 +91,21 @@ async def test_a_run_is_stored_and_executed_by_whoever_has_slots(open_engine: Op
     case = _Case()
     submitting = await open_engine(case.pipe, slots=0)
     run = await submitting.submit("second", params=Args(5))
-    assert await run.status() == "queued"
+    assert (await run.status()).state == "queued"
     assert case.calls == []
+    before = await run.status()
+    assert (before.targets, before.started_at, before.seconds) == (("second",), None, None)
+    assert before.waiting_for == "a worker with a free slot"
     await open_engine(case.pipe)
     assert await soon(run) == 6
+    after = await run.status()
+    assert after.created_at == before.created_at
+    assert (after.waiting_for, after.worker, after.error, after.lost) == (None, None, None, 0)
+    assert after.created_at is not None
+    assert after.started_at is not None
+    assert after.finished_at is not None
+    assert after.created_at <= after.started_at <= after.finished_at
+    assert after.seconds == (after.finished_at - after.started_at).total_seconds()
     assert case.calls == ["first", "second"]
     assert len(await submitting.runs()) == 1
 
@@ -108,7 +119,7 @@ async def test_a_failed_upstream_ends_the_run(open_engine: OpenEngine):
     with pytest.raises(DependencyFailed, match="'broken' failed") as caught:
         await soon(run)
     assert "ValueError: broken" in str(caught.value.__cause__)
-    assert await run.status() == "failed"
+    assert (await run.status()).state == "failed"
 
 
 async def test_a_skipped_target_is_told_from_the_store(open_engine: OpenEngine):
@@ -268,10 +279,12 @@ async def test_a_run_waits_for_its_time(engines: SharedEngines):
     at = clock.now() + timedelta(hours=1)
     later = await engine.submit("second", at=at.astimezone(timezone(timedelta(hours=5))))
     assert (await engine.submit("second", at=at)).id == later.id
+    assert (await later.status()).at == at
+    assert "its time" in ((await later.status()).waiting_for or "")
     await clock.advance(3590)
-    assert await later.status() == "queued"
+    assert (await later.status()).state == "queued"
     for _ in range(10_000):
-        if await later.status() == "succeeded":
+        if (await later.status()).state == "succeeded":
             break
         await clock.advance(1)
     assert await later.result() == 2
@@ -286,7 +299,7 @@ async def test_slots_bound_what_is_executed_at_once(open_engine: OpenEngine):
     inline = asyncio.create_task(engine.run("held", partition="inline"))
     await case.gate.reached(3)
     assert case.gate.most == 3
-    assert [await run.status() for run in runs] == ["running"] * 2 + ["queued"] * 3
+    assert [(await run.status()).state for run in runs] == ["running"] * 2 + ["queued"] * 3
     case.gate.open()
     assert await soon(asyncio.gather(*runs, inline)) == [*"01234", "inline"]
 
@@ -299,7 +312,7 @@ async def test_a_worker_leaves_other_pipelines_alone(open_engine: OpenEngine):
     run = await submitting.submit("one")
     done = await working.submit("first")
     await soon(done)
-    assert await run.status() == "queued"
+    assert (await run.status()).state == "queued"
     await open_engine(other)
     assert await soon(run) == 1
 
@@ -369,7 +382,7 @@ async def test_the_timeout_counts_from_the_start_and_over_engines(engines: Share
     dying = await engines.open(case.pipe, clock=clock, **RARELY)
     await case.gate.reached()
     await clock.advance(1800)
-    assert await run.status() == "running"
+    assert (await run.status()).state == "running"
     await kill(dying)
     await look_for_orphans(submitting)
     driver = (await soon(flight_of(submitting, run.id))).driver

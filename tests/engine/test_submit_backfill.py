@@ -63,7 +63,7 @@ async def test_a_backfill_is_carried_out_by_another_engine(open_engine: OpenEngi
     report = await soon(job)
     assert report == BackfillReport(succeeded=3)
     assert sorted(case.calls) == [2, 3, 4]
-    assert await job.status() == "succeeded"
+    assert (await job.status()).state == "succeeded"
     assert await submitting.get("total", partition=date(2025, 1, 3)) == 3
     records = await working.runs()
     assert len(records) == 4
@@ -79,7 +79,7 @@ async def test_it_counts_like_a_backfill_that_is_awaited(open_engine: OpenEngine
     report = await soon(job.result())
     assert (report.succeeded, report.failed, report.skipped, report.not_started) == (7, 2, 1, 0)
     assert {key.day: type(error) for key, error in report.errors.items()} == {2: ExecutionError, 5: ExecutionError}
-    assert await job.status() == "failed"
+    assert (await job.status()).state == "failed"
     for again in (await job.progress(), await (await engine.find(job.id)).result()):
         assert (again.succeeded, again.failed, again.skipped, set(again.errors)) == (7, 2, 1, set(report.errors))
     [record] = [each for each in await engine.runs(state="failed") if each.id == job.id]
@@ -185,7 +185,7 @@ async def test_waiting_for_it_may_end_before_it(open_engine: OpenEngine):
     await case.gate.reached()
     with pytest.raises(TimedOut):
         await job.result(timeout="10ms")
-    assert await job.status() == "running"
+    assert (await job.status()).state == "running"
     assert (await job.progress()).succeeded == 1
     case.gate.open()
     assert (await soon(job)).succeeded == 2

@@ -88,7 +88,7 @@ async def test_a_host_s_clock_that_is_an_hour_off_changes_nothing(
     await gate.reached()
     gate.open()
     assert await soon(run) == 1
-    assert await later.status() == "queued"
+    assert (await later.status()).state == "queued"
     [record] = [each for each in await right.runs() if each.id == run.id]
     assert record.finished_at is not None
     assert abs(record.finished_at - now) < timedelta(minutes=5)
@@ -105,7 +105,7 @@ async def test_bodies_hold_no_connection_of_the_pool(durable: PostgresEngines):
     await gate.reached(40)
     pool: Any = engine._live().store._connections._pool  # pyright: ignore[reportAttributeAccessIssue] - to count them
     assert pool.get_size() - pool.get_idle_size() <= 3, "the lanes of the committer and the reader keep one each"
-    assert [await run.status() for run in runs] == ["running"] * 40
+    assert [(await run.status()).state for run in runs] == ["running"] * 40
     assert await soon(engine.run("one")) == 1
     gate.open()
     assert await soon(asyncio.gather(*runs)) == list(range(40))

@@ -327,7 +327,7 @@ async def test_time_passes_for_a_submitted_run_when_it_is_advanced():
         run = await t.submit("target")
         await t.advance(minutes=59)
         assert flaky.calls == 1
-        assert await run.status() == "running"
+        assert (await run.status()).state == "running"
         await t.advance(minutes=1)
         assert flaky.calls == 2
         await t.advance(hours=1)
@@ -383,7 +383,7 @@ async def test_virtual_time_drives_timeouts():
         run = await t.submit(target)
         await gate.reached()
         await t.advance(minutes=59)
-        assert await run.status() == "running"
+        assert (await run.status()).state == "running"
         await t.advance(minutes=1)
         await soon(t.until(run, state="failed"))
         with pytest.raises(TimedOut):

@@ -66,7 +66,7 @@ async def test_the_limit_counts_from_the_start_of_the_attempt_on_the_clock():
     async with pipe.test() as t:
         run = await t.submit(slow)
         await t.advance(seconds=9.9)
-        assert await run.status() == "running"
+        assert (await run.status()).state == "running"
         await t.advance(seconds=0.1)
         with pytest.raises(TimedOut):
             await run
@@ -119,7 +119,7 @@ async def test_a_body_that_goes_on_for_ever_after_its_cancellation_is_cut_off():
         await t.advance(seconds=5)
         assert reached == ["finally"]
         await t.advance(seconds=9.9)
-        assert await run.status() == "running"
+        assert (await run.status()).state == "running"
         await t.advance(seconds=0.2)
         with pytest.raises(TimedOut, match="asset 'slow'"):
             await soon(run.result())
@@ -303,7 +303,7 @@ async def test_false_is_no_limit():
     async with pipe.test() as t:
         runs = [await t.submit(endless), await t.submit(limited)]
         await t.advance(hours=5)
-        assert await runs[0].status() == "running"
+        assert (await runs[0].status()).state == "running"
         with pytest.raises(TimedOut):
             await runs[1]
 

@@ -30,7 +30,7 @@ NAMES = {
     ),
     "answers": (
         "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
-        " RunReport"
+        " RunReport RunStatus"
         " Why"
     ),
     "events": (

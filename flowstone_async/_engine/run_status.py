@@ -1,0 +1,93 @@
+"""How a run is, from the store alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flowstone_async.definition.keys import decode_key
+from flowstone_async.errors import FlowstoneError, PartitionError
+from flowstone_async.events import RunStarted
+from flowstone_async.failures import rebuild
+from flowstone_async.store.protocol import Store
+from flowstone_async.store.records import RunRecord, RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """How a run is; instants are on the store's clock.
+
+    Attributes:
+        run_id: Its id.
+        state: `queued`, `running`, `waiting`, `succeeded`, `failed` or `cancelled`; see docs/states.md.
+        targets: Names of the assets that it was asked for.
+        partition: Its key.
+        created_at: When it was submitted, or begun.
+        at: The instant that it was asked to wait for.
+        priority: 0 to 3, lower first.
+        started_at: When it began; None while it is queued.
+        finished_at: When it ended.
+        seconds: From its start to its end, or until now.
+        worker: The engine that drives it now.
+        lost: How many engines died under it.
+        error: Why it failed.
+        waiting_for: What keeps it from going on; None if nothing does.
+    """
+
+    run_id: str
+    state: RunState
+    targets: tuple[str, ...]
+    partition: Any
+    created_at: datetime | None
+    at: datetime | None = None
+    priority: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    worker: str | None = None
+    lost: int = 0
+    error: FlowstoneError | None = None
+    waiting_for: str | None = None
+
+
+async def run_status(store: Store, record: RunRecord) -> RunStatus:
+    """Return how a run is; one more query where it has begun."""
+    started: datetime | None = None
+    if record.state != "queued":
+        first = await store.events(record.id, limit=1)
+        started = first[0].at if first and first[0].type == RunStarted.type else None
+    until = record.finished_at or store.now()
+    partition = _key(record)
+    return RunStatus(
+        run_id=record.id,
+        state=record.state,
+        targets=record.targets,
+        partition=partition,
+        created_at=record.created_at,
+        at=record.at,
+        priority=record.priority,
+        started_at=started,
+        finished_at=record.finished_at,
+        seconds=None if started is None else max(0.0, (until - started).total_seconds()),
+        worker=record.worker if record.finished_at is None else None,
+        lost=record.lost,
+        error=None if record.error is None else rebuild(record.error, partition=partition),
+        waiting_for=_waiting_for(record, store.now()),
+    )
+
+
+def _key(record: RunRecord) -> Any:
+    try:
+        return decode_key(record.partition)
+    except PartitionError:  # a damaged record
+        return record.partition
+
+
+def _waiting_for(record: RunRecord, now: datetime) -> str | None:
+    if record.state == "queued":
+        later = record.at is not None and record.at > now
+        return f"its time, {record.at:%Y-%m-%d %H:%M:%S %Z}" if later else "a worker with a free slot"
+    if record.state == "running" and record.worker is None:
+        return "a worker with a free slot, to go on"
+    return None
