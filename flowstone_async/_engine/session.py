@@ -238,6 +238,9 @@ class Session:
             FlowstoneError: It cannot be continued here.
         """
         past = await Past.read(self.services.store, record) if begun else Past()
+        patience = self.services.settings.max_lost * (1 if past.started_at is None else 10)
+        if record.lost > patience:
+            raise stopped.deadly(record.id, record.lost)
         request = past.request(record, self.catalogs[record.pipeline])
         driver = self._driver(await self.prospect(request), record, past, await self._resumed(record))
         if self.closing or self.lost:

@@ -134,6 +134,16 @@ def worker_lost(unit: Unit, lost: int) -> FlowstoneError:
     )
 
 
+def deadly(run_id: str, lost: int) -> FlowstoneError:
+    """So many workers died under a run that something beside its bodies must kill them."""
+    return WorkerLost(
+        f"{lost} workers died while they drove run {run_id}",
+        run_id=run_id,
+        details={"lost": lost},
+        hint="A hook, a condition or a resource may end the process; or workers are killed for another reason.",
+    )
+
+
 def bereft(run_id: str) -> FlowstoneError:
     """The run's worker died, and what the run needs was only there."""
     return WorkerLost(

@@ -222,6 +222,23 @@ async def test_a_body_that_kills_its_engine_is_not_called_for_ever(open_engine: 
     assert await last.get("first") == 1
 
 
+async def test_a_run_that_kills_its_engines_before_it_starts_is_not_taken_for_ever(open_engine: OpenEngine):
+    """JOB-09: by a hook, say: nothing of it was ever committed, and no body was cut off."""
+    case = _Chain()
+    first, second, third = [await open_engine(case.pipe, slots=0, max_lost=1, **RARELY) for _ in range(3)]
+    run = await first.submit("third")
+    store, other = first._live().store, second._live().store
+    [claimed] = await store.claim(first._live().services.worker or "", ["chain"], limit=1)
+    assert claimed.id == run.id
+    await kill(first)
+    assert await other.take_orphans(second._live().services.worker or "", ["chain"], limit=1)
+    await kill(second)
+    await look_for_orphans(third)
+    with pytest.raises(WorkerLost, match="2 workers died"):
+        await soon((await third.find(run.id)).result())
+    assert case.calls == []
+
+
 async def test_leaving_an_engine_hands_its_runs_over_at_once(open_engine: OpenEngine):
     """JOB-14: bodies have `grace`, then they are cancelled; no lost attempt is counted."""
     case = _Chain()
