@@ -13,7 +13,7 @@ from flowstone_async._engine.board import Board
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.listing import find_run
-from flowstone_async._engine.request import RESUMES, Request
+from flowstone_async._engine.request import BACKFILL, RESUMES, Request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
@@ -96,7 +96,8 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
         )
     request = replace(Past().request(before, session.catalogs[before.pipeline]), run_id=None)
     refuse_unstorable(request)
-    await _check_ready(session, request)
+    if BACKFILL not in before.options:
+        await _check_ready(session, request)
     record = replace(
         before,
         id=new_id(),
@@ -110,7 +111,7 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
         error=None,
         submitted=True,
         at=None,
-        request=request.joins() if request.joinable else "",
+        request=request.joins() if request.joinable and BACKFILL not in before.options else "",
     )
     return await store_run(session, record, request.subject())
 

@@ -196,6 +196,7 @@ COMMANDS: tuple[Command, ...] = (
             _NO_DEPS,
             _CONCURRENCY,
             Option(("--timeout",), "for the whole run, such as 90s or 2h; none for no limit (the default)", "DURATION"),
+            Option(("--parallel",), "partitions of a range that are computed at once [1]", "N", number=True),
             Option(("--priority",), "0 (the default) to 3; lower ones are claimed first", "0-3", ("0", "1", "2", "3")),
             Option(
                 ("--at",),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async.cli import exit_code
 from flowstone_async.cli.instant import read_instant
 from flowstone_async.cli.job import Job
-from flowstone_async.cli.keys import read_key
+from flowstone_async.cli.keys import read_keys
 from flowstone_async.cli.opening import looking_engine
 from flowstone_async.cli.params import read_params
+from flowstone_async.cli.run import refuse_with_range
 from flowstone_async.cli.usage import UsageError, read_timeout
+from flowstone_async.definition.key_range import KeyRange
 
 
 async def submit(job: Job) -> int:
@@ -19,25 +22,23 @@ async def submit(job: Job) -> int:
     options, pipeline = job.options, job.pipeline
     graph = pipeline.compiled()
     asset = job.asset(graph)
-    key = read_key(graph, asset, options.partition)
+    key = read_keys(graph, asset, options.partition)
+    if isinstance(key, KeyRange):
+        refuse_with_range(job)
     params = read_params(pipeline.params_type, options.param or (), job.project.cwd)
     timeout = read_timeout(options.timeout)
     refuse_memory(job)
     async with looking_engine(job, pipeline) as (engine, session):
         job.output.redactor.value(params)  # it remembers the secrets that it sees
         at = None if options.at is None else read_instant(options.at, session.services.store.now(), what="--at")
-        handle = await engine.submit(
-            asset,
-            partition=key,
-            params=params,
-            force=options.force,
-            with_deps=not options.no_deps,
-            concurrency=options.concurrency,
-            timeout=timeout,
-            priority=int(options.priority),
-            at=at,
-            key=options.key,
-        )
+        queueing: dict[str, Any] = {"priority": int(options.priority), "at": at, "key": options.key}
+        given: dict[str, Any] = {"params": params, "force": options.force, "timeout": timeout, **queueing}
+        if isinstance(key, KeyRange):
+            backfill = await engine.submit_backfill(asset, partitions=key, parallel=options.parallel, **given)
+            handle = await engine.find(backfill.id)
+        else:
+            more: dict[str, Any] = {"with_deps": not options.no_deps, "concurrency": options.concurrency}
+            handle = await engine.submit(asset, partition=key, **given, **more)
     _print(job, handle)
     return exit_code.OK
 

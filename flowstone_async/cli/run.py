@@ -36,7 +36,7 @@ async def run(job: Job) -> int:
     params = read_params(pipeline.params_type, options.param or (), job.project.cwd)
     timeout = read_timeout(options.timeout)
     if isinstance(key, KeyRange):
-        _refuse_with_range(job)
+        refuse_with_range(job)
         return await run_range(job, pipeline, asset, key, params=params, timeout=timeout)
     given: dict[str, Any] = {
         "partition": key,
@@ -91,7 +91,12 @@ def _failed(job: Job, error: FlowstoneError, progress: Progress) -> int:
     return code_of(error, running=progress.begun)
 
 
-def _refuse_with_range(job: Job) -> None:
+def refuse_with_range(job: Job) -> None:
+    """Refuse options that a backfill has no use for.
+
+    Raises:
+        UsageError: One of them is given.
+    """
     options = job.options
     if options.no_deps or options.concurrency is not None:
         given = "--no-deps" if options.no_deps else "--concurrency"

@@ -111,6 +111,26 @@ def test_a_retry_reuses_what_was_committed(postgres: Shell) -> None:
     assert postgres.run("get", "flow.py", "weekly", "-p", "2025-01-03").data == "21\n"
 
 
+def test_a_range_of_keys_is_a_backfill_that_a_worker_carries_out(postgres: Shell) -> None:
+    """RUN-32: watched like a run; it has failed if one of its partitions did, and a retry takes what there is."""
+    run_id = submit(postgres, "flow.py", "daily", "-p", "2025-01-02..2025-01-05", "--parallel", "2")
+    with start(postgres) as running:
+        Worker(running)
+        watched = postgres.run("watch", "flow.py", run_id)
+        assert watched.code == 1
+        assert "1 partitions of 'daily' failed" in watched.messages
+        assert types(watched.data)[-2:] == ["run.failed", "run.finished"]
+        (postgres.folder / "mended").touch()
+        again = postgres.run("retry", "flow.py", run_id).data.strip()
+        assert postgres.run("watch", "flow.py", again).code == 0
+    told = [json.loads(line) for line in postgres.run("watch", "flow.py", again).data.splitlines()]
+    last = [event for event in told if event["type"] == "run.progress"][-1]
+    assert (last["succeeded"], last["skipped"], last["failed"]) == (1, 3, 0)
+    refused = postgres.run("submit", "flow.py", "daily", "-p", "2025-01-02..2025-01-05", "--no-deps")
+    assert refused.code == 2
+    assert "--no-deps cannot be given with a range" in refused.messages
+
+
 def test_the_same_key_gives_the_same_run(postgres: Shell) -> None:
     first = json.loads(postgres.run("submit", "flow.py", "base", "--key", "k", "--json").data)
     again = submit(postgres, "flow.py", "base", "--key", "k")
