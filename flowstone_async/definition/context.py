@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID, uuid5
 
 from flowstone_async.definition.body_log import BodyLog
-from flowstone_async.definition.keys import encode_key
+from flowstone_async.definition.keys import PartitionKey, encode_key
 from flowstone_async.errors import ConfigError
 from flowstone_async.redaction import Redactor
 
@@ -101,7 +101,8 @@ class Context:
         """
         call = self._live()
         # It outlives any version of this library: the services that were given it remember it. So it never changes.
-        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{encode_key(call.partition)}"))
+        partition = encode_key(cast("PartitionKey | None", call.partition))
+        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{partition}"))
 
     @property
     def started_at(self) -> datetime:
