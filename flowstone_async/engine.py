@@ -160,6 +160,7 @@ class Engine(Background):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: Session | None = None
         self._store: Store | None = None
+        self._dsn: str | None = None
 
     # -- life cycle ---------------------------------------------------------------------------------------------
 
@@ -211,7 +212,7 @@ class Engine(Background):
             session, host, lease=self._options.lease if leased else None, told=self._takes_work, enlist=opened.enlist
         )
         await life.begin(stack, record, self._options.retention)
-        self._opened, self._store = session, store
+        self._opened, self._store, self._dsn = session, store, opened.dsn
         await life.tell_started()
 
     async def __aexit__(
@@ -241,6 +242,30 @@ class Engine(Background):
         self._takes_work = False
         async with self:
             yield self._live()
+
+    @property
+    def dsn(self) -> str:
+        """Address of the open engine's database, with its password, for the application's own connections to it.
+
+        `submit(conn=...)` over one of them stores a run together with what the application writes there. They are to
+        be closed before the engine is left: an embedded server may end with it.
+
+        Raises:
+            ConfigError: The engine is not open, or its store is in memory or on a pool of the caller's.
+
+        Example:
+            >>> async with engine, asyncpg.create_pool(engine.dsn) as pool, pool.acquire() as conn:
+            ...     async with conn.transaction():
+            ...         number = await conn.fetchval("INSERT INTO orders DEFAULT VALUES RETURNING id")
+            ...         run = await engine.submit(fulfilled, partition=number, conn=conn)
+        """
+        self._live()
+        if self._dsn is None:
+            raise ConfigError(
+                "this engine has no address of a database",
+                hint="Take the pool that it was given." if self._choice.durable else "A memory store has no database.",
+            )
+        return self._dsn
 
     @property
     def redactor(self) -> Redactor:

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class OpenedStore:
     Attributes:
         default_io: Where values live that nobody says anything about.
         leased: Whether a worker may be registered: needs a connection past any pooler.
+        dsn: Where the application's own connections go; None for a store in memory, or on a pool.
         secret: The store's own secret, or None.
         enlist: Lets this process count as alive under one more worker's id.
     """
@@ -41,6 +42,7 @@ class OpenedStore:
     store: Store
     default_io: IOManager
     leased: bool = True
+    dsn: str | None = field(default=None, repr=False)
     secret: bytes | None = None
     enlist: Callable[[str], None] = lambda _: None
 
@@ -83,7 +85,8 @@ class StoreChoice:
                     yield opened
             case _:
                 store = self._postgres(self.place, clock, poll, None)
-                yield OpenedStore(store=store, default_io=Postgres(), leased=self.leased)
+                dsn = self.place if isinstance(self.place, str) else None
+                yield OpenedStore(store=store, default_io=Postgres(), leased=self.leased, dsn=dsn)
 
     @asynccontextmanager
     async def _embedded(self, clock: Clock, worker: str, poll: float) -> AsyncGenerator[OpenedStore]:
@@ -102,6 +105,7 @@ class StoreChoice:
                 yield OpenedStore(
                     store=store,
                     default_io=Postgres(),
+                    dsn=address.dsn(),
                     secret=server.secret(),
                     enlist=enlist,
                 )

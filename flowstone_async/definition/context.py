@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
+from uuid import UUID, uuid5
 
 from flowstone_async.definition.body_log import BodyLog
+from flowstone_async.definition.keys import PartitionKey, encode_key
 from flowstone_async.errors import ConfigError
 from flowstone_async.redaction import Redactor
 
@@ -89,6 +91,18 @@ class Context:
     def attempt(self) -> int:
         """Number of this attempt, from 1."""
         return self._live().attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """What tells a service that a request is the same one again: a UUID, as text.
+
+        It is the same on every attempt at this asset and partition in this run, also after a crash and in another
+        process, and different for every other run, asset and partition. A run that is retried is another run.
+        """
+        call = self._live()
+        # It outlives any version of this library: the services that were given it remember it. So it never changes.
+        partition = encode_key(cast("PartitionKey | None", call.partition))
+        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{partition}"))
 
     @property
     def started_at(self) -> datetime:

@@ -77,6 +77,11 @@ class Running:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as far as anybody has waited for that."""
+        return self._process.returncode
+
     def wait_for(self, text: str) -> str:
         """Return the line with `text` on standard error, once it is there."""
         return self._line(self._process.stderr, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -62,6 +62,24 @@ async def test_what_a_context_tells() -> None:
         "scheduled_at": None,
         "params": Args(3),
         "resources": {},
+    }
+
+
+def test_idempotency_keys_of_earlier_versions_stay_as_they_were() -> None:
+    """FLOW-03: services remember the keys that they were given, whatever version continues the run."""
+    facts: Any = {"pipeline": "p", "run_id": "0198c0de-0000-7000-8000-000000000001", "started_at": datetime.now(UTC)}
+    cases = [("charge", None), ("charge", "us"), ("charge", 7), ("charge", "7"), ("charge", ("us", date(2025, 1, 2)))]
+    keys = {
+        case: Context(Call(asset=case[0], partition=case[1], attempt=attempt, **facts)).idempotency_key
+        for case in cases
+        for attempt in (1, 2)
+    }
+    assert keys == {
+        ("charge", None): "5fe306ba-73f3-524d-a0a7-1d532252c819",
+        ("charge", "us"): "e48e1649-be26-5004-9259-d83b1a891e2f",
+        ("charge", 7): "02f601b5-2518-5d13-b64d-235c4d6212c8",
+        ("charge", "7"): "0ccffc48-9314-5502-be9e-42b892eb682e",
+        ("charge", ("us", date(2025, 1, 2))): "c691e4b6-1c72-5d3d-a17b-9e98395609f1",
     }
 
 
