@@ -118,7 +118,7 @@ async def create_order(request: Request) -> JSONResponse:
 async def show_run(request: Request) -> JSONResponse:
     """Say how a run is, with its receipt once there is one."""
     run: RunHandle[Receipt] = await request.app.state.engine.find(request.path_params["run_id"])
-    state = await run.status()
+    state = (await run.status()).state
     found = asdict(await run.result()) if state == "succeeded" else None
     return JSONResponse({"run": run.id, "state": state, "receipt": found})
 

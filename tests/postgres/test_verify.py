@@ -61,8 +61,9 @@ DAMAGE = {
     ),
     "an event after the end": (
         (
-            "INSERT INTO flowstone.event (run_id, first_no, count, cursor, at, pipeline, body) SELECT run_id, "
-            f"first_no + count, 1, 0, now(), pipeline, '[]' FROM flowstone.event WHERE (run_id, first_no) = ({DONE}, {LAST})"
+            "INSERT INTO flowstone.event (born, run_id, first_no, count, cursor, at, pipeline, body) SELECT born, run_id, "
+            f"first_no + count, 1, 0, now(), pipeline, '[]' FROM flowstone.event "
+            f"WHERE (run_id, first_no) = ({DONE}, {LAST})"
         ),
         "after its run.finished, which is number",
     ),
