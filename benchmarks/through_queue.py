@@ -27,7 +27,7 @@ SLOTS = 100
 AHEAD = 2 * SLOTS
 """Submitted and not ended: as many again wait as are executed."""
 
-_LOOK = 0.005
+_LOOK = 0.02
 _SUBMITTERS = 8
 _PAUSE = 0.001
 _SEPARATOR = "\x1f"

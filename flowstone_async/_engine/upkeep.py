@@ -86,6 +86,8 @@ class Upkeep:
         session = self._session
         owned = {run_id: flight.driver.record.fence for run_id, flight in session.flights.items()}
         for run_id in await session.store.moved_on(owned) if owned else ():
+            if run_id not in session.flights:  # it has come to its own end meanwhile, as most do
+                continue
             record, flight = await session.store.run(run_id), session.flights.get(run_id)
             if flight is None or record is None:
                 continue

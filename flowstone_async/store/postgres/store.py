@@ -185,6 +185,7 @@ class PostgresStore(LookingStore):
             await task
         if self._lease is not None and self._lease.holds():
             await self._ownership.hand_back_all(self._worker)
+        self._hints.tell_queued()
         self._notifier.close()
         await host
 
@@ -281,9 +282,11 @@ class PostgresStore(LookingStore):
         """Ask the process that drives a run to tell of it."""
         if run_id not in self._committer.ledger and is_id(run_id):
             with suppress(StoreUnavailable):
-                await self._connections.fetch("watch", run_id)
+                watched = await self._connections.fetch("watch", run_id)
                 # It may have moved on before it was asked.
                 self._hints.publish(f"run:{run_id}")
+                if watched and watched[0]["queued"]:
+                    self._hints.queued()
 
     @override
     async def rename(self, pipeline: str, old: str, new: str) -> int:

@@ -153,5 +153,6 @@ WHERE finished_at IS NULL AND state = 'running' AND worker = $1
 RETURNING id;
 
 -- name: watch
--- Let the run's owner know that another process waits for it.
-UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched RETURNING id;
+-- Let the run's owner know that another process waits for it; whether it has none yet, and a claim may have skipped it.
+UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched
+RETURNING state = 'queued' AS queued;
