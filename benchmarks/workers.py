@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.overhead import three
 from benchmarks.stored import Statement, recorded
@@ -92,7 +93,7 @@ async def work(given: argparse.Namespace) -> Told:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     WAITS.extend([True] * given.waits)
-    settings = {"slots": given.slots, "lease": given.lease, "poll": given.poll, "notify": not given.no_notify}
+    settings: Any = {"slots": given.slots, "lease": given.lease, "poll": given.poll, "notify": not given.no_notify}
     with recorded() as sent:
         async with Engine(three(), timed(), store=given.dsn, block_warning=False, **settings):
             sys.stdout.buffer.write(_READY)

@@ -6,6 +6,13 @@ SELECT id, pipeline, targets, partition, options, params, state, worker, fence, 
 FROM flowstone.run
 WHERE id = $1;
 
+-- name: runs_known
+-- As `run`, for several.
+SELECT id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
+    finished_at, error, submitted, priority, at
+FROM flowstone.run
+WHERE id = ANY ($1::uuid[]);
+
 -- name: runs
 -- Newest first, of several pipelines, behind a run. $2 state, $3 a target as `"name"`, $4 instant and $5 id behind
 -- which to go on.
