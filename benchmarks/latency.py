@@ -60,7 +60,7 @@ async def notify(given: Options, server: EmbeddedServer) -> None:
     async with database(server, "start_notify") as dsn, worker(dsn), Engine(timed(), store=dsn, slots=0) as engine:
         sender, listener = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
         taken, floor = list[float](), list[float]()
-        for number in range(_WARM + given.repeat(500, 100)):
+        for number in range(_WARM + given.repeat(500, 60)):
             taken.append(await start(engine, f"n-{number}"))
             floor.append(await round_trip(sender, listener))
             await asyncio.sleep(_IDLE)
@@ -77,7 +77,7 @@ async def poll(given: Options, server: EmbeddedServer) -> None:
         Engine(timed(), store=dsn, slots=0, notify=False, poll=0.05) as engine,
     ):
         taken = list[float]()
-        for number in range(1 + given.repeat(100, 20)):
+        for number in range(1 + given.repeat(60, 12)):
             await asyncio.sleep(random.uniform(0, POLL))  # noqa: S311 - anywhere between two polls
             taken.append(await start(engine, f"p-{number}"))
     show_start(given, "start_poll", taken[1:], POLL / 2, "the poll interval")
@@ -99,7 +99,7 @@ async def takeover(given: Options, server: EmbeddedServer) -> None:
     taken, left = list[float](), list[float]()
     async with database(server, "takeover") as dsn, Engine(timed(), store=dsn, slots=0) as engine:
         connection = await asyncpg.connect(dsn)
-        for number in range(given.repeat(10, 3)):
+        for number in range(given.repeat(8, 2)):
             one = await kill(dsn, connection, engine, f"t-{number}")
             taken.append(one[0] / LEASE)
             left.append(one[1] / LEASE)
