@@ -1,15 +1,15 @@
-"""Durable runs of three assets, awaited inline on the embedded Postgres, one partition each.
+"""Durable runs of three assets on the embedded Postgres, one partition each.
 
-`inline_1`: one after another; `inline_100`: 100 in flight. The floor is the very statements that the engine sent in the
-same run, with the same rows in the same groups, replayed on an empty database by the bare driver.
+`inline_1`: awaited inline, one after another; `inline_100`: 100 in flight. The floor is the very statements that the
+engine sent in the same run, with the same rows in the same groups, replayed on an empty database by the bare driver.
+`queued_w1`, `queued_w2`, `queued_w4`: submitted, and executed by 1, 2 and 4 worker processes with 100 slots together.
+The floor submits, claims and commits the same rows in the same groups, without the engine's reads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,38 +18,10 @@ import asyncpg
 
 from benchmarks.harness import Options, options, percentile, show
 from benchmarks.overhead import three
+from benchmarks.stored import Statement, add_workers, database, recorded
+from benchmarks.through_queue import queued
 from flowstone_async import Engine
 from flowstone_async.store.embedded.server import EmbeddedServer
-from flowstone_async.store.postgres.connections import Session
-
-Statement = tuple[str, tuple[object, ...]]
-
-
-@contextmanager
-def recorded() -> Generator[list[Statement]]:
-    """Record every statement that the store sends."""
-    sent: list[Statement] = []
-    send = Session.fetch_text
-
-    async def record(session: Session, text: str, *arguments: object) -> Any:
-        sent.append((text, arguments))
-        return await send(session, text, *arguments)
-
-    Session.fetch_text = record  # pyright: ignore[reportAttributeAccessIssue] - records, then sends
-    try:
-        yield sent
-    finally:
-        Session.fetch_text = send
-
-
-@asynccontextmanager
-async def database(server: EmbeddedServer, name: str) -> AsyncGenerator[str]:
-    """Give an empty database of the server."""
-    address = await server.open()
-    connection = await asyncpg.connect(**address.arguments())
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    yield address.dsn(name)
 
 
 async def drive(engine: Engine, label: str, runs: int, flight: int) -> tuple[float, list[float]]:
@@ -75,11 +47,7 @@ async def replay(dsn: str, workers: list[Any], sent: list[Statement], *, togethe
     async with Engine(three(), store=dsn):
         pass
     async with asyncpg.create_pool(dsn, min_size=2, max_size=2) as pool:
-        for worker in workers:
-            names = ", ".join(worker.keys())
-            marks = ", ".join(f"${number}" for number in range(1, len(worker) + 1))
-            insert = f"INSERT INTO flowstone.worker ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - columns
-            await pool.execute(insert, *worker.values())
+        await add_workers(pool, workers)
         reads = [each for each in sent if "INSERT" not in each[0]]
         writes = [each for each in sent if "INSERT" in each[0]]
         lanes = [reads, writes] if together else [sent]
@@ -129,6 +97,8 @@ async def main() -> None:
         try:
             await measure(given, server, "inline_1", given.repeat(1000, 200), 1, "2x the floor")
             await measure(given, server, "inline_100", given.repeat(20_000, 3000), 100, "6,000 runs/s")
+            for processes in (1, 2, 4):
+                await queued(given, server, processes, given.repeat(6000, 1500))
         finally:
             await server.close()
 

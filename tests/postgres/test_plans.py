@@ -121,6 +121,7 @@ NAMES = ["ARRAY['p0']", "ARRAY['a']", "ARRAY['i:1']", "ARRAY['']"]
 EVER = "'2999-01-01'"
 ASKED: dict[str, list[str]] = {
     "run": [U],
+    "runs_known": [f"ARRAY[{U}]::uuid[]"],
     "runs": ["ARRAY['p0']", "NULL", "NULL", EVER, U, "50"],
     "runs_active": ["ARRAY['p0']", "'running'", "NULL", EVER, U, "50"],
     "runs_unhappy": ["ARRAY['p0']", "'failed'", "NULL", EVER, U, "50"],

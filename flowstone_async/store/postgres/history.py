@@ -41,11 +41,6 @@ class History:
         self._connections = connections
         self._instants = instants
 
-    async def run(self, run_id: str) -> RunRecord | None:
-        """Return one run."""
-        rows = await self._connections.fetch("run", run_id) if is_id(run_id) else []
-        return run_record(rows[0]) if rows else None
-
     async def runs(
         self, pipelines: Sequence[str], *, state: RunState | None, asset: str | None, limit: int, after: str | None
     ) -> tuple[RunRecord, ...]:

@@ -14,6 +14,7 @@ from flowstone_async.store.postgres.history import History
 from flowstone_async.store.postgres.indexes import index_faults
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.queue import Queue
+from flowstone_async.store.postgres.reading import RunReader
 from flowstone_async.store.postgres.statistics import read_statistics, stray_faults
 from flowstone_async.store.postgres.verify import verify
 from flowstone_async.store.protocol import Store
@@ -40,6 +41,7 @@ class LookingStore(Store):
     _catalog: Catalog
     _history: History
     _queue: Queue
+    _runs: RunReader
 
     @override
     async def joined(self, run_id: str) -> bool:
@@ -51,7 +53,7 @@ class LookingStore(Store):
 
     @override
     async def run(self, run_id: str) -> RunRecord | None:
-        return await self._history.run(run_id)
+        return await self._runs.run(run_id)
 
     @override
     async def runs(

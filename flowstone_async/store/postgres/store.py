@@ -28,7 +28,7 @@ from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
 from flowstone_async.store.postgres.partitions import Partitions
 from flowstone_async.store.postgres.queue import Queue
-from flowstone_async.store.postgres.reading import StateReader
+from flowstone_async.store.postgres.reading import RunReader, StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
 from flowstone_async.store.postgres.values import PostgresValues
@@ -100,6 +100,7 @@ class PostgresStore(LookingStore):
         self._listener = Listener(self._connections, self._hints, self._notifier)
         self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
         self._reader = StateReader(self._connections)
+        self._runs = RunReader(self._connections)
         self._history = History(self._connections, self._instants)
         self._catalog = Catalog(self._connections, self._instants, self._hints)
         self._partitions = Partitions(self._connections, self._instants)
@@ -148,7 +149,8 @@ class PostgresStore(LookingStore):
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(self._committer.lanes):
                 self._working.append(group.create_task(lane.serve(), name=f"flowstone committer {number}"))
-            self._working.append(group.create_task(self._reader.serve(), name="flowstone reader"))
+            for reader in (self._reader, self._runs):
+                self._working.append(group.create_task(reader.serve(), name="flowstone reader"))
             group.create_task(self._notifier.serve(), name="flowstone notifier")
             if self._notify and self._connections.has_direct:
                 self._listening = group.create_task(self._listener.serve(), name="flowstone listener")
@@ -179,12 +181,14 @@ class PostgresStore(LookingStore):
         """Finish what was begun, then give up what the worker still owns."""
         self._committer.close()
         self._reader.close()
+        self._runs.close()
         if self._listening is not None:
             self._listening.cancel()
         for task in self._working:
             await task
         if self._lease is not None and self._lease.holds():
             await self._ownership.hand_back_all(self._worker)
+        self._hints.tell_queued()
         self._notifier.close()
         await host
 
@@ -225,7 +229,7 @@ class PostgresStore(LookingStore):
 
     @override
     async def states(self, keys: Collection[AssetKey]) -> Mapping[AssetKey, AssetState]:
-        return await self._reader.states(keys)
+        return await self._reader.read(keys)
 
     @override
     async def advance(self, step: Advance) -> Advanced:
@@ -281,9 +285,11 @@ class PostgresStore(LookingStore):
         """Ask the process that drives a run to tell of it."""
         if run_id not in self._committer.ledger and is_id(run_id):
             with suppress(StoreUnavailable):
-                await self._connections.fetch("watch", run_id)
+                watched = await self._connections.fetch("watch", run_id)
                 # It may have moved on before it was asked.
                 self._hints.publish(f"run:{run_id}")
+                if watched and watched[0]["queued"]:
+                    self._hints.queued()
 
     @override
     async def rename(self, pipeline: str, old: str, new: str) -> int:

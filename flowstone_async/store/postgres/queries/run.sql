@@ -6,6 +6,13 @@ SELECT id, pipeline, targets, partition, options, params, state, worker, fence, 
 FROM flowstone.run
 WHERE id = $1;
 
+-- name: runs_known
+-- As `run`, for several.
+SELECT id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
+    finished_at, error, submitted, priority, at
+FROM flowstone.run
+WHERE id = ANY ($1::uuid[]);
+
 -- name: runs
 -- Newest first, of several pipelines, behind a run. $2 state, $3 a target as `"name"`, $4 instant and $5 id behind
 -- which to go on.
@@ -153,5 +160,6 @@ WHERE finished_at IS NULL AND state = 'running' AND worker = $1
 RETURNING id;
 
 -- name: watch
--- Let the run's owner know that another process waits for it.
-UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched RETURNING id;
+-- Let the run's owner know that another process waits for it; whether it has none yet, and a claim may have skipped it.
+UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched
+RETURNING state = 'queued' AS queued;
