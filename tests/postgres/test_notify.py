@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
+from typing import Any
 
 import asyncpg
 import pytest
 
-from flowstone_async.store.postgres import notifier as notifications
+from flowstone_async.store.postgres import listener
 from flowstone_async.store.postgres.hints import Hints, tag
-from flowstone_async.store.postgres.notifier import CHANNEL, EVERYTHING
+from flowstone_async.store.postgres.outbox import CHANNEL, EVERYTHING
 from tests.contract.builders import Drive, completed, event, key, materialization
 from tests.postgres.conftest import Opened, OpenStore
 from tests.postgres.waiting import until
@@ -43,14 +45,36 @@ class Heard:
         await until(heard)
 
 
+LISTENERS = """
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'LISTEN%'
+"""
+
+
+async def listeners(sql: asyncpg.Connection) -> int:
+    """Return how many connections listen."""
+    return await sql.fetchval(f"SELECT count(*) {LISTENERS}")
+
+
 async def listening(sql: asyncpg.Connection, count: int = 1) -> None:
-    """Return when so many stores listen."""
+    """Return when so many connections listen."""
 
     async def there() -> bool:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-        return await sql.fetchval(query) >= count
+        return await listeners(sql) >= count
 
     await until(there)
+
+
+@pytest.fixture
+def open_apart(dsn: str, open_store: OpenStore) -> OpenStore:
+    """Opens stores as processes of their own would: with what they tell each other going through the server."""
+    numbers = itertools.count()
+
+    async def open_one(other: Any = None, *, lease: float | None = 30, **options: Any) -> Opened:
+        address = other or f"{dsn}&application_name=process{next(numbers)}"
+        return await open_store(address, lease=lease, **options)
+
+    return open_one
 
 
 async def waits(opened: Opened, topic: str) -> asyncio.Task[None]:
@@ -67,8 +91,8 @@ async def woken(waiting: asyncio.Task[None]) -> None:
         await waiting
 
 
-async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Connection, open_store: OpenStore) -> None:
-    owner, other = await open_store(), await open_store()
+async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Connection, open_apart: OpenStore) -> None:
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive = await owner.start()
     waiting = await waits(other, f"run:{drive.id}")
@@ -79,9 +103,9 @@ async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Conne
 
 
 async def test_the_release_of_a_contended_key_wakes_another_process(
-    sql: asyncpg.Connection, open_store: OpenStore
+    sql: asyncpg.Connection, open_apart: OpenStore
 ) -> None:
-    owner, other = await open_store(), await open_store()
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive, asking = await owner.start(NUMBERS), await other.start()
     assert not (await asking.advance(claims=(NUMBERS,))).claims[NUMBERS].granted
@@ -92,8 +116,8 @@ async def test_the_release_of_a_contended_key_wakes_another_process(
     await woken(waiting)
 
 
-async def test_a_cancellation_wakes_the_owner(sql: asyncpg.Connection, open_store: OpenStore) -> None:
-    owner, other = await open_store(), await open_store()
+async def test_a_cancellation_wakes_the_owner(sql: asyncpg.Connection, open_apart: OpenStore) -> None:
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive = await owner.start()
     waiting = await waits(owner, f"run:{drive.id}")
@@ -120,15 +144,12 @@ async def test_nothing_is_told_that_nobody_asked_for(sql: asyncpg.Connection, op
     assert heard.tags == [tag(f"run:{watched.id}")]
 
 
-async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Connection, open_store: OpenStore) -> None:
-    owner, other = await open_store(), await open_store()
+async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Connection, open_apart: OpenStore) -> None:
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive = await owner.start()
     waiting = await waits(other, f"run:{drive.id}")
-    await sql.fetch(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-    )
+    await sql.fetch(f"SELECT pg_terminate_backend(pid) {LISTENERS}")
 
     await woken(waiting)  # what it may have missed
 
@@ -139,11 +160,11 @@ async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Con
 
 
 async def test_without_notify_nothing_is_told_and_nobody_listens(
-    sql: asyncpg.Connection, open_store: OpenStore
+    sql: asyncpg.Connection, open_apart: OpenStore
 ) -> None:
     heard = Heard(sql)
     await heard.start()
-    owner, other = await open_store(notify=False, poll=0.05), await open_store(notify=False, poll=0.05)
+    owner, other = await open_apart(notify=False, poll=0.05), await open_apart(notify=False, poll=0.05)
     drive = await owner.start()
 
     async def ended() -> bool:
@@ -155,8 +176,7 @@ async def test_without_notify_nothing_is_told_and_nobody_listens(
     await drive.finish()
     await woken(waiting)
 
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-    assert await sql.fetchval(query) == 0
+    assert await listeners(sql) == 0
     assert heard.payloads == []
 
 
@@ -225,8 +245,8 @@ async def test_a_payload_of_somebody_elses_harms_nothing(sql: asyncpg.Connection
 async def test_behind_a_transaction_pooler_without_direct_it_polls_and_says_so(
     dsn: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notifications, "_PING_WITHIN", 0.05)
-    monkeypatch.setattr(notifications, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(listener, "_PING_WITHIN", 0.05)
+    monkeypatch.setattr(listener, "_LONGEST_DELAY", 0.1)
     caplog.set_level(logging.WARNING, "flowstone")
     async with Pooler(dsn) as pooler:
         opened = await open_store(dsn, direct=pooler.dsn, lease=None)
@@ -235,7 +255,6 @@ async def test_behind_a_transaction_pooler_without_direct_it_polls_and_says_so(
             return "notifications do not arrive" in caplog.text
 
         await until(told)
-        assert opened.store._listening is not None
         assert await opened.store.states([NUMBERS]) == {}
         await opened.store.close()
 
@@ -275,9 +294,9 @@ def test_topics_that_nobody_waits_for_are_forgotten_in_the_end(monkeypatch: pyte
 
 
 async def test_a_hand_over_through_many_processes_needs_no_polling(
-    sql: asyncpg.Connection, open_store: OpenStore
+    sql: asyncpg.Connection, open_apart: OpenStore
 ) -> None:
-    stores = [await open_store(poll=5.0) for _ in range(3)]
+    stores = [await open_apart(poll=5.0) for _ in range(3)]
     await listening(sql, 3)
     order: list[str] = []
 
