@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
-from typing import Any
 
 import asyncpg
 import pytest
@@ -16,79 +14,11 @@ from flowstone_async.store.postgres.hints import Hints, tag
 from flowstone_async.store.postgres.outbox import CHANNEL, EVERYTHING
 from tests.contract.builders import Drive, completed, event, key, materialization
 from tests.postgres.conftest import Opened, OpenStore
+from tests.postgres.hearing import LISTENERS, NEVER, Heard, listeners, listening, waits, woken
 from tests.postgres.waiting import until
 from tests.postgres.wire import Pooler
 
 NUMBERS = key("numbers")
-NEVER = 3600.0
-
-
-class Heard:
-    """What is notified in a database."""
-
-    def __init__(self, sql: asyncpg.Connection) -> None:
-        self.payloads: list[str] = []
-        self._sql = sql
-
-    async def start(self) -> None:
-        await self._sql.add_listener(CHANNEL, lambda *given: self.payloads.append(given[3]))
-
-    @property
-    def tags(self) -> list[str]:
-        return [one for payload in self.payloads for one in payload.partition(":")[2].split(",") if one]
-
-    async def until(self, topic: str) -> None:
-        async def heard() -> bool:
-            await self._sql.fetch("SELECT 1")
-            return tag(topic) in self.tags
-
-        await until(heard)
-
-
-LISTENERS = """
-FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'LISTEN%'
-"""
-
-
-async def listeners(sql: asyncpg.Connection) -> int:
-    """Return how many connections listen."""
-    return await sql.fetchval(f"SELECT count(*) {LISTENERS}")
-
-
-async def listening(sql: asyncpg.Connection, count: int = 1) -> None:
-    """Return when so many connections listen."""
-
-    async def there() -> bool:
-        return await listeners(sql) >= count
-
-    await until(there)
-
-
-@pytest.fixture
-def open_apart(dsn: str, open_store: OpenStore) -> OpenStore:
-    """Opens stores as processes of their own would: with what they tell each other going through the server."""
-    numbers = itertools.count()
-
-    async def open_one(other: Any = None, *, lease: float | None = 30, **options: Any) -> Opened:
-        address = other or f"{dsn}&application_name=process{next(numbers)}"
-        return await open_store(address, lease=lease, **options)
-
-    return open_one
-
-
-async def waits(opened: Opened, topic: str) -> asyncio.Task[None]:
-    """Let a store follow a topic, and wait for it with nothing but a notification to wake it."""
-    await opened.store.changed(topic, within=0.01)
-    opened.store._poll = NEVER
-    waiting = asyncio.create_task(opened.store.changed(topic, within=NEVER))
-    await asyncio.sleep(0)
-    return waiting
-
-
-async def woken(waiting: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(20):
-        await waiting
 
 
 async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Connection, open_apart: OpenStore) -> None:

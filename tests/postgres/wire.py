@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 _GONE = (OSError, asyncio.IncompleteReadError)
 _READY, _EXECUTE, _TERMINATE, _QUERY = b"Z", b"E", b"X", b"Q"
-_SYNC, _CALL, _KEY, _ERROR, _NOTIFICATION = b"S", b"F", b"K", b"E", b"A"
+_PARSE, _SYNC, _CALL, _KEY, _ERROR, _NOTIFICATION = b"P", b"S", b"F", b"K", b"E", b"A"
 _CANCEL, _SSL = 80877102, 80877103
 
 
@@ -151,6 +151,47 @@ class LossyProxy(Proxy):
                     self.lost += 1
                     server.cut()
                     break
+                await client.send(data)
+        client.cut()
+
+
+class Recorder(Proxy):
+    """Passes everything on, and keeps what was said.
+
+    Attributes:
+        texts: The statements of each connection, those that are prepared and those that are sent as text.
+        answered: Statements in the order in which the server was ready again after them.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.texts: list[list[str]] = []
+        self.answered: list[str] = []
+
+    async def serve(self, client: Stream, startup: bytes) -> None:
+        server = await self.connect()
+        await server.send(startup)
+        said: list[str] = []
+        self.texts.append(said)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._to_server(client, server, said))
+            group.create_task(self._to_client(client, server, said))
+
+    async def _to_server(self, client: Stream, server: Stream, said: list[str]) -> None:
+        with suppress(*_GONE):
+            while True:
+                kind, data = await client.message()
+                if kind in (_QUERY, _PARSE):
+                    said.append(data[5:].split(b"\0")[kind == _PARSE].decode())
+                await server.send(data)
+        server.cut()
+
+    async def _to_client(self, client: Stream, server: Stream, said: list[str]) -> None:
+        with suppress(*_GONE):
+            while True:
+                kind, data = await server.message()
+                if kind == _READY and said:
+                    self.answered.append(said[-1])
                 await client.send(data)
         client.cut()
 
