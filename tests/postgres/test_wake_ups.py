@@ -17,7 +17,8 @@ from flowstone_async.store.postgres import listener
 from flowstone_async.store.postgres.hints import tag
 from flowstone_async.store.postgres.listener import Listener, Speaker
 from flowstone_async.store.postgres.outbox import Outbox
-from tests.contract.builders import completed, key, materialization
+from flowstone_async.store.records import Submission
+from tests.contract.builders import completed, key, materialization, run_record
 from tests.postgres.addresses import apart
 from tests.postgres.conftest import OpenStore
 from tests.postgres.hearing import Heard, listeners, listening, waits, woken
@@ -315,3 +316,20 @@ async def test_no_payload_is_too_long_for_the_server() -> None:
     assert len(pieces) == 10
     assert all(len(piece.encode()) < 8000 for piece in pieces)
     assert not outbox
+
+
+async def test_a_queued_run_that_was_locked_while_workers_looked_is_told_of_again(
+    sql: asyncpg.Connection, open_apart: OpenStore
+) -> None:
+    heard = Heard(sql)
+    await heard.start()
+    asking, silent = await open_apart(), await open_apart(notify=False)
+    run = run_record(None, state="queued", submitted=True)
+    await silent.store.submit(Submission(run=run, subject="sales"))
+    async with sql.transaction():
+        await sql.execute("SELECT FROM flowstone.run WHERE id = $1 FOR UPDATE", run.id)
+        assert await silent.store.claim(silent.worker.id, ["sales"], limit=1) == ()
+
+    await asking.store.changed(f"run:{run.id}", within=0.01)
+
+    await heard.until("queue")

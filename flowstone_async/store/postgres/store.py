@@ -275,7 +275,10 @@ class PostgresStore(LookingStore):
         """Ask the process that drives a run to tell of it."""
         if run_id not in self._committer.ledger and is_id(run_id):
             with suppress(StoreUnavailable):
-                await self._connections.fetch("watch", run_id)
+                rows = await self._connections.fetch("watch", run_id)
+                if rows and rows[0]["queued"]:
+                    # A worker that looked into the queue meanwhile has passed over the run, which was locked.
+                    self._hints.queued()
                 # It may have moved on before it was asked.
                 self._hints.publish(f"run:{run_id}")
 

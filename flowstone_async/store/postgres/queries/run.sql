@@ -154,4 +154,5 @@ RETURNING id;
 
 -- name: watch
 -- Let the run's owner know that another process waits for it.
-UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched RETURNING id;
+UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched
+RETURNING state = 'queued' AS queued;
