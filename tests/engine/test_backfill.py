@@ -382,7 +382,7 @@ async def test_a_timeout_is_per_partition(open_verbs: OpenVerbs):
         return 1
 
     verbs = await open_verbs(pipe)
-    report = await soon(verbs.backfill(slow, timeout="50ms"))
+    report = await soon(verbs.backfill(slow, timeout="500ms"))
     assert _counts(report) == (4, 1, 0, 0)
     assert isinstance(report.errors[FIVE[1]], TimedOut)
     assert gate.left == 1

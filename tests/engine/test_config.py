@@ -161,7 +161,7 @@ async def test_two_engines_in_one_process_are_independent(open_engine: OpenEngin
         await asyncio.Event().wait()
         return 1
 
-    one = await open_engine(pipe, resources={"db": Db("given")}, default_timeout="30ms", concurrency=1)
+    one = await open_engine(pipe, resources={"db": Db("given")}, default_timeout="500ms", concurrency=1)
     other = await open_engine(pipe)
     assert [await one.run(used), await other.run(used)] == ["given", "its own"]
     with pytest.raises(TimedOut):

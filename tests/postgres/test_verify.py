@@ -61,7 +61,7 @@ DAMAGE = {
     ),
     "an event after the end": (
         (
-            "INSERT INTO flowstone.event (run_id, first_no, count, cursor, at, pipeline, body) SELECT run_id, "
+            "INSERT INTO flowstone.event (run_id, born, first_no, count, cursor, at, pipeline, body) SELECT run_id, born, "
             f"first_no + count, 1, 0, now(), pipeline, '[]' FROM flowstone.event WHERE (run_id, first_no) = ({DONE}, {LAST})"
         ),
         "after its run.finished, which is number",
@@ -150,7 +150,7 @@ async def fill(connection: asyncpg.Connection, server: TestServer) -> None:
         return 0
 
     dsn = server.address.dsn(await connection.fetchval("SELECT current_database()"))
-    async with Engine(pipe, store=dsn, grace="1ms") as engine:
+    async with Engine(pipe, store=dsn, direct=dsn, grace="1ms") as engine:
         await engine.run(numbers)
         await engine.run(total, force="all")
         with pytest.raises(ExecutionError):

@@ -323,7 +323,7 @@ class _Pool:
         self._pooler = pooler
         self._size = size
         self._place = (user, database)
-        self._made = 0
+        self._filling = asyncio.Lock()
         self.live: dict[_Server, asyncio.Task[None]] = {}
         self._idle: asyncio.Queue[_Server | None] = asyncio.Queue()
         self._greeting: list[tuple[bytes, bytes]] = []
@@ -345,24 +345,19 @@ class _Pool:
         self._idle.put_nowait(server)
 
     async def _fill(self) -> None:
-        while self._made < self._size:
-            self._made += 1
-            try:
+        async with self._filling:
+            while len(self.live) < self._size:
                 server = _Server(await self._pooler.connect())
                 await server.greet(*self._place)
-            except BaseException:
-                self._made -= 1
-                raise
-            self._greeting = server.greeting
-            self.live[server] = asyncio.ensure_future(self._answer(server))
-            self._idle.put_nowait(server)
+                self._greeting = server.greeting
+                self.live[server] = asyncio.ensure_future(self._answer(server))
+                self._idle.put_nowait(server)
 
     async def _answer(self, server: _Server) -> None:
         with suppress(*_GONE):
             await server.answer(self)
         server.stream.cut()
         del self.live[server]
-        self._made -= 1
         if server.client is not None:
             server.client.stream.cut()
         # Whoever waits for one makes another.
