@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -44,27 +44,23 @@ def _pipeline() -> Pipeline:
 
 
 @pytest_asyncio.fixture(params=["notify", "poll", "pooler"])
-async def options(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[dict[str, Any]]:
-    """What a worker and its submitter are given, so that only one thing can wake the worker."""
-    match request.param:
-        case "notify":
-            yield {"store": dsn, "poll": "1h"}
-        case "poll":
-            yield {"store": dsn, "poll": "50ms", "notify": False}
-        case _:
-            async with Pooler(dsn) as pooler:
-                yield {"store": pooler.dsn, "direct": dsn, "poll": "1h"}
+async def options(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[Callable[[], dict[str, Any]]]:
+    """What engines of several processes are given, so that only one thing can wake them."""
+    async with Pooler(dsn) as pooler:
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
+            "notify": lambda: {"store": apart(dsn), "poll": "1h"},
+            "poll": lambda: {"store": dsn, "poll": "50ms", "notify": False},
+            "pooler": lambda: {"store": pooler.dsn, "direct": apart(dsn), "poll": "1h"},
+        }
+        yield ways[request.param]
 
 
 async def test_a_submitted_run_starts_on_an_idle_worker(
-    options: dict[str, Any], dsn: str, sql: asyncpg.Connection
+    options: Callable[[], dict[str, Any]], sql: asyncpg.Connection
 ) -> None:
     pipe = _pipeline()
-    there = {name: value if name != "store" or "direct" in options else apart(dsn) for name, value in options.items()}
-    if "direct" in there:
-        there["direct"] = apart(dsn)
-    async with asyncio.timeout(LONG), Engine(pipe, **options), Engine(pipe, **there, slots=0) as submitter:
-        await listening(sql, 2 if options.get("notify", True) else 0)
+    async with asyncio.timeout(LONG), Engine(pipe, **options()), Engine(pipe, **options(), slots=0) as submitter:
+        await listening(sql, 2 if options().get("notify", True) else 0)
         for _ in range(3):
             handle = await submitter.submit("numbers", force=True)
             assert await handle.result() == 1
