@@ -7,11 +7,14 @@ ARGS ?=
 # Which fault runs, as in FAULTS="--seeds 17 --workers 5".
 FAULTS ?= --seeds 1-200
 
+# Tests of what behaves the same however stores learn of changes.
+STORED := tests/contract tests/contract_io tests/engine tests/postgres tests/e2e
+
 # Pyright asks a registry whether it is the newest, unless told not to.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test check bench faults format lock help
+.PHONY: setup demo test modes check bench faults format lock help
 
 setup:  ## make .venv from requirements.lock, or bring it up to date
 	@$(PYTHON) tools/bootstrap.py
@@ -24,6 +27,10 @@ demo: $(READY)  ## run a real asset graph on an embedded Postgres, twice
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+modes: $(READY)  ## run what needs a store by polling alone, then behind a transaction pooler
+	@$(BIN)/python -m pytest -q -n 2 --mode=poll $(STORED) $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --mode=pooler $(STORED) $(ARGS)
 
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .

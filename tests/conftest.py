@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -16,7 +17,23 @@ from tests.support.engines import (
     SharedEngines,
     migrate,
 )
+from tests.support.modes import MODES, VARIABLE, enforce
 from tests.support.postgres import TestServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mode", choices=MODES, default=MODES[0], help="how stores learn of changes: tests/support/modes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[VARIABLE] = config.getoption("--mode")
+    enforce()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("not_in"):
+        if item.config.getoption("--mode") in marker.args:
+            pytest.skip(f"not in mode {item.config.getoption('--mode')}: {marker.kwargs['reason']}")
 
 
 @pytest.fixture(scope="session")

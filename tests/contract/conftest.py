@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
@@ -11,6 +12,7 @@ from flowstone_async.store.protocol import Store
 from tests.contract.clock import SetClock
 from tests.contract.postgres_stores import TEMPLATE, PostgresStores, migrated
 from tests.contract.stores import Engine, MemoryStores, Stores
+from tests.postgres.wire import Pooler
 from tests.support.postgres import TestServer
 
 
@@ -21,7 +23,7 @@ def server() -> Iterator[TestServer]:
         yield started
 
 
-@pytest_asyncio.fixture(params=["memory", "postgres", "postgres without notify"])
+@pytest_asyncio.fixture(params=["memory", "postgres", "postgres without notify", "postgres behind a pooler"])
 async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     """One set of records that several engines may open."""
     if request.param == "memory":
@@ -32,12 +34,13 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     server: TestServer = request.getfixturevalue("server")
     await server.create_template(TEMPLATE, migrated(server))
     dsn = await server.clone(TEMPLATE)
-    opened = PostgresStores(dsn, notify=request.param == "postgres")
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.drop, dsn)
+        pooler = await stack.enter_async_context(Pooler(dsn)) if request.param.endswith("pooler") else None
+        notify = not request.param.endswith("without notify")
+        opened = PostgresStores(dsn, notify=notify, pooler=pooler and pooler.dsn)
+        stack.push_async_callback(opened.close)
         yield opened
-    finally:
-        await opened.close()
-        await server.drop(dsn)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 from typing_extensions import override
@@ -23,7 +25,8 @@ def migrated(server: TestServer) -> Callable[[asyncpg.Connection], Awaitable[Non
 
     async def prepare(connection: asyncpg.Connection) -> None:
         database = await connection.fetchval("SELECT current_database()")
-        store = PostgresStore(server.address.dsn(database), clock=SetClock())
+        dsn = server.address.dsn(database)
+        store = PostgresStore(dsn, direct=dsn, clock=SetClock())
         await store.open(builders.worker(), lease=None, lost=lambda: None)
         await store.close()
 
@@ -36,12 +39,15 @@ class PostgresStores(Stores):
     Args:
         dsn: The database.
         notify: Whether changes are told by notification; else they are polled for.
+        pooler: Address of the database through a transaction pooler, which statements then take.
     """
 
-    def __init__(self, dsn: str, *, notify: bool) -> None:
+    def __init__(self, dsn: str, *, notify: bool, pooler: str | None = None) -> None:
         super().__init__()
         self._dsn = dsn
         self._notify = notify
+        self._pooler = pooler
+        self._opened_so_far = itertools.count()
 
     @override
     async def kill(self, engine: Engine) -> None:
@@ -51,4 +57,9 @@ class PostgresStores(Stores):
     @override
     def _store(self) -> Store:
         poll = 1.0 if self._notify else POLL
-        return PostgresStore(self._dsn, clock=self.clock, notify=self._notify, poll=poll)
+        # As processes of their own: stores of one address would tell each other without the server.
+        own = f"{self._dsn}&application_name=engine{next(self._opened_so_far)}"
+        options: dict[str, Any] = {"clock": self.clock, "notify": self._notify, "poll": poll}
+        if self._pooler is not None:
+            return PostgresStore(self._pooler, direct=own, **options)
+        return PostgresStore(own, **options)

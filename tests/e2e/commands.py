@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from tests.support.modes import command
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "tests/e2e/programs/chain.py"
@@ -40,7 +41,7 @@ class Program:
         self._streams = [folder / f"{name}-{Program._count}" for name in ("out", "err")]
         with self._streams[0].open("wb") as out, self._streams[1].open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *words],
+                [*command(module), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -20,7 +20,7 @@ from tests.e2e.servers import Server
 from tests.faults import work
 from tests.faults.program import EXIT, MAX_LOST, Spec
 from tests.faults.workers import Broken, Crew, Worker
-from tests.support.fault_proxy import BOTH, ProxyThread, Role
+from tests.support.fault_proxy import BOTH, FaultProxy, ProxyThread, Role
 
 PARTS = 4
 """Of so many seeds, from 1, 5, 9, ... on, each fault is the business of one."""
@@ -78,7 +78,7 @@ class FaultRun:
         self._chance = random.Random(seed)
         self._workers, self._lease = workers, lease
         self._crew = Crew()
-        self._proxies: list[ProxyThread] = []
+        self._proxies: list[ProxyThread[FaultProxy]] = []
         self._sql: asyncpg.Connection | None = None
         self._wanted: dict[str, work.Wanted] = {}
         self._cancelled: set[str] = set()
@@ -92,7 +92,9 @@ class FaultRun:
         try:
             with ExitStack() as stack:
                 stack.callback(self._crew.close)
-                self._proxies = [stack.enter_context(ProxyThread(self._dsn)) for _ in range(self._workers + 2)]
+                self._proxies = [
+                    stack.enter_context(ProxyThread(lambda: FaultProxy(self._dsn))) for _ in range(self._workers + 2)
+                ]
                 await self._play()
         except (Broken, AssertionError) as error:
             self.told.problem = str(error)

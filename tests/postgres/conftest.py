@@ -15,6 +15,7 @@ from flowstone_async.store.postgres import PostgresStore
 from tests.contract import builders
 from tests.contract.builders import Drive
 from tests.contract.postgres_stores import TEMPLATE, migrated
+from tests.postgres.addresses import apart
 from tests.support.postgres import TestServer
 
 
@@ -76,3 +77,13 @@ async def open_store(dsn: str) -> AsyncIterator[OpenStore]:
 async def opened(open_store: OpenStore) -> Opened:
     """One open store."""
     return await open_store()
+
+
+@pytest_asyncio.fixture
+async def open_apart(dsn: str, open_store: OpenStore) -> OpenStore:
+    """As `open_store`, but as processes of their own do: what they tell each other goes through the server."""
+
+    async def open_one(other: Any = None, *, lease: float | None = 30, **options: Any) -> Opened:
+        return await open_store(other or apart(dsn), lease=lease, **options)
+
+    return open_one

@@ -76,6 +76,7 @@ async def test_a_run_goes_on_over_other_connections(
     assert await opened.store.verify() == ()
 
 
+@pytest.mark.not_in("poll", reason="nobody listens")
 async def test_whoever_hears_nothing_finds_what_another_has_made_by_looking(
     proxy: FaultProxy, dsn: str, opened: Opened
 ) -> None:

@@ -9,66 +9,21 @@ import time
 import asyncpg
 import pytest
 
-from flowstone_async.store.postgres import notifier as notifications
+from flowstone_async.store.postgres import listener
 from flowstone_async.store.postgres.hints import Hints, tag
-from flowstone_async.store.postgres.notifier import CHANNEL, EVERYTHING
+from flowstone_async.store.postgres.outbox import CHANNEL, EVERYTHING
 from tests.contract.builders import Drive, completed, event, key, materialization
 from tests.postgres.conftest import Opened, OpenStore
+from tests.postgres.hearing import LISTENERS, NEVER, Heard, listeners, listening, waits, woken
 from tests.postgres.waiting import until
 from tests.postgres.wire import Pooler
 
+pytestmark = pytest.mark.not_in("poll", reason="is about notifications")
 NUMBERS = key("numbers")
-NEVER = 3600.0
 
 
-class Heard:
-    """What is notified in a database."""
-
-    def __init__(self, sql: asyncpg.Connection) -> None:
-        self.payloads: list[str] = []
-        self._sql = sql
-
-    async def start(self) -> None:
-        await self._sql.add_listener(CHANNEL, lambda *given: self.payloads.append(given[3]))
-
-    @property
-    def tags(self) -> list[str]:
-        return [one for payload in self.payloads for one in payload.partition(":")[2].split(",") if one]
-
-    async def until(self, topic: str) -> None:
-        async def heard() -> bool:
-            await self._sql.fetch("SELECT 1")
-            return tag(topic) in self.tags
-
-        await until(heard)
-
-
-async def listening(sql: asyncpg.Connection, count: int = 1) -> None:
-    """Return when so many stores listen."""
-
-    async def there() -> bool:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-        return await sql.fetchval(query) >= count
-
-    await until(there)
-
-
-async def waits(opened: Opened, topic: str) -> asyncio.Task[None]:
-    """Let a store follow a topic, and wait for it with nothing but a notification to wake it."""
-    await opened.store.changed(topic, within=0.01)
-    opened.store._poll = NEVER
-    waiting = asyncio.create_task(opened.store.changed(topic, within=NEVER))
-    await asyncio.sleep(0)
-    return waiting
-
-
-async def woken(waiting: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(20):
-        await waiting
-
-
-async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Connection, open_store: OpenStore) -> None:
-    owner, other = await open_store(), await open_store()
+async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Connection, open_apart: OpenStore) -> None:
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive = await owner.start()
     waiting = await waits(other, f"run:{drive.id}")
@@ -79,9 +34,9 @@ async def test_the_end_of_a_watched_run_wakes_another_process(sql: asyncpg.Conne
 
 
 async def test_the_release_of_a_contended_key_wakes_another_process(
-    sql: asyncpg.Connection, open_store: OpenStore
+    sql: asyncpg.Connection, open_apart: OpenStore
 ) -> None:
-    owner, other = await open_store(), await open_store()
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive, asking = await owner.start(NUMBERS), await other.start()
     assert not (await asking.advance(claims=(NUMBERS,))).claims[NUMBERS].granted
@@ -92,8 +47,8 @@ async def test_the_release_of_a_contended_key_wakes_another_process(
     await woken(waiting)
 
 
-async def test_a_cancellation_wakes_the_owner(sql: asyncpg.Connection, open_store: OpenStore) -> None:
-    owner, other = await open_store(), await open_store()
+async def test_a_cancellation_wakes_the_owner(sql: asyncpg.Connection, open_apart: OpenStore) -> None:
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive = await owner.start()
     waiting = await waits(owner, f"run:{drive.id}")
@@ -120,15 +75,12 @@ async def test_nothing_is_told_that_nobody_asked_for(sql: asyncpg.Connection, op
     assert heard.tags == [tag(f"run:{watched.id}")]
 
 
-async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Connection, open_store: OpenStore) -> None:
-    owner, other = await open_store(), await open_store()
+async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Connection, open_apart: OpenStore) -> None:
+    owner, other = await open_apart(), await open_apart()
     await listening(sql, 2)
     drive = await owner.start()
     waiting = await waits(other, f"run:{drive.id}")
-    await sql.fetch(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-    )
+    await sql.fetch(f"SELECT pg_terminate_backend(pid) {LISTENERS}")
 
     await woken(waiting)  # what it may have missed
 
@@ -139,11 +91,11 @@ async def test_a_listener_that_was_cut_off_comes_back_and_looks(sql: asyncpg.Con
 
 
 async def test_without_notify_nothing_is_told_and_nobody_listens(
-    sql: asyncpg.Connection, open_store: OpenStore
+    sql: asyncpg.Connection, open_apart: OpenStore
 ) -> None:
     heard = Heard(sql)
     await heard.start()
-    owner, other = await open_store(notify=False, poll=0.05), await open_store(notify=False, poll=0.05)
+    owner, other = await open_apart(notify=False, poll=0.05), await open_apart(notify=False, poll=0.05)
     drive = await owner.start()
 
     async def ended() -> bool:
@@ -155,8 +107,7 @@ async def test_without_notify_nothing_is_told_and_nobody_listens(
     await drive.finish()
     await woken(waiting)
 
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-    assert await sql.fetchval(query) == 0
+    assert await listeners(sql) == 0
     assert heard.payloads == []
 
 
@@ -195,7 +146,7 @@ async def test_very_many_changes_are_told_as_one_word(sql: asyncpg.Connection, o
 
     async def told() -> bool:
         await sql.fetch("SELECT 1")
-        return bool(heard.payloads)
+        return bool(heard.tags)
 
     await until(told)
     assert heard.tags == [EVERYTHING]
@@ -225,8 +176,8 @@ async def test_a_payload_of_somebody_elses_harms_nothing(sql: asyncpg.Connection
 async def test_behind_a_transaction_pooler_without_direct_it_polls_and_says_so(
     dsn: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notifications, "_PING_WITHIN", 0.05)
-    monkeypatch.setattr(notifications, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(listener, "_PING_WITHIN", 0.05)
+    monkeypatch.setattr(listener, "_LONGEST_DELAY", 0.1)
     caplog.set_level(logging.WARNING, "flowstone")
     async with Pooler(dsn) as pooler:
         opened = await open_store(dsn, direct=pooler.dsn, lease=None)
@@ -235,7 +186,6 @@ async def test_behind_a_transaction_pooler_without_direct_it_polls_and_says_so(
             return "notifications do not arrive" in caplog.text
 
         await until(told)
-        assert opened.store._listening is not None
         assert await opened.store.states([NUMBERS]) == {}
         await opened.store.close()
 
@@ -275,9 +225,9 @@ def test_topics_that_nobody_waits_for_are_forgotten_in_the_end(monkeypatch: pyte
 
 
 async def test_a_hand_over_through_many_processes_needs_no_polling(
-    sql: asyncpg.Connection, open_store: OpenStore
+    sql: asyncpg.Connection, open_apart: OpenStore
 ) -> None:
-    stores = [await open_store(poll=5.0) for _ in range(3)]
+    stores = [await open_apart(poll=5.0) for _ in range(3)]
     await listening(sql, 3)
     order: list[str] = []
 

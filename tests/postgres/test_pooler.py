@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from tests.contract.builders import Drive, completed, event, key, materialization
@@ -70,3 +71,45 @@ async def test_no_setting_is_left_on_its_connections(dsn: str, open_store: OpenS
             assert await other.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
         other.terminate()
         await opened.store.close()
+
+
+async def test_the_pooler_of_these_tests_keeps_no_session(dsn: str) -> None:
+    async with Pooler(dsn, size=2) as pooler:
+        one, other = [await asyncpg.connect(pooler.dsn, statement_cache_size=0) for _ in range(2)]
+        await one.execute("SET application_name = 'left'")
+        assert [await one.fetchval("SHOW application_name") for _ in range(2)] == ["", "left"]
+        assert await other.fetchval("SHOW application_name") == ""
+        assert await other.fetchval("SHOW application_name") == "left"
+        heard: list[object] = []
+        await one.add_listener("somewhere", lambda *given: heard.append(given))
+        for _ in range(4):
+            await one.execute("NOTIFY somewhere")
+        await one.fetchval("SELECT 1")
+        assert heard == []
+        one.terminate()
+        other.terminate()
+
+
+async def test_the_pooler_of_these_tests_gives_nobody_half_a_transaction(dsn: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("CREATE TABLE half (a int)")
+    async with Pooler(dsn, size=1) as pooler:
+        leaving, other = [await asyncpg.connect(pooler.dsn, statement_cache_size=0) for _ in range(2)]
+        await leaving.execute("BEGIN")
+        await leaving.execute("INSERT INTO half VALUES (1)")
+        leaving.terminate()
+        async with asyncio.timeout(20):
+            assert await other.fetchval("SELECT count(*) FROM half") == 0
+        other.terminate()
+
+
+async def test_the_pooler_of_these_tests_cancels_what_its_client_does(dsn: str, sql: asyncpg.Connection) -> None:
+    async with Pooler(dsn, size=2) as pooler:
+        hanging, other = [await asyncpg.connect(pooler.dsn, statement_cache_size=0) for _ in range(2)]
+        async with other.transaction():
+            with pytest.raises(TimeoutError):
+                await hanging.execute("SELECT pg_sleep(3600)", timeout=0.2)
+            async with asyncio.timeout(20):
+                assert await hanging.fetchval("SELECT 1") == 1
+            assert await other.fetchval("SELECT 2") == 2
+        hanging.terminate()
+        other.terminate()

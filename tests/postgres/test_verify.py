@@ -151,7 +151,7 @@ async def fill(connection: asyncpg.Connection, server: TestServer) -> None:
         return 0
 
     dsn = server.address.dsn(await connection.fetchval("SELECT current_database()"))
-    async with Engine(pipe, store=dsn, grace="1ms") as engine:
+    async with Engine(pipe, store=dsn, direct=dsn, grace="1ms") as engine:
         await engine.run(numbers)
         await engine.run(total, force="all")
         with pytest.raises(ExecutionError):

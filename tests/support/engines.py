@@ -102,7 +102,8 @@ def migrate(server: TestServer) -> Callable[[asyncpg.Connection], Awaitable[None
         from flowstone_async.store.postgres import PostgresStore
 
         database = await connection.fetchval("SELECT current_database()")
-        store = PostgresStore(server.address.dsn(database), clock=SystemClock())
+        dsn = server.address.dsn(database)
+        store = PostgresStore(dsn, direct=dsn, clock=SystemClock())
         await store.open(Worker(id=new_id(), host="", pid=0, pipelines=()), lease=None, lost=lambda: None)
         await store.close()
 

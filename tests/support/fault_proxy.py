@@ -11,13 +11,14 @@ import struct
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Literal, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from typing_extensions import override
 
 from tests.postgres.wire import Proxy, Stream
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Proxy)
 Role: TypeAlias = Literal["lease", "listener", "committer", "pool"]
 Direction: TypeAlias = Literal["to server", "to client"]
 ROLES: tuple[Role, ...] = ("lease", "listener", "committer", "pool")
@@ -236,24 +237,24 @@ def _nothing() -> None:
     pass
 
 
-class ProxyThread:
-    """A `FaultProxy` in a thread of its own.
+class ProxyThread(Generic[P]):
+    """A proxy in a thread of its own.
 
     Args:
-        dsn: The server's address.
+        make: Makes the proxy, in that thread.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, make: Callable[[], P]) -> None:
+        self._make = make
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="fault proxy", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="proxy", daemon=True)
 
     @property
     def dsn(self) -> str:
         """The proxy's address."""
         return self.do(lambda proxy: proxy.dsn)
 
-    def do(self, act: Callable[[FaultProxy], T]) -> T:
+    def do(self, act: Callable[[P], T]) -> T:
         """Do something with the proxy, in its own loop."""
 
         async def acted() -> T:
@@ -261,16 +262,20 @@ class ProxyThread:
 
         return asyncio.run_coroutine_threadsafe(acted(), self._loop).result(_PATIENCE)
 
+    def start(self) -> Self:
+        """Start it, for good."""
+        self._thread.start()
+        assert self._ready.wait(_PATIENCE), "the proxy did not start"
+        return self
+
     async def _serve(self) -> None:
         self._loop, self._left = asyncio.get_running_loop(), asyncio.Event()
-        async with FaultProxy(self._dsn) as self._proxy:
+        async with self._make() as self._proxy:
             self._ready.set()
             await self._left.wait()
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(_PATIENCE), "the proxy did not start"
-        return self
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._left.set)

@@ -168,9 +168,14 @@ class Connections:
         return not isinstance(self._source, str)
 
     @property
-    def has_direct(self) -> bool:
-        """Whether direct connections can be made."""
-        return self._direct is not None
+    def address(self) -> str | None:
+        """Where the pool's connections lead; None if the pool is the caller's."""
+        return self._source if isinstance(self._source, str) else None
+
+    @property
+    def direct_address(self) -> str | None:
+        """Where direct connections lead; None if none can be made."""
+        return self._direct
 
     async def open(self) -> None:
         """Connect, and see whether the server is one that can keep runs.
@@ -241,7 +246,7 @@ class Connections:
         """Return a new direct connection, which the caller closes."""
         if self._direct is None:
             raise ConfigError("a pool was given without direct=", hint="Give the server's DSN with direct=.")
-        return await _connect(self._direct)
+        return await connect(self._direct)
 
     async def fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run one named query on a connection of the pool; again if none is left, or it is lost, and once if it hangs.
@@ -335,7 +340,8 @@ async def _create_pool(dsn: str, *, shared: bool) -> Pool:
     )
 
 
-async def _connect(dsn: str) -> Connection:
+async def connect(dsn: str) -> Connection:
+    """Return a new connection, which the caller closes."""
     try:
         return await asyncpg.connect(dsn, timeout=_CONNECT, statement_cache_size=0)
     except ValueError as error:

@@ -17,8 +17,6 @@ from flowstone_async.store.postgres.batch import Reply
 from flowstone_async.store.postgres.step import PendingStep
 from flowstone_async.types import AssetKey
 
-# Seconds in which runs that are submitted one after another are told of once.
-_BURST = 0.005
 # Topics that nobody waits for at the moment are forgotten beyond this many.
 _FOLLOWED = 10_000
 
@@ -42,8 +40,6 @@ class Hints:
         self._tell = tell
         self._topics: OrderedDict[str, _Topic] = OrderedDict()
         self._by_tag: dict[str, str] = {}
-        self._burst: asyncio.TimerHandle | None = None
-        self._more = False
 
     def follow(self, topic: str) -> bool:
         """Remember changes of a topic from now on; returns whether it was not followed before."""
@@ -119,20 +115,8 @@ class Hints:
         self._announce([f"run:{run_id}", *(f"key:{key}" for key in freed)])
 
     def queued(self) -> None:
-        """Tell of runs that wait for a worker: at once, and of those that follow soon together."""
-        self._more = True
-        if self._burst is None:
-            self.tell_queued()
-
-    def tell_queued(self) -> None:
-        """Tell of what `queued` has put off."""
-        if self._burst is not None:
-            self._burst.cancel()
-            self._burst = None
-        if self._more:
-            self._more = False
-            self._burst = asyncio.get_running_loop().call_later(_BURST, self.tell_queued)
-            self._announce(["queue"])
+        """Tell of runs that wait for a worker."""
+        self._announce(["queue"])
 
     def taken_away(self, keys: Iterable[AssetKey]) -> None:
         """Tell of keys whose current value was taken away."""

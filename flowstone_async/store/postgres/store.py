@@ -23,7 +23,7 @@ from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.ledger import DrivenRun
 from flowstone_async.store.postgres.looking import LookingStore
 from flowstone_async.store.postgres.migrate import migrate, require_current
-from flowstone_async.store.postgres.notifier import Listener, Notifier
+from flowstone_async.store.postgres.notifier import Notifier
 from flowstone_async.store.postgres.ownership import Ownership
 from flowstone_async.store.postgres.partition_keys import PostgresPartitionKeys
 from flowstone_async.store.postgres.partitions import Partitions
@@ -94,10 +94,8 @@ class PostgresStore(LookingStore):
         self._migrated: Sequence[str] = ()
         self._host: asyncio.Task[None] | None = None
         self._working: list[asyncio.Task[None]] = []
-        self._listening: asyncio.Task[None] | None = None
         self._notifier = Notifier(self._connections, enabled=notify)
         self._hints = Hints(self._notifier.tell)
-        self._listener = Listener(self._connections, self._hints, self._notifier)
         self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
         self._reader = StateReader(self._connections)
         self._runs = RunReader(self._connections)
@@ -120,7 +118,7 @@ class PostgresStore(LookingStore):
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
         if self._worker:
             raise ConfigError("the store was opened before", hint="Make a new store for each opening.")
-        if lease is not None and not self._connections.has_direct:
+        if lease is not None and self._connections.direct_address is None:
             raise ConfigError(
                 "a pool alone can keep no lease", hint="Give the server's DSN with direct=, or use no worker: slots=0."
             )
@@ -151,9 +149,7 @@ class PostgresStore(LookingStore):
                 self._working.append(group.create_task(lane.serve(), name=f"flowstone committer {number}"))
             for reader in (self._reader, self._runs):
                 self._working.append(group.create_task(reader.serve(), name="flowstone reader"))
-            group.create_task(self._notifier.serve(), name="flowstone notifier")
-            if self._notify and self._connections.has_direct:
-                self._listening = group.create_task(self._listener.serve(), name="flowstone listener")
+            group.create_task(self._notifier.serve(self._hints), name="flowstone notifier")
             started.set()
 
     @override
@@ -182,13 +178,10 @@ class PostgresStore(LookingStore):
         self._committer.close()
         self._reader.close()
         self._runs.close()
-        if self._listening is not None:
-            self._listening.cancel()
         for task in self._working:
             await task
         if self._lease is not None and self._lease.holds():
             await self._ownership.hand_back_all(self._worker)
-        self._hints.tell_queued()
         self._notifier.close()
         await host
 

@@ -8,13 +8,14 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
+from tests.support.modes import VARIABLE, command
+
 FLOW = Path(__file__).with_name("flow.py")
-PROGRAM = (sys.executable, "-m", "flowstone_async.cli")
+PROGRAM = command("flowstone_async.cli")
 LONG = 120
 
 
@@ -174,7 +175,9 @@ class Terminal:
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
+    kept = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH", VARIABLE)
+    }
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[3]), **(more or {})}
 
 

@@ -1,0 +1,90 @@
+"""The ways in which stores learn of changes, and the whole suite in each of them: `pytest --mode=poll`.
+
+- `notify`, the default: by notifications, on the server itself.
+- `poll`: nobody tells and nobody listens, as with `Engine(notify=False)`.
+- `pooler`: statements go through a transaction pooler, as with `Engine(store=<pooler>, direct=<server>)`.
+
+A mode is enforced where stores are made, so that it holds for whatever a test opens, in this process and in programs
+that it starts (`-m tests.support.modes <module> …`, which `command` puts in front). What a test says explicitly stays:
+a pool or a `direct=` of its own, `notify=False`, and addresses that lead through a proxy of the test's.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import threading
+from functools import wraps
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+MODES = ("notify", "poll", "pooler")
+VARIABLE = "FLOWSTONE_TEST_MODE"
+POLL = 0.05
+"""Seconds between looks in mode `poll`; many tests wait for one."""
+_SIZE = 4
+_KNOWN = {"host", "port", "sslmode", "target_session_attrs", "application_name"}
+"""Words of an address that a pooler need not pass on."""
+
+
+def mode() -> str:
+    """Return the mode of this process."""
+    return os.environ.get(VARIABLE, MODES[0])
+
+
+def command(module: str) -> tuple[str, ...]:
+    """Return the command that runs a module as a program in the mode of this process."""
+    through = () if mode() == MODES[0] else (__name__,)
+    return (sys.executable, "-m", *through, module)
+
+
+def enforce() -> None:
+    """Make every store that is made from now on one of the mode."""
+    if mode() == MODES[0]:
+        return
+    from flowstone_async.store.postgres import PostgresStore
+
+    plain = PostgresStore.__init__
+
+    @wraps(plain)
+    def init(self: PostgresStore, dsn: Any, **options: Any) -> None:
+        if mode() == "poll":
+            options |= {"notify": False, "poll": min(options.get("poll", 1.0), POLL)}
+        elif options.get("direct") is None and _can_be_pooled(dsn):
+            options["direct"], dsn = dsn, _pooled(dsn)
+        plain(self, dsn, **options)
+
+    PostgresStore.__init__ = init
+
+
+def _can_be_pooled(dsn: object) -> bool:
+    """Tell whether an address leads to the socket of a server, and asks for nothing that a pooler takes away."""
+    if not isinstance(dsn, str):
+        return False
+    query = parse_qs(urlsplit(dsn).query)
+    return query.get("host", [""])[0].startswith("/") and query.keys() <= _KNOWN
+
+
+_poolers: dict[str, Any] = {}
+_lock = threading.Lock()
+
+
+def _pooled(dsn: str) -> str:
+    """Return the address of a database through this process's pooler in front of its server."""
+    from tests.postgres.wire import Pooler
+    from tests.support.fault_proxy import ProxyThread
+
+    parts = urlsplit(dsn)
+    query = parse_qs(parts.query)
+    server = f"{query['host'][0]} {query['port'][0]}"
+    with _lock:
+        if server not in _poolers:
+            _poolers[server] = ProxyThread(lambda: Pooler(dsn, _SIZE)).start()
+    return urlsplit(_poolers[server].dsn)._replace(path=parts.path).geturl()
+
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    enforce()
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
