@@ -13,7 +13,6 @@ from asyncpg import Record
 from flowstone_async import Engine, Pipeline
 from flowstone_async.store.postgres import connections
 from flowstone_async.store.postgres.connections import Connections
-from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.queries import QUERIES
 from flowstone_async.store.records import Submission
 from tests.contract import builders
@@ -75,24 +74,6 @@ async def test_runs_share_the_statements_of_the_queue(dsn: str, sent: Sent) -> N
                 assert not computing[needless], "a run that nobody has begun has no past"
             assert awaiting["submit"] == RUNS
             assert awaiting["runs_known"] < RUNS, "each run is looked at several times, with others"
-
-
-def test_submissions_that_follow_each_other_are_told_of_together() -> None:
-    told: list[str] = []
-
-    async def submit_many() -> None:
-        hints = Hints(told.extend)
-        hints.queued()
-        assert told == ["queue"], "the first at once"
-        for _ in range(RUNS):
-            hints.queued()
-        assert told == ["queue"]
-        hints.tell_queued()
-        assert told == ["queue"] * 2
-        hints.tell_queued()
-        assert told == ["queue"] * 2, "there is nothing to tell"
-
-    asyncio.run(submit_many())
 
 
 async def test_a_worker_hears_again_of_a_queued_run_that_somebody_begins_to_await(open_store: OpenStore) -> None:
