@@ -177,6 +177,21 @@ async def test_its_partitions_are_not_continued_once_it_was_cancelled(open_engin
     assert case.calls == [1]
 
 
+async def test_cancelling_it_after_a_crash_cancels_what_is_running(open_engine: OpenEngine):
+    """RUN-32: also a partition whose run was begun by another engine, and is continued here."""
+    case = _Case(held={1})
+    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, slots=0, poll="20ms")
+    job = await dying.submit_backfill("total", partitions=_days(1, 2))
+    await case.gate.reached()
+    await kill(dying)
+    await look_for_orphans(living)
+    await case.gate.reached(2)
+    await (await living.find(job.id)).cancel()
+    while {record.state for record in await soon(living.runs())} != {"cancelled"}:
+        await living._live().store.changed("run", within=0.01)
+    assert case.calls == [1, 1]
+
+
 async def test_waiting_for_it_may_end_before_it(open_engine: OpenEngine):
     """JOB-06: and `progress` tells what there is."""
     case = _Case(held={2})
