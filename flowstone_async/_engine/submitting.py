@@ -13,7 +13,7 @@ from flowstone_async._engine.board import Board
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.listing import find_run
-from flowstone_async._engine.request import BACKFILL, RESUMES, Request
+from flowstone_async._engine.request import BACKFILL, PARENT, RESUMES, Request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
@@ -98,10 +98,11 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
     refuse_unstorable(request)
     if BACKFILL not in before.options:
         await _check_ready(session, request)
+    options = {name: value for name, value in before.options.items() if name != PARENT}  # it stands for itself now
     record = replace(
         before,
         id=new_id(),
-        options={**before.options, RESUMES: before.id},
+        options={**options, RESUMES: before.id},
         state="queued",
         worker=None,
         fence=1,
