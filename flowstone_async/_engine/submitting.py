@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -138,11 +138,21 @@ def split(options: SubmitOptions) -> tuple[Queueing, RunOptions]:
         raise ConfigError(
             f"at={at!r} is not an aware datetime", hint="Give an instant with a zone: datetime(…, tzinfo=UTC)."
         )
+    if at is not None and not _is_representable(at):
+        raise ConfigError(f"at={at!r} lies outside the years 1 to 9999 in UTC", hint="Give an instant within them.")
     if key is not None and (not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > _LONGEST_KEY):
         raise ConfigError(f"key={key!r}"[:200], hint=f"Give text of 1 to {_LONGEST_KEY:,} bytes.")
     if key is not None and not _is_storable(key):
         raise ConfigError(f"key={key!r} cannot be stored", hint="Leave out NUL and lone surrogates.")
     return Queueing(key=key, priority=priority, at=at, conn=rest.pop("conn", None)), rest
+
+
+def _is_representable(at: datetime) -> bool:
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _is_storable(text: str) -> bool:
