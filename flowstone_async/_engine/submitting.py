@@ -18,7 +18,7 @@ from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.verbs import RunOptions, checked
-from flowstone_async.errors import ConfigError, DependencyNotReady
+from flowstone_async.errors import AssetNotFound, ConfigError, DependencyNotReady
 from flowstone_async.planning.units import expand
 from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission
 from flowstone_async.types import new_id
@@ -93,6 +93,12 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
             f"{before.unreadable or 'its io= object or its secret params were not stored'}",
             run_id=before.id,
             hint="Submit it anew.",
+        )
+    if before.pipeline not in session.catalogs:
+        raise AssetNotFound(
+            f"run {before.id} is of pipeline {before.pipeline!r}, which this engine does not have",
+            run_id=before.id,
+            hint="Retry it with an engine that has the pipeline.",
         )
     request = replace(Past().request(before, session.catalogs[before.pipeline]), run_id=None)
     refuse_unstorable(request)

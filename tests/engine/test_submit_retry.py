@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from flowstone_async import ConfigError, ExecutionError, Keys, Pipeline, RunNotFound
+from flowstone_async import AssetNotFound, ConfigError, ExecutionError, Keys, Pipeline, RunNotFound
 from flowstone_async import io as ios
 from tests.support.crash import ended
 from tests.support.engines import OpenEngine
@@ -85,3 +85,15 @@ async def test_a_partition_of_a_cancelled_backfill_is_retried_by_itself(open_eng
     await ended(engine, child)
     held.clear()
     assert await soon(await engine.retry(child)) == "a"
+
+
+async def test_a_run_of_another_pipeline_is_not_retried(open_engine: OpenEngine):
+    """FLOW-13: it is told which pipeline is lacking."""
+    pipe, another = Pipeline("had"), Pipeline("another")
+    pipe.constant("first", 1)
+    another.constant("second", 2)
+    engine, lacking = await open_engine(pipe), await open_engine(another)
+    run = await engine.submit("first")
+    assert await soon(run) == 1
+    with pytest.raises(AssetNotFound, match="'had'"):
+        await lacking.retry(run.id)
