@@ -214,11 +214,17 @@ class BackfillJob:
     async def _continued(self, record: RunRecord) -> tuple[Outcome, FlowstoneError | None] | None:
         """Wait for a partition's run that was begun before; take it over if its owner is dead."""
         session, topic = self._session, f"run:{record.id}"
-        while record.state not in FINAL_RUN_STATES and self.stopping is None:
-            if session.services.adopt is not None:
-                await session.services.adopt(record.id)
-            await session.changed(topic, within=session.services.settings.poll, run_id=record.id)
-            record = await session.store.run(record.id) or record
+        try:
+            while record.state not in FINAL_RUN_STATES and self.stopping is None:
+                if session.services.adopt is not None:
+                    await session.services.adopt(record.id)
+                await session.changed(topic, within=session.services.settings.poll, run_id=record.id)
+                record = await session.store.run(record.id) or record
+        except asyncio.CancelledError:
+            if self.stopping == "cancelled":
+                with anyio.CancelScope(shield=True):
+                    await session.cancel(record.id, actor="engine")
+            raise
         if record.state not in FINAL_RUN_STATES:
             return None
         report = await RunHandle[Any](session, record).report()

@@ -141,6 +141,7 @@ class Background(Verbs):
 
         Raises:
             RunNotFound: The store has no such run.
+            AssetNotFound: It is of a pipeline, or an asset, that the engine does not have.
             ConfigError: It has not ended, or not all that it was asked for was stored.
         """
         return await retry(self._live(), run_id)

@@ -15,7 +15,7 @@ from flowstone_async._engine import stopped
 from flowstone_async._engine.backfill_job import drive_backfill
 from flowstone_async._engine.cancelling import cancel
 from flowstone_async._engine.ending_orphans import end_run
-from flowstone_async._engine.request import BACKFILL
+from flowstone_async._engine.request import BACKFILL, PARENT
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async.errors import Cancelled, FlowstoneError, StorageError, StoreUnavailable
@@ -171,7 +171,7 @@ class Dispatcher:
 
     async def _ended_with_parent(self, record: RunRecord) -> bool:
         """End a partition's run whose backfill was cancelled while nobody drove either."""
-        store, parent = self._session.store, record.options.get("parent")
+        store, parent = self._session.store, record.options.get(PARENT)
         backfill = await store.run(parent) if isinstance(parent, str) else None
         if backfill is None or backfill.state != "cancelled":
             return False

@@ -14,13 +14,15 @@ from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.run_status import RunStatus, run_status
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
-from flowstone_async.config import seconds
+from flowstone_async.config import seconds, whole
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import NothingToCancel, RunNotFound, TimedOut
 from flowstone_async.events import Event
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
 T_co = TypeVar("T_co", covariant=True)
+_LAST = 2**63 - 1
+"""No event has a higher number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,13 @@ class RunHandle(Generic[T_co]):
 
         Args:
             after: Number (`Event.no`) of the last event already seen.
+
+        Raises:
+            ConfigError: `after` is no such number, or the engine was left.
         """
+        self._session.check()
+        whole(after, what="after", least=0)
+        after = min(after, _LAST)
         store, poll = self._session.services.store, self._session.services.settings.poll
         while True:
             page = await store.events(self.id, after=after)

@@ -94,8 +94,8 @@ class Life:
     async def _rejoin(self) -> None:
         """Come back under a new worker id, once all that was driven under the old one is torn down."""
         session, services = self._session, self._session.services
-        for flight in list(session.flights.values()):
-            await flight.driver.done.wait()
+        for driven in [*(flight.driver for flight in session.flights.values()), *session.jobs.values()]:
+            await driven.done.wait()
         worker = replace(self._record, id=new_id())
         self._enlist(worker.id)
         while not session.closing:

@@ -17,6 +17,8 @@ BACKFILL = "backfill"
 """The stored option that makes a run a backfill: what it was asked for."""
 RESUMES = "resumes"
 """The stored option that names the run whose committed values are taken as they are."""
+PARENT = "parent"
+"""The stored option that names the backfill that a run is a partition of, with which it is cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ class Request:
             "io": self.io_name,
             "timeout": self.timeout,
             "concurrency": self.concurrency,
-            **({} if self.parent is None else {"parent": self.parent}),
+            **({} if self.parent is None else {PARENT: self.parent}),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -13,12 +13,12 @@ from flowstone_async._engine.board import Board
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.listing import find_run
-from flowstone_async._engine.request import BACKFILL, RESUMES, Request
+from flowstone_async._engine.request import BACKFILL, PARENT, RESUMES, Request
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.verbs import RunOptions, checked
-from flowstone_async.errors import ConfigError, DependencyNotReady
+from flowstone_async.errors import AssetNotFound, ConfigError, DependencyNotReady
 from flowstone_async.planning.units import expand
 from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission
 from flowstone_async.types import new_id
@@ -94,14 +94,21 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
             run_id=before.id,
             hint="Submit it anew.",
         )
+    if before.pipeline not in session.catalogs:
+        raise AssetNotFound(
+            f"run {before.id} is of pipeline {before.pipeline!r}, which this engine does not have",
+            run_id=before.id,
+            hint="Retry it with an engine that has the pipeline.",
+        )
     request = replace(Past().request(before, session.catalogs[before.pipeline]), run_id=None)
     refuse_unstorable(request)
     if BACKFILL not in before.options:
         await _check_ready(session, request)
+    options = {name: value for name, value in before.options.items() if name != PARENT}  # it stands for itself now
     record = replace(
         before,
         id=new_id(),
-        options={**before.options, RESUMES: before.id},
+        options={**options, RESUMES: before.id},
         state="queued",
         worker=None,
         fence=1,
@@ -137,11 +144,21 @@ def split(options: SubmitOptions) -> tuple[Queueing, RunOptions]:
         raise ConfigError(
             f"at={at!r} is not an aware datetime", hint="Give an instant with a zone: datetime(…, tzinfo=UTC)."
         )
+    if at is not None and not _is_representable(at):
+        raise ConfigError(f"at={at!r} lies outside the years 1 to 9999 in UTC", hint="Give an instant within them.")
     if key is not None and (not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > _LONGEST_KEY):
         raise ConfigError(f"key={key!r}"[:200], hint=f"Give text of 1 to {_LONGEST_KEY:,} bytes.")
     if key is not None and not _is_storable(key):
         raise ConfigError(f"key={key!r} cannot be stored", hint="Leave out NUL and lone surrogates.")
     return Queueing(key=key, priority=priority, at=at, conn=rest.pop("conn", None)), rest
+
+
+def _is_representable(at: datetime) -> bool:
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _is_storable(text: str) -> bool:

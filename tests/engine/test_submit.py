@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -160,6 +160,8 @@ async def test_upstreams_that_are_not_there_are_refused_at_submit_and_at_start(o
         (ConfigError, "second", {"at": datetime(2030, 1, 1)}),  # noqa: DTZ001 - that is what is refused
         (ConfigError, "second", {"at": "2030-01-01T00:00:00Z"}),
         (ConfigError, "second", {"at": 3600}),
+        (ConfigError, "second", {"at": datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))}),
+        (ConfigError, "second", {"at": datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))}),
         (ConfigError, "second", {"key": ""}),
         (ConfigError, "second", {"key": 7}),
         (ConfigError, "second", {"key": "x" * 1025}),
@@ -414,6 +416,10 @@ async def test_a_handle_from_any_engine(open_engine: OpenEngine):
         events = [event async for event in handle.events()]
         assert isinstance(events[0], RunStarted)
         assert [event.no async for event in handle.events(after=2)] == [event.no for event in events[2:]]
+        assert [event async for event in handle.events(after=2**80)] == []
+        for after in (-1, None, True, "2", 1.5):
+            with pytest.raises(ConfigError, match="after="):
+                await anext(handle.events(after=cast("int", after)))
         with pytest.raises(NothingToCancel):
             await handle.cancel()
     for wrong in ("0190a000-0000-7000-8000-000000000000", "nonsense"):

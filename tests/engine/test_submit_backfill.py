@@ -142,6 +142,37 @@ async def test_leaving_the_engine_hands_it_over(open_engine: OpenEngine):
     assert case.calls == [1, 2, 3]
 
 
+async def test_an_engine_that_lost_its_lease_comes_back_once_its_job_is_torn_down(open_engine: OpenEngine):
+    """JOB-08, RUN-32: or it would take its own orphan up while a hook still hears of the old job's last commit."""
+    case, hooked, heard = _Case(held={2}), Gate(), list[BackfillProgress]()
+    engine = await open_engine(case.pipe, poll="20ms", hook_timeout="60s")
+
+    @engine.on(BackfillProgress)
+    async def hear(event: BackfillProgress) -> None:
+        heard.append(event)
+        if len(heard) == 1:
+            await hooked()
+
+    job = await engine.submit_backfill("total", partitions=_days(1, 2))
+    await hooked.reached()
+    session = engine._live()
+    before, store = session.services.worker, engine._store
+    expired: Any = store.expire(before)  # pyright: ignore[reportAttributeAccessIssue]
+    if expired is not None:
+        await expired
+    while not session.lost:
+        await store.changed("nothing", within=0.01)
+    await store.changed("nothing", within=0.1)  # a few polls, in which it could come back
+    assert session.services.worker == before
+    hooked.open()
+    await case.gate.reached()
+    assert list(session.jobs) == [job.id]
+    assert session.services.worker != before
+    case.gate.open()
+    assert await soon(job) == BackfillReport(succeeded=2)
+    assert (await engine.find(job.id)).id not in session.jobs
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_cancelling_it_cancels_what_is_running(open_engine: OpenEngine, elsewhere: bool):
     """RUN-32, RUN-26."""
@@ -175,6 +206,21 @@ async def test_its_partitions_are_not_continued_once_it_was_cancelled(open_engin
     while {record.state for record in await living.runs()} != {"cancelled"}:
         await asyncio.sleep(0)
     assert case.calls == [1]
+
+
+async def test_cancelling_it_after_a_crash_cancels_what_is_running(open_engine: OpenEngine):
+    """RUN-32: also a partition whose run was begun by another engine, and is continued here."""
+    case = _Case(held={1})
+    dying, living = await open_engine(case.pipe, **RARELY), await open_engine(case.pipe, slots=0, poll="20ms")
+    job = await dying.submit_backfill("total", partitions=_days(1, 2))
+    await case.gate.reached()
+    await kill(dying)
+    await look_for_orphans(living)
+    await case.gate.reached(2)
+    await (await living.find(job.id)).cancel()
+    while {record.state for record in await soon(living.runs())} != {"cancelled"}:
+        await living._live().store.changed("run", within=0.01)
+    assert case.calls == [1, 1]
 
 
 async def test_waiting_for_it_may_end_before_it(open_engine: OpenEngine):

@@ -133,6 +133,33 @@ async def test_a_failed_transaction_is_the_caller_s(open_store: OpenStore, sql: 
     assert await claimed(opened) == []
 
 
+async def test_a_transaction_that_cannot_go_on_is_told(open_store: OpenStore, sql: asyncpg.Connection) -> None:
+    """It is not the store that is unavailable: the caller reads what to do with his own connection."""
+    opened = await open_store()
+
+    async def refused() -> StoreUnavailable:
+        with pytest.raises(StoreUnavailable, match="conn= cannot be used") as caught:
+            await opened.store.submit(submission("order:1"), connection=sql)
+        return caught.value
+
+    for isolation in ("repeatable_read", "serializable"):
+        with pytest.raises(asyncpg.PostgresError):
+            async with sql.transaction(isolation=isolation):
+                await sql.execute("SELECT count(*) FROM flowstone.run")
+                await opened.store.submit(submission("order:1"))
+                with pytest.raises(StoreUnavailable, match="conn= cannot be used") as caught:
+                    await opened.store.submit(submission("order:1"), connection=sql)
+                assert "repeat it as a whole" in (caught.value.hint or "")
+                assert isinstance(caught.value.__cause__, asyncpg.SerializationError)
+                assert "Roll it back" in ((await refused()).hint or "")
+                await sql.execute("SELECT 1")
+        await sql.execute("TRUNCATE flowstone.run, flowstone.run_key CASCADE")
+    async with sql.transaction(readonly=True):
+        assert "may write" in ((await refused()).hint or "")
+    await sql.close()
+    assert "open connection" in ((await refused()).hint or "")
+
+
 async def test_a_database_without_our_tables_is_told(open_store: OpenStore, server: Any) -> None:
     """The connection leads to another database than the store's."""
     opened = await open_store()

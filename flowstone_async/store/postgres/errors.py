@@ -46,6 +46,9 @@ _REFUSED = {
     "42P01": ("a table is missing", "Open the store with migrate=True, or run `flowstone db migrate`."),
 }
 _POOLER = {"26000", "42P05"}
+# A transaction of the caller's that failed, or that met another one.
+_REPEATED = ("25P02", "40")
+_READ_ONLY = "25006"
 
 
 def sqlstate(error: BaseException) -> str:
@@ -106,6 +109,22 @@ def translate(error: BaseException, *, where: str) -> FlowstoneError:
     reason, hint = _LOGIN.get(state) or _unreachable(error)
     return StoreUnavailable(
         f"Postgres at {where} cannot be used: {reason}: {_said(error)}", hint=hint, details={"sqlstate": state}
+    )
+
+
+def translate_lent(error: BaseException, *, where: str) -> FlowstoneError:
+    """Return the library's error for one of the driver's on a connection of the caller's (`conn=`)."""
+    state = sqlstate(error)
+    if state.startswith(_REPEATED):
+        reason, hint = "its transaction cannot go on", "Roll it back, and repeat it as a whole."
+    elif state == _READ_ONLY:
+        reason, hint = "its transaction, or its server, is read-only", "Begin one that may write, on the primary."
+    elif not state and isinstance(error, asyncpg.InterfaceError):
+        reason, hint = "the driver refuses it", "Give an open connection that nothing else uses meanwhile."
+    else:
+        return translate(error, where=where)
+    return StoreUnavailable(
+        f"conn= cannot be used: {reason}: {_said(error)}", hint=hint, details={"sqlstate": state, "store": where}
     )
 
 

@@ -9,8 +9,9 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from flowstone_async.errors import ConfigError, KeyConflict
-from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections
 from flowstone_async.store.postgres.encoding import encode
+from flowstone_async.store.postgres.errors import translate_lent
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
@@ -39,11 +40,7 @@ class Queue:
         if connection is None:
             [(found, outcome)] = await self._connections.fetch("submit", *self._row(submission))
         else:
-            lent = _connection(connection)
-            async with self._connections.translated():
-                [(found, outcome)] = await lent.fetch(
-                    QUERIES["submit"], *self._row(submission), timeout=self._connections.patience
-                )
+            [(found, outcome)] = await self._lent(connection, "submit", *self._row(submission))
         run = submission.run
         if outcome == "conflict":
             raise KeyConflict(
@@ -87,11 +84,18 @@ class Queue:
         if connection is None:
             rows = await self._connections.fetch("run", run_id)
         else:
-            async with self._connections.translated():
-                rows = await _connection(connection).fetch(QUERIES["run"], run_id, timeout=self._connections.patience)
+            rows = await self._lent(connection, "run", run_id)
         if rows:
             return run_record(rows[0])
         return RunRecord(id=run_id, pipeline=asked.pipeline, targets=asked.targets, partition=asked.partition)
+
+    async def _lent(self, connection: object, name: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        """Run a query on a connection of the caller's."""
+        lent = _connection(connection)
+        try:
+            return await lent.fetch(QUERIES[name], *arguments, timeout=self._connections.patience)
+        except DRIVER_ERRORS as error:
+            raise translate_lent(error, where=self._connections.where) from error
 
     async def claim(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
         """Take queued runs; see `Store.claim`. It is not repeated when its reply is lost: nobody would drive those."""
