@@ -174,6 +174,27 @@ async def test_many_changes_are_one_notification(sql: asyncpg.Connection, dsn: s
         speaker.wake()
 
 
+async def test_what_comes_up_soon_after_a_notification_waits_for_the_next(
+    sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_PAUSE", 3600.0)
+    heard = Heard(sql)
+    await heard.start()
+    outbox, left = Outbox(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        speaker = Speaker(dsn, outbox, left)
+        group.create_task(speaker.serve())
+        for no in range(3):
+            outbox.add([tag(f"run:{no}")])
+            speaker.wake()
+            if no == 0:
+                await heard.until("run:0")
+        left.set()  # the pause is over
+        speaker.wake()
+    await heard.until("run:2")
+    assert len(heard.payloads) == 2
+
+
 def _empty(outbox: Outbox):
     async def empty() -> bool:
         return not outbox
