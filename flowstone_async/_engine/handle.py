@@ -60,7 +60,11 @@ class RunHandle(Generic[T_co]):
         self._session.check()
         found = await self._session.services.store.run(self.id)
         if found is None:
-            raise RunNotFound(f"run {self.id} is not in this store any more", run_id=self.id)
+            raise RunNotFound(
+                f"run {self.id} is not in this store, or not any more",
+                run_id=self.id,
+                hint="If it was submitted with conn=, commit that transaction first; ended runs are pruned in time.",
+            )
         return found
 
     def __await__(self) -> Generator[Any, None, T_co]:
@@ -157,6 +161,6 @@ class RunHandle(Generic[T_co]):
             NothingToCancel: It has ended.
         """
         before = await self._look()
-        if before.state in FINAL_RUN_STATES:
-            raise NothingToCancel(f"run {self.id} has ended: {before.state}", run_id=self.id)
-        await self._session.cancel(self.id)
+        after = before if before.state in FINAL_RUN_STATES else await self._session.cancel(self.id)
+        if after is not None and (after is before or after.state != "cancelled"):  # it may have ended meanwhile
+            raise NothingToCancel(f"run {self.id} has ended: {after.state}", run_id=self.id)

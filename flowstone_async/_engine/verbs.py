@@ -227,14 +227,15 @@ class Verbs(ABC):
         """
         async with self._session() as session:
             catalog, name = find(session.catalogs, asset)
-            found = await Reader(session).active(asset, partition)
-            for run_id in found:
-                await session.cancel(run_id)
-            if not found:
+            cancelled = 0
+            for run_id in await Reader(session).active(asset, partition):
+                after = await session.cancel(run_id)
+                cancelled += after is not None and after.state == "cancelled"  # it may have ended meanwhile
+            if not cancelled:
                 raise NothingToCancel(
                     f"no active run computes {catalog.graph.pipeline}.{name}", asset=name, partition=partition
                 )
-            return len(found)
+            return cancelled
 
     async def invalidate(
         self, asset: Target, *, partition: object | All = None, cascade: bool = False, io: object = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -25,6 +26,7 @@ from flowstone_async import (
 )
 from flowstone_async._engine.verbs import Verbs
 from flowstone_async.clock import settle
+from flowstone_async.store.records import RunRecord
 from tests.support.engines import OpenEngine, OpenVerbs
 from tests.support.gate import Gate, soon
 
@@ -421,3 +423,20 @@ async def test_a_timeout_around_run_is_a_timeout(open_verbs: OpenVerbs):
     assert not isinstance(caught.value, TimedOut)
     assert not await verbs.exists("slow")
     assert slow.cleaned == slow.gate.calls
+
+
+async def test_a_run_that_ended_while_it_was_being_cancelled(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch):
+    """RUN-26: it is said that nothing was cancelled."""
+    pipe = Pipeline("late")
+    pipe.constant("first", 1)
+    engine = await open_engine(pipe)
+    run = await engine.submit("first")
+    assert await soon(run) == 1
+    over = await run._look()
+
+    async def look() -> RunRecord:
+        return replace(over, state="running", finished_at=None)
+
+    monkeypatch.setattr(run, "_look", look)
+    with pytest.raises(NothingToCancel, match="succeeded"):
+        await run.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -156,8 +156,8 @@ async def test_an_engine_that_lost_its_lease_comes_back_once_its_job_is_torn_dow
     job = await engine.submit_backfill("total", partitions=_days(1, 2))
     await hooked.reached()
     session = engine._live()
-    before, store = session.services.worker, engine._store
-    expired: Any = store.expire(before)  # pyright: ignore[reportAttributeAccessIssue]
+    before, store = session.services.worker, cast("Any", engine._store)
+    expired = store.expire(before)
     if expired is not None:
         await expired
     while not session.lost:

@@ -11,6 +11,8 @@ _BLOCKED = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
 """
+# Within a transaction, Postgres shows for ever what was there at the first look.
+_AFRESH = "SELECT pg_stat_clear_snapshot()"
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
@@ -24,6 +26,7 @@ async def blocked(sql: asyncpg.Connection, count: int = 1) -> None:
     """Return when so many backends of the database wait for a lock."""
 
     async def enough() -> bool:
+        await sql.execute(_AFRESH)
         return await sql.fetchval(_BLOCKED) >= count
 
     await until(enough)
@@ -38,6 +41,7 @@ async def busy(sql: asyncpg.Connection, words: str) -> int:
     found: list[int] = []
 
     async def there() -> bool:
+        await sql.execute(_AFRESH)
         found[:] = [row[0] for row in await sql.fetch(query, words)]
         return bool(found)
 
