@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from flowstone_async._engine.request import BACKFILL
 from flowstone_async.events import AssetFinished, RunCancelled, RunFinished
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
 
+_MOST = 1000
+
 
 async def cancel(
-    store: Store, record: RunRecord, unfinished: Iterable[Mapping[str, object]], seconds: float, actor: str
+    store: Store,
+    record: RunRecord,
+    unfinished: Iterable[Mapping[str, object]],
+    seconds: float,
+    actor: str,
+    *,
+    unless_joined: bool = False,
 ) -> RunRecord | None:
     """Cancel a run, and return it as it is now.
 
@@ -20,6 +29,7 @@ async def cancel(
         unfinished: The assets whose bodies had begun and not come to an end, as `AssetFinished` tells of them.
         seconds: How long it has gone on.
         actor: Who cancels it.
+        unless_joined: Leave it alone if a submission stands for it.
     """
     now = store.now()
     body = {"targets": list(record.targets), "partition": record.partition, "seconds": seconds}
@@ -29,4 +39,13 @@ async def cancel(
         EventRecord(0, RunFinished.type, now, {**body, "state": "cancelled"}),
     )
     entry = AuditEntry(action="run.cancelled", subject=record.id, run_id=record.id, actor=actor, actor_kind="process")
-    return await store.cancel(record.id, events, (entry,))
+    return await store.cancel(record.id, events, (entry,), unless_joined=unless_joined)
+
+
+async def partitions_of(store: Store, backfill: RunRecord) -> list[str]:
+    """Return the active runs of a backfill's partitions, which other engines may drive; none for any other run."""
+    if BACKFILL not in backfill.options:
+        return []
+    names, asset = (backfill.pipeline,), backfill.targets[0]
+    running = await store.runs(pipelines=names, state="running", asset=asset, limit=_MOST)
+    return [run.id for run in running if run.options.get("parent") == backfill.id]

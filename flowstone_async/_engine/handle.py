@@ -71,7 +71,7 @@ class RunHandle(Generic[T_co]):
         return self.result().__await__()
 
     async def result(self, *, timeout: Duration | None = None) -> T_co:
-        """Await the run's end and return its value.
+        """Await the run's end and return its value; from another process the one that is current then.
 
         Args:
             timeout: How long to wait; the run goes on if it passes.

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from flowstone_async._engine import stopped
-from flowstone_async._engine.cancelling import cancel
+from flowstone_async._engine.cancelling import cancel, partitions_of
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
@@ -276,10 +276,11 @@ class Session:
             return
         self._stop_joining(flight)
         await driver.created.wait()
-        if driver.done.is_set() or await self.store.joined(driver.id):
+        if driver.done.is_set():
             return
-        await self.cancel(driver.id, actor="the awaiting task was cancelled")
-        await driver.done.wait()
+        after = await self.cancel(driver.id, actor="the awaiting task was cancelled", unless_joined=True)
+        if after is None or after.state == "cancelled":
+            await driver.done.wait()
 
     async def _ended(self, driver: RunDriver, request: Request) -> None:
         if driver.request is request or request.timeout is None:
@@ -303,7 +304,7 @@ class Session:
 
     # -- cancelling ---------------------------------------------------------------------------------------------
 
-    async def cancel(self, run_id: str, *, actor: str = "process") -> RunRecord | None:
+    async def cancel(self, run_id: str, *, actor: str = "process", unless_joined: bool = False) -> RunRecord | None:
         """Record that a run is cancelled; from then on nothing of it starts or commits."""
         flight = self.flights.get(run_id)
         if flight is not None:
@@ -317,11 +318,14 @@ class Session:
             unfinished, seconds = flight.driver.unfinished(), flight.driver.seconds
         else:
             unfinished, seconds = (await Past.read(store, record)).unfinished(store.now()), 0.0
-        after = await cancel(store, record, unfinished, seconds, actor)
+        after = await cancel(store, record, unfinished, seconds, actor, unless_joined=unless_joined)
         if flight is not None and after is not None and after.state == "cancelled":
             flight.driver.stop("cancelled")
         if run_id in self.jobs:
             self.jobs[run_id].stop("cancelled")
+        elif after is not None and after.state == "cancelled":
+            for partition in await partitions_of(store, record):
+                await self.cancel(partition, actor="engine")
         return after
 
     def _stop_joining(self, flight: Flight) -> None:

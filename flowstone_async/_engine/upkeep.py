@@ -87,7 +87,7 @@ class Upkeep:
         owned = {run_id: flight.driver.record.fence for run_id, flight in session.flights.items()}
         owned |= {run_id: job.record.fence for run_id, job in session.jobs.items()}
         for run_id in await session.store.moved_on(owned) if owned else ():
-            if run_id not in session.flights and run_id not in session.jobs:  # it has come to its own end meanwhile, as most do
+            if run_id not in session.flights and run_id not in session.jobs:  # ended meanwhile, as most do
                 continue
             record, flight = await session.store.run(run_id), session.flights.get(run_id)
             driven = session.jobs.get(run_id) if flight is None else flight.driver

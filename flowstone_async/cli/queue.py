@@ -25,6 +25,8 @@ async def submit(job: Job) -> int:
     key = read_keys(graph, asset, options.partition)
     if isinstance(key, KeyRange):
         refuse_with_range(job)
+    elif options.parallel != 1:
+        raise UsageError("--parallel is for a range of keys", "Name one: -p FIRST..LAST.")
     params = read_params(pipeline.params_type, options.param or (), job.project.cwd)
     timeout = read_timeout(options.timeout)
     refuse_memory(job)

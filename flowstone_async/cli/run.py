@@ -101,5 +101,6 @@ def refuse_with_range(job: Job) -> None:
     if options.no_deps or options.concurrency is not None:
         given = "--no-deps" if options.no_deps else "--concurrency"
         raise UsageError(
-            f"{given} cannot be given with a range of keys", "A range runs as a backfill, which has --parallel instead."
+            f"{given} cannot be given with a range of keys",
+            "A range is a backfill: --parallel of `backfill` and `submit` bounds it.",
         )

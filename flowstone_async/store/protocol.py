@@ -175,7 +175,8 @@ class Store(Protocol):
         Args:
             submission: The run.
             connection: A connection of the caller's, in whose transaction everything is done; only where the store
-                is on that database.
+                is on that database. The run then joins nothing but what its key stands for, and is not joined: one
+                that has begun does not see what else the transaction writes.
 
         Raises:
             KeyConflict: The key stands for another subject, or the run's id is taken.
@@ -225,12 +226,20 @@ class Store(Protocol):
         """Return runs, newest first; `after` is the id of the last one of the previous page."""
         ...
 
-    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
+    async def cancel(
+        self,
+        run_id: str,
+        events: Sequence[EventRecord],
+        audit: Sequence[AuditEntry],
+        *,
+        unless_joined: bool = False,
+    ) -> RunRecord | None:
         """End a run that is not final as cancelled and move its fence, so that nothing of it commits any more.
 
         Its claimed keys become `cancelled` and free. `events` are appended with numbers that follow the run's last
         (their own numbers are ignored). Returns the run as it is now, or None if there is none; a run that is final
-        already is returned unchanged and nothing is written.
+        already is returned unchanged and nothing is written. With `unless_joined` so is one that a submission made or
+        joined; none joins it between the look and the end.
         """
         ...
 

@@ -251,6 +251,19 @@ async def test_a_run_that_is_awaited_is_joined_too(engine: Engine) -> None:
     assert (await drive.finish()).accepted
 
 
+async def test_a_run_that_a_submission_stands_for_is_not_abandoned(engine: Engine) -> None:
+    """RUN-17: it is cancelled only by who means it."""
+    alone, joined, own = await engine.start(request="x"), await engine.start(request="same"), (await submit(engine)).run
+    await submit(engine, request="same")
+    for run_id, state in ((alone.id, "cancelled"), (joined.id, "running"), (own.id, "queued")):
+        left = await engine.store.cancel(run_id, (), (), unless_joined=True)
+        assert left is not None
+        assert left.state == state
+    left = await engine.store.cancel(joined.id, (), ())
+    assert left is not None
+    assert left.state == "cancelled"
+
+
 async def test_who_submitted_a_run_is_known(engine: Engine) -> None:
     """RUN-17."""
     assert await engine.store.joined((await submit(engine)).run.id)

@@ -62,17 +62,18 @@ async def test_a_connection_of_a_pool_without_a_transaction(open_store: OpenStor
 async def test_within_the_transaction_its_own_submissions_are_known(
     open_store: OpenStore, sql: asyncpg.Connection
 ) -> None:
-    """JOB-02, JOB-03: keys and equal runs."""
+    """JOB-03: by key; an equal run is one of its own, for another that has begun does not see what is written here."""
     opened = await open_store()
     async with sql.transaction():
         first = await opened.store.submit(submission("order:1", request="same"), connection=sql)
-        for again in (submission("order:1"), submission(request="same"), submission("order:2", request="same")):
-            found = await opened.store.submit(again, connection=sql)
-            assert (found.run.id, found.created) == (first.run.id, False)
-            assert found.run.targets == first.run.targets
+        found = await opened.store.submit(submission("order:1"), connection=sql)
+        assert (found.run.id, found.created) == (first.run.id, False)
+        assert found.run.targets == first.run.targets
+        other = await opened.store.submit(submission("order:2", request="same"), connection=sql)
+        assert other.created
         with pytest.raises(KeyConflict):
             await opened.store.submit(submission("order:1", "another"), connection=sql)
-    assert await claimed(opened) == [first.run.id]
+    assert await claimed(opened) == [first.run.id, other.run.id]
 
 
 @pytest.mark.parametrize("commits", [True, False])
@@ -108,16 +109,34 @@ async def test_a_transaction_that_stays_open_is_not_waited_for_for_ever(
     assert not (await opened.store.submit(submission("order:1"))).created
 
 
-async def test_joining_locks_nothing_that_the_run_needs(open_store: OpenStore, sql: asyncpg.Connection) -> None:
-    """The owner commits while somebody's transaction that joined the run is still open."""
+async def test_nothing_that_runs_is_joined_from_a_transaction(open_store: OpenStore, sql: asyncpg.Connection) -> None:
+    """JOB-02, JOB-05: it does not see what the transaction writes, and its caller may cancel it meanwhile."""
     opened = await open_store()
     drive = await opened.start(request="same")
     async with sql.transaction():
-        found = await opened.store.submit(submission(request="same"), connection=sql)
-        assert found.run.id == drive.id
-        async with asyncio.timeout(30):
-            assert (await drive.advance("asset.started")).accepted
-            assert (await drive.finish()).accepted
+        stored = await opened.store.submit(submission(request="same"), connection=sql)
+        assert stored.created
+        assert (await drive.finish()).accepted
+    assert await claimed(opened) == [stored.run.id]
+
+
+async def test_a_run_is_not_abandoned_that_is_just_being_joined(
+    open_store: OpenStore, dsn: str, sql: asyncpg.Connection
+) -> None:
+    """RUN-17: whoever joins it holds it, and its owner commits meanwhile; then it has been joined."""
+    opened = await open_store()
+    drive = await opened.start(request="same")
+    other = await asyncpg.connect(dsn)
+    async with other.transaction():
+        await other.execute("SELECT FROM flowstone.run WHERE id = $1::text::uuid FOR KEY SHARE", drive.id)
+        abandoning = asyncio.create_task(opened.store.cancel(drive.id, (), (), unless_joined=True))
+        await blocked(sql)
+        assert (await drive.advance("asset.started")).accepted
+        await other.execute("INSERT INTO flowstone.run_key VALUES ('sales', 'joined', $1::text::uuid, 's')", drive.id)
+    left = await asyncio.wait_for(abandoning, 30)
+    assert left is not None
+    assert left.state == "running"
+    await other.close()
 
 
 async def test_a_failed_transaction_is_the_caller_s(open_store: OpenStore, sql: asyncpg.Connection) -> None:

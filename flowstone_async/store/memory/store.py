@@ -192,10 +192,18 @@ class MemoryStore(Store):
             return tuple(run.record() for run in islice(filter(wanted, newest), limit))
 
     @override
-    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
+    async def cancel(
+        self,
+        run_id: str,
+        events: Sequence[EventRecord],
+        audit: Sequence[AuditEntry],
+        *,
+        unless_joined: bool = False,
+    ) -> RunRecord | None:
         with self._lock:
             run = self._memory.runs.get(run_id)
-            if run is not None and not run.final:
+            kept = run is not None and unless_joined and (run.joined or run.created.submitted)
+            if run is not None and not run.final and not kept:
                 ownership.end(self._memory, run, "cancelled", None, events, audit)
             return None if run is None else run.record()
 

@@ -49,9 +49,11 @@ class Ownership:
         self._healthy = healthy
         self._alive = alive
 
-    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
+    async def cancel(
+        self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry], *, unless_joined: bool
+    ) -> RunRecord | None:
         """End a run that is not final as cancelled; see `Store.cancel`."""
-        return await self._end(run_id, "cancelled", None, None, events, audit)
+        return await self._end(run_id, "cancelled", None, None, events, audit, unless_joined=unless_joined)
 
     async def fail(
         self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
@@ -67,13 +69,16 @@ class Ownership:
         error: str | None,
         events: Sequence[EventRecord],
         audit: Sequence[AuditEntry],
+        *,
+        unless_joined: bool = False,
     ) -> RunRecord | None:
         if not is_id(run_id):
             return None
         freed: list[AssetKey] = []
         async with self._connections.transaction() as session:
             await session.execute_named("lock_events")
-            ended = await session.fetch("end_run", run_id, self._instants.given(), state, error, fence)
+            kept = unless_joined and await _is_joined(session, run_id)
+            ended = [] if kept else await session.fetch("end_run", run_id, self._instants.given(), state, error, fence)
             for row in ended:
                 at: datetime = row["finished_at"]
                 self._instants.learn(at)
@@ -133,6 +138,12 @@ class Ownership:
                 await session.fetch("count_lost", bereft)
         order = {row[0]: place for place, row in enumerate(orphans)}
         return tuple(run_record(row) for row in sorted(taken, key=lambda row: order[row["id"]]))
+
+
+async def _is_joined(session: Session, run_id: str) -> bool:
+    """Tell whether a submission stands for a run, and keep any more from joining it until the transaction ends."""
+    await session.fetch("lock_run", run_id)
+    return (await session.fetch("joined", run_id))[0][0]
 
 
 async def write_audit(session: Session, entries: Sequence[AuditEntry], at: datetime | None) -> None:

@@ -38,9 +38,9 @@ class Queue:
     async def submit(self, submission: Submission, connection: object) -> Submitted:
         """Put a run into the queue, or find the one that it joins; see `Store.submit`."""
         if connection is None:
-            [(found, outcome)] = await self._connections.fetch("submit", *self._row(submission))
+            [(found, outcome)] = await self._connections.fetch("submit", *self._row(submission, joins=True))
         else:
-            [(found, outcome)] = await self._lent(connection, "submit", *self._row(submission))
+            [(found, outcome)] = await self._lent(connection, "submit", *self._row(submission, joins=False))
         run = submission.run
         if outcome == "conflict":
             raise KeyConflict(
@@ -58,7 +58,7 @@ class Queue:
             return Submitted(run, created=True)
         return Submitted(await self._joined(str(found), run, connection), created=False)
 
-    def _row(self, submission: Submission) -> Sequence[object]:
+    def _row(self, submission: Submission, *, joins: bool) -> Sequence[object]:
         run = submission.run
         _, _, actor, actor_kind, _, details = audit_row(submission.audit)
         return (
@@ -70,7 +70,7 @@ class Queue:
             run.params,
             run.priority,
             run.at,
-            run.request or None,
+            (run.request or None) if joins else None,
             submission.key,
             submission.subject,
             actor,

@@ -253,8 +253,15 @@ class PostgresStore(LookingStore):
         self._committer.ledger.pop(run_id, None)
 
     @override
-    async def cancel(self, run_id: str, events: Sequence[EventRecord], audit: Sequence[AuditEntry]) -> RunRecord | None:
-        return await self._ownership.cancel(run_id, events, audit)
+    async def cancel(
+        self,
+        run_id: str,
+        events: Sequence[EventRecord],
+        audit: Sequence[AuditEntry],
+        *,
+        unless_joined: bool = False,
+    ) -> RunRecord | None:
+        return await self._ownership.cancel(run_id, events, audit, unless_joined=unless_joined)
 
     @override
     async def fail(

@@ -54,6 +54,7 @@ def test_bad_options_are_refused_before_anything_is_opened(invoke: Invoke, words
         (["submit", "shop.py", "reprot"], "no asset 'reprot'"),
         (["submit", "shop.py", "rates", "--timeout", "soon"], "not a duration"),
         (["submit", "shop.py", "report", "-p", "2025-01-01..2025-01-03", "--no-deps"], "a range of keys"),
+        (["submit", "shop.py", "rates", "--parallel", "3"], "--parallel is for a range"),
         (["submit", "shop.py", "rates", "--store", "memory"], "a memory store ends with this command"),
         (["watch", "shop.py", "nothing", "--store", "memory"], "no run 'nothing' in this store"),
         (["cancel", "shop.py", "nothing", "--store", "memory"], "no run 'nothing' in this store"),

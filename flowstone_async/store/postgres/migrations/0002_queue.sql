@@ -78,6 +78,9 @@ BEGIN
             ORDER BY r.created_at, r.id
             LIMIT 1;
             IF FOUND THEN
+                -- Held against being cancelled as one that nobody awaits (lock_run), and against nothing else.
+                PERFORM FROM flowstone.run AS r WHERE r.id = submit.run_id AND r.finished_at IS NULL FOR KEY SHARE;
+                CONTINUE WHEN NOT FOUND;
                 IF a_key IS NULL THEN
                     -- A mark for `joined`: the run's row itself may be locked by its owner's next commit.
                     INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)

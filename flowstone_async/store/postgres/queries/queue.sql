@@ -53,3 +53,7 @@ WHERE (r.fence = n.fence AND r.finished_at IS NULL) IS NOT TRUE;
 -- Whether a submission stands for the run.
 SELECT EXISTS (SELECT FROM flowstone.run_key WHERE run_id = $1)
     OR EXISTS (SELECT FROM flowstone.run WHERE id = $1 AND submitted);
+
+-- name: lock_run
+-- Against being joined: whoever joins a run holds it FOR KEY SHARE, and then looks whether it goes on.
+SELECT id FROM flowstone.run WHERE id = $1 FOR UPDATE;
