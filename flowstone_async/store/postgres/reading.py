@@ -43,13 +43,13 @@ class Reader(Generic[K, V]):
         self._connections = connections
         self._waiting: list[Question[K, V]] = []
         self._wake = asyncio.Event()
-        self._closed = False
+        self._serves = self._closed = False
 
     async def read(self, keys: Collection[K]) -> Mapping[K, V]:
         """Return what is known of keys."""
         if not keys:
             return {}
-        if self._closed:
+        if self._closed or not self._serves:
             raise closed()
         question = Question[K, V](keys)
         self._waiting.append(question)
@@ -63,6 +63,7 @@ class Reader(Generic[K, V]):
 
     async def serve(self) -> None:
         """Answer questions, until closed."""
+        self._serves = True
         try:
             while not self._closed or self._waiting:
                 self._wake.clear()
