@@ -158,12 +158,13 @@ class FaultRun:
         """Read what the bodies have written since."""
         log = self._folder / "calls"
         if log.exists():
-            with log.open() as lines:
-                lines.seek(self._read)
-                for line in lines:
-                    what, call, run_id, *_ = line.split()
-                    self._begun[call, run_id] += what == "start"
-                self._read = lines.tell()
+            with log.open("rb") as written:
+                written.seek(self._read)
+                whole = written.read().rpartition(b"\n")[0]  # the last line may be half written
+            for line in whole.decode().splitlines():
+                what, call, run_id, *_ = line.split()
+                self._begun[call, run_id] += what == "start"
+            self._read += len(whole) + bool(whole)
 
     async def _wait(self, holds: Callable[[], object], what: str) -> None:
         """Wait until something holds or every run has ended, and do what has to be done meanwhile."""
