@@ -7,11 +7,12 @@ from typing import Any, cast
 
 from flowstone_async._engine.backfill import TIMEOUT, BackfillReport, OnError, Only, check, keys_of
 from flowstone_async._engine.backfill_job import BackfillOptions
+from flowstone_async._engine.backfill_progress import Progress
 from flowstone_async._engine.handle import RunHandle
+from flowstone_async._engine.listing import find_run
 from flowstone_async._engine.request import BACKFILL, digest
 from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.session import Session, Timeout
-from flowstone_async._engine.stored_backfill import stored_backfill
 from flowstone_async._engine.submitting import Queueing, refuse_unstorable, store_run
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.definition.key_range import KeyRange
@@ -41,9 +42,13 @@ class BackfillHandle:
         return await self._run.status()
 
     async def progress(self) -> BackfillReport:
-        """Return what has come of its partitions so far."""
-        found = await self._session.store.run(self.id)
-        return BackfillReport() if found is None else await stored_backfill(self._session, found)
+        """Return what has come of its partitions so far.
+
+        Raises:
+            RunNotFound: It is not on record any more.
+        """
+        self._session.check()
+        return (await Progress.read(self._session, await find_run(self._session, self.id))).report
 
     def __await__(self) -> Generator[Any, None, BackfillReport]:
         return self.result().__await__()

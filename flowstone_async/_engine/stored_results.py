@@ -7,6 +7,7 @@ from typing import Any
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.backfill import BackfillReport
+from flowstone_async._engine.backfill_progress import Progress
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.reading import Reader
@@ -14,7 +15,6 @@ from flowstone_async._engine.report import AssetReport, ReportState, RunReport
 from flowstone_async._engine.request import BACKFILL
 from flowstone_async._engine.results import skipped
 from flowstone_async._engine.session import Session
-from flowstone_async._engine.stored_backfill import stored_backfill
 from flowstone_async._engine.targets import find
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import AssetNotFound, ConfigError, FlowstoneError
@@ -62,7 +62,7 @@ async def stored_values(session: Session, record: RunRecord) -> tuple[Any, ...]:
 
 async def _backfill(session: Session, record: RunRecord) -> BackfillReport:
     """Return the report of an ended backfill; what kept it from being carried out at all is raised."""
-    report = await stored_backfill(session, record)
+    report = (await Progress.read(session, record)).report
     if record.error is not None and not report.failed and not report.not_started:
         raise rebuild(record.error)
     return report

@@ -21,6 +21,7 @@ from flowstone_async import (
     NothingToCancel,
     Pipeline,
     RunFinished,
+    RunNotFound,
     RunStarted,
     TimedOut,
 )
@@ -283,3 +284,13 @@ async def test_a_report_of_a_backfill_is_its_result(open_engine: OpenEngine):
     await soon(job)
     with pytest.raises(ConfigError, match="is a backfill"):
         await (await engine.find(job.id)).report()
+
+
+async def test_a_backfill_that_is_not_on_record_any_more(open_engine: OpenEngine):
+    """CFG-06: it is told so, and is not taken for one without partitions."""
+    engine = await open_engine(_Case().pipe)
+    job = await engine.submit_backfill("total", partitions=_days(1))
+    await soon(job)
+    await engine._live().store.prune(runs=0.0, values=None)
+    with pytest.raises(RunNotFound):
+        await job.progress()
