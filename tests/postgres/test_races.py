@@ -266,3 +266,20 @@ async def test_a_transaction_of_anybody_elses_hides_nothing(dsn: str, opened: Op
         await drive.advance("asset.started")
 
         assert len(await opened.store.all_events(pipelines=["sales"])) == 2
+
+
+async def test_a_number_that_is_drawn_but_not_yet_held_hides_later_events(
+    dsn: str, opened: Opened, sql: asyncpg.Connection
+) -> None:
+    """A transaction holds its number a moment after it has drawn it; who follows the events must not pass it then."""
+    late = await opened.start()
+    await sql.execute(
+        "CREATE SCHEMA before; CREATE VIEW before.pg_locks AS SELECT * FROM pg_catalog.pg_locks "
+        "WHERE locktype <> 'transactionid'; SET search_path = before, pg_catalog"
+    )
+    async with undecided(dsn) as other:
+        await other.execute(QUERIES["lock_events"])
+        number = await other.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await late.advance("asset.started")
+
+        assert await sql.fetchval(QUERIES["settled"]) == number << 20

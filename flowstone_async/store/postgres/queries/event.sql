@@ -19,18 +19,27 @@ ORDER BY first_no;
 
 -- name: settled
 -- The cursor below which nothing can be written any more: that of the oldest transaction that may be writing events
--- now. All of them lock the table (which is the parent of its partitions) before they have a number. What was committed meanwhile is seen by the next
--- statement.
-SELECT least(latest.number,
-    (SELECT min(latest.number + 2147483648
-        - (latest.number - numbered.transactionid::text::bigint + 2147483648 & 4294967295))
-    FROM pg_locks AS writing
-    JOIN pg_locks AS numbered ON numbered.pid = writing.pid
-    WHERE writing.locktype = 'relation' AND writing.relation = 'flowstone.event'::regclass
-        AND writing.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND writing.mode = 'RowExclusiveLock' AND writing.granted
-        AND numbered.locktype = 'transactionid' AND numbered.mode = 'ExclusiveLock' AND numbered.granted)) << 20
-FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint) AS latest (number);
+-- now. Running are those of the snapshot. Writers lock the table (which is the parent of its partitions) before they have
+-- a number; so whoever is seen to hold its number, and not the table, writes elsewhere. A number that nobody is seen to
+-- hold counts: it is held a moment after it was drawn. What was committed meanwhile is seen by the next statement.
+WITH held AS MATERIALIZED (
+    SELECT locktype, virtualtransaction AS holder, transactionid::text::bigint AS number
+    FROM pg_locks
+    WHERE granted AND (locktype = 'transactionid' AND mode = 'ExclusiveLock'
+        OR locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = 'flowstone.event'::regclass
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+)
+SELECT least(pg_snapshot_xmax(now.snapshot)::text::bigint,
+    (SELECT min(running.number)
+    FROM (SELECT xid::text::bigint AS number FROM pg_snapshot_xip(now.snapshot) AS x (xid)) AS running
+    WHERE NOT EXISTS (
+        SELECT
+        FROM held AS elsewhere
+        WHERE elsewhere.locktype = 'transactionid' AND elsewhere.number = running.number & 4294967295
+            AND NOT EXISTS (
+                SELECT FROM held AS writing
+                WHERE writing.locktype = 'relation' AND writing.holder = elsewhere.holder)))) << 20
+FROM (SELECT pg_current_snapshot() AS snapshot) AS now;
 
 -- name: all_events
 -- Rows that hold events of pipelines behind the cursor $2 and below $4, with about $3 of them.
