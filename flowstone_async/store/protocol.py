@@ -257,6 +257,10 @@ class Store(Protocol):
         """Tell whether a submission stands for a run: it made the run, or joined it."""
         ...
 
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
+        """Return the running runs of `pipelines` that `worker` owns, with their fences."""
+        ...
+
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         """Return those of some runs, given with their fences, that have ended or are owned under another fence."""
         ...

@@ -332,6 +332,22 @@ async def test_runs_that_moved_on_are_told(stores: Stores) -> None:
     assert await one.store.moved_on({}) == frozenset()
 
 
+async def test_what_a_worker_owns_is_told(stores: Stores) -> None:
+    """JOB-07: running, of the pipelines asked for, with its fence; not what has ended, waits or is another's."""
+    one, other = await stores.engine("sales", "other"), await stores.engine()
+    goes, ends, changes = await one.start(), await one.start(), await one.start()
+    elsewhere, theirs = await one.start(pipeline="other"), await other.start()
+    await submit(one, request="waits")
+    await ends.finish()
+    await one.store.hand_back(changes.id, 1)
+    [taken] = await other.store.take_orphans(other.worker.id, ["sales"], limit=1, run_id=changes.id)
+
+    assert await one.store.owned(one.worker.id, ["sales"]) == {goes.id: 1}
+    assert await one.store.owned(one.worker.id, ["sales", "other"]) == {goes.id: 1, elsewhere.id: 1}
+    assert await one.store.owned(other.worker.id, ["sales"]) == {theirs.id: 1, changes.id: taken.fence}
+    assert await one.store.owned("nobody", ["sales"]) == {}
+
+
 async def test_whoever_waits_for_the_queue_is_woken(stores: Stores) -> None:
     """JOB-13: by a submit elsewhere, and by a run that is handed back."""
     one, other = await stores.engine(), await stores.engine()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from flowstone_async import Engine, Pipeline
 from flowstone_async.clock import SystemClock
+from flowstone_async.errors import StoreUnavailable
 from tests.support.engines import PostgresEngines, SharedEngines
 from tests.support.gate import Gate, soon
 
@@ -109,6 +110,38 @@ async def test_bodies_hold_no_connection_of_the_pool(durable: PostgresEngines):
     assert await soon(engine.run("one")) == 1
     gate.open()
     assert await soon(asyncio.gather(*runs)) == list(range(40))
+
+
+async def test_a_claim_that_takes_effect_after_its_reply_was_given_up_is_found(
+    durable: PostgresEngines, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """JOB-08: a server that hung goes on with it when everybody has looked already; the run is not the worker's for
+    ever without the worker's knowing."""
+    pipe, _ = _pipeline()
+    engine = await durable.open(pipe, poll="20ms")
+    store, failed, looked = engine._live().store, asyncio.Event(), asyncio.Event()
+    claim, owned = store.claim, store.owned
+
+    async def lost(*_: object, **__: object) -> tuple[()]:
+        failed.set()
+        monkeypatch.setattr(store, "claim", claim)
+        raise StoreUnavailable("the reply is lost")
+
+    async def look(*arguments: Any) -> Mapping[str, int]:
+        found = await owned(*arguments)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(store, "owned", look)
+    monkeypatch.setattr(store, "claim", lost)
+    await soon(failed.wait())
+    await soon(looked.wait())
+    later = await engine.submit("one", at=await sql.fetchval("SELECT now() + interval '1 day'"))
+    worker = await sql.fetchval("SELECT id FROM flowstone.worker WHERE NOT dead")
+    await sql.execute(
+        "UPDATE flowstone.run SET state = 'running', worker = $2, fence = fence + 1 WHERE id = $1", later.id, worker
+    )
+    assert await soon(later) == 1
 
 
 @pytest.mark.parametrize("notify", [True, False])

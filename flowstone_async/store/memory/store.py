@@ -145,6 +145,15 @@ class MemoryStore(Store):
             return run is not None and (run.joined or run.created.submitted)
 
     @override
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
+        with self._lock:
+            return {
+                run.id: run.fence
+                for run in self._memory.runs.values()
+                if run.state == "running" and run.worker == worker and run.created.pipeline in pipelines
+            }
+
+    @override
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         with self._lock:
             runs = self._memory.runs

@@ -48,6 +48,10 @@ class LookingStore(Store):
         return await self._queue.joined(run_id)
 
     @override
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
+        return await self._queue.owned(worker, pipelines)
+
+    @override
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         return await self._queue.moved_on(owned)
 
