@@ -71,6 +71,7 @@ class MemoryStore(Store):
         self._opened: list[str] = []
         self.values = memory.values
         self.partition_keys = memory.partition_keys
+        self.scatters = memory.scatters
 
     def expire(self, worker: str) -> None:
         """For tests: let a worker die, as if its lease had expired. Its `lost` is called, its runs become orphans."""
