@@ -236,7 +236,7 @@ class Scatters(Protocol):
         ...
 
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
-        """Keep a page, its chunks owned by `worker`, and move the cursor: all or nothing. Repeated, it answers so again.
+        """Keep a page, its chunks owned by `worker`, and move the cursor, or nothing of it. Repeated, it answers the same.
 
         Returns:
             None if the scatter goes on under another fence or not at all, or the page is not the next one.
