@@ -24,7 +24,8 @@ from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
-from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, TimedOut
+from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, StorageError, TimedOut
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
@@ -146,6 +147,8 @@ class Attempt:
 
     async def _compute(self) -> Computed:
         unit = self.unit
+        if unit.node.scatter is not None:
+            raise _no_scatter(unit)
         if not self.runnable.elaborate:
             prepared = await prepare_edges(self._values, unit)
             return await self._called(prepared)
@@ -194,6 +197,8 @@ class Attempt:
         match kind:
             case PlainKind() | ConstantKind():
                 return await self._patiently(manager, ref, value)
+            case ScatterKind():
+                raise _no_scatter(self.unit)
             case StreamKind():
                 async with aclosing(value) as items:
                     return await managed.store(manager, ref, items, self._hide)
@@ -287,6 +292,10 @@ class Attempt:
             _logger.error(text, self.unit.node.name, told)  # noqa: TRY400 - redacted
             wait = None
         return Failing(error=error, started_at=self.started_at, seconds=self.seconds, wait=wait)
+
+
+def _no_scatter(unit: Unit) -> ConfigError:
+    return ConfigError(f"asset {unit.node.name!r}: scatter assets cannot be run yet", asset=unit.node.name)
 
 
 def _timed_out(unit: Unit, limit: float | None) -> TimedOut:

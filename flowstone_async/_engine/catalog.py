@@ -37,7 +37,7 @@ class Runnable:
         manager: Where its values live, unless a call says otherwise.
         timeout: Seconds for each attempt, or None.
         version: Declared version, or a constant's fingerprint.
-        elaborate: Whether the body takes anything but values of upstreams.
+        elaborate: Whether the body takes anything but values of upstreams, as a scatter's always does.
     """
 
     node: Node
@@ -138,7 +138,8 @@ class Catalog:
             timeout=None if timeout is None or timeout is False else seconds(timeout, what="timeout"),
             version=version,
             stream=isinstance(kind, StreamKind),
-            elaborate=not all(isinstance(each, DependencyBinding) for each in node.bindings),
+            elaborate=node.scatter is not None
+            or not all(isinstance(each, DependencyBinding) for each in node.bindings),
         )
 
     def facts(self, node: Node, prints: Callable[[str], str] | None, now: datetime) -> Facts:

@@ -23,8 +23,8 @@ Condition: TypeAlias = Callable[..., object]
 PLACES: tuple[RunIn, ...] = ("thread", "process", "dask")
 
 
-class UnnamedOptions(TypedDict, total=False):
-    """Options of an asset whose name is given by itself.
+class CommonOptions(TypedDict, total=False):
+    """Options of assets of every kind.
 
     `None` means "not given"; `False` switches a feature off.
 
@@ -33,10 +33,7 @@ class UnnamedOptions(TypedDict, total=False):
         tags: Labels to select by.
         owner: Whom to ask.
         metadata: Facts for people and tools.
-        io: I/O manager that keeps its values, or the name of one.
         cache: When a stored value is reused: True, False (never), `"exists"` (always), or a `Cache`.
-        retry: How often a failing body is called again.
-        timeout: Of each attempt.
         when: Function that must answer True for the asset to be computed.
         unless: Function that must answer False for the asset to be computed.
         renamed_from: Its earlier name, whose values and history it takes over.
@@ -46,13 +43,24 @@ class UnnamedOptions(TypedDict, total=False):
     tags: tuple[str, ...] | list[str] | None
     owner: str | None
     metadata: Mapping[str, object] | None
-    io: object
     cache: CachePolicy | None
-    retry: Retry | Literal[False] | None
-    timeout: Duration | Literal[False] | None
     when: Condition | None
     unless: Condition | None
     renamed_from: str | None
+
+
+class UnnamedOptions(CommonOptions, total=False):
+    """Options of an asset whose name is given by itself.
+
+    Attributes:
+        io: I/O manager that keeps its values, or the name of one.
+        retry: How often a failing body is called again.
+        timeout: Of each attempt.
+    """
+
+    io: object
+    retry: Retry | Literal[False] | None
+    timeout: Duration | Literal[False] | None
 
 
 class AssetOptions(UnnamedOptions, total=False):
@@ -94,6 +102,7 @@ class AssetDefinition:
         local_name: Name there.
         inclusion: The way by which it came into the pipeline that lists it.
         deps: Upstreams given by parameter to `pipe.add`, as handles or names.
+        gathers: The scatter whose results it was decorated to gather.
         problems: What was wrong with the options, found at the decorator and reported by `validate`; a wrong option is
             kept as if it had not been given.
     """
@@ -120,6 +129,7 @@ class AssetDefinition:
     unless: Condition | None = None
     renamed_from: str | None = None
     deps: Mapping[str, object] = field(default_factory=dict[str, object])
+    gathers: AssetDefinition | None = None
     problems: tuple[Finding, ...] = ()
 
     @property

@@ -24,6 +24,7 @@ from flowstone_async.definition.option import pipeline_name, place_of_work, pref
 from flowstone_async.definition.params import is_params_type, uncovered
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 from flowstone_async.definition.resource import ResourceDefinition
+from flowstone_async.definition.scatter_option import read_scatter
 from flowstone_async.definition.validate import Collected, build
 from flowstone_async.errors import AssetNotFound, ConfigError, DefinitionError, Problem
 from flowstone_async.events import Event
@@ -101,12 +102,22 @@ class Collection:
         partitions: object = None,
         run_in: object = None,
         deps: object = None,
+        gathers: AssetDefinition | None = None,
     ) -> AssetDefinition:
         """Add an asset and return its definition; what is wrong with it is reported by `validate`."""
         way = way_of(body)
-        given = {**options, "partitions": partitions, "run_in": run_in, "deps": deps}
+        given = {**options, "partitions": partitions, "run_in": run_in, "deps": deps, "gathers": gathers}
         kind: Kind = StreamKind() if way == "async generator" else PlainKind()
         return self._define(body, kind, given, Location.of(body), tuple(place_of_work(way, run_in)))
+
+    def define_scatter(
+        self, body: Body, source: object, options: Mapping[str, object], *, partitions: object = None
+    ) -> AssetDefinition:
+        """Add a scatter; what is wrong with it is reported by `validate`."""
+        kind, given, wrong = read_scatter(source, options, self._defaults)
+        # Its retry and timeout are those of each item, and its results are kept in the store: see the kind.
+        kept = {name: value for name, value in self._defaults.items() if name == "cache"}
+        return self._define(body, kind, {**given, "partitions": partitions}, Location.of(body), wrong, defaults=kept)
 
     def define_constant(self, name: str, value: object, options: Mapping[str, object]) -> AssetDefinition:
         """Add an asset with a fixed value."""
@@ -123,6 +134,8 @@ class Collection:
         options: Mapping[str, object],
         location: Location,
         problems: tuple[Finding, ...] = (),
+        *,
+        defaults: Mapping[str, Any] | None = None,
     ) -> AssetDefinition:
         given, wrong = read_options(options)
         given.setdefault("description", first_paragraph(body))
@@ -137,7 +150,7 @@ class Collection:
             location=location,
             scope=capture(caller()),
             problems=(*problems, *wrong),
-            **{**self._defaults, **given},
+            **{**(self._defaults if defaults is None else defaults), **given},
         )
         self._add(definition, self._assets)
         return definition

@@ -18,11 +18,29 @@ DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
 _logger = logging.getLogger("flowstone")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFacts:
+    """Which item of a scatter a body is called with.
+
+    Attributes:
+        key: What identifies it: what `key=` gave for it, else what its content does.
+        index: Its position among the distinct items in the order of the source, from 0; the same after a restart.
+        attempt: Number of this attempt at it, from 1.
+        identity: Text that stands for the key, the same in every process.
+    """
+
+    key: Any
+    index: int
+    attempt: int
+    identity: str = field(repr=False)
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """The facts of one call of a body, which its `Context` shows; the engine's side of it.
 
     Attributes:
+        item: The item of a scatter, or None.
         open: Whether the body is still running.
         params_read: Whether `ctx.params` was read, which makes all params an input.
         notes: What was noted with `ctx.metadata`.
@@ -39,6 +57,7 @@ class Call:
     params: object = field(default=None, repr=False)
     resources: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     dep_status: Mapping[str, DepStatus] = field(default_factory=dict[str, DepStatus])
+    item: ItemFacts | None = None
     open: bool = True
     params_read: bool = False
     notes: dict[str, object] = field(default_factory=dict[str, object])
@@ -93,16 +112,35 @@ class Context:
         return self._live().attempt
 
     @property
+    def item(self) -> ItemFacts:
+        """The item that the body of a scatter is called with: `.key`, `.index` and `.attempt`.
+
+        Raises:
+            ConfigError: The body is not that of a scatter.
+        """
+        call = self._live()
+        if call.item is None:
+            raise ConfigError(
+                f"asset {call.asset!r} has no items: ctx.item is for the body of a scatter",
+                asset=call.asset,
+                run_id=call.run_id,
+                hint="Use ctx.partition for the key of the asset.",
+            )
+        return call.item
+
+    @property
     def idempotency_key(self) -> str:
         """What tells a service that a request is the same one again: a UUID, as text.
 
         It is the same on every attempt at this asset and partition in this run, also after a crash and in another
-        process, and different for every other run, asset and partition. A run that is retried is another run.
+        process, and different for every other run, asset and partition, and in a scatter for every other item. A run
+        that is retried is another run.
         """
         call = self._live()
         # It outlives any version of this library: the services that were given it remember it. So it never changes.
         partition = encode_key(cast("PartitionKey | None", call.partition))
-        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{partition}"))
+        item = "" if call.item is None else f"\0{call.item.identity}"
+        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{partition}{item}"))
 
     @property
     def started_at(self) -> datetime:

@@ -8,9 +8,10 @@ from typing import Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 from typing_extensions import Unpack
 
 from flowstone_async.definition.annotations import capture
-from flowstone_async.definition.asset import AssetDefinition, AssetOptions, RunIn, UnnamedOptions
+from flowstone_async.definition.asset import AssetOptions, RunIn, UnnamedOptions
 from flowstone_async.definition.body import name_of
 from flowstone_async.definition.collection import Collection
+from flowstone_async.definition.decorating import check_known, handle, plain
 from flowstone_async.definition.handle import (
     Asset,
     AssetRef,
@@ -20,10 +21,10 @@ from flowstone_async.definition.handle import (
     PartitionedStreamAsset,
     StreamAsset,
 )
-from flowstone_async.definition.kind import StreamKind
 from flowstone_async.definition.location import Location, caller
 from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.resource import ResourceDefinition, ResourceScope
+from flowstone_async.definition.scatter_decorator import ScatterDecorators
 from flowstone_async.definition.single import Single
 
 P = ParamSpec("P")
@@ -67,7 +68,7 @@ class PartitionedBlockingDecorator(Protocol[K]):
         ...
 
 
-class Decorators(Collection):
+class Decorators(ScatterDecorators):
     """The collecting side of a pipeline, as users see it."""
 
     @overload
@@ -112,10 +113,10 @@ class Decorators(Collection):
             ... async def doubled(raw: list[int]) -> list[int]:
             ...     return [n * 2 for n in raw]
         """
-        _check_known("asset", options, AssetOptions.__optional_keys__)
+        check_known("asset", options, AssetOptions.__optional_keys__)
 
         def decorate(function: Callable[..., Any]) -> AssetRef[Any]:
-            return handle(self.define(_plain("asset", function), options, partitions=partitions, run_in=run_in))
+            return handle(self.define(plain("asset", function), options, partitions=partitions, run_in=run_in))
 
         return decorate if body is None else decorate(body)
 
@@ -202,8 +203,8 @@ class Decorators(Collection):
             >>> for city in cities:
             ...     pipe.add(Forecast(city), name=f"forecast_{city}", deps={"weather": "observed"})
         """
-        _check_known("add", options, AssetOptions.__optional_keys__)
-        return handle(self.define(_plain("add", body), options, partitions=partitions, run_in=run_in, deps=deps))
+        check_known("add", options, AssetOptions.__optional_keys__)
+        return handle(self.define(plain("add", body), options, partitions=partitions, run_in=run_in, deps=deps))
 
     def constant(self, name: str, value: T, **options: Unpack[UnnamedOptions]) -> Asset[[], T]:
         """Add an asset with a fixed value; another value makes what was computed from it stale.
@@ -216,7 +217,7 @@ class Decorators(Collection):
         Example:
             >>> rate = pipe.constant("rate", 0.2)
         """
-        _check_known("constant", options, UnnamedOptions.__optional_keys__)
+        check_known("constant", options, UnnamedOptions.__optional_keys__)
         return Asset(self.define_constant(name, value, options))
 
     def include(self, *others: Collection, prefix: str = "") -> Self:
@@ -275,7 +276,7 @@ class Decorators(Collection):
         """
 
         def register(function: F) -> F:
-            given: object = name_of(_plain("resource", function)) if name is None else name
+            given: object = name_of(plain("resource", function)) if name is None else name
             self.define_resource(
                 ResourceDefinition(
                     name=given if isinstance(given, str) else repr(given),
@@ -290,37 +291,3 @@ class Decorators(Collection):
             return function
 
         return register if body is None else register(body)
-
-
-def _plain(decorator: str, body: object) -> Callable[..., Any]:
-    """Return the function to define; a handle stands for its body.
-
-    Raises:
-        TypeError: It is no function, as when a name was given in its place.
-    """
-    if isinstance(body, AssetRef):
-        return body.definition.body
-    if not callable(body):
-        raise TypeError(f"{decorator}() takes a function, not {body!r}; options are given by keyword")
-    return body
-
-
-def _check_known(decorator: str, options: Mapping[str, object], known: frozenset[str]) -> None:
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise TypeError(f"{decorator}() got an unexpected keyword argument {unknown[0]!r}")
-
-
-def handle(definition: AssetDefinition) -> AssetRef[Any]:
-    """Return the handle of the right type for a definition."""
-    open_, partitioned = _HANDLES[isinstance(definition.kind, StreamKind), definition.run_in is not None]
-    follows = definition.partitions is None or not definition.partitions.dimensions
-    return open_(definition) if follows else partitioned(definition)
-
-
-_HANDLES: Mapping[tuple[bool, bool], tuple[type[AssetRef[Any]], type[AssetRef[Any]]]] = {
-    (False, False): (Asset[..., Any], PartitionedAsset[..., Any, Any]),
-    (False, True): (BlockingAsset[..., Any], PartitionedBlockingAsset[..., Any, Any]),
-    (True, False): (StreamAsset[..., Any], PartitionedStreamAsset[..., Any, Any]),
-    (True, True): (StreamAsset[..., Any], PartitionedStreamAsset[..., Any, Any]),
-}

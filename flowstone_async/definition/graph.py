@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flowstone_async.definition.asset import AssetDefinition, Condition
 from flowstone_async.definition.binding import Binding, ContextBinding, DependencyBinding, ResourceBinding
+from flowstone_async.definition.bound_scatter import BoundScatter
 from flowstone_async.definition.names import AssetNames
 from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.resource import ResourceDefinition
@@ -28,10 +29,12 @@ class Node:
     """One asset of a validated pipeline.
 
     Attributes:
-        value_type: Type of the value (of one item, for a stream); None when not annotated.
-        dependencies: The edges whose values the body takes, in the order of its parameters.
+        bindings: What the body takes, without the item of a scatter.
+        value_type: Type of the value (of one item of a stream, of one result of a scatter); None when not annotated.
+        dependencies: The edges whose values the body takes, in the order of its parameters; those of `scatter` follow.
         upstreams: Names of all assets that come first, conditions' included, each once.
         takes_context: Whether the body takes a `Context`.
+        scatter: What else a scatter takes; None for an asset of another kind.
     """
 
     name: str
@@ -43,6 +46,12 @@ class Node:
     dependencies: tuple[DependencyBinding, ...]
     upstreams: tuple[str, ...]
     takes_context: bool
+    scatter: BoundScatter | None = None
+
+    @property
+    def taken(self) -> tuple[Binding, ...]:
+        """What the body takes, and what decides which items it is called with."""
+        return self.bindings if self.scatter is None else (*self.bindings, *self.scatter.bindings)
 
     @property
     def cache(self) -> Cache:
@@ -65,7 +74,7 @@ class Node:
 
     def resources(self) -> tuple[str, ...]:
         """Return names of the resources that the body takes."""
-        return tuple(each.resource for each in self.bindings if isinstance(each, ResourceBinding))
+        return tuple(each.resource for each in self.taken if isinstance(each, ResourceBinding))
 
 
 _DEFAULT_CACHE = Cache()

@@ -10,6 +10,7 @@ from flowstone_async.definition.asset import RunIn
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
+from flowstone_async.definition.scatter import ScatterKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,14 +19,14 @@ class AssetInfo:
 
     Attributes:
         name: Name in the pipeline that was asked.
-        kind: `"asset"`, `"stream"` or `"constant"`.
+        kind: `"asset"`, `"stream"`, `"constant"` or `"scatter"`.
         depends_on: Names of the upstreams, in the order of the body's parameters; conditions' come last.
         optional: Those of them that are optional.
         external: Assets of other pipelines whose current values it reads, as `pipeline.asset`.
         partitions: Its partition set, or None if it follows the run's key.
         io: The I/O manager or its name; None for the engine's default.
         cache: True where nothing was said.
-        retry: None is one attempt.
+        retry: None is one attempt. Of each item, for a scatter.
         timeout: Of each attempt; None is no limit.
         run_in: Where a plain body runs.
         value_type: The type of what dependants and callers receive; None where it is not annotated.
@@ -57,9 +58,12 @@ class AssetInfo:
 def describe(node: Node) -> AssetInfo:
     """Return what is known of a node."""
     definition = node.definition
+    kind = definition.kind
+    # A scatter has its own, for each item.
+    policies = kind if isinstance(kind, ScatterKind) else definition
     return AssetInfo(
         name=node.name,
-        kind=definition.kind.label,
+        kind=kind.label,
         depends_on=node.upstreams,
         optional=node.optional(),
         external=node.external(),
@@ -70,9 +74,10 @@ def describe(node: Node) -> AssetInfo:
         partitions=definition.partitions,
         io=definition.io,
         cache=True if definition.cache is None else definition.cache,
-        retry=definition.retry,
-        timeout=definition.timeout,
+        retry=policies.retry,
+        timeout=policies.timeout,
         run_in=definition.run_in,
-        value_type=definition.kind.read_type(node.value_type),
+        value_type=kind.read_type(node.value_type),
         location=str(definition.location),
+        scatter=isinstance(kind, ScatterKind),
     )

@@ -59,6 +59,7 @@ class Place:
         given: Bindings that parameters of these names share (a cache key takes the body's arguments).
         takes_assets: Whether it may take assets and facts of a run at all (a resource may not).
         bare_context: Whether an unannotated `ctx` is the context (conditions).
+        aside: Parameters that are filled otherwise, such as that of a scatter's item.
     """
 
     assets: AssetNames
@@ -71,6 +72,7 @@ class Place:
     given: Mapping[str, Binding] = field(default_factory=dict[str, Binding])
     takes_assets: bool = True
     bare_context: bool = False
+    aside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def bind(body: Body, scope: Scope, place: Place) -> Found:
     problems: list[Finding] = []
     parameters = list(_parameters(body, place.deps))
     for parameter, described_by in parameters:
+        if parameter.name in place.aside:
+            continue
         try:
             binding = _bind_one(parameter, described_by, hints, place)
         except _Unbound as unbound:
@@ -113,6 +117,20 @@ def bind(body: Body, scope: Scope, place: Place) -> Found:
         problems.append(Finding("FS101", text))
     names = tuple(parameter.name for parameter, _ in parameters)
     return Found(tuple(bindings), tuple(problems), names, hints.types.get("return"))
+
+
+def bind_edge(name: str, marker: Dependency, place: Place) -> Binding | Finding:
+    """Resolve a dependency that no parameter receives, or return what is wrong with it.
+
+    Args:
+        name: What it is called in place of a parameter.
+        marker: What was written.
+        place: Where it stands.
+    """
+    try:
+        return _bind_dependency(name, EMPTY, marker, place)
+    except _Unbound as unbound:
+        return unbound.finding
 
 
 def _parameters(body: Body, deps: Mapping[str, object]) -> Iterator[tuple[inspect.Parameter, str]]:
@@ -133,7 +151,7 @@ def _bind_one(parameter: inspect.Parameter, described_by: str, hints: Hints, pla
     name = parameter.name
     if described_by in hints.unread:
         raise _Unbound("FS101", f"({name}) — its annotation cannot be read: {hints.unread[described_by]}.")
-    annotation, inline = _split(hints.types.get(described_by, EMPTY))
+    annotation, inline = split_annotation(hints.types.get(described_by, EMPTY))
     if parameter.kind is parameter.POSITIONAL_ONLY:
         text = f"({_shown(name, annotation)}) — {name!r} is positional-only, but arguments are passed by name."
         raise _Unbound("FS101", text, "Take the '/' away.")
@@ -153,7 +171,8 @@ def _bind_one(parameter: inspect.Parameter, described_by: str, hints: Hints, pla
     return _unknown(name, annotation, place)
 
 
-def _split(annotation: object) -> tuple[object, Marker | None]:
+def split_annotation(annotation: object) -> tuple[object, Marker | None]:
+    """Return an annotation without `Annotated`, and the marker in that, if there is one."""
     if get_origin(annotation) is not Annotated:
         return annotation, None
     plain, *notes = get_args(annotation)
@@ -170,7 +189,7 @@ _Reading: TypeAlias = "tuple[str, Binding | None]"
 def _readings(name: str, annotation: object, place: Place, where: Inclusion) -> Iterator[_Reading]:
     """Yield what rules 2 to 5 make of a parameter in one pipeline, each with what it reads it as."""
     if place.takes_assets and where is place.inclusion:
-        if _is_context(annotation) or (place.bare_context and name == "ctx" and annotation is EMPTY):
+        if is_context(annotation) or (place.bare_context and name == "ctx" and annotation is EMPTY):
             yield "the context", ContextBinding(parameter=name)
         if name == "partition":
             yield "the partition key", PartitionBinding(parameter=name, annotation=annotation)
@@ -185,7 +204,7 @@ def _readings(name: str, annotation: object, place: Place, where: Inclusion) -> 
         yield f"resource {each!r}", ResourceBinding(parameter=name, resource=each)
 
 
-def _is_context(annotation: object) -> bool:
+def is_context(annotation: object) -> bool:
     """Tell whether an annotation is `Context`, or `Context | None`: in a run there always is one."""
     return annotation is Context or (
         get_origin(annotation) in (Union, UnionType) and {*get_args(annotation)} == {Context, NoneType}

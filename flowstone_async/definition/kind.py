@@ -8,6 +8,7 @@ from types import GenericAlias
 from typing import TypeAlias, cast, get_args, get_origin
 
 from flowstone_async.definition.assignable import Annotation, bare
+from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.stream import Stream
 from flowstone_async.types import new_id
 
@@ -65,7 +66,7 @@ class ConstantKind:
         return value_type
 
 
-Kind: TypeAlias = PlainKind | StreamKind | ConstantKind
+Kind: TypeAlias = PlainKind | StreamKind | ConstantKind | ScatterKind
 
 
 def item_type(annotation: object) -> object:

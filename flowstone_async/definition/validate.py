@@ -12,6 +12,7 @@ from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import bare
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.body import name_of, way_of
+from flowstone_async.definition.bound_scatter import BoundScatter
 from flowstone_async.definition.checks import check_asset, check_between, check_renames, check_resource
 from flowstone_async.definition.compatibility import check_node
 from flowstone_async.definition.cycle import cycles
@@ -31,6 +32,8 @@ from flowstone_async.definition.kind import item_type
 from flowstone_async.definition.names import AssetNames, ResourceNames, suggestion
 from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.resource import ResourceDefinition
+from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.definition.scatter_binding import bind_scatter
 from flowstone_async.errors import DefinitionError, Problem
 
 _CYCLES = 20
@@ -111,12 +114,12 @@ class _Build:
     def _node(self, definition: AssetDefinition) -> Node:
         self._report(definition, check_asset(definition))
         place = self._place(definition)
-        found = bind(definition.body, definition.scope, place)
-        self._report(definition, found.problems)
+        found, scatter = self._bound(definition, place)
         self._report(definition, _unknown_deps(definition, found))
         conditions = self._conditions(definition, place)
         key = self._key(definition, place, found.bindings)
-        own, upstreams = edges(found.bindings, conditions, key)
+        taken = found.bindings if scatter is None else (*found.bindings, *scatter.bindings)
+        own, upstreams = edges(taken, conditions, key)
         return Node(
             name=definition.name,
             definition=definition,
@@ -126,8 +129,19 @@ class _Build:
             value_type=definition.kind.value_type(found.returns),
             dependencies=own,
             upstreams=upstreams,
-            takes_context=takes_context(found.bindings),
+            takes_context=takes_context(taken),
+            scatter=scatter,
         )
+
+    def _bound(self, definition: AssetDefinition, place: Place) -> tuple[Found, BoundScatter | None]:
+        if not isinstance(definition.kind, ScatterKind):
+            found = bind(definition.body, definition.scope, place)
+            self._report(definition, found.problems)
+            return found, None
+        scattered = bind_scatter(definition, definition.kind, place)
+        for part, finding in scattered.problems:
+            self._report(definition, [finding], part)
+        return scattered.body, scattered.scatter
 
     def _place(self, definition: AssetDefinition) -> Place:
         return Place(

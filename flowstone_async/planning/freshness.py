@@ -101,12 +101,12 @@ def cache_keyed(node: Node) -> bool:
 
 
 def taken_params(node: Node) -> tuple[str, ...]:
-    """Return the params fields that a body declares to take; `"*"` for all."""
-    if not any(isinstance(each, ParamsBinding | ParamFieldBinding) for each in node.bindings):
+    """Return the params fields that a body declares to take, or what makes a scatter's items; `"*"` for all."""
+    if not any(isinstance(each, ParamsBinding | ParamFieldBinding) for each in node.taken):
         return ()
     found = [
         "*" if isinstance(b, ParamsBinding) else b.field
-        for b in node.bindings
+        for b in node.taken
         if isinstance(b, ParamsBinding | ParamFieldBinding)
     ]
     return tuple(dict.fromkeys(found))

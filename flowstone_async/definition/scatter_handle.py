@@ -1,0 +1,136 @@
+"""Handles of scatters: what is called once for each item, and whose results can be gathered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+
+from typing_extensions import Unpack
+
+from flowstone_async.definition.asset import AssetDefinition, AssetOptions
+from flowstone_async.definition.call import call_body
+from flowstone_async.definition.decorating import check_known
+from flowstone_async.definition.gathered import Gathered
+from flowstone_async.definition.handle import (
+    Asset,
+    AssetRef,
+    OpenRef,
+    PartitionedAsset,
+    PartitionedRef,
+    PartitionedStreamAsset,
+    StreamAsset,
+)
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+K = TypeVar("K")
+Gather: TypeAlias = Callable[[AssetDefinition, object, Mapping[str, object]], AssetRef[Any]]
+"""Adds an asset that gathers a scatter to the scatter's pipeline: (scatter, function, options) -> its handle."""
+
+
+class GatherDecorator(Protocol[T]):
+    """What `@images.gather(...)` is."""
+
+    @overload
+    def __call__(
+        self, body: Callable[Concatenate[Gathered[T], Q], Coroutine[Any, Any, R]], /
+    ) -> Asset[Concatenate[Gathered[T], Q], R]: ...
+    @overload
+    def __call__(
+        self, body: Callable[Concatenate[Gathered[T], Q], AsyncIterable[R]], /
+    ) -> StreamAsset[Concatenate[Gathered[T], Q], R]: ...
+
+
+class PartitionedGatherDecorator(Protocol[T, K]):
+    """What `@images.gather(...)` is where the scatter has a partition set."""
+
+    @overload
+    def __call__(
+        self, body: Callable[Concatenate[Gathered[T], Q], Coroutine[Any, Any, R]], /
+    ) -> PartitionedAsset[Concatenate[Gathered[T], Q], R, K]: ...
+    @overload
+    def __call__(
+        self, body: Callable[Concatenate[Gathered[T], Q], AsyncIterable[R]], /
+    ) -> PartitionedStreamAsset[Concatenate[Gathered[T], Q], R, K]: ...
+
+
+class ScatterAsset(OpenRef[Gathered[T_co]], Generic[P, T_co]):
+    """An asset whose body is called once for each item of a source; its value is a `Gathered`."""
+
+    def __init__(self, definition: AssetDefinition, gather: Gather) -> None:
+        super().__init__(definition)
+        self._gather = gather
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
+        """Call the body alone, with one item: no store, no cache, no retry."""
+        return call_body(self.definition, args, kwargs)
+
+    @overload
+    def gather(
+        self, body: Callable[Concatenate[Gathered[T_co], Q], Coroutine[Any, Any, R]], /
+    ) -> Asset[Concatenate[Gathered[T_co], Q], R]: ...
+    @overload
+    def gather(
+        self, body: Callable[Concatenate[Gathered[T_co], Q], AsyncIterable[R]], /
+    ) -> StreamAsset[Concatenate[Gathered[T_co], Q], R]: ...
+    @overload
+    def gather(self, /, **options: Unpack[AssetOptions]) -> GatherDecorator[T_co]: ...
+    def gather(self, body: Any = None, /, **options: Unpack[AssetOptions]) -> Any:
+        """Add an asset, under its function's own name, that takes all results of this scatter.
+
+        The parameter annotated `Gathered` receives them, whatever it is called; the others are injected. The body runs
+        once for each completed scatter, also for one without items and with failures that were tolerated.
+
+        Args:
+            body: A coroutine function, or an async generator function (a stream).
+            options: See `AssetOptions`. Its partition set is that of the scatter.
+
+        Example:
+            >>> @images.gather
+            ... async def album(results: Gathered[Image]) -> Album:
+            ...     async for image in results: ...
+        """
+        return _gathering(self, self._gather, body, options)
+
+
+class PartitionedScatterAsset(PartitionedRef[Gathered[T_co], K], Generic[P, T_co, K]):
+    """A partitioned asset whose body is called once for each item of a source; its value is a `Gathered`."""
+
+    def __init__(self, definition: AssetDefinition, gather: Gather) -> None:
+        super().__init__(definition)
+        self._gather = gather
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
+        """Call the body alone, with one item: no store, no cache, no retry."""
+        return call_body(self.definition, args, kwargs)
+
+    @overload
+    def gather(
+        self, body: Callable[Concatenate[Gathered[T_co], Q], Coroutine[Any, Any, R]], /
+    ) -> PartitionedAsset[Concatenate[Gathered[T_co], Q], R, K]: ...
+    @overload
+    def gather(
+        self, body: Callable[Concatenate[Gathered[T_co], Q], AsyncIterable[R]], /
+    ) -> PartitionedStreamAsset[Concatenate[Gathered[T_co], Q], R, K]: ...
+    @overload
+    def gather(self, /, **options: Unpack[AssetOptions]) -> PartitionedGatherDecorator[T_co, K]: ...
+    def gather(self, body: Any = None, /, **options: Unpack[AssetOptions]) -> Any:
+        """Add an asset, under its function's own name, that takes all results of this scatter for the same key.
+
+        Args:
+            body: As for `ScatterAsset.gather`.
+            options: See `AssetOptions`. Its partition set is that of the scatter.
+        """
+        return _gathering(self, self._gather, body, options)
+
+
+def _gathering(scatter: AssetRef[Any], gather: Gather, body: object, options: Mapping[str, object]) -> Any:
+    check_known("gather", options, AssetOptions.__optional_keys__)
+
+    def decorate(function: object) -> AssetRef[Any]:
+        return gather(scatter.definition, function, options)
+
+    return decorate if body is None else decorate(body)
