@@ -88,7 +88,7 @@ _HOMES: Final = {
     "ResourceOpened": "events",
     "ResourceUnavailable": "errors",
     "Retention": "_engine.upkeep",
-    "Retry": "definition.policy",
+    "Retry": "retry",
     "RunCancelled": "events",
     "RunEvent": "events",
     "RunFailed": "events",

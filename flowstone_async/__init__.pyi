@@ -30,7 +30,7 @@ from flowstone_async.definition.instant_windows import Every, Hourly
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.mapping import KeyMapping, mapping
 from flowstone_async.definition.partition import PartitionSet
-from flowstone_async.definition.policy import Cache, Retry
+from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.single import Single
 from flowstone_async.definition.stream import Stream
 from flowstone_async.definition.take import dep, param, resource
@@ -100,6 +100,7 @@ from flowstone_async.events import (
 )
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.planning.plan import Plan, PlanEntry
+from flowstone_async.retry import Retry
 from flowstone_async.types import ALL, Failed, Skipped
 
 __version__: str
