@@ -159,8 +159,7 @@ class Flush(NamedTuple):
 
     Attributes:
         number: How often this owner has flushed the chunk before.
-        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that is tried again,
-            or for a chunk that is given up.
+        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that is tried again.
         attempts: As `Chunk.attempts`.
         due: When an item on its own is tried again.
         error: Why.
@@ -253,6 +252,10 @@ class Scatters(Protocol):
 
     async def take(self, scatter: str, worker: str, *, limit: int) -> tuple[Chunk, ...]:
         """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first."""
+        ...
+
+    async def release(self, scatter: str, worker: str) -> None:
+        """Let go of all chunks of a scatter that `worker` owns: for anybody to take, and nobody died of them."""
         ...
 
     async def close(self, scatter: str, fence: int) -> bool:

@@ -63,6 +63,13 @@ class _Scatter:
                 chunk.state, chunk.worker = "cancelled", None
                 chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
 
+    def release(self, worker: str) -> None:
+        """Let go of what a worker has of it."""
+        for chunk in self.chunks.values():
+            if chunk.worker == worker and chunk.state == "running":
+                chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
+                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
+
 
 class MemoryScatters(Scatters):
     """Keeps scatters; all handles of a memory share them.
@@ -95,10 +102,7 @@ class MemoryScatters(Scatters):
             known = self._of.setdefault(scatter.run_id, {}).setdefault(scatter.key, scatter.id)
             found = self._scatters.setdefault(known, _Scatter(scatter, fence))
             found.fence = fence
-            for chunk in found.chunks.values():
-                if chunk.worker == worker and chunk.state == "running":
-                    chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
-                    chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
+            found.release(worker)
             return found.record
 
     @override
@@ -206,6 +210,12 @@ class MemoryScatters(Scatters):
         chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=lost)
         chunk.state, chunk.worker, chunk.flushes = "running", worker, 0
         return chunk.kept
+
+    @override
+    async def release(self, scatter: str, worker: str) -> None:
+        with self._lock:
+            if scatter in self._scatters:
+                self._scatters[scatter].release(worker)
 
     @override
     async def close(self, scatter: str, fence: int) -> bool:

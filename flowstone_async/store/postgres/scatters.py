@@ -110,6 +110,10 @@ class PostgresScatters(Scatters):
         return tuple(map(_chunk, rows))
 
     @override
+    async def release(self, scatter: str, worker: str) -> None:
+        await self._connections.fetch("release_chunks", scatter, worker)
+
+    @override
     async def close(self, scatter: str, fence: int) -> bool:
         return bool(await self._connections.fetch("close_scatter", scatter, fence)) or await self._is(
             scatter, fence, "closed"
