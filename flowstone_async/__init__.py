@@ -123,6 +123,7 @@ _HOMES: Final = {
     "mapping": "definition.mapping",
     "param": "definition.take",
     "resource": "definition.take",
+    "sources": "",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,6 +1,6 @@
 # The public names as type checkers see them; __init__.py imports each from the same place when it is first used.
 
-from flowstone_async import io
+from flowstone_async import io, sources
 from flowstone_async._engine.backfill import BackfillReport
 from flowstone_async._engine.backfill_handle import BackfillHandle
 from flowstone_async._engine.handle import RunHandle, RunRef
@@ -215,4 +215,5 @@ __all__ = [
     "mapping",
     "param",
     "resource",
+    "sources",
 ]

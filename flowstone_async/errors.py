@@ -241,6 +241,13 @@ class ResourceUnavailable(FlowstoneError):
     default_retryable: ClassVar[bool] = True
 
 
+class SourceError(FlowstoneError):
+    """Items could not be read, however often it was tried; `details` has `source`, `cursor` and `cause`."""
+
+    code: ClassVar[str] = "SOURCE"
+    default_retryable: ClassVar[bool] = True
+
+
 class LeaseLost(FlowstoneError):
     """Somebody else owns the work now: a write under an old fencing token was refused."""
 
