@@ -14,6 +14,7 @@ from flowstone_async.definition.context import Context
 from flowstone_async.definition.custom import Custom
 from flowstone_async.definition.dynamic import Dynamic
 from flowstone_async.definition.enumerated import Keys
+from flowstone_async.definition.gathered import Gathered, ItemFailure
 from flowstone_async.definition.handle import (
     Asset,
     AssetRef,
@@ -27,13 +28,17 @@ from flowstone_async.definition.handle import (
 )
 from flowstone_async.definition.info import AssetInfo
 from flowstone_async.definition.instant_windows import Every, Hourly
+from flowstone_async.definition.item import Item
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.mapping import KeyMapping, mapping
 from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import Cache
+from flowstone_async.definition.scatter_counts import ScatterCounts
+from flowstone_async.definition.scatter_handle import PartitionedScatterAsset, ScatterAsset
 from flowstone_async.definition.single import Single
 from flowstone_async.definition.stream import Stream
 from flowstone_async.definition.take import dep, param, resource
+from flowstone_async.definition.tolerance import Tolerance
 from flowstone_async.engine import Engine
 from flowstone_async.errors import (
     AssetNotFound,
@@ -145,8 +150,11 @@ __all__ = [
     "ExecutionError",
     "Failed",
     "FlowstoneError",
+    "Gathered",
     "Health",
     "Hourly",
+    "Item",
+    "ItemFailure",
     "KeyConflict",
     "KeyMapping",
     "KeyRange",
@@ -168,6 +176,7 @@ __all__ = [
     "PartitionedAsset",
     "PartitionedBlockingAsset",
     "PartitionedRef",
+    "PartitionedScatterAsset",
     "PartitionedStreamAsset",
     "Pipeline",
     "Plan",
@@ -192,6 +201,8 @@ __all__ = [
     "RunStarted",
     "RunStatus",
     "RunSucceeded",
+    "ScatterAsset",
+    "ScatterCounts",
     "Single",
     "Skipped",
     "StorageError",
@@ -207,6 +218,7 @@ __all__ = [
     "StreamAsset",
     "TargetSkipped",
     "TimedOut",
+    "Tolerance",
     "Weekly",
     "Why",
     "WorkerLost",

@@ -108,7 +108,8 @@ class Collection:
         way = way_of(body)
         given = {**options, "partitions": partitions, "run_in": run_in, "deps": deps, "gathers": gathers}
         kind: Kind = StreamKind() if way == "async generator" else PlainKind()
-        return self._define(body, kind, given, Location.of(body), tuple(place_of_work(way, run_in)))
+        wrong = () if gathers is not None else tuple(place_of_work(way, run_in))
+        return self._define(body, kind, given, Location.of(body), wrong)
 
     def define_scatter(
         self, body: Body, source: object, options: Mapping[str, object], *, partitions: object = None

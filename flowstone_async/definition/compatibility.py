@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any, cast, get_args, get_origin
 
 from flowstone_async.definition.annotations import resolve
 from flowstone_async.definition.asset import AssetDefinition
-from flowstone_async.definition.assignable import Annotation, assignable, render
+from flowstone_async.definition.assignable import Annotation, assignable, bare, is_kind, render
 from flowstone_async.definition.binding import (
     Binding,
     DependencyBinding,
@@ -19,20 +19,36 @@ from flowstone_async.definition.binding import (
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.injection import EMPTY, union_members, value_annotation
+from flowstone_async.definition.item_source import AssetSource
 from flowstone_async.definition.mapping import match
 from flowstone_async.definition.params import check_field, check_params
+from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.stream import Stream
 
 
 def check_node(node: Node, nodes: Mapping[str, Node], params: type | None) -> Iterator[Finding]:
-    """Find what does not fit in an asset: in its body, its conditions and its cache key."""
+    """Find what does not fit in what an asset takes: its body, its conditions, its cache key, a scatter's functions."""
     yield from _check_all(node.bindings, node, nodes, params)
+    for part, bindings in _parts(node):
+        for finding in _check_all(bindings, node, nodes, params):
+            yield finding._replace(message=f"{part}{finding.message}")
     for condition in node.conditions:
         for finding in _check_all(condition.bindings, node, nodes, params):
             yield finding._replace(message=f"condition {condition.name}{finding.message}")
     own = [each for each in node.key_bindings if each not in node.bindings]
     for finding in _check_all(own, node, nodes, params):
         yield finding._replace(message=f"cache key{finding.message}")
+
+
+def _parts(node: Node) -> Iterator[tuple[str, tuple[Binding, ...]]]:
+    """Yield what makes a scatter's items, each with its name in a message."""
+    scatter = node.scatter
+    if scatter is None:
+        return
+    yield "" if isinstance(scatter.source.spec, AssetSource) else "source", scatter.source.bindings
+    for part, function in (("select", scatter.select), ("key", scatter.key)):
+        if function is not None:
+            yield part, function.bindings
 
 
 def _check_all(
@@ -58,7 +74,7 @@ def _check_all(
 def _check_edge(
     definition: AssetDefinition, binding: DependencyBinding, nodes: Mapping[str, Node]
 ) -> Iterator[Finding]:
-    upstream, produced = _upstream(binding, nodes)
+    upstream, produced = read_from(binding, nodes)
     name = binding.parameter
     if binding.annotation is not EMPTY:
         yield from _check_optional(binding)
@@ -69,7 +85,7 @@ def _check_edge(
         yield Finding("FS130", f"({name}) — {reason}")
 
 
-def _upstream(binding: DependencyBinding, nodes: Mapping[str, Node]) -> tuple[AssetDefinition, object]:
+def read_from(binding: DependencyBinding, nodes: Mapping[str, Node]) -> tuple[AssetDefinition, object]:
     """Return the upstream with the type of what is read from it, None where that is not known."""
     outer = binding.external
     if outer is None:
@@ -91,15 +107,27 @@ def _check_optional(binding: DependencyBinding) -> Iterator[Finding]:
 
 
 def _check_type(binding: DependencyBinding, upstream: AssetDefinition, produced: Annotation) -> Iterator[Finding]:
-    annotation = binding.annotation
-    head = f"({binding.parameter}: {render(annotation)})"
+    annotation, given = binding.annotation, produced
+    whose = f" of pipeline {upstream.home.name!r}" if binding.external is not None else ""
     if binding.over is not None:
         keys: Annotation = getattr(upstream.partitions, "key_type", Any)
-        if not assignable(dict[keys, produced], annotation):
-            yield Finding("FS104", f"{head} but over= gives {render(Mapping[keys, produced])}.")
-    elif not _fits(produced, annotation):
-        whose = f" of pipeline {upstream.home.name!r}" if binding.external is not None else ""
-        yield Finding("FS104", f"{head} but asset {binding.upstream!r}{whose} produces {render(produced)}.")
+        fits, instead = assignable(dict[keys, given], annotation), f"over= gives {render(Mapping[keys, given])}"
+    else:
+        fits, instead = _fits(given, annotation), f"asset {binding.upstream!r}{whose} produces {render(given)}"
+    head = f"({binding.parameter}: {render(annotation)})"
+    if not fits and isinstance(upstream.kind, ScatterKind) and _takes_all(binding):
+        text = f"{head} but asset {binding.upstream!r}{whose} is a scatter, whose results are never held whole."
+        hint = f"Annotate {render(given)}; for a list say await {binding.parameter}.to_list(limit=...) in the body."
+        yield Finding("FS162", text, hint)
+    elif not fits:
+        yield Finding("FS104", f"{head} but {instead}.")
+
+
+def _takes_all(binding: DependencyBinding) -> bool:
+    """Tell whether a parameter takes a collection, such as a list."""
+    members = map(bare, union_members(value_annotation(binding.annotation, mapped=binding.over is not None)))
+    kinds = [get_origin(each) or each for each in members]
+    return any(is_kind(each, Iterable) and not is_kind(each, str) for each in kinds)
 
 
 def _fits(produced: object, annotation: object) -> bool:

@@ -17,6 +17,7 @@ from flowstone_async.definition.checks import check_asset, check_between, check_
 from flowstone_async.definition.compatibility import check_node
 from flowstone_async.definition.cycle import cycles
 from flowstone_async.definition.finding import Finding
+from flowstone_async.definition.gathering import gathering_place
 from flowstone_async.definition.graph import (
     BoundCondition,
     BoundResource,
@@ -34,6 +35,7 @@ from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.scatter_binding import bind_scatter
+from flowstone_async.definition.scatter_checks import check_scatter, typed
 from flowstone_async.errors import DefinitionError, Problem
 
 _CYCLES = 20
@@ -76,7 +78,8 @@ class _Build:
 
     def graph(self) -> Graph:
         collected = self.collected
-        nodes = {name: self._node(definition) for name, definition in collected.assets.items()}
+        bound = {name: self._node(definition) for name, definition in collected.assets.items()}
+        nodes = {name: typed(node, bound) for name, node in bound.items()}
         for definition, finding in check_renames(collected.assets):
             self._report(definition, [finding])
         resources = {name: self._resource(each) for name, each in collected.resources.items()}
@@ -84,6 +87,7 @@ class _Build:
             self._report(resource, [finding])
         for node in nodes.values():
             self._report(node.definition, check_node(node, nodes, collected.params))
+            self._report(node.definition, check_scatter(node, nodes))
         upstreams = {name: node.upstreams for name, node in nodes.items()}
         order, dependants = topological(upstreams), followers(upstreams)
         if len(order) < len(nodes):
@@ -113,7 +117,8 @@ class _Build:
 
     def _node(self, definition: AssetDefinition) -> Node:
         self._report(definition, check_asset(definition))
-        place = self._place(definition)
+        place, wrong = gathering_place(definition, self._place(definition))
+        self._report(definition, wrong)
         found, scatter = self._bound(definition, place)
         self._report(definition, _unknown_deps(definition, found))
         conditions = self._conditions(definition, place)

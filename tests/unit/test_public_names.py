@@ -20,18 +20,18 @@ NAMES = {
     "pipelines and engines": "Engine Pipeline",
     "handles": (
         "Asset AssetRef BlockingAsset OpenRef PartitionedAsset PartitionedBlockingAsset PartitionedRef"
-        " PartitionedStreamAsset StreamAsset"
+        " PartitionedScatterAsset PartitionedStreamAsset ScatterAsset StreamAsset"
     ),
     "markers": "dep mapping param resource",
-    "in bodies": "Context Failed Skipped Stream",
-    "policies": "Cache Retention Retry",
+    "in bodies": "Context Failed Gathered Item ItemFailure Skipped Stream",
+    "policies": "Cache Retention Retry Tolerance",
     "partition sets": (
         "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"
     ),
     "answers": (
         "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
         " RunReport RunStatus"
-        " Why"
+        " ScatterCounts Why"
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded BackfillProgress Event"
