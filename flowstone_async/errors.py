@@ -260,6 +260,15 @@ class WorkerLost(FlowstoneError):
     code: ClassVar[str] = "WORKER_LOST"
 
 
+class ScatterThreshold(FlowstoneError):
+    """More items of a scatter failed than it tolerates.
+
+    `details` has `total`, `done` and `failed`, what is `tolerated`, and the most frequent `errors`.
+    """
+
+    code: ClassVar[str] = "SCATTER_THRESHOLD"
+
+
 class PlanOutdated(FlowstoneError):
     """What a plan was made from has changed; `details["changed"]` lists every change."""
 

@@ -235,7 +235,7 @@ class Scatters(Protocol):
         ...
 
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
-        """Keep a page, its chunks owned by `worker`, and move the cursor, or nothing of it. Repeated, it answers the same.
+        """Keep a page, its chunks owned by `worker`, and move the cursor, or nothing of it. Repeated, it says so again.
 
         Returns:
             None if the scatter goes on under another fence or not at all, or the page is not the next one.
@@ -282,6 +282,14 @@ class Scatters(Protocol):
 
     async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
         """Return the results of one page, in the order of their commits."""
+        ...
+
+    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+        """Return results in the order of their commits, behind a number: each with its own and that of its page."""
+        ...
+
+    async def page_at(self, scatter: str, position: int) -> int | None:
+        """Return the number of the page that a position is in."""
         ...
 
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from types import CoroutineType
 from typing import Any, Protocol
 
 from anyio.abc import TaskGroup
@@ -155,8 +154,6 @@ class Bodies:
         before = task.cancelling()
         try:
             coroutine = self._call(chunk, todo)
-            if type(coroutine) is not CoroutineType:  # an awaitable of another kind
-                coroutine = _awaited(coroutine)
             try:
                 waiting = coroutine.send(None)
             except StopIteration as stop:
@@ -212,7 +209,3 @@ class Bodies:
         """Take back cancellations that are the body's own, or ours; one from outside travels on."""
         pending = Pending.since(task, before)
         await pending.absorb(error)
-
-
-async def _awaited(given: Any) -> Any:
-    return await given

@@ -15,11 +15,11 @@ class Todo(NamedTuple):
 
     Attributes:
         position: Among all that were read.
-        index: Among the distinct ones.
+        number: Among the distinct ones.
     """
 
     position: int
-    index: int
+    number: int
     item: Any
 
 
@@ -76,7 +76,9 @@ class LocalChunk:
         self.failures.append(ItemFailed(position, attempts, error))
         self.left -= 1
 
-    def postpone(self, position: int, attempts: int, due: datetime | None, error: Failure | None, lost: int = 0) -> None:
+    def postpone(
+        self, position: int, attempts: int, due: datetime | None, error: Failure | None, lost: int = 0
+    ) -> None:
         """Note that an item is to be tried (again) on its own."""
         self.later.append(ItemLater(position, attempts, due, lost, error))
         self.left -= 1
@@ -113,7 +115,9 @@ class LocalChunk:
         chunk = self.chunk
         again = self.later[0] if chunk.alone and self.later else None
         state = "ready" if again is not None else "running" if self.left else "done"
-        attempts, due, error = (again.attempts, again.due, again.error) if again else (chunk.attempts, None, chunk.error)
+        attempts, due, error = (
+            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, chunk.error)
+        )
         return Flush(
             chunk,
             self._flushes,

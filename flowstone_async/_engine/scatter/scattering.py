@@ -215,9 +215,7 @@ class Scattering:
         self._sealed = read.last
         if size:
             stored = Page(page.no, added.first, added.before, size, added.duplicates, b"", page.keys)
-            chunk = Chunk(
-                self._id, added.first, alone=False, page=page.no, size=size, failed=len(prepared.failed)
-            )
+            chunk = Chunk(self._id, added.first, alone=False, page=page.no, size=size, failed=len(prepared.failed))
             self._failed += len(prepared.failed)
             self._hold(LocalChunk(chunk, stored, prepared.items))
 
@@ -264,7 +262,7 @@ class Scattering:
             self._hold(local, suspect=chunk.lost >= _SUSPECT)
 
     def _dissolve(self, chunk: LocalChunk) -> None:
-        """Let every item of a chunk whose worker died go on by itself: whichever may have killed it can be told then."""
+        """Let every item of a chunk whose worker died go on by itself: so it is found out which one killed it."""
         self._held[chunk.chunk.first, False] = chunk
         self._outstanding += chunk.left
         while chunk.todo:
@@ -276,7 +274,7 @@ class Scattering:
         self._held[chunk.chunk.first, True] = chunk
         self._outstanding += chunk.left
         todo = chunk.todo.pop()
-        error = describe(worker_lost(self._name, todo.index, chunk.chunk.lost))
+        error = describe(worker_lost(self._name, todo.number, chunk.chunk.lost))
         chunk.fail(todo.position, chunk.chunk.attempts, error)
         self._changes(chunk)
 

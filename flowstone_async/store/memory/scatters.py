@@ -53,6 +53,7 @@ class _Scatter:
     keys: dict[str, int] = field(default_factory=dict[str, int])
     chunks: dict[tuple[int, bool], _Chunk] = field(default_factory=dict[tuple[int, bool], _Chunk])
     blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
+    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
 
     def cancel(self, state: Literal["failed", "cancelled"]) -> None:
@@ -186,6 +187,7 @@ class MemoryScatters(Scatters):
             found.chunks[each.position, True] = _Chunk(kept, state="ready", due=each.due)
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)
+            found.committed.append((page, flush.block))
         for each in flush.failures:
             found.failures[each.position] = StoredFailure(each.position, page, now, each.attempts, worker, each.error)
         return True
@@ -279,6 +281,18 @@ class MemoryScatters(Scatters):
         with self._lock:
             found = self._scatters.get(scatter)
             return () if found is None else tuple(found.blocks.get(page, ()))
+
+    @override
+    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+        with self._lock:
+            known = self._scatters[scatter].committed if scatter in self._scatters else []
+            return tuple((no, *known[no]) for no in range(after + 1, min(after + 1 + limit, len(known))))
+
+    @override
+    async def page_at(self, scatter: str, position: int) -> int | None:
+        with self._lock:
+            pages = self._scatters[scatter].pages.values() if scatter in self._scatters else ()
+            return next((page.no for page in pages if page.first <= position < page.first + page.size), None)
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:

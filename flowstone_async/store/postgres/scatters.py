@@ -169,11 +169,26 @@ class PostgresScatters(Scatters):
         return (Block([row[0] for row in rows], b"", [row[1] for row in rows]),)
 
     @override
+    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+        rows = await self._connections.fetch("committed_blocks", scatter, after, limit)
+        if rows:
+            return tuple(
+                (row["no"], row["page"], Block(_positions(row["first"], row["places"]), row["body"])) for row in rows
+            )
+        rows = await self._connections.fetch("committed_results", scatter, after, limit)
+        return tuple((row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],))) for row in rows)
+
+    @override
+    async def page_at(self, scatter: str, position: int) -> int | None:
+        rows = await self._connections.fetch("scatter_page_at", scatter, position)
+        return rows[0][0] if rows else None
+
+    @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
         rows = await self._connections.fetch("scatter_failures", scatter, after, limit)
         return tuple(
             StoredFailure(
-                row["position"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])
+                row["item_no"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])
             )
             for row in rows
         )

@@ -1,4 +1,4 @@
--- Scatters: docs/adr/0008-scatter.md. A position counts the items of a scatter as they were read, from 0.
+-- Scatters: docs/adr/0008-scatter.md. An item's number counts the items of a scatter as they were read, from 0.
 
 CREATE TABLE flowstone.scatter (
     id uuid PRIMARY KEY,
@@ -16,9 +16,10 @@ CREATE TABLE flowstone.scatter (
     partition text COLLATE "C" NOT NULL,
     cursor text,
     facts text NOT NULL,
-    UNIQUE (run_id, pipeline, asset, io, partition),
     CHECK (state IN ('running', 'closed', 'failed', 'cancelled'))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+
+CREATE UNIQUE INDEX scatter_of_run ON flowstone.scatter (run_id, pipeline, asset, io, partition);
 
 COMMENT ON COLUMN flowstone.scatter.fence IS 'of the run when its owner began to read: an earlier owner adds no page';
 COMMENT ON COLUMN flowstone.scatter.read IS 'items read, duplicates included';
@@ -38,6 +39,7 @@ CREATE TABLE flowstone.scatter_page (
     PRIMARY KEY (scatter, no)
 );
 
+CREATE INDEX scatter_page_first ON flowstone.scatter_page (scatter, first);
 ALTER TABLE flowstone.scatter_page ALTER COLUMN items SET STORAGE EXTERNAL, ALTER COLUMN keys SET STORAGE EXTERNAL;
 
 COMMENT ON COLUMN flowstone.scatter_page.before IS 'distinct items of the pages before it';
@@ -47,7 +49,7 @@ COMMENT ON COLUMN flowstone.scatter_page.keys IS 'what key= made of each item; N
 CREATE TABLE flowstone.scatter_key (
     scatter uuid NOT NULL,
     hash uuid NOT NULL,
-    position bigint NOT NULL,
+    item_no bigint NOT NULL,
     PRIMARY KEY (scatter, hash)
 );
 
@@ -93,24 +95,27 @@ CREATE TABLE flowstone.scatter_block (
     PRIMARY KEY (scatter, page, no)
 );
 
+CREATE INDEX scatter_block_committed ON flowstone.scatter_block (scatter, no);
 ALTER TABLE flowstone.scatter_block ALTER COLUMN places SET STORAGE EXTERNAL, ALTER COLUMN body SET STORAGE EXTERNAL;
 
 -- Results of scatters with results="rows".
 CREATE TABLE flowstone.scatter_result (
     scatter uuid NOT NULL,
-    position bigint NOT NULL,
+    item_no bigint NOT NULL,
     no bigint GENERATED ALWAYS AS IDENTITY,
     value text NOT NULL,
-    PRIMARY KEY (scatter, position)
+    PRIMARY KEY (scatter, item_no)
 );
+
+CREATE INDEX scatter_result_committed ON flowstone.scatter_result (scatter, no);
 
 CREATE TABLE flowstone.scatter_failure (
     scatter uuid NOT NULL,
-    position bigint NOT NULL,
+    item_no bigint NOT NULL,
     at timestamptz NOT NULL,
     attempts integer NOT NULL,
     code text NOT NULL,
     worker text NOT NULL,
     error text NOT NULL,
-    PRIMARY KEY (scatter, position)
+    PRIMARY KEY (scatter, item_no)
 );

@@ -31,18 +31,18 @@ WITH may AS MATERIALIZED (
     FOR UPDATE
 ),
 keyed AS (
-    INSERT INTO flowstone.scatter_key (scatter, hash, position)
+    INSERT INTO flowstone.scatter_key (scatter, hash, item_no)
     SELECT may.id, n.hash, may.read + n.place - 1
     FROM may
     CROSS JOIN unnest($5::uuid[]) WITH ORDINALITY AS n (hash, place)
     ON CONFLICT DO NOTHING
-    RETURNING position
+    RETURNING item_no
 ),
 duplicate AS MATERIALIZED (
     SELECT n.place
     FROM may
     CROSS JOIN generate_series(0, CASE WHEN $5 IS NULL THEN 0 ELSE $4 END - 1) AS n (place)
-    WHERE may.read + n.place NOT IN (SELECT position FROM keyed)
+    WHERE may.read + n.place NOT IN (SELECT item_no FROM keyed)
 ),
 moved AS (
     UPDATE flowstone.scatter AS s
@@ -64,7 +64,7 @@ chunks AS (
     CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) AS n (first, count, failed)
 ),
 failed AS (
-    INSERT INTO flowstone.scatter_failure (scatter, position, at, attempts, code, worker, error)
+    INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
     SELECT may.id, may.read + n.place, coalesce($17::timestamptz, statement_timestamp()), 0, n.code, $10, n.error
     FROM may
     CROSS JOIN unnest($14::integer[], $15::text[], $16::text[]) AS n (place, code, error)
@@ -103,11 +103,11 @@ written AS (
         CASE WHEN state = 'running' THEN $1 END, done, error
     FROM mine
     UNION ALL
-    SELECT mine.scatter, n.position, 1, n.due_at, mine.page, 1, 0, 0, 0, n.attempts, n.lost, true, 'ready', NULL, NULL,
+    SELECT mine.scatter, n.item_no, 1, n.due_at, mine.page, 1, 0, 0, 0, n.attempts, n.lost, true, 'ready', NULL, NULL,
         n.error
     FROM mine
     JOIN unnest($16::integer[], $17::bigint[], $18::integer[], $19::integer[], $20::timestamptz[], $21::text[])
-        AS n (place, position, attempts, lost, due_at, error) ON n.place = mine.place
+        AS n (place, item_no, attempts, lost, due_at, error) ON n.place = mine.place
     ON CONFLICT (scatter, first, alone) DO UPDATE
     SET fence = excluded.fence, due_at = excluded.due_at, flushes = excluded.flushes, succeeded = excluded.succeeded,
         failed = excluded.failed, attempts = excluded.attempts, state = excluded.state, worker = excluded.worker,
@@ -118,17 +118,17 @@ blocks AS (
     SELECT scatter, page, first, places, body FROM mine WHERE body IS NOT NULL
 ),
 results AS (
-    INSERT INTO flowstone.scatter_result (scatter, position, value)
-    SELECT mine.scatter, n.position, n.value
+    INSERT INTO flowstone.scatter_result (scatter, item_no, value)
+    SELECT mine.scatter, n.item_no, n.value
     FROM mine
-    JOIN unnest($22::integer[], $23::bigint[], $24::text[]) AS n (place, position, value) ON n.place = mine.place
+    JOIN unnest($22::integer[], $23::bigint[], $24::text[]) AS n (place, item_no, value) ON n.place = mine.place
 ),
 failures AS (
-    INSERT INTO flowstone.scatter_failure (scatter, position, at, attempts, code, worker, error)
-    SELECT mine.scatter, n.position, coalesce($30::timestamptz, statement_timestamp()), n.attempts, n.code, $1, n.error
+    INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
+    SELECT mine.scatter, n.item_no, coalesce($30::timestamptz, statement_timestamp()), n.attempts, n.code, $1, n.error
     FROM mine
     JOIN unnest($25::integer[], $26::bigint[], $27::integer[], $28::text[], $29::text[])
-        AS n (place, position, attempts, code, error) ON n.place = mine.place
+        AS n (place, item_no, attempts, code, error) ON n.place = mine.place
 )
 SELECT place::integer FROM mine ORDER BY place;
 
@@ -216,26 +216,50 @@ SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND p
 
 -- name: scatter_results
 -- Results of the page $2 that are rows.
-SELECT r.position, r.value
+SELECT r.item_no, r.value
 FROM flowstone.scatter_page AS p
 CROSS JOIN LATERAL (
-    SELECT r.position, r.value, r.no FROM flowstone.scatter_result AS r
-    WHERE r.scatter = $1 AND r.position >= p.first AND r.position < p.first + p.count
+    SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
+    WHERE r.scatter = $1 AND r.item_no >= p.first AND r.item_no < p.first + p.count
     OFFSET 0
 ) AS r
 WHERE p.scatter = $1 AND p.no = $2
 ORDER BY r.no;
 
+-- name: committed_blocks
+SELECT no, page, first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND no > $2 ORDER BY no LIMIT $3;
+
+-- name: committed_results
+SELECT r.no, r.item_no, r.value, p.no AS page
+FROM flowstone.scatter_result AS r
+CROSS JOIN LATERAL (
+    SELECT p.no FROM flowstone.scatter_page AS p
+    WHERE p.scatter = $1 AND p.first <= r.item_no AND p.count > 0
+    ORDER BY p.first DESC
+    LIMIT 1
+) AS p
+WHERE r.scatter = $1 AND r.no > $2
+ORDER BY r.no
+LIMIT $3;
+
+-- name: scatter_page_at
+-- The page that the item $2 is in.
+SELECT no FROM flowstone.scatter_page AS p
+WHERE scatter = $1 AND first <= $2 AND first + count > $2
+ORDER BY first DESC
+LIMIT 1;
+
 -- name: scatter_failures
-SELECT f.position, f.at, f.attempts, f.worker, f.error, p.no AS page
+SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page
 FROM flowstone.scatter_failure AS f
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $1 AND p.first <= f.position AND f.position < p.first + p.count
-    OFFSET 0
+    WHERE p.scatter = $1 AND p.first <= f.item_no AND p.count > 0
+    ORDER BY p.first DESC
+    LIMIT 1
 ) AS p
-WHERE f.scatter = $1 AND f.position > $2
-ORDER BY f.position
+WHERE f.scatter = $1 AND f.item_no > $2
+ORDER BY f.item_no
 LIMIT $3;
 
 -- name: scatter_errors
@@ -248,7 +272,7 @@ ORDER BY count(*) DESC, code
 LIMIT $2;
 
 -- name: scatter_find
-SELECT position FROM flowstone.scatter_key WHERE scatter = $1 AND hash = $2;
+SELECT item_no FROM flowstone.scatter_key WHERE scatter = $1 AND hash = $2;
 
 -- name: delete_scatters
 -- With all that is theirs.
