@@ -255,10 +255,6 @@ class Store(Protocol):
         """
         ...
 
-    async def joined(self, run_id: str) -> bool:
-        """Tell whether a submission stands for a run: it made the run, or joined it."""
-        ...
-
     async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
         """Return the running runs of `pipelines` that `worker` owns, with their fences."""
         ...

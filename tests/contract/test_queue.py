@@ -33,6 +33,12 @@ async def claim(engine: Engine, *pipelines: str, limit: int = 100) -> list[str]:
     return [run.id for run in await engine.store.claim(engine.worker.id, pipelines or ("sales",), limit=limit)]
 
 
+async def abandon(engine: Engine, run_id: str) -> str | None:
+    """Cancel a run unless a submission stands for it, and return its state; None if there is no such run."""
+    left = await engine.store.cancel(run_id, (), (), unless_joined=True)
+    return None if left is None else left.state
+
+
 async def finish(engine: Engine, run_id: str) -> None:
     record = await engine.store.run(run_id)
     assert record is not None
@@ -245,9 +251,8 @@ async def test_an_equal_run_that_is_queued_or_running_is_joined(engine: Engine) 
 async def test_a_run_that_is_awaited_is_joined_too(engine: Engine) -> None:
     """JOB-02, RUN-17: one that never was in the queue; from then on it is not its caller's alone."""
     drive = await engine.start(request="same")
-    assert not await engine.store.joined(drive.id)
     assert (await submit(engine, request="same")).run.id == drive.id
-    assert await engine.store.joined(drive.id)
+    assert await abandon(engine, drive.id) == "running"
     assert (await drive.finish()).accepted
 
 
@@ -255,19 +260,20 @@ async def test_a_run_that_a_submission_stands_for_is_not_abandoned(engine: Engin
     """RUN-17: it is cancelled only by who means it."""
     alone, joined, own = await engine.start(request="x"), await engine.start(request="same"), (await submit(engine)).run
     await submit(engine, request="same")
-    for run_id, state in ((alone.id, "cancelled"), (joined.id, "running"), (own.id, "queued")):
-        left = await engine.store.cancel(run_id, (), (), unless_joined=True)
-        assert left is not None
-        assert left.state == state
+    assert await abandon(engine, alone.id) == "cancelled"
+    assert await abandon(engine, joined.id) == "running"
+    assert await abandon(engine, own.id) == "queued"
     left = await engine.store.cancel(joined.id, (), ())
     assert left is not None
     assert left.state == "cancelled"
 
 
-async def test_who_submitted_a_run_is_known(engine: Engine) -> None:
-    """RUN-17."""
-    assert await engine.store.joined((await submit(engine)).run.id)
-    assert not await engine.store.joined(identifier())
+async def test_a_run_that_was_submitted_is_not_abandoned_once_it_is_claimed(engine: Engine) -> None:
+    """RUN-17: nor is one abandoned that there is not."""
+    own = (await submit(engine)).run
+    assert await claim(engine) == [own.id]
+    assert await abandon(engine, own.id) == "running"
+    assert await abandon(engine, identifier()) is None
 
 
 async def test_a_key_of_a_joined_run_stands_for_it(engine: Engine) -> None:

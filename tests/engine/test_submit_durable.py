@@ -69,11 +69,14 @@ class _Skewed(SystemClock):
     """The clock of a host that is an hour ahead, or behind."""
 
     def __init__(self, hours: int) -> None:
-        self._off = timedelta(hours=hours)
+        self.off = timedelta(hours=hours)
 
     @override
     def now(self) -> datetime:
-        return super().now() + self._off
+        return super().now() + self.off
+
+    def time_ns(self) -> int:
+        return int(self.now().timestamp() * 1e9)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -96,6 +99,37 @@ async def test_a_host_s_clock_that_is_an_hour_off_changes_nothing(
     left = await sql.fetchval("SELECT max(lease_until) - now() FROM flowstone.worker WHERE NOT dead")
     assert timedelta() < left <= timedelta(seconds=30)
     assert {worker.lease for worker in await wrong._live().store.workers() if (worker.lease or 0) < 0} == set()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_host_s_clock_that_jumps_while_it_works_changes_nothing(
+    durable: PostgresEngines, monkeypatch: pytest.MonkeyPatch, hours: int
+):
+    """JOB-04: neither to the lease nor to what came after what, although ids are made by that clock."""
+    clock = _Skewed(0)
+    monkeypatch.setattr("flowstone_async.types.time.time_ns", clock.time_ns)
+    pipe, gate = _pipeline()
+    engine = await durable.open(pipe, clock=clock, poll="20ms")
+    worker = engine._live().services.worker
+    runs = [await engine.submit("held", partition=1)]
+    await gate.reached()
+    clock.off = timedelta(hours=hours)
+    runs.append(await engine.submit("held", partition=2))
+    await gate.reached(2)
+    clock.off = timedelta()
+    gate.open()
+    assert await soon(asyncio.gather(*runs)) == [1, 2]
+    runs.append(await engine.submit("held", partition=1, force=True))
+    assert await soon(runs[-1]) == 1
+    assert (engine._live().services.worker, engine._live().lost) == (worker, False)
+    assert [record.id for record in await engine.runs()] == [run.id for run in reversed(runs)]
+    assert [record.id for record in await engine.runs(after=runs[1].id)] == [runs[0].id]
+    for run in runs:
+        instants = [event.at async for event in run.events()]
+        assert instants == sorted(instants)
+        assert instants[-1] - instants[0] < timedelta(minutes=5)
+    assert (await engine.status("held", partition=1)).run_id == runs[-1].id
+    assert await engine._live().store.verify() == ()
 
 
 async def test_bodies_hold_no_connection_of_the_pool(durable: PostgresEngines):

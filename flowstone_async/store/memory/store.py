@@ -140,12 +140,6 @@ class MemoryStore(Store):
             return tuple(run.record() for run in taken)
 
     @override
-    async def joined(self, run_id: str) -> bool:
-        with self._lock:
-            run = self._memory.runs.get(run_id)
-            return run is not None and (run.joined or run.created.submitted)
-
-    @override
     async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
         with self._lock:
             return {

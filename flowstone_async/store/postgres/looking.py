@@ -44,10 +44,6 @@ class LookingStore(Store):
     _runs: RunReader
 
     @override
-    async def joined(self, run_id: str) -> bool:
-        return await self._queue.joined(run_id)
-
-    @override
     async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
         return await self._queue.owned(worker, pipelines)
 
