@@ -272,6 +272,10 @@ class Scatters(Protocol):
         """Return a scatter."""
         ...
 
+    async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
+        """Return the scatters of a run."""
+        ...
+
     async def totals(self, scatter: str) -> ScatterTotals | None:
         """Count the items of a scatter."""
         ...

@@ -236,18 +236,15 @@ class Scattering:
     async def _take(self) -> None:
         """Take what is free whenever something may be: at the beginning, at a due time, and once each poll."""
         if not self._task.record.pages:
-            await self._wait_to_look()
+            await self._look.wait()
         while True:
+            self._look.clear()
             chunks = await self._store.take(self._id, self._task.worker, limit=_TAKEN_AT_ONCE)
             for chunk in chunks:
                 await self._taken(chunk)
             if len(chunks) < _TAKEN_AT_ONCE:
                 await self._check()
-                await self._wait_to_look()
-
-    async def _wait_to_look(self) -> None:
-        self._look.clear()
-        await self._look.wait()
+                await self._look.wait()
 
     async def _taken(self, chunk: Chunk) -> None:
         page, items = await self._page(chunk.page)
@@ -385,6 +382,10 @@ class Scattering:
                 self._closed = True
                 self._finished.set()
             elif not self._due:
-                clock = self._services.clock
-                heapq.heappush(self._due, clock.monotonic() + self._services.settings.poll)
-                self._set_timer()
+                await self._look_later()
+
+    async def _look_later(self) -> None:
+        """Look again when the first of the items that wait is due, or somebody else may have let go of what it has."""
+        totals = await self._store.totals(self._id)
+        poll = self._services.store.now() + timedelta(seconds=self._services.settings.poll)
+        self._look_at(poll if totals is None or totals.due is None else min(totals.due, poll))

@@ -96,6 +96,7 @@ class Memory:
             run = self.finished.popleft()
             run.forgotten = True
             del self.runs[run.id]
+            self.scatters.forget_run(run.id)
             for key in run.keys:
                 del self.run_keys[run.created.pipeline, key]
         self.log.trim()

@@ -240,6 +240,12 @@ class MemoryScatters(Scatters):
                 found.cancel(state)
             return found.record.state == state
 
+    def forget_run(self, run_id: str) -> None:
+        """Delete the scatters of a run that became no value: those of values go with them."""
+        for scatter in tuple(self._of.get(run_id, {}).values()):
+            if self._scatters[scatter].record.state != "closed":
+                self._forget(scatter)
+
     def end_of_run(self, run_id: str) -> None:
         """End the scatters of a run that is ended from outside."""
         for scatter in self._of.get(run_id, {}).values():
@@ -251,6 +257,11 @@ class MemoryScatters(Scatters):
         with self._lock:
             found = self._scatters.get(scatter)
             return None if found is None else found.record
+
+    @override
+    async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
+        with self._lock:
+            return tuple(self._scatters[scatter].record for scatter in self._of.get(run_id, {}).values())
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
@@ -318,12 +329,15 @@ class MemoryScatters(Scatters):
     async def delete(self, scatters: Collection[str]) -> None:
         with self._lock:
             for scatter in scatters:
-                gone = self._scatters.pop(scatter, None)
-                if gone is not None:
-                    of = self._of[gone.record.run_id]
-                    del of[gone.record.key]
-                    if not of:
-                        del self._of[gone.record.run_id]
+                self._forget(scatter)
+
+    def _forget(self, scatter: str) -> None:
+        gone = self._scatters.pop(scatter, None)
+        if gone is not None:
+            of = self._of[gone.record.run_id]
+            del of[gone.record.key]
+            if not of:
+                del self._of[gone.record.run_id]
 
 
 def _is_due(chunk: _Chunk, now: datetime) -> bool:

@@ -138,6 +138,11 @@ class PostgresScatters(Scatters):
         return _record(rows[0]) if rows else None
 
     @override
+    async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
+        rows = await self._connections.fetch("scatters_of_run", run_id) if is_id(run_id) else []
+        return tuple(map(_record, rows))
+
+    @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
         rows = await self._connections.fetch("scatter_counts", scatter) if is_id(scatter) else []
         return ScatterTotals(*rows[0]) if rows else None

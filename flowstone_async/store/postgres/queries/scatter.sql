@@ -21,6 +21,12 @@ SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, 
 FROM flowstone.scatter
 WHERE id = $1;
 
+-- name: scatters_of_run
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts
+FROM flowstone.scatter
+WHERE run_id = $1
+ORDER BY created_at, id;
+
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
 -- duplicates, cut into chunks that the worker $10 owns. Nothing if the fence has moved, or the page is not the next one.
@@ -273,6 +279,11 @@ LIMIT $2;
 
 -- name: scatter_find
 SELECT item_no FROM flowstone.scatter_key WHERE scatter = $1 AND hash = $2;
+
+-- name: valueless_scatters
+-- Scatters of the runs $1 that became no value: those of values go with them.
+SELECT s.id FROM flowstone.scatter AS s
+WHERE s.run_id = ANY ($1::uuid[]) AND NOT EXISTS (SELECT FROM flowstone.materialization AS m WHERE m.id = s.id);
 
 -- name: delete_scatters
 -- With all that is theirs.
