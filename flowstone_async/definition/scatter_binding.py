@@ -128,19 +128,25 @@ def _function(
 ) -> ItemFunction | None:
     if function is None:
         return None
+    made = function if isinstance(function, type) else None
     first = _first(function, inspect.Parameter.KEYWORD_ONLY)
     if first is None:
         if not _takes_anything(function):
             found.note("", Finding("FS161", f"{option}= takes no parameter, but is called with an item."))
-        return ItemFunction(function=function, bindings=(), annotation=EMPTY)
+        return ItemFunction(function=function, returns=made)
     hints = resolve(function, definition.scope)
     aside = frozenset({first.name, *_left_alone(function)})
     taken = bind(function, definition.scope, replace(place, deps={}, bare_context=True, aside=aside))
     found.note(option, *taken.problems)
     found.note(option, *_unread(hints, first))
     annotation, _ = split_annotation(hints.types.get(first.name, EMPTY))
-    returns = function if isinstance(function, type) else taken.returns
-    return ItemFunction(function=function, bindings=taken.bindings, annotation=annotation, returns=returns)
+    return ItemFunction(
+        function=function,
+        bindings=taken.bindings,
+        parameter=first.name,
+        annotation=annotation,
+        returns=made or taken.returns,
+    )
 
 
 def _takes_anything(function: Callable[..., Any]) -> bool:
