@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.errors import FlowstoneError
 
 StatusState: TypeAlias = Literal[
@@ -45,7 +46,7 @@ class AssetStatus:
     stale_because: str | None = None
     code_changed: str | None = None
     waiting_for: str | None = None
-    scatter: None = None
+    scatter: ScatterCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

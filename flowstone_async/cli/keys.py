@@ -125,7 +125,7 @@ def _own_set(node: Node) -> KeySet[PartitionKey] | None:
     declared = node.definition.partitions
     if declared is not None:
         return cast("KeySet[PartitionKey]", declared) if declared.dimensions else None
-    markers = [each.marker for each in node.bindings if isinstance(each, PartitionBinding) and each.marker is not None]
+    markers = [each.marker for each in node.taken if isinstance(each, PartitionBinding) and each.marker is not None]
     return cast("KeySet[PartitionKey]", markers[0].partition_set) if markers else None
 
 
@@ -139,7 +139,7 @@ def _annotated(graph: Graph, node: Node) -> object:
     queue, seen = deque([node]), {node.name}
     while queue:
         each = queue.popleft()
-        for binding in each.bindings:
+        for binding in each.taken:
             if isinstance(binding, PartitionBinding) and binding.annotation not in (None, object, Any):
                 return binding.annotation
         for name in each.upstreams:

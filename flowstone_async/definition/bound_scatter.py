@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,13 +49,15 @@ class ItemFunction:
     """A function of an item: `select` or `key`. It takes the item by position and the rest by name.
 
     Attributes:
-        annotation: Of the item's parameter; `inspect.Parameter.empty` where there is none.
-        returns: The return annotation, or None where there is none.
+        parameter: Name of the item's parameter; empty where it has none.
+        annotation: Of that parameter; `inspect.Parameter.empty` where there is none.
+        returns: What it gives: the return annotation, or the class that it is; None where nothing is known.
     """
 
     function: Callable[..., Any]
-    bindings: tuple[Binding, ...]
-    annotation: object
+    bindings: tuple[Binding, ...] = ()
+    parameter: str = ""
+    annotation: object = inspect.Parameter.empty
     returns: object = None
 
 

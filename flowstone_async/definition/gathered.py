@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
@@ -11,8 +11,9 @@ from typing_extensions import override
 
 from flowstone_async.config import whole
 from flowstone_async.definition.stream import AsyncClosing
-from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError
+from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, NotFound
 
+R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 ItemOrder: TypeAlias = Literal["source", "completion"]
 
@@ -113,6 +114,18 @@ class Gathered(Generic[T_co]):
         self.failed = failed
         self.order: ItemOrder = order
 
+    @staticmethod
+    def of(values: Iterable[R], *, failures: Iterable[ItemFailure] = ()) -> Gathered[R]:
+        """Return results as they would be gathered, to call a gathering body with in a test.
+
+        Args:
+            values: The results; their keys are their positions.
+            failures: The items that failed.
+        """
+        reader = _Given(tuple(values), tuple(failures))
+        succeeded, failed = len(reader.given), len(reader.failed)
+        return Gathered(reader, total=succeeded + failed, succeeded=succeeded, failed=failed)
+
     def __aiter__(self) -> AsyncIterator[T_co]:
         return self._reader.values()
 
@@ -156,3 +169,28 @@ class Gathered(Generic[T_co]):
     @override
     def __repr__(self) -> str:
         return f"<Gathered: {self.succeeded} of {self.total} succeeded, {self.failed} failed>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Given(Generic[T_co]):
+    """Results that are all there."""
+
+    given: tuple[T_co, ...]
+    failed: tuple[ItemFailure, ...]
+
+    async def values(self) -> AsyncIterator[T_co]:
+        for value in self.given:
+            yield value
+
+    async def items(self) -> AsyncIterator[tuple[Any, T_co]]:
+        for item in enumerate(self.given):
+            yield item
+
+    async def failures(self) -> AsyncIterator[ItemFailure]:
+        for failure in self.failed:
+            yield failure
+
+    async def get(self, key: object) -> T_co:
+        if not isinstance(key, int) or not 0 <= key < len(self.given):
+            raise NotFound(f"no item has the key {key!r}", hint="Keys of given results are their positions.")
+        return self.given[key]

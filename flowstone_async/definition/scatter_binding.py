@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flowstone_async.definition.annotations import resolve
+from flowstone_async.definition.annotations import Hints, resolve
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.body import Body, signature_of, way_of
@@ -55,14 +55,14 @@ def bind_scatter(definition: AssetDefinition, kind: ScatterKind, place: Place) -
     return found
 
 
-def _first(function: Body) -> inspect.Parameter | None:
-    """Return the parameter that receives the item, or None if there is none."""
+def _first(function: Body, *but: object) -> inspect.Parameter | None:
+    """Return the first parameter that one item can be given to, or None if there is none."""
     try:
         parameters = signature_of(function).parameters.values()
     except (TypeError, ValueError):
         return None
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return next((each for each in parameters if each.kind not in variadic), None)
+    others = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, *but)
+    return next((each for each in parameters if each.kind not in others), None)
 
 
 def _item(definition: AssetDefinition, first: inspect.Parameter | None, found: ScatterFound) -> ItemBinding | None:
@@ -82,6 +82,7 @@ def _misshapen(definition: AssetDefinition, first: inspect.Parameter | None) -> 
     if first is None:
         yield Finding("FS161", "its body has no parameter for the item.", _FIRST)
         return
+    yield from _unread(resolve(definition.body, definition.scope), first)
     annotation, marker = _annotation(definition, first)
     name = first.name
     shown = name if annotation is EMPTY else f"{name}: {render(annotation)}"
@@ -94,6 +95,12 @@ def _misshapen(definition: AssetDefinition, first: inspect.Parameter | None) -> 
     elif first.kind is first.POSITIONAL_ONLY:
         text = f"({shown}) — {name!r} is positional-only, but arguments are passed by name."
         yield Finding("FS161", text, "Take the '/' away.")
+
+
+def _unread(hints: Hints, first: inspect.Parameter) -> Iterator[Finding]:
+    if first.name in hints.unread:
+        text = f"({first.name}) — its annotation cannot be read: {hints.unread[first.name]}."
+        yield Finding("FS101", text)
 
 
 def _annotation(definition: AssetDefinition, first: inspect.Parameter) -> tuple[object, object]:
@@ -121,17 +128,25 @@ def _function(
 ) -> ItemFunction | None:
     if function is None:
         return None
-    first = _first(function)
+    made = function if isinstance(function, type) else None
+    first = _first(function, inspect.Parameter.KEYWORD_ONLY)
     if first is None:
         if not _takes_anything(function):
             found.note("", Finding("FS161", f"{option}= takes no parameter, but is called with an item."))
-        return ItemFunction(function=function, bindings=(), annotation=EMPTY)
+        return ItemFunction(function=function, returns=made)
     hints = resolve(function, definition.scope)
     aside = frozenset({first.name, *_left_alone(function)})
     taken = bind(function, definition.scope, replace(place, deps={}, bare_context=True, aside=aside))
     found.note(option, *taken.problems)
+    found.note(option, *_unread(hints, first))
     annotation, _ = split_annotation(hints.types.get(first.name, EMPTY))
-    return ItemFunction(function=function, bindings=taken.bindings, annotation=annotation, returns=taken.returns)
+    return ItemFunction(
+        function=function,
+        bindings=taken.bindings,
+        parameter=first.name,
+        annotation=annotation,
+        returns=made or taken.returns,
+    )
 
 
 def _takes_anything(function: Callable[..., Any]) -> bool:

@@ -81,11 +81,11 @@ def _misfits(scatter: BoundScatter) -> Iterator[Finding]:
     whose = f"the items of {_named(scatter.source)} are"
     given = read
     if select is not None:
-        yield from _misfit(read, select.annotation, "select(…", whose)
+        yield from _misfit(read, select.annotation, f"select({select.parameter}", whose)
         given, whose = select.returns, "select= gives"
     yield from _misfit(given, scatter.item.annotation, f"({scatter.item.parameter}", whose)
     if key is not None:
-        yield from _misfit(given, key.annotation, "key(…", whose)
+        yield from _misfit(given, key.annotation, f"key({key.parameter}", whose)
 
 
 def _named(source: BoundSource) -> str:

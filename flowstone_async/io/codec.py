@@ -23,11 +23,13 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from flowstone_async.definition.assignable import Annotation, bare, is_kind, render, union_of
+from flowstone_async.definition.item import Item
 from flowstone_async.errors import ConfigError, StorageError
 from flowstone_async.io import fingerprint as forms
 from flowstone_async.io import pieces
 from flowstone_async.io.copying import TRUSTED, record, same, validated
 from flowstone_async.io.fingerprint import Form, Misfit, Plain, Value, wrong
+from flowstone_async.io.items import item_form
 from flowstone_async.io.remedies import limit, remedy
 
 _JSON, _PICKLE = b" ", b"P"
@@ -326,8 +328,8 @@ class _Forms:
     def _compose(self, annotation: Annotation) -> Form:
         kind: Annotation = typing.get_origin(annotation) or annotation
         arguments = typing.get_args(annotation)
-        if kind in (Any, object):
-            return forms.anything()
+        if kind in (Any, object, Item):
+            return item_form() if kind is Item else forms.anything()
         if isinstance(kind, typing.TypeVar):
             return self.of(kind.__bound__ or (union_of(kind.__constraints__) if kind.__constraints__ else object))
         if isinstance(kind, typing.NewType):

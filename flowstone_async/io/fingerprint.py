@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 from pydantic_core import TzInfo, to_json
 
 from flowstone_async.definition.assignable import render
+from flowstone_async.definition.item import Item
 from flowstone_async.io.pieces import all_of, as_set, from_base64, in_order, to_base64
 
 Plain: TypeAlias = Any  # None, bool, int, float, str, a list or an object of these
@@ -65,6 +66,7 @@ def wrong(expected: str, found: object) -> Misfit:
     name = render(type(found))
     bases = [base for base in type(found).__mro__[1:] if base.__name__ == expected]
     remedy = f"return {expected}(value)" if bases and bases[0].__module__ == "builtins" else f"declare {name}"
+    remedy = "return value.copy()" if isinstance(found, Item) else remedy
     hint = f"{name} is a kind of {expected}, but would not come back as {name}: {remedy}."
     return Misfit(f"expected {expected}, found {name}", hint=hint if bases else None)
 

@@ -1,6 +1,6 @@
 # pyright: strict
 # every line marked "# bad" must be rejected by the type checker, before anything runs
-# scatter and route have lines of their own in api/bad.py, which come with their issues
+# routes have lines of their own in api/bad.py, which come with their issue
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
@@ -13,11 +13,14 @@ from flowstone_async import (
     Context,
     Daily,
     Engine,
+    Gathered,
+    Item,
     Keys,
     PartitionSet,
     Pipeline,
     Retry,
     RunFailed,
+    Tolerance,
     dep,
 )
 
@@ -103,6 +106,9 @@ async def listed() -> int:
     return 1
 
 
+constant_number = pipe.constant("number", 3)
+
+
 @pipe.asset(run_in="thread")
 def counted(raw: list[int]) -> int:
     return len(raw)
@@ -123,6 +129,96 @@ async def db() -> AsyncIterator[str]:
     yield "db"
 
 
+@pipe.scatter(raw)                                                 # bad: items are int, fn wants str
+async def wrong_item(s: str) -> int:
+    return len(s)
+
+
+@pipe.scatter(urls)                                                # bad: items are str
+async def wrong_stream_item(n: int) -> int:
+    return n
+
+
+@pipe.scatter(dep(raw))                                            # bad: items are int
+async def wrong_dep_item(s: str) -> int:
+    return len(s)
+
+
+async def pages(raw: list[int]) -> AsyncIterator[bytes]:
+    yield b""
+
+
+@pipe.scatter(pages)                                               # bad: items are bytes
+async def wrong_page(s: str) -> int:
+    return len(s)
+
+
+@pipe.scatter([{"id": 1}])                                         # bad: items are mappings
+async def wrong_mapping(n: int) -> int:
+    return n
+
+
+@pipe.scatter([1])                                                 # bad: an item without keys is no Item
+async def wrong_kind(item: Item) -> int:
+    return len(item)
+
+
+@pipe.scatter(raw)                                                 # bad: no parameter for the item
+async def itemless() -> int:
+    return 1
+
+
+@pipe.scatter(raw)                                                 # bad: a plain def
+def blocking_item(n: int) -> int:
+    return n
+
+
+@pipe.scatter(raw, select=str)                                     # bad: select gives str
+async def unselected(n: int) -> int:
+    return n
+
+
+@pipe.scatter(raw)
+async def squares(n: int, rate: float) -> float:
+    return n * rate
+
+
+@pipe.scatter(raw, partitions=days)
+async def dated(n: int) -> int:
+    return n
+
+
+@squares.gather                                                    # bad: results are float
+async def wrong_results(results: Gathered[str]) -> int:
+    return results.succeeded
+
+
+@squares.gather                                                    # bad: results are gathered
+async def listed_results(results: list[float]) -> int:
+    return len(results)
+
+
+@squares.gather()                                                  # bad: a plain def
+def blocking_gather(results: Gathered[float]) -> int:
+    return 1
+
+
+@pipe.asset
+async def wrong_gathered(xs: Gathered[str] = dep(squares)) -> int:      # bad: results are float
+    return xs.succeeded
+
+
+pipe.scatter(3)                                                    # bad: it has no items
+pipe.scatter(constant_number)                                      # bad: nor has its value
+pipe.scatter(raw, rate=1)                                          # bad: there is no such option yet
+pipe.scatter(raw, io="files")                                      # bad: results are kept in the store
+pipe.scatter(raw, order="random")                                  # bad: no such order
+pipe.scatter(raw, results="columns")                               # bad: no such form
+pipe.scatter(raw, key=lambda n: n.id)                              # bad: items are int
+pipe.scatter(raw, max_concurrent="50")                             # bad: not a number
+pipe.scatter(raw, retry=3)                                         # bad: not a policy
+pipe.scatter(raw, tolerate="2%")                                   # bad: not a share
+Tolerance(10)                                                      # bad: a count or a fraction?
 constant = pipe.constant("constant", 1, name="other")              # bad: the name is given already
 added = pipe.add(raw, name="added", deps={"x": 1})                 # bad: not an asset
 tries = Retry("3")                                                 # bad: not a number
@@ -148,6 +244,12 @@ async def main() -> None:
     await pipe.get(daily, partition="2025-01-15")                  # bad: str is not date
     await pipe.wait(daily, partition="2025-01-15")                 # bad: str is not date
     await pipe.backfill(daily, partitions=["2025-01-15"])          # bad: str is not date
+    await pipe.run(dated)                                          # bad: it needs a partition
+    await squares("a", 1.0)                                        # bad: an item is an int
+    results: list[float] = await pipe.run(squares)                 # bad: results are gathered
+    len(await pipe.run(squares))                                   # bad: ... and have no length
+    for _ in await pipe.run(squares): print(results)               # bad: ... and are read with async for
+    await (await pipe.run(squares)).to_list()                      # bad: a list needs a limit
     await pipe.backfill(raw, only="new")                           # bad: no such choice
 
 

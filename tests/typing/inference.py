@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, assert_type
+from typing import Annotated, Any, Generic, Literal, TypeVar, assert_type
 from uuid import UUID
 
 from flowstone_async import (
@@ -23,25 +23,34 @@ from flowstone_async import (
     Engine,
     Event,
     Failed,
+    Gathered,
     Hourly,
+    Item,
+    ItemFailure,
     Keys,
     OpenRef,
     PartitionedAsset,
     PartitionedBlockingAsset,
     PartitionedRef,
+    PartitionedScatterAsset,
     PartitionedStreamAsset,
     Pipeline,
     Retry,
     RunFailed,
     RunHandle,
+    ScatterAsset,
+    ScatterCounts,
     Single,
     Skipped,
     Stream,
     StreamAsset,
+    Tolerance,
     dep,
     param,
     resource,
 )
+
+T = TypeVar("T")
 
 
 class Settings:
@@ -296,6 +305,157 @@ def hooks(engine: Engine) -> None:
         print(event.asset)
 
     print(each, back)
+
+
+# scatter and gather -----------------------------------------------------------------
+class Page(Generic[T]):
+    """What a source reads."""
+
+    items: Sequence[T]
+
+
+class Feed:
+    """A source."""
+
+    async def read(self, cursor: str | None) -> AsyncIterator[Page[bytes]]:
+        """Read pages."""
+        yield Page[bytes]()
+
+
+async def lines(plain: int) -> AsyncIterator[str]:
+    """Yield items."""
+    yield str(plain)
+
+
+def shortened(row: dict[str, int], rates: list[float]) -> Settings:
+    """Select."""
+    return Settings()
+
+
+@pipe.asset
+async def rows() -> list[dict[str, int]]:
+    return []
+
+
+@pipe.scatter(with_options)
+async def of_asset(n: int, settings: Settings) -> str:
+    return str(n)
+
+
+@pipe.scatter(
+    stream,
+    name="all",
+    description="With every option.",
+    tags=["a"],
+    owner="me",
+    metadata={"unit": "m"},
+    cache=Cache(ttl="1h"),
+    when=in_production,
+    renamed_from="older",
+    max_concurrent=False,
+    tolerate=Tolerance(count=10, fraction=0.5),
+    retry=False,
+    timeout=False,
+    key=lambda text: text.upper(),
+    order="completion",
+    page_size=10,
+    results="rows",
+)
+async def of_stream(text: str | None) -> int:  # a body of a wider type serves as well
+    return 1
+
+
+@pipe.scatter(dep(stream), select=lambda text: len(text), key=lambda n: n + 1)
+async def of_selected(n: float) -> float:
+    return n
+
+
+@pipe.scatter(lines)
+async def of_function(text: str) -> list[str]:
+    return [text]
+
+
+@pipe.scatter(Feed(), key=False)
+async def of_source(data: bytes) -> bytes:
+    return data
+
+
+@pipe.scatter(rows)
+async def of_rows(row: Item) -> int:
+    assert_type(row.id, Any)
+    return row["id"]
+
+
+@pipe.scatter(rows, partitions=days)
+async def of_dicts(row: dict[str, int], partition: date) -> int:
+    return row["id"]
+
+
+@pipe.scatter(rows, select=shortened, partitions=Single())
+async def of_settings(row: Settings) -> None: ...
+
+
+@pipe.scatter([1, 2], tolerate=0.02)
+async def of_list(n: int) -> tuple[int, str]:
+    return n, ""
+
+
+@of_asset.gather
+async def gathered(results: Gathered[str], plain: int) -> int:
+    async for text in results:
+        assert_type(text, str)
+    async for key, text in results.items():
+        assert_type(key, Any)
+        assert_type(text, str)
+    async for failure in results.failures():
+        assert_type(failure, ItemFailure)
+    assert_type(await results.get("k"), str)
+    assert_type(await results.to_list(limit=3), list[str])
+    return results.total + results.succeeded + results.failed
+
+
+@of_asset.gather(name="lines", retry=Retry(2))
+async def gathered_lines(results: Gathered[str | None]) -> AsyncIterator[bytes]:
+    yield b""
+
+
+@of_dicts.gather
+async def gathered_daily(results: Gathered[int], partition: date) -> bool:
+    return True
+
+
+@pipe.asset
+async def taking(
+    all_of_it: Gathered[str] = dep(of_asset), maybe: Gathered[int] | None = dep(of_rows, optional=True)
+) -> int:
+    return all_of_it.succeeded
+
+
+async def scatters() -> None:
+    """The value is gathered, a direct call takes an item, a gathering body is an ordinary asset."""
+    day = date(2025, 1, 1)
+    assert_type(await pipe.run(of_asset), Gathered[str])
+    assert_type(await pipe.run(of_stream), Gathered[int])
+    assert_type(await pipe.run(of_selected), Gathered[float])
+    assert_type(await pipe.run(of_function), Gathered[list[str]])
+    assert_type(await pipe.run(of_source), Gathered[bytes])
+    assert_type(await pipe.run(of_rows), Gathered[int])
+    assert_type(await pipe.run(of_dicts, partition=day), Gathered[int])
+    assert_type(await pipe.run(of_settings), Gathered[None])
+    assert_type(await pipe.run(of_list, gathered), tuple[Gathered[tuple[int, str]], int])
+    assert_type(await pipe.run(gathered), int)
+    assert_type(await pipe.run(gathered_lines), Stream[bytes])
+    assert_type(await pipe.run(gathered_daily, partition=day), bool)
+    assert_type(dep(of_asset), Gathered[str])
+    assert_type(dep(of_dicts, over=days.last(2)), Mapping[date, Gathered[int]])
+    assert_type(await of_asset(1, Settings()), str)
+    assert_type(await gathered(Gathered.of(["a"]), 1), int)
+    scatter: ScatterAsset[..., str] = of_asset
+    keyed: PartitionedScatterAsset[..., int, date] = of_dicts
+    wider: OpenRef[Gathered[object]] = of_asset
+    status = await pipe.status(of_asset)
+    assert_type(status.scatter, ScatterCounts | None)
+    print(scatter, keyed, wider)
 
 
 # verbs ----------------------------------------------------------------------------

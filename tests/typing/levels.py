@@ -2,8 +2,9 @@
 
 """The levels of the API that exist so far, as a user writes them; pyright must be content with all of it.
 
-What is left out comes with its own issue: scatter and gather (6), sources (7), routes (8), parallel branches (9),
-approvals, signals and steps (10), schedules (12), and `io.Parquet`. Each adds its part of api/levels.py here.
+What is left out comes with its own issue: rates, batches and scatters on scatters (6), sources (7), routes (8), parallel
+branches (9), approvals, signals and steps (10), schedules (12), and `io.Parquet`. Each adds its part of api/levels.py
+here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from flowstone_async import (
     AssetFinished,
     Daily,
     Engine,
+    Gathered,
     Keys,
     Pipeline,
     Retry,
@@ -87,11 +89,31 @@ async def regional(partition: tuple[date, str]) -> list[Metrics]:
     return [Metrics(1)]
 
 
-# 6 scatter and gather come later; what they start from is here ------------------
+# 6 scatter / gather -----------------------------------------------------------
+@dataclass
+class Image:
+    url: str
+
+
 @pipe.asset
 async def image_urls() -> AsyncIterator[str]:
     for i in range(10):
         yield f"http://x/{i}"
+
+
+@pipe.scatter(image_urls, max_concurrent=50, tolerate=0.02)  # rate=Rate(100, per="1s") comes later
+async def images(url: str) -> Image:
+    return Image(url)
+
+
+@images.gather
+async def album(results: Gathered[Image]) -> list[Image]:
+    return [img async for img in results]
+
+
+@pipe.scatter(raw)  # batch= and a scatter on a scatter come later
+async def squares(n: int, total: int) -> int:
+    return n * n
 
 
 # 7 sources, 8 routing, 9 parallel, 10 approvals and signals come later ----------
@@ -134,6 +156,9 @@ async def main() -> None:
     assert_type(await pipe.run(greeting, total), tuple[str, int])
     assert_type(await pipe.run(metrics, partition=date(2025, 1, 15)), Metrics)
     assert_type(await pipe.run(image_urls), Stream[str])
+    assert_type(await pipe.run(album), list[Image])
+    assert_type(await pipe.run(images), Gathered[Image])
+    assert_type(await pipe.run(squares), Gathered[int])
     assert_type(await doubled([1, 2]), list[int])  # a unit test is a plain call
     assert_type(crunch(3), float)  # ... also for a blocking body
     assert_type(await pipe.run(crunch), float)
@@ -142,9 +167,9 @@ async def main() -> None:
 async def durable() -> None:
     async with Engine(pipe) as engine:
         assert_type(await engine.run(metrics, partition=date(2025, 1, 15), force=True), Metrics)
-        run = await engine.submit(total)
-        assert_type(run, RunHandle[int])
-        assert_type(await run, int)
+        run = await engine.submit(album)
+        assert_type(run, RunHandle[list[Image]])
+        assert_type(await run, list[Image])
         assert_type(await engine.get(total), int)
         rep = await engine.report(total)
         assert_type(rep[doubled].value, list[int])

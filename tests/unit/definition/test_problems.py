@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -182,3 +183,13 @@ def test_a_dependency_is_not_looked_for_among_methods() -> None:
         return run
 
     assert codes(pipe) == ["FS101", "FS101"]
+
+
+def test_every_code_is_documented() -> None:
+    """ASSET-12: docs/problems.md lists the codes that there are, and no others."""
+    package = ROOT / "flowstone_async"
+    used = {
+        code for file in package.rglob("*.py") for code in re.findall(r'"(FS\d+)"', file.read_text(encoding="utf-8"))
+    }
+    listed = re.findall(r"</a>(FS\d+) ", (ROOT / "docs" / "problems.md").read_text(encoding="utf-8"))
+    assert sorted(used) == listed

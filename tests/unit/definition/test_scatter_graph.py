@@ -1,0 +1,112 @@
+"""What drawing, planning and running know of a scatter (SCAT-01, SCAT-02; ASSET-21..23)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from flowstone_async import ConfigError, Context, Gathered, Item, Pipeline, param
+from flowstone_async.clock import ManualClock
+from flowstone_async.planning.freshness import taken_params
+from flowstone_async.planning.units import edges_of, expand
+from flowstone_async.store.memory import MemoryStore
+
+
+@dataclass
+class Args:
+    limit: int = 3
+    size: int = 1
+
+
+module_pipe = Pipeline("module")
+
+
+@module_pipe.scatter([1])
+async def doubled(n: int) -> int:
+    return n * 2
+
+
+def _pipe() -> Pipeline:
+    pipe = Pipeline("p", params=Args)
+    pipe.constant("rates", {"a": 1.0})
+    pipe.constant("raw", [1])
+
+    async def pages(raw: list[int], limit: int = param("limit")) -> AsyncIterator[int]:
+        yield limit
+
+    @pipe.scatter(pages, select=lambda n, rates: n)
+    async def images(n: int, size: int = param("size")) -> str:
+        return str(n)
+
+    @images.gather
+    async def album(results: Gathered[str]) -> int:
+        return 1
+
+    return pipe
+
+
+def test_the_source_is_drawn_as_a_dependency() -> None:
+    """SCAT-02, ASSET-21, ASSET-22: and so is what `select` takes."""
+    pipe = _pipe()
+    assert pipe.order() == ("rates", "raw", "images", "album")
+    assert pipe.graph() == "rates\n└── images\n    └── album\nraw\n└── images (see above)"
+    assert "raw --> images" in pipe.graph("mermaid")
+    found = json.loads(pipe.graph("json"))
+    assert {"name": "images", "kind": "scatter", "description": None} in found["nodes"]
+    assert {"from": "raw", "to": "images", "optional": False} in found["edges"]
+    assert pipe.asset_info("images").depends_on == ("raw", "rates")
+
+
+def test_the_source_is_planned_as_a_dependency() -> None:
+    """SCAT-02: it comes first, it is an input, and it counts for freshness; the item is no edge."""
+    graph = _pipe().compiled()
+    node = graph.nodes["images"]
+    assert [edge.parameter for edge in edges_of(node)] == ["raw", "rates"]
+    units = expand(graph, ["album"], None, io="", now=MemoryStore(ManualClock()).now())
+    names = [unit.node.name for unit in units.all]
+    assert names == ["raw", "rates", "images", "album"]
+    (unit,) = [each for each in units.all if each.node.name == "images"]
+    assert [(edge.binding.parameter, edge.units) for edge in unit.inputs] == [("raw", (0,)), ("rates", (1,))]
+    assert unit.upstreams == (0, 1)
+
+
+def test_params_of_the_source_are_inputs() -> None:
+    """SCAT-02, FRESH: as those of the body."""
+    assert taken_params(_pipe().compiled().nodes["images"]) == ("size", "limit")
+
+
+def test_a_source_that_takes_the_context() -> None:
+    """SCAT-02: what it reads of the params counts."""
+    pipe = Pipeline("p")
+
+    async def pages(ctx: Context) -> AsyncIterator[int]:
+        yield 1
+
+    @pipe.scatter(pages)
+    async def images(n: int) -> int:
+        return n
+
+    assert pipe.compiled().nodes["images"].takes_context
+
+
+async def test_running_one_comes_later() -> None:
+    """A plain error, and nothing has run."""
+    pipe, called = Pipeline("p"), list[int]()
+
+    @pipe.scatter([{"id": 1}])
+    async def rows(row: Item) -> int:
+        called.append(1)
+        return row.id
+
+    with pytest.raises(ConfigError, match="asset 'rows': scatter assets cannot be run yet"):
+        await pipe.run(rows)
+    assert called == []
+
+
+def test_a_handle_travels_by_name() -> None:
+    """ASSET-23: as any handle does."""
+    assert pickle.loads(pickle.dumps(doubled)) is doubled
