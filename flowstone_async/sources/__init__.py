@@ -7,6 +7,7 @@ the built-in ones, whose options may be functions of dependencies (`options.py`)
 
 from __future__ import annotations
 
+from flowstone_async.sources.postgres import Postgres
 from flowstone_async.sources.source import BadRow, Page, Source
 
-__all__ = ["BadRow", "Page", "Source"]
+__all__ = ["BadRow", "Page", "Postgres", "Source"]

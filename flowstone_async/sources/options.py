@@ -7,14 +7,14 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
 
 from typing_extensions import override
 
 from flowstone_async.errors import ConfigError
 from flowstone_async.retry import Duration, Retry
 from flowstone_async.sources.plain import pack, unpack
-from flowstone_async.sources.source import Source
+from flowstone_async.sources.source import READ_RETRY, READ_TIMEOUT, Source
 
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
@@ -38,16 +38,19 @@ class Configured(Source[T_co]):
     checks: ClassVar[Mapping[str, Check]] = {}
 
     def __init__(
-        self, options: Mapping[str, object], *, read_retry: Retry | bool = True, read_timeout: Duration | bool = True
+        self,
+        options: Mapping[str, object],
+        *,
+        read_retry: Retry | Literal[False] = READ_RETRY,
+        read_timeout: Duration | Literal[False] = READ_TIMEOUT,
     ) -> None:
         self._options = dict(options)
-        if read_retry is not True:
-            self.read_retry = read_retry
-        if read_timeout is not True:
-            self.read_timeout = read_timeout
-        self._take_limit()
+        self.read_retry = read_retry
+        self.read_timeout = read_timeout
+        self._settle()
 
-    def _take_limit(self) -> None:
+    def _settle(self) -> None:
+        """Set what other code looks at, as far as it is known before functions are called."""
         limit = self._options.get("max_items", False)
         if not is_function(limit):
             self.max_items = cast("Any", limit)
@@ -98,7 +101,7 @@ class Configured(Source[T_co]):
                 record[path] = pack(value, what=f"{self.label}: what the function of {path} returned")
         made = copy.copy(self)
         made._options = {name: _filled(name, value, values) for name, value in self._options.items()}  # noqa: SLF001 - of its own kind
-        made._take_limit()  # noqa: SLF001 - likewise
+        made._settle()  # noqa: SLF001 - likewise
         return made, record
 
 

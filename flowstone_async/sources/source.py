@@ -14,6 +14,9 @@ from flowstone_async.sources.cursor import kept
 
 T_co = TypeVar("T_co", covariant=True)
 
+READ_RETRY = Retry(3)
+READ_TIMEOUT = "5m"
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T_co]):
@@ -83,8 +86,8 @@ class Source(Generic[T_co]):
     """
 
     max_items: int | Literal[False] = False
-    read_retry: Retry | Literal[False] = Retry(3)
-    read_timeout: Duration | Literal[False] = "5m"
+    read_retry: Retry | Literal[False] = READ_RETRY
+    read_timeout: Duration | Literal[False] = READ_TIMEOUT
     stable: bool = False
     page_cap: ClassVar[int | None] = None
     resumable: bool = True
