@@ -187,6 +187,9 @@ class ScatterTotals(NamedTuple):
         waiting: Items on their own that nobody runs.
         open: Chunks that are not done.
         due: When the first that waits may be tried; None if none waits for its time.
+        taken: Chunks that somebody owns.
+        since: When it began.
+        read: Items that were read, duplicates included.
     """
 
     state: ScatterState
@@ -197,6 +200,9 @@ class ScatterTotals(NamedTuple):
     waiting: int
     open: int
     due: datetime | None
+    taken: int
+    since: datetime
+    read: int
 
 
 class Page(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowstone_async import Context, Gathered, Item, Pipeline, Retry, Tolerance
-from flowstone_async.errors import NotFound, ScatterThreshold, SourceError
+from flowstone_async.errors import Cancelled, NotFound, ScatterThreshold, SourceError
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
 
@@ -374,3 +374,56 @@ async def _scatter(engine: Any) -> str | None:
         return next(iter(memory.scatters._scatters), None)
     rows = await engine._live().store._connections.fetch_text("SELECT id FROM flowstone.scatter")
     return str(rows[0][0]) if rows else None
+
+
+async def test_how_far_a_scatter_is(open_engine: OpenEngine):
+    """SCAT-23: the parts add up; the rest is estimated once the source has ended."""
+    pipe, gate = Pipeline("scatter"), Gate()
+
+    @pipe.scatter(range(10), max_concurrent=4, tolerate=0.5, retry=False)
+    async def items(no: int) -> int:
+        if no == 0:
+            raise ValueError("bad")
+        if no > 3:
+            await gate()
+        return no
+
+    engine = await open_engine(pipe)
+    run = await engine.submit(items)
+    await gate.reached(4)
+    async with asyncio.timeout(30):
+        while (counts := (await run.status()).scatter) is None or counts.done + counts.failed < 4:
+            await asyncio.sleep(0)
+    assert (counts.total, counts.done, counts.failed, counts.running, counts.pending) == (10, 3, 1, 6, 0)
+    assert counts.sealed
+    assert counts.progress == 40
+    assert counts.rate
+    assert counts.eta
+    gate.open()
+    await soon(run)
+    counts = (await run.status()).scatters["items"]
+    assert (counts.done, counts.failed, counts.running, counts.progress, counts.eta) == (9, 1, 0, 100, None)
+
+
+async def test_a_scatter_that_is_cancelled_keeps_what_it_has(open_engine: OpenEngine):
+    """SCAT-24: pending items never run, running ones are cancelled, and what is on record stays."""
+    pipe, gate, calls = Pipeline("scatter"), Gate(), list[int]()
+
+    @pipe.scatter(range(10), max_concurrent=2)
+    async def items(no: int) -> int:
+        calls.append(no)
+        if no != 9:
+            await gate()
+        return no
+
+    engine = await open_engine(pipe)
+    run = await engine.submit(items)
+    await gate.reached(2)
+    await run.cancel()
+    counts = (await run.status()).scatter
+    assert counts is not None
+    assert (counts.total, counts.cancelled, counts.running) == (10, 10 - counts.done, 0)
+    gate.open()
+    with pytest.raises(Cancelled):
+        await soon(run)
+    assert len(calls) <= 3

@@ -48,6 +48,7 @@ class _Scatter:
 
     record: ScatterRecord
     fence: int
+    since: datetime
     pages: dict[int, Page] = field(default_factory=dict[int, Page])
     fences: dict[int, int] = field(default_factory=dict[int, int])
     keys: dict[str, int] = field(default_factory=dict[str, int])
@@ -101,7 +102,7 @@ class MemoryScatters(Scatters):
             if worker not in self._leases or not self._owns(scatter.run_id, fence):
                 return None
             known = self._of.setdefault(scatter.run_id, {}).setdefault(scatter.key, scatter.id)
-            found = self._scatters.setdefault(known, _Scatter(scatter, fence))
+            found = self._scatters.setdefault(known, _Scatter(scatter, fence, self._now()))
             found.fence = fence
             found.release(worker)
             return found.record
@@ -279,6 +280,9 @@ class MemoryScatters(Scatters):
                 waiting=sum(each.kept.alone for each in ready),
                 open=sum(each.state in _OPEN for each in found.chunks.values()),
                 due=min((each.due for each in ready if each.due is not None), default=None),
+                taken=sum(each.state == "running" for each in found.chunks.values()),
+                since=found.since,
+                read=found.record.read,
             )
 
     @override

@@ -199,12 +199,14 @@ WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 
 -- name: scatter_counts
 SELECT s.state, s.sealed, s.total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
-    coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at
+    coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
+    s.created_at, s.read
 FROM flowstone.scatter AS s
 LEFT JOIN LATERAL (
     SELECT sum(c.succeeded) AS succeeded, sum(c.failed) AS failed,
         count(*) FILTER (WHERE c.alone AND c.state = 'ready') AS waiting,
         count(*) FILTER (WHERE c.state IN ('ready', 'running')) AS open,
+        count(*) FILTER (WHERE c.state = 'running') AS taken,
         min(c.due_at) FILTER (WHERE c.state = 'ready') AS due_at
     FROM flowstone.scatter_chunk AS c
     WHERE c.scatter = s.id
