@@ -26,7 +26,7 @@ from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, TimedOut
+from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable, TimedOut
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
@@ -63,6 +63,10 @@ class Running(Values, Protocol):
 
     def leave(self, place: int, error: BaseException | None) -> None:
         """Take the mark back; a cancellation that came from stopping the run is taken back too."""
+        ...
+
+    def break_off(self, error: FlowstoneError) -> None:
+        """Give the run up here because of an error that is no outcome of an asset."""
         ...
 
     def pausing(self) -> AbstractContextManager[None]:
@@ -186,7 +190,13 @@ class Attempt:
             fence=run.record.fence,
             failing=failing(kind, unit, services, run.id),
         )
-        self._id, size, inputs = await beginning.run()
+        try:
+            self._id, size, inputs = await beginning.run()
+        except StoreUnavailable as error:
+            # No outcome of the asset: whoever has the store again goes on with it.
+            run.break_off(error)
+            await asyncio.sleep(0)
+            raise
         return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
 
     def _make_call(self) -> Call:

@@ -256,8 +256,18 @@ class Scatters(Protocol):
         """
         ...
 
-    async def take(self, scatter: str, worker: str, *, limit: int) -> tuple[Chunk, ...]:
-        """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first."""
+    async def take(
+        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+    ) -> tuple[Chunk, ...]:
+        """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first.
+
+        Args:
+            scatter: Which one.
+            worker: Who takes them.
+            limit: How many.
+            known: After a call whose answer was lost: the chunks that the worker knows to be its own, by `first` and
+                `alone`. Others that are its own are given again.
+        """
         ...
 
     async def release(self, scatter: str, worker: str) -> None:

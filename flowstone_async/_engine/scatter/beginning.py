@@ -15,10 +15,11 @@ from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
+from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
 from flowstone_async._engine.scatter.results import Results
-from flowstone_async._engine.scatter.scattering import Scattering, Task
+from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
 from flowstone_async.definition.binding import Binding, ContextBinding

@@ -194,14 +194,19 @@ class MemoryScatters(Scatters):
         return True
 
     @override
-    async def take(self, scatter: str, worker: str, *, limit: int) -> tuple[Chunk, ...]:
+    async def take(
+        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+    ) -> tuple[Chunk, ...]:
         with self._lock:
             found = self._scatters.get(scatter)
             if found is None or worker not in self._leases or found.record.state != "running":
                 return ()
             now = self._now()
             free = sorted(
-                (key for key, each in found.chunks.items() if self._is_free(each) and _is_due(each, now)),
+                key
+                for key, each in found.chunks.items()
+                if _is_due(each, now)
+                and (self._is_free(each) or (known is not None and each.worker == worker and key not in known))
             )
             return tuple(self._take(found.chunks[key], worker) for key in free[:limit])
 
@@ -209,7 +214,7 @@ class MemoryScatters(Scatters):
         return chunk.state in _OPEN and chunk.worker not in self._leases
 
     def _take(self, chunk: _Chunk, worker: str) -> Chunk:
-        lost = chunk.kept.lost + (chunk.worker is not None)
+        lost = chunk.kept.lost + (chunk.worker not in (None, worker))
         chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=lost)
         chunk.state, chunk.worker, chunk.flushes = "running", worker, 0
         return chunk.kept

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from array import array
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from asyncpg import Record
 from typing_extensions import override
 
-from flowstone_async.errors import Failure
+from flowstone_async.errors import Failure, StoreUnavailable
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
-from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.scatters import (
@@ -30,7 +32,9 @@ from flowstone_async.store.scatters import (
 )
 from flowstone_async.types import AssetKey
 
+T = TypeVar("T")
 PLACE = "I"
+_PAUSE = 0.1
 
 
 class PostgresScatters(Scatters):
@@ -39,18 +43,37 @@ class PostgresScatters(Scatters):
     Args:
         connections: To the server.
         instants: The store's clock.
-        hints: Who waits for what changes.
         owns: Whether this process may still commit anything: False once its lease is lost.
+        patience: Seconds for which pages and results are sent again while the server cannot be reached.
     """
 
-    def __init__(self, connections: Connections, instants: Instants, hints: Hints, *, owns: Callable[[], bool]) -> None:
+    def __init__(
+        self, connections: Connections, instants: Instants, *, owns: Callable[[], bool], patience: float
+    ) -> None:
         self._connections = connections
         self._instants = instants
-        self._hints = hints
         self._owns = owns
+        self._patience = patience
+
+    async def _fetch(self, name: str, *arguments: object) -> list[Record]:
+        """Run a statement that may be repeated, for as long as commits are tried."""
+        return await self._patiently(partial(self._connections.fetch, name, *arguments))
+
+    async def _patiently(self, do: Callable[[], Awaitable[T]]) -> T:
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                return await do()
+            except StoreUnavailable:
+                if not self._owns() or time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     @override
     async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
+        return await self._patiently(partial(self._begin, scatter, fence, worker))
+
+    async def _begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
         key = scatter.key
         named = (key.pipeline, key.asset, key.io, key.partition)
         async with self._connections.transaction() as session:
@@ -84,8 +107,8 @@ class PostgresScatters(Scatters):
             [failure_text(each.error) for each in page.failed],
             self._instants.given(),
         )
-        rows = await self._connections.fetch("add_page", *given)
-        for row in rows or await self._connections.fetch("page_added", *which):
+        rows = await self._fetch("add_page", *given)
+        for row in rows or await self._fetch("page_added", *which):
             return PageAdded(row["first"], row["before"], frozenset(row["duplicates"]))
         return None
 
@@ -95,18 +118,21 @@ class PostgresScatters(Scatters):
             return frozenset()
         columns = _columns(flushes)
         now = self._instants.given()
-        rows = await self._connections.fetch("flush", worker, *columns, now)
+        rows = await self._fetch("flush", worker, *columns, now)
         kept = {row[0] - 1 for row in rows}
         if len(kept) < len(flushes):
             scatters, firsts, alone, fences, numbers, *_ = columns
-            known = await self._connections.fetch("flushed", scatters, firsts, alone, fences, numbers)
+            known = await self._fetch("flushed", scatters, firsts, alone, fences, numbers)
             kept.update(row[0] - 1 for row in known)
         return frozenset(kept)
 
     @override
-    async def take(self, scatter: str, worker: str, *, limit: int) -> tuple[Chunk, ...]:
+    async def take(
+        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+    ) -> tuple[Chunk, ...]:
+        firsts, alone = (None, None) if known is None else ([k[0] for k in known], [k[1] for k in known])
         async with self._connections.translated(), self._connections.session() as session:
-            rows = await session.fetch("take_chunks", worker, scatter, limit, self._instants.given())
+            rows = await session.fetch("take_chunks", worker, scatter, limit, self._instants.given(), firsts, alone)
         return tuple(map(_chunk, rows))
 
     @override
@@ -115,12 +141,13 @@ class PostgresScatters(Scatters):
 
     @override
     async def close(self, scatter: str, fence: int) -> bool:
-        return bool(await self._connections.fetch("close_scatter", scatter, fence)) or await self._is(
-            scatter, fence, "closed"
-        )
+        return bool(await self._fetch("close_scatter", scatter, fence)) or await self._is(scatter, fence, "closed")
 
     @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:
+        return await self._patiently(partial(self._end, scatter, fence, state))
+
+    async def _end(self, scatter: str, fence: int, state: str) -> bool:
         async with self._connections.transaction() as session:
             ended = await session.fetch("end_scatter", scatter, fence, state)
             if ended:

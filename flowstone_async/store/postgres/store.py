@@ -106,7 +106,7 @@ class PostgresStore(LookingStore):
         self._retention = Retention(self._connections, self._instants, self._partitions)
         self.values = PostgresValues(self._connections, self._instants)
         self.partition_keys = PostgresPartitionKeys(self._connections)
-        self.scatters = PostgresScatters(self._connections, self._instants, self._hints, owns=self._owns)
+        self.scatters = PostgresScatters(self._connections, self._instants, owns=self._owns, patience=patience)
         self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
 

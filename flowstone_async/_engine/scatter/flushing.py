@@ -1,0 +1,198 @@
+"""What ends in a scatter: noted, flushed many at a time, and judged; and when to look for what is free."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from flowstone_async._engine.scatter.bodies import Bodies
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
+from flowstone_async._engine.scatter.intake import Intake
+from flowstone_async._engine.scatter.results import Results
+from flowstone_async._engine.services import Services
+from flowstone_async.clock import Timer
+from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.failures import describe
+from flowstone_async.sources.source import Source
+from flowstone_async.store.scatters import Flush, Page, ScatterRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a scatter has to do.
+
+    Attributes:
+        record: As it was begun.
+        fence: Of the run.
+        kind: Its options.
+        source: Where items come from, its options resolved.
+        by_position: Whether a source that cannot go on gives the same items again in the same order.
+        intake: Prepares its pages.
+        results: Encodes what bodies return.
+        call: Begins the call of the body for an item.
+        failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
+    """
+
+    record: ScatterRecord
+    fence: int
+    worker: str
+    kind: ScatterKind
+    source: Callable[[], Awaitable[Source[Any]]]
+    by_position: bool
+    intake: Intake
+    results: Results
+    call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
+    failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+
+
+class Flushing:
+    """The side of a scatter that keeps what its bodies return.
+
+    Args:
+        services: What runs need of the engine.
+        task: What is to be done.
+        name: What it is called, for people.
+
+    Attributes:
+        size: Bytes of the results that were kept.
+    """
+
+    def __init__(self, services: Services, task: Task, name: str) -> None:
+        self._services, self._task, self._name = services, task, name
+        self._store = services.store.scatters
+        self._id = task.record.id
+        self._bodies: Bodies | None = None
+        self._finished = asyncio.Event()
+        self._dirty, self._room, self._look = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._flushing, self._claiming, self._unsure = asyncio.Lock(), asyncio.Lock(), False
+        self._changed: list[LocalChunk] = []
+        self._held: dict[tuple[int, bool], LocalChunk] = {}
+        self._outstanding: int = 0
+        self._number: int = task.record.pages
+        self._sealed = task.record.sealed
+        self._failed = 0
+        self._total = task.record.total
+        self._due: list[float] = []
+        self._timer: Timer | None = None
+        self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
+        self._error: BaseException | None = None
+        self._closed = False
+        self.size = 0
+
+    def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
+        """Note what a body returned."""
+        chunk.succeed(todo.position, value)
+        self._changes(chunk)
+
+    def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
+        """Note what a body raised: the item is tried again later, or has failed for good."""
+        attempts = chunk.chunk.attempts + 1
+        told, wait = self._task.failing(error, attempts)
+        if wait is None:
+            chunk.fail(todo.position, attempts, describe(told))
+        else:
+            due = self._services.store.now() + timedelta(seconds=wait)
+            chunk.postpone(todo.position, attempts, due, describe(told), lost=chunk.chunk.lost)
+        self._changes(chunk)
+
+    def ended_program(self, ending: BaseException) -> None:
+        """A body ends the program."""
+        self._fail(ending)
+
+    def _changes(self, chunk: LocalChunk) -> None:
+        if not chunk.changed:
+            chunk.changed = True
+            self._changed.append(chunk)
+            self._dirty.set()
+
+    async def _flush(self) -> None:
+        """Flush what ended, again and again; what ends meanwhile goes with the next flush."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            async with self._flushing:
+                changed, self._changed = self._changed, []
+                if changed:
+                    await self._flush_these(changed)
+            await self._check()
+
+    def _flushes(self, chunks: list[LocalChunk]) -> list[Flush]:
+        return [chunk.flush(self._task.results.pack) for chunk in chunks]
+
+    async def _flush_these(self, chunks: list[LocalChunk]) -> None:
+        ended = sum(chunk.ended for chunk in chunks)
+        flushes = self._flushes(chunks)
+        kept = await self._store.flush(flushes, self._task.worker)
+        if len(kept) < len(flushes):
+            raise no_longer_ours(self._name)
+        self._outstanding -= ended
+        self._room.set()
+        for chunk, flush in zip(chunks, flushes, strict=True):
+            self.size += 0 if flush.block is None else len(flush.block.body)
+            self._failed += len(flush.failures)
+            for later in flush.later:
+                self._look_at(later.due)
+            if flush.state == "ready":
+                self._look_at(flush.due)
+            if flush.state != "running":
+                del self._held[chunk.chunk.first, chunk.chunk.alone]
+
+    def _look_at(self, due: datetime | None) -> None:
+        """Look for free chunks at an instant; at once if there is none."""
+        if due is None:
+            self._look.set()
+            return
+        clock = self._services.clock
+        wait = max(0.0, (due - self._services.store.now()).total_seconds())
+        heapq.heappush(self._due, clock.monotonic() + wait)
+        self._set_timer()
+
+    def _next_poll(self) -> datetime:
+        return self._services.store.now() + timedelta(seconds=self._services.settings.poll)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        clock = self._services.clock
+        self._timer = clock.call_later(max(0.0, self._due[0] - clock.monotonic()), self._on_time) if self._due else None
+
+    def _on_time(self) -> None:
+        now = self._services.clock.monotonic()
+        while self._due and self._due[0] <= now:
+            heapq.heappop(self._due)
+        self._timer = None
+        self._look.set()
+        self._set_timer()
+
+    async def _check(self) -> None:
+        """See whether this is the end."""
+        task = self._task
+        if self._finished.is_set():
+            return
+        if task.kind.tolerate.exceeded(self._failed, self._total, sealed=self._sealed):
+            if not await self._store.end(self._id, task.fence, "failed"):
+                raise no_longer_ours(self._name)
+            raise await threshold(self._store, self._id, self._name, task.kind.tolerate)
+        if self._sealed and not self._held:
+            if await self._store.close(self._id, task.fence):
+                self._closed = True
+                self._finished.set()
+            elif not self._due:
+                await self._look_later()
+
+    async def _look_later(self) -> None:
+        """Look again when the first of the items that wait is due, or somebody else may have let go of what it has."""
+        totals = await self._store.totals(self._id)
+        poll = self._next_poll()
+        self._look_at(poll if totals is None or totals.due is None else min(totals.due, poll))
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._finished.set()
