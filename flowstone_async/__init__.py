@@ -92,7 +92,7 @@ _HOMES: Final = {
     "ResourceOpened": "events",
     "ResourceUnavailable": "errors",
     "Retention": "_engine.upkeep",
-    "Retry": "definition.policy",
+    "Retry": "retry",
     "RunCancelled": "events",
     "RunEvent": "events",
     "RunFailed": "events",
@@ -130,6 +130,7 @@ _HOMES: Final = {
     "mapping": "definition.mapping",
     "param": "definition.take",
     "resource": "definition.take",
+    "sources": "",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

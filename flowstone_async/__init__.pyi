@@ -1,6 +1,6 @@
 # The public names as type checkers see them; __init__.py imports each from the same place when it is first used.
 
-from flowstone_async import io
+from flowstone_async import io, sources
 from flowstone_async._engine.backfill import BackfillReport
 from flowstone_async._engine.backfill_handle import BackfillHandle
 from flowstone_async._engine.handle import RunHandle, RunRef
@@ -32,7 +32,7 @@ from flowstone_async.definition.item import Item
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.mapping import KeyMapping, mapping
 from flowstone_async.definition.partition import PartitionSet
-from flowstone_async.definition.policy import Cache, Retry
+from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.definition.scatter_handle import PartitionedScatterAsset, ScatterAsset
 from flowstone_async.definition.single import Single
@@ -105,6 +105,7 @@ from flowstone_async.events import (
 )
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.planning.plan import Plan, PlanEntry
+from flowstone_async.retry import Retry
 from flowstone_async.types import ALL, Failed, Skipped
 
 __version__: str
@@ -226,4 +227,5 @@ __all__ = [
     "mapping",
     "param",
     "resource",
+    "sources",
 ]

@@ -241,6 +241,13 @@ class ResourceUnavailable(FlowstoneError):
     default_retryable: ClassVar[bool] = True
 
 
+class SourceError(FlowstoneError):
+    """Items could not be read, however often it was tried; `details` has `source`, `cursor` and `cause`."""
+
+    code: ClassVar[str] = "SOURCE"
+    default_retryable: ClassVar[bool] = True
+
+
 class LeaseLost(FlowstoneError):
     """Somebody else owns the work now: a write under an old fencing token was refused."""
 
@@ -251,6 +258,15 @@ class WorkerLost(FlowstoneError):
     """The processes that ran the work died under it, too often to try again."""
 
     code: ClassVar[str] = "WORKER_LOST"
+
+
+class ScatterThreshold(FlowstoneError):
+    """More items of a scatter failed than it tolerates.
+
+    `details` has `total`, `done` and `failed`, what is `tolerated`, and the most frequent `errors`.
+    """
+
+    code: ClassVar[str] = "SCATTER_THRESHOLD"
 
 
 class PlanOutdated(FlowstoneError):

@@ -20,17 +20,19 @@ from flowstone_async._engine.observing import ObservedValues, Observer
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
+from flowstone_async._engine.scatter.beginning import Beginning, failing
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, StorageError, TimedOut
+from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, TimedOut
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
+from flowstone_async.store.records import RunRecord
 from flowstone_async.types import NOTHING, Input, Materialization, new_id
 
 STORE_ATTEMPTS = 3
@@ -47,6 +49,7 @@ class Running(Values, Protocol):
     """What an attempt needs of the run it belongs to."""
 
     id: str
+    record: RunRecord
     request: Request
     services: Services
     resources: ResourceScope
@@ -147,14 +150,14 @@ class Attempt:
 
     async def _compute(self) -> Computed:
         unit = self.unit
-        if unit.node.scatter is not None:
-            raise _no_scatter(unit)
         if not self.runnable.elaborate:
             prepared = await prepare_edges(self._values, unit)
             return await self._called(prepared)
         scope = self.run.resources.inner("asset", self.observer)
         try:
             self._call = self._make_call()
+            if unit.node.scatter is not None:
+                return await self._scattered(self._call, scope)
             prepared = await prepare(self._values, unit, unit.node.bindings, unit.inputs, self._call, scope)
             return await self._called(prepared)
         finally:
@@ -166,6 +169,25 @@ class Attempt:
             services.called(self.unit.node.name)
         value = await services.executor.call(self.unit.node.definition, prepared.arguments)
         return self._computed(await self._store(value), self._inputs(prepared.inputs))
+
+    async def _scattered(self, call: Call, scope: ResourceScope) -> Computed:
+        run, unit, services = self.run, self.unit, self._services
+        kind = unit.node.definition.kind
+        assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: what has a BoundScatter is one
+        beginning = Beginning(
+            values=self._values,
+            services=services,
+            unit=unit,
+            scope=scope,
+            request=run.request,
+            call=call,
+            id=self._id,
+            run_id=run.id,
+            fence=run.record.fence,
+            failing=failing(kind, unit, services, run.id),
+        )
+        self._id, size, inputs = await beginning.run()
+        return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
 
     def _make_call(self) -> Call:
         return Call(
@@ -198,7 +220,7 @@ class Attempt:
             case PlainKind() | ConstantKind():
                 return await self._patiently(manager, ref, value)
             case ScatterKind():
-                raise _no_scatter(self.unit)
+                raise AssertionError("a scatter stores its results itself")
             case StreamKind():
                 async with aclosing(value) as items:
                     return await managed.store(manager, ref, items, self._hide)
@@ -292,10 +314,6 @@ class Attempt:
             _logger.error(text, self.unit.node.name, told)  # noqa: TRY400 - redacted
             wait = None
         return Failing(error=error, started_at=self.started_at, seconds=self.seconds, wait=wait)
-
-
-def _no_scatter(unit: Unit) -> ConfigError:
-    return ConfigError(f"asset {unit.node.name!r}: scatter assets cannot be run yet", asset=unit.node.name)
 
 
 def _timed_out(unit: Unit, limit: float | None) -> TimedOut:

@@ -283,9 +283,7 @@ class BackfillJob:
         if report.failed or report.not_started:
             first = next(iter(report.errors.values()), None)
             failed = ExecutionError(
-                f"{report.failed} partitions of {self.record.targets[0]!r} failed"
-                + (f", {report.not_started} were not started" if report.not_started else "")
-                + (f"; the first: {first.message}" if first is not None else ""),
+                _failed(report, self.record.targets[0], first),
                 asset=self.record.targets[0],
                 run_id=self.id,
                 hint='Mend the cause, then backfill again with only="failed".',
@@ -335,6 +333,15 @@ class BackfillJob:
 
     def _facts(self) -> dict[str, object]:
         return {"targets": list(self.record.targets), "partition": ""}
+
+
+def _failed(report: BackfillReport, asset: str, first: FlowstoneError | None) -> str:
+    text = f"{report.failed} partition{'' if report.failed == 1 else 's'} of {asset!r} failed"
+    if report.not_started:
+        text += f", {report.not_started} {'was' if report.not_started == 1 else 'were'} not started"
+    if first is not None:
+        text += f"; the {'cause' if report.failed == 1 else 'first'}: {first.message}"
+    return text
 
 
 async def drive_backfill(session: Session, record: RunRecord, *, begun: bool) -> None:

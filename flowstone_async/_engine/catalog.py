@@ -11,6 +11,8 @@ from typing import Any, cast
 from flowstone_async._engine.given_items import print_of_items
 from flowstone_async._engine.params_type import RunParams
 from flowstone_async._engine.run_params import params_of
+from flowstone_async._engine.scatter.gathered import ScatterValues
+from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.config import seconds
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.binding import DependencyBinding
@@ -19,11 +21,13 @@ from flowstone_async.definition.collection import Collection, Hook, not_found
 from flowstone_async.definition.graph import Graph, Node
 from flowstone_async.definition.kind import ConstantKind, StreamKind, is_async_iterable
 from flowstone_async.definition.policy import Retry
+from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import ConfigError, DefinitionError, Problem, StorageError
 from flowstone_async.io.base import IOManager
 from flowstone_async.io.codec import codec_for
 from flowstone_async.planning.freshness import Facts
 from flowstone_async.redaction import Redactor
+from flowstone_async.store.scatters import Scatters
 
 ONCE = Retry(1)
 _PRODUCE = 'Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".'
@@ -49,6 +53,10 @@ class Runnable:
     stream: bool
     elaborate: bool
 
+    def manager_for(self, given: IOManager | None) -> IOManager:
+        """Return where its values live if a call says otherwise; those of a scatter never live anywhere else."""
+        return self.manager if given is None or self.node.scatter is not None else given
+
     @cached_property
     def code(self) -> CodeHash:
         """Hash, function and line of the body's code."""
@@ -63,11 +71,13 @@ class Managers:
         default: For assets that say nothing.
         named: By the name that assets and calls may use.
         bind: Readies a manager for the engine's store.
+        scatters: Where the results of scatters live.
     """
 
     default: IOManager
     named: Mapping[str, IOManager]
     bind: Callable[[Any], IOManager]
+    scatters: Scatters
 
     def find(self, given: object) -> IOManager:
         """Return the manager that an `io=` stands for.
@@ -136,7 +146,9 @@ class Catalog:
         timeout = definition.timeout
         return Runnable(
             node=node,
-            manager=self.managers.find(definition.io),
+            manager=_scattered(node, kind, self.managers.scatters)
+            if isinstance(kind, ScatterKind)
+            else self.managers.find(definition.io),
             retry=definition.retry or ONCE,
             timeout=None if timeout is None or timeout is False else seconds(timeout, what="timeout"),
             version=version,
@@ -193,6 +205,11 @@ def make_catalog(
             if node.definition.io is not None:
                 catalog.runnable(node)
     return catalog
+
+
+def _scattered(node: Node, kind: ScatterKind, store: Scatters) -> IOManager:
+    wanted = None if node.scatter is None else node.scatter.item.wanted
+    return ScatterValues(store, kind, Items(wanted, node.definition.scope.names))
 
 
 def _print_of(node: Node, kind: ConstantKind) -> str:

@@ -2,6 +2,8 @@
 
 One loop decides; each run that it takes is a task of the engine's host, beside those that were awaited. A claim whose
 reply is lost, and a run that cannot be continued for want of the store, are handed back as soon as the store answers.
+A claim may also take effect long after its reply was given up, on a server that hung: once a reply was lost, the engine
+compares what it owns with what it drives in each poll, for as long as it lives.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from flowstone_async.failures import ENDINGS
 from flowstone_async.store.records import RunRecord
 
 ORPHANS_AT_ONCE = 50
-_PAGE = 500
 _logger = logging.getLogger("flowstone")
 
 
@@ -41,7 +42,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._unsure = self._failing = False
-        self._looked = float("-inf")
+        self._looked = self._compared = float("-inf")
+        self._undriven: set[tuple[str, int]] = set()
         session.services.adopt = self.adopt
 
     async def run(self) -> None:
@@ -84,7 +86,6 @@ class Dispatcher:
         session, store = self._session, self._session.services.store
         if self._unsure:
             await self._find_undriven()
-            self._unsure = False
         for run_id, fence in list(session.to_hand_back.items()):
             if run_id not in self._busy:
                 await store.hand_back(run_id, fence)
@@ -185,13 +186,16 @@ class Dispatcher:
         self._session.to_hand_back.pop(record.id, None)
 
     async def _find_undriven(self) -> None:
-        """Find runs that are ours without our knowing, since the reply got lost when they were taken."""
-        session, last = self._session, None
-        while page := await session.services.store.runs(
-            pipelines=tuple(session.catalogs), state="running", limit=_PAGE, after=last
-        ):
-            for record in page:
-                known = {*session.flights, *self._busy, *session.to_hand_back}
-                if record.worker == session.services.worker and record.id not in known:
-                    session.to_hand_back[record.id] = record.fence
-            last = page[-1].id
+        """Find runs that are ours without our knowing, since the reply got lost when they were taken.
+
+        One that is seen so for the first time may be about to be driven: its reply is on the way.
+        """
+        session, services = self._session, self._session.services
+        now = services.clock.monotonic()
+        if services.worker is None or now - self._compared < services.settings.poll:
+            return
+        owned = await services.store.owned(services.worker, tuple(session.catalogs))
+        known = {*session.flights, *self._busy, *session.to_hand_back}
+        undriven = {each for each in owned.items() if each[0] not in known}
+        session.to_hand_back.update(undriven & self._undriven)
+        self._undriven, self._compared = undriven, now

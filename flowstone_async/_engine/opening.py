@@ -80,7 +80,12 @@ def managers(wiring: Wiring[Any]) -> Managers:
     """Ready the managers of an engine."""
     ready = bind(wiring)
     named = {name: ready(each) for name, each in wiring.io.items()}
-    return Managers(default=named.get("default") or ready(wiring.default_io), named=named, bind=ready)
+    return Managers(
+        default=named.get("default") or ready(wiring.default_io),
+        named=named,
+        bind=ready,
+        scatters=wiring.store.scatters,
+    )
 
 
 def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: Host) -> Session:

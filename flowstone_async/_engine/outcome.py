@@ -81,6 +81,11 @@ class Tried:
     due: datetime | None = None
     errors: list[FlowstoneError] = field(default_factory=list[FlowstoneError])
 
+    def add(self, attempt: int, error: FlowstoneError) -> None:
+        """Count an attempt that failed."""
+        self.attempts = attempt
+        self.errors.append(error)
+
 
 class Prepared(NamedTuple):
     """A body's arguments, and what was consumed to make them."""

@@ -22,6 +22,13 @@ class Pending:
         self._task = asyncio.current_task()
         self._before = 0 if self._task is None else self._task.cancelling()
 
+    @classmethod
+    def since(cls, task: asyncio.Task[object], before: int) -> Pending:
+        """Return what tells of cancellations of `task` since it had so many."""
+        pending = cls()
+        pending._task, pending._before = task, before
+        return pending
+
     def left(self) -> bool:
         """Tell whether more cancellations are pending than before."""
         return self._task is not None and self._task.cancelling() > self._before

@@ -181,9 +181,10 @@ class Reader:
     async def _elsewhere(self, place: _Place, here: frozenset[str]) -> list[str]:
         """Return runs of the queue and of other engines whose target it is; `here` are those that were looked at."""
         names, asset = (place.catalog.graph.pipeline,), place.name
-        running = await self._store.runs(pipelines=names, state="running", asset=asset, limit=_PAGE)
+        # In this order: one that is claimed between the two looks is seen twice, and not missed.
         queued = await self._store.runs(pipelines=names, state="queued", asset=asset, limit=_PAGE)
-        found = [each for each in (*running, *queued) if each.id not in here]
+        running = await self._store.runs(pipelines=names, state="running", asset=asset, limit=_PAGE)
+        found = {each.id: each for each in (*queued, *running) if each.id not in here}.values()
         return [each.id for each in found if _is_target(place, each)]
 
     def _ahead(self, key: AssetKey) -> _Ahead | None:
@@ -231,7 +232,7 @@ class Reader:
                 continue
             runnable = catalog.runnable(catalog.graph.nodes[each.key.asset])
             named = catalog.managers.named.get(each.key.io) if each.key.io else None
-            manager = given or named or runnable.manager
+            manager = runnable.manager_for(given or named)
             try:
                 await managed.delete(manager, value_ref(each, runnable, decode_key(each.key.partition)), hide)
             except FlowstoneError as error:
@@ -251,7 +252,8 @@ class Reader:
         if io is None:
             return catalog.runnable(catalog.node(name)).manager, ""
         manager = catalog.managers.find(io)
-        return manager, io if isinstance(io, str) else manager.name
+        name_of = io if isinstance(io, str) else manager.name
+        return catalog.runnable(catalog.node(name)).manager_for(manager), name_of
 
     async def _state(self, key: AssetKey) -> AssetState | None:
         return (await self._store.states([key])).get(key)

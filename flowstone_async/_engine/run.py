@@ -224,8 +224,7 @@ class RunDriver(RunEnding):
     async def _attempt(self, index: int) -> None:
         unit = self.units.all[index]
         lost = self._claims[index].lost if index in self._claims else 0
-        tried = self.tried.get(index)
-        number = 1 if tried is None else tried.attempts + 1
+        number = self.tried.get(index, Tried()).attempts + 1
         runnable = self.catalog.runnable(unit.node)
         observer: Observer | None = None
         if lost > self.services.settings.max_lost:
@@ -270,12 +269,13 @@ class RunDriver(RunEnding):
                 self.break_off(error)
 
     async def _retry(self, index: int, number: int, failing: Failing, wait: float, observer: Observer | None) -> None:
-        tried = self.tried.setdefault(index, Tried())
-        tried.attempts = number
-        tried.errors.append(failing.error)
+        self.tried.setdefault(index, Tried()).add(number, failing.error)
         note_retry(self.journal, self.units.all[index], number, failing, wait, self.services.store.now())
         await self._step(Next([], [], []), observer=observer)
-        if self.group is not None and self.stopping is None:
+        if wait <= 0:
+            await self.services.clock.sleep(0)  # others have their turn; the run is at work, it waits for no time
+            self._push(index)
+        elif self.group is not None and self.stopping is None:
             self.group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
 
     async def _later(self, index: int, wait: float) -> None:
@@ -385,13 +385,13 @@ class RunDriver(RunEnding):
     def _granted(self, index: int, claim: Claimed) -> None:
         self._claims[index] = claim
         due = self.tried[index].due if index in self.tried else None
+        wait = 0.0 if due is None else (due - self.services.store.now()).total_seconds()
         if self.group is None:
             return
-        if claim.granted and due is None:
+        if claim.granted and wait <= 0:
             self._push(index)
-        elif claim.granted and due is not None:
-            wait = (due - self.services.store.now()).total_seconds()
-            self.group.start_soon(self._later, index, max(0.0, wait), name=f"run {self.id} retry {index}")
+        elif claim.granted:
+            self.group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
         else:
             self.group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async.definition.keys import decode_key
+from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.errors import FlowstoneError, PartitionError
 from flowstone_async.events import RunStarted
 from flowstone_async.failures import rebuild
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import RunRecord, RunState
+from flowstone_async.store.scatters import ScatterTotals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,7 @@ class RunStatus:
         lost: How many engines died under it.
         error: Why it failed.
         waiting_for: What keeps it from going on; None if nothing does.
+        scatters: How far each of its scatters is that has begun, by asset; the newest one of an asset with partitions.
     """
 
     run_id: str
@@ -49,6 +53,12 @@ class RunStatus:
     lost: int = 0
     error: FlowstoneError | None = None
     waiting_for: str | None = None
+    scatters: Mapping[str, ScatterCounts] = field(default_factory=dict[str, ScatterCounts])
+
+    @property
+    def scatter(self) -> ScatterCounts | None:
+        """How far the last of its scatters is that has begun; None if it has none."""
+        return list(self.scatters.values())[-1] if self.scatters else None
 
 
 async def run_status(store: Store, record: RunRecord) -> RunStatus:
@@ -74,6 +84,42 @@ async def run_status(store: Store, record: RunRecord) -> RunStatus:
         lost=record.lost,
         error=None if record.error is None else rebuild(record.error, partition=partition),
         waiting_for=_waiting_for(record, store.now()),
+        scatters=await _scatters(store, record.id),
+    )
+
+
+async def _scatters(store: Store, run_id: str) -> dict[str, ScatterCounts]:
+    counts: dict[str, ScatterCounts] = {}
+    for scatter in await store.scatters.of_run(run_id):
+        totals = await store.scatters.totals(scatter.id)
+        if totals is not None:
+            counts.pop(scatter.key.asset, None)
+            counts[scatter.key.asset] = counts_of(totals, store.now())
+    return counts
+
+
+def counts_of(totals: ScatterTotals, now: datetime) -> ScatterCounts:
+    """Return how far a scatter is, as people count."""
+    ended = totals.succeeded + totals.failed
+    rest = totals.total - ended
+    running = cancelled = 0
+    if totals.state in ("failed", "cancelled"):
+        cancelled, rest = rest, 0
+    elif totals.taken:
+        running = max(0, rest - totals.waiting)
+    elapsed = (now - totals.since).total_seconds()
+    rate = ended / elapsed if ended and elapsed > 0 and totals.state == "running" else None
+    return ScatterCounts(
+        total=totals.total,
+        done=totals.succeeded,
+        failed=totals.failed,
+        pending=rest - running,
+        running=running,
+        cancelled=cancelled,
+        sealed=totals.sealed,
+        rate=rate,
+        eta=timedelta(seconds=rest / rate) if rate and totals.sealed else None,
+        items=totals.read,
     )
 
 

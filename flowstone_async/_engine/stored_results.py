@@ -189,7 +189,7 @@ async def _report(session: Session, catalog: Catalog, entry: _Entry, state: Asse
     current = None if state is None else state.current
     if current is not None and current.id == entry.materialization and entry.asset in catalog.graph.nodes:
         runnable = catalog.runnable(catalog.node(entry.asset))
-        manager = catalog.managers.find(current.key.io) if current.key.io else runnable.manager
+        manager = runnable.manager_for(catalog.managers.find(current.key.io) if current.key.io else None)
         try:
             value = await Reader(session).load(runnable, entry.partition, current, manager)
         except FlowstoneError as unreadable:

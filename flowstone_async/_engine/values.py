@@ -62,7 +62,7 @@ class RunValues:
 
     def manager(self, runnable: Runnable) -> IOManager:
         """Return the I/O manager that holds an asset's values in this run."""
-        return runnable.manager if self.request.io is None else self.request.io
+        return runnable.manager_for(self.request.io)
 
     def observe(self, *, outside: bool = False) -> Observer | None:
         """Return what tells hooks of one attempt, or of somebody who reads `outside` the run; None if no hook listens.

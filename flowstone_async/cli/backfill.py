@@ -131,7 +131,8 @@ def _code(job: Job, report: BackfillReport, progress: Progress) -> int:
     if report.ok:
         return tolerated(job, progress)
     total = report.succeeded + report.failed + report.skipped + report.not_started
-    left = f", {report.not_started} were not started" if report.not_started else ""
+    were = "was" if report.not_started == 1 else "were"
+    left = f", {report.not_started} {were} not started" if report.not_started else ""
     lines = [f"{report.failed} of {total} partitions failed{left}"]
     lines += [f"  {format_key(key)}: {first_line(error)}" for key, error in list(report.errors.items())[:_SHOWN]]
     if report.failed > _SHOWN:

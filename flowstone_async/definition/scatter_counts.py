@@ -15,12 +15,12 @@ class ScatterCounts:
         done: Items that succeeded.
         failed: Items that failed for good.
         pending: Items that were read and not begun, those in a retry delay included.
-        running: Items whose body runs.
+        running: Items that a worker has in hand; at most `max_concurrent` of their bodies run at once.
         waiting: Items that wait for something outside the run.
         skipped: Items whose upstream item failed.
         cancelled: Items that never ran, or were cut off.
         sealed: Whether all items are read, so that `total` is final.
-        rate: Items that end in a second, lately; None where that is not known.
+        rate: Items that ended in a second, on average since it began; None where that is not known.
         eta: How long the rest takes at that rate; None before it is sealed.
         items: Items that were read; the other numbers are in batches, where the body takes batches.
 

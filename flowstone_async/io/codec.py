@@ -115,6 +115,11 @@ class Codec:
         """Return the items of a chunk; raises as `decode` does."""
         return self._read(self._many, data)
 
+    def canonical_list(self, chunk: bytes) -> list[Any]:
+        """Return the items of a chunk as plain JSON values that are equal, in their order too, for equal items."""
+        plain = self._parse(chunk)
+        return plain if self._many.order is None else self._many.order(plain)
+
     def canonical_items(self, chunk: bytes) -> bytes | None:
         """Return the items of a chunk as `StreamFingerprint.update` takes them; None if they have no stable hash."""
         order = self._many.order

@@ -31,6 +31,7 @@ from flowstone_async.store.records import (
     Submitted,
     Worker,
 )
+from flowstone_async.store.scatters import Scatters
 from flowstone_async.types import AssetKey
 
 
@@ -97,6 +98,7 @@ class Store(Protocol):
     durable: bool
     values: Values
     partition_keys: PartitionKeys
+    scatters: Scatters
 
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
         """Connect, migrate, and register `worker` under a lease that is renewed until `close`.
@@ -253,8 +255,8 @@ class Store(Protocol):
         """
         ...
 
-    async def joined(self, run_id: str) -> bool:
-        """Tell whether a submission stands for a run: it made the run, or joined it."""
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
+        """Return the running runs of `pipelines` that `worker` owns, with their fences."""
         ...
 
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:

@@ -35,9 +35,12 @@ BROAD_EXCEPTS = {
     "flowstone_async/io/copying.py": "`__deepcopy__`, `__eq__` and `__init__` of a value are anybody's code",
     "flowstone_async/redaction.py": "looking at the attributes of a value is anybody's code",
     "flowstone_async/resources.py": "opening and closing a resource is user code",
+    "flowstone_async/sources/attempt.py": "closing a source is user code",
+    "flowstone_async/sources/reading.py": "reading a source is user code: what it raises is tried again, then told",
 }
 STRAY_TASKS = {
     "flowstone_async/_engine/host.py": "the root of an engine's tasks, awaited by `close`; entered and left in any task",
+    "flowstone_async/sources/attempt.py": "the source's own code, awaited by every way out of `read_pages`",
     "flowstone_async/store/postgres/store.py": "the root of a store's tasks, which `close` awaits, likewise",
 }
 WALL_CLOCKS = {

@@ -33,6 +33,12 @@ async def claim(engine: Engine, *pipelines: str, limit: int = 100) -> list[str]:
     return [run.id for run in await engine.store.claim(engine.worker.id, pipelines or ("sales",), limit=limit)]
 
 
+async def abandon(engine: Engine, run_id: str) -> str | None:
+    """Cancel a run unless a submission stands for it, and return its state; None if there is no such run."""
+    left = await engine.store.cancel(run_id, (), (), unless_joined=True)
+    return None if left is None else left.state
+
+
 async def finish(engine: Engine, run_id: str) -> None:
     record = await engine.store.run(run_id)
     assert record is not None
@@ -245,9 +251,8 @@ async def test_an_equal_run_that_is_queued_or_running_is_joined(engine: Engine) 
 async def test_a_run_that_is_awaited_is_joined_too(engine: Engine) -> None:
     """JOB-02, RUN-17: one that never was in the queue; from then on it is not its caller's alone."""
     drive = await engine.start(request="same")
-    assert not await engine.store.joined(drive.id)
     assert (await submit(engine, request="same")).run.id == drive.id
-    assert await engine.store.joined(drive.id)
+    assert await abandon(engine, drive.id) == "running"
     assert (await drive.finish()).accepted
 
 
@@ -255,19 +260,20 @@ async def test_a_run_that_a_submission_stands_for_is_not_abandoned(engine: Engin
     """RUN-17: it is cancelled only by who means it."""
     alone, joined, own = await engine.start(request="x"), await engine.start(request="same"), (await submit(engine)).run
     await submit(engine, request="same")
-    for run_id, state in ((alone.id, "cancelled"), (joined.id, "running"), (own.id, "queued")):
-        left = await engine.store.cancel(run_id, (), (), unless_joined=True)
-        assert left is not None
-        assert left.state == state
+    assert await abandon(engine, alone.id) == "cancelled"
+    assert await abandon(engine, joined.id) == "running"
+    assert await abandon(engine, own.id) == "queued"
     left = await engine.store.cancel(joined.id, (), ())
     assert left is not None
     assert left.state == "cancelled"
 
 
-async def test_who_submitted_a_run_is_known(engine: Engine) -> None:
-    """RUN-17."""
-    assert await engine.store.joined((await submit(engine)).run.id)
-    assert not await engine.store.joined(identifier())
+async def test_a_run_that_was_submitted_is_not_abandoned_once_it_is_claimed(engine: Engine) -> None:
+    """RUN-17: nor is one abandoned that there is not."""
+    own = (await submit(engine)).run
+    assert await claim(engine) == [own.id]
+    assert await abandon(engine, own.id) == "running"
+    assert await abandon(engine, identifier()) is None
 
 
 async def test_a_key_of_a_joined_run_stands_for_it(engine: Engine) -> None:
@@ -330,6 +336,22 @@ async def test_runs_that_moved_on_are_told(stores: Stores) -> None:
     gone = identifier()
     assert await one.store.moved_on({gone: 1}) == {gone}
     assert await one.store.moved_on({}) == frozenset()
+
+
+async def test_what_a_worker_owns_is_told(stores: Stores) -> None:
+    """JOB-07: running, of the pipelines asked for, with its fence; not what has ended, waits or is another's."""
+    one, other = await stores.engine("sales", "other"), await stores.engine()
+    goes, ends, changes = await one.start(), await one.start(), await one.start()
+    elsewhere, theirs = await one.start(pipeline="other"), await other.start()
+    await submit(one, request="waits")
+    await ends.finish()
+    await one.store.hand_back(changes.id, 1)
+    [taken] = await other.store.take_orphans(other.worker.id, ["sales"], limit=1, run_id=changes.id)
+
+    assert await one.store.owned(one.worker.id, ["sales"]) == {goes.id: 1}
+    assert await one.store.owned(one.worker.id, ["sales", "other"]) == {goes.id: 1, elsewhere.id: 1}
+    assert await one.store.owned(other.worker.id, ["sales"]) == {theirs.id: 1, changes.id: taken.fence}
+    assert await one.store.owned("nobody", ["sales"]) == {}
 
 
 async def test_whoever_waits_for_the_queue_is_woken(stores: Stores) -> None:

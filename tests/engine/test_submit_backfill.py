@@ -99,13 +99,17 @@ async def test_only_some_partitions(open_engine: OpenEngine, only: Any, expected
     assert (report.succeeded, report.failed, report.skipped) == expected
 
 
-async def test_halting_leaves_the_rest_out(open_engine: OpenEngine):
-    """RUN-31."""
-    case = _Case(bad={3})
+@pytest.mark.parametrize(("bad", "left"), [(3, "7 were"), (9, "1 was")])
+async def test_halting_leaves_the_rest_out(open_engine: OpenEngine, bad: int, left: str):
+    """RUN-31: and says how much that is."""
+    case = _Case(bad={bad})
     engine = await open_engine(case.pipe)
-    report = await soon((await engine.submit_backfill("total", on_error="halt")).result())
-    assert (report.succeeded, report.failed, report.not_started) == (2, 1, 7)
-    assert case.calls == [1, 2, 3]
+    job = await engine.submit_backfill("total", on_error="halt")
+    report = await soon(job.result())
+    assert (report.succeeded, report.failed, report.not_started) == (bad - 1, 1, 10 - bad)
+    assert case.calls == list(range(1, bad + 1))
+    [record] = [each for each in await engine.runs(state="failed") if each.id == job.id]
+    assert f"1 partition of 'total' failed, {left} not started; the cause: asset 'total' failed" in str(record.error)
 
 
 async def test_after_a_crash_it_goes_on_with_what_is_left(open_engine: OpenEngine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from flowstone_async import Engine, Pipeline
 from flowstone_async.clock import SystemClock
+from flowstone_async.errors import StoreUnavailable
 from tests.support.engines import PostgresEngines, SharedEngines
 from tests.support.gate import Gate, soon
 
@@ -68,11 +69,14 @@ class _Skewed(SystemClock):
     """The clock of a host that is an hour ahead, or behind."""
 
     def __init__(self, hours: int) -> None:
-        self._off = timedelta(hours=hours)
+        self.off = timedelta(hours=hours)
 
     @override
     def now(self) -> datetime:
-        return super().now() + self._off
+        return super().now() + self.off
+
+    def time_ns(self) -> int:
+        return int(self.now().timestamp() * 1e9)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -97,6 +101,37 @@ async def test_a_host_s_clock_that_is_an_hour_off_changes_nothing(
     assert {worker.lease for worker in await wrong._live().store.workers() if (worker.lease or 0) < 0} == set()
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_host_s_clock_that_jumps_while_it_works_changes_nothing(
+    durable: PostgresEngines, monkeypatch: pytest.MonkeyPatch, hours: int
+):
+    """JOB-04: neither to the lease nor to what came after what, although ids are made by that clock."""
+    clock = _Skewed(0)
+    monkeypatch.setattr("flowstone_async.types.time.time_ns", clock.time_ns)
+    pipe, gate = _pipeline()
+    engine = await durable.open(pipe, clock=clock, poll="20ms")
+    worker = engine._live().services.worker
+    runs = [await engine.submit("held", partition=1)]
+    await gate.reached()
+    clock.off = timedelta(hours=hours)
+    runs.append(await engine.submit("held", partition=2))
+    await gate.reached(2)
+    clock.off = timedelta()
+    gate.open()
+    assert await soon(asyncio.gather(*runs)) == [1, 2]
+    runs.append(await engine.submit("held", partition=1, force=True))
+    assert await soon(runs[-1]) == 1
+    assert (engine._live().services.worker, engine._live().lost) == (worker, False)
+    assert [record.id for record in await engine.runs()] == [run.id for run in reversed(runs)]
+    assert [record.id for record in await engine.runs(after=runs[1].id)] == [runs[0].id]
+    for run in runs:
+        instants = [event.at async for event in run.events()]
+        assert instants == sorted(instants)
+        assert instants[-1] - instants[0] < timedelta(minutes=5)
+    assert (await engine.status("held", partition=1)).run_id == runs[-1].id
+    assert await engine._live().store.verify() == ()
+
+
 async def test_bodies_hold_no_connection_of_the_pool(durable: PostgresEngines):
     """JOB-13: many more than it has, and everything else goes on beside them."""
     pipe, gate = _pipeline()
@@ -109,6 +144,38 @@ async def test_bodies_hold_no_connection_of_the_pool(durable: PostgresEngines):
     assert await soon(engine.run("one")) == 1
     gate.open()
     assert await soon(asyncio.gather(*runs)) == list(range(40))
+
+
+async def test_a_claim_that_takes_effect_after_its_reply_was_given_up_is_found(
+    durable: PostgresEngines, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """JOB-08: a server that hung goes on with it when everybody has looked already; the run is not the worker's for
+    ever without the worker's knowing."""
+    pipe, _ = _pipeline()
+    engine = await durable.open(pipe, poll="20ms")
+    store, failed, looked = engine._live().store, asyncio.Event(), asyncio.Event()
+    claim, owned = store.claim, store.owned
+
+    async def lost(*_: object, **__: object) -> tuple[()]:
+        failed.set()
+        monkeypatch.setattr(store, "claim", claim)
+        raise StoreUnavailable("the reply is lost")
+
+    async def look(*arguments: Any) -> Mapping[str, int]:
+        found = await owned(*arguments)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(store, "owned", look)
+    monkeypatch.setattr(store, "claim", lost)
+    await soon(failed.wait())
+    await soon(looked.wait())
+    later = await engine.submit("one", at=await sql.fetchval("SELECT now() + interval '1 day'"))
+    worker = await sql.fetchval("SELECT id FROM flowstone.worker WHERE NOT dead")
+    await sql.execute(
+        "UPDATE flowstone.run SET state = 'running', worker = $2, fence = fence + 1 WHERE id = $1", later.id, worker
+    )
+    assert await soon(later) == 1
 
 
 @pytest.mark.parametrize("notify", [True, False])

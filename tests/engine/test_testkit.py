@@ -16,6 +16,7 @@ from flowstone_async import (
     AssetSucceeded,
     Cache,
     ConfigError,
+    Context,
     ExecutionError,
     Keys,
     NotMaterialized,
@@ -27,6 +28,7 @@ from flowstone_async import (
     TimedOut,
     dep,
 )
+from flowstone_async.clock import settle
 from tests.support.gate import Gate, soon
 
 
@@ -318,6 +320,28 @@ async def test_run_lets_time_pass_for_retries():
         begun = t.clock.now()
         assert await t.run("target") == 3
         assert t.clock.now() - begun == timedelta(hours=2)
+
+
+async def test_no_time_passes_for_retries_at_once():
+    """TEST-03, FLOW-07: at whatever point of an attempt the kit looks, also while another asset waits for an hour."""
+    pipe = Pipeline("restless")
+
+    @pipe.asset(retry=Retry(2, initial="1h", maximum="1h", jitter=False))
+    async def slow(ctx: Context) -> float:
+        if ctx.attempt < 2:
+            raise ConnectionError("not yet")
+        return t.clock.monotonic()
+
+    @pipe.asset(retry=Retry(100, backoff="none"))
+    async def restless(ctx: Context) -> float:
+        await settle(ctx.attempt % 7)
+        if ctx.attempt < 100:
+            raise ConnectionError("at once")
+        return t.clock.monotonic()
+
+    async with pipe.test() as t:
+        assert await t.run(restless) == 0.0
+        assert await t.run(restless, slow) == (0.0, 3600.0)
 
 
 async def test_time_passes_for_a_submitted_run_when_it_is_advanced():

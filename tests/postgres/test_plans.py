@@ -150,6 +150,7 @@ ASKED: dict[str, list[str]] = {
     "orphans_seen": ["'w'", "ARRAY['p0']", "NULL"],
     "orphans": ["ARRAY['p0']", "10", "NULL"],
     "claim": ["'w'", "ARRAY['p0', 'p1']", "NULL", "10"],
+    "owned": ["'w'", "ARRAY['p0', 'p1']"],
     "moved_on": [f"ARRAY[{U}]::uuid[]", "ARRAY[1]"],
     "joined": [U],
     "take": [f"ARRAY[{U}]::uuid[]", "'w'"],

@@ -48,8 +48,12 @@ NAMES = {
         " WorkerLost"
     ),
     "I/O managers": "io",
+    "sources of items": "sources",
 }
 IO_NAMES = "Files IOManager Memory Postgres Stored ValueRef"
+SOURCES_NAMES = "BadRow DynamoDB Page Postgres S3 S3Object Source"
+MODULES = [flowstone_async, flowstone_async.io, flowstone_async.sources]
+MODULE_IDS = ["flowstone_async", "io", "sources"]
 
 # What an application that only imports the package must not pay for, in time or in installed extras.
 HEAVY = [
@@ -64,9 +68,10 @@ def test_the_public_names_are_exactly_these() -> None:
     assert len(documented) == len(set(documented))
     assert sorted(flowstone_async.__all__) == sorted(documented)
     assert sorted(flowstone_async.io.__all__) == sorted(IO_NAMES.split())
+    assert sorted(flowstone_async.sources.__all__) == sorted(SOURCES_NAMES.split())
 
 
-@pytest.mark.parametrize("module", [flowstone_async, flowstone_async.io], ids=["flowstone_async", "io"])
+@pytest.mark.parametrize("module", MODULES, ids=MODULE_IDS)
 def test_the_list_of_names_is_sorted_and_true(module: object) -> None:
     """Capitals first, as `sorted` has it; every name can be imported."""
     names: list[str] = getattr(module, "__all__")  # noqa: B009 - the module is a parameter
@@ -74,7 +79,7 @@ def test_the_list_of_names_is_sorted_and_true(module: object) -> None:
     assert [name for name in names if not hasattr(module, name)] == []
 
 
-@pytest.mark.parametrize("module", [flowstone_async, flowstone_async.io], ids=["flowstone_async", "io"])
+@pytest.mark.parametrize("module", MODULES, ids=MODULE_IDS)
 def test_every_public_name_has_a_docstring_of_its_own(module: object) -> None:
     """Not one that it inherits, nor one that dataclasses make; and it starts with a sentence."""
     lacking: list[str] = []
@@ -90,7 +95,8 @@ def test_every_public_name_has_a_docstring_of_its_own(module: object) -> None:
 
 def test_public_members_have_docstrings() -> None:
     """Every method and property that users may call on the public classes."""
-    classes = [value for name in flowstone_async.__all__ if inspect.isclass(value := getattr(flowstone_async, name))]
+    named = [getattr(module, name) for module in (flowstone_async, flowstone_async.sources) for name in module.__all__]
+    classes = [value for value in named if inspect.isclass(value)]
     members = {
         f"{owner.__name__}.{name}": value
         for public in classes
@@ -122,6 +128,7 @@ def test_importing_loads_nothing_heavy_and_starts_nothing() -> None:
         "import json, sys, threading, asyncio\n"
         "import flowstone_async\n"
         "for name in flowstone_async.__all__: getattr(flowstone_async, name)\n"
+        "for name in flowstone_async.sources.__all__: getattr(flowstone_async.sources, name)\n"
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "print(json.dumps([loaded, threading.active_count(), asyncio._get_running_loop() is None]))\n"
     )

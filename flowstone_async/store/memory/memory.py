@@ -14,6 +14,7 @@ from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.log import Log
 from flowstone_async.store.memory.partition_keys import MemoryPartitionKeys
 from flowstone_async.store.memory.run import Run
+from flowstone_async.store.memory.scatters import MemoryScatters
 from flowstone_async.store.memory.values import MemoryValues
 from flowstone_async.store.memory.waiters import Waiters
 from flowstone_async.store.records import AuditEntry
@@ -61,6 +62,12 @@ class Memory:
         self.waiters = Waiters()
         self.values = MemoryValues(self.lock, clock.now)
         self.partition_keys = MemoryPartitionKeys(self.lock)
+        self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns)
+
+    def owns(self, run_id: str, fence: int) -> bool:
+        """Tell whether a run is owned under a fence."""
+        run = self.active.get(run_id)
+        return run is not None and run.state == "running" and run.accepts == fence
 
     def add(self, run: Run) -> None:
         """Keep a new run."""
@@ -89,6 +96,7 @@ class Memory:
             run = self.finished.popleft()
             run.forgotten = True
             del self.runs[run.id]
+            self.scatters.forget_run(run.id)
             for key in run.keys:
                 del self.run_keys[run.created.pipeline, key]
         self.log.trim()

@@ -88,6 +88,7 @@ def end(
         run.free(key)
         key.attempted(run.id, _cut_off(key, outcome, error, at), at)
         memory.changed(key)
+    memory.scatters.end_of_run(run.id)
     run.fence += 1
     run.ended(state, error, at)
     memory.finish(run)

@@ -71,6 +71,7 @@ class MemoryStore(Store):
         self._opened: list[str] = []
         self.values = memory.values
         self.partition_keys = memory.partition_keys
+        self.scatters = memory.scatters
 
     def expire(self, worker: str) -> None:
         """For tests: let a worker die, as if its lease had expired. Its `lost` is called, its runs become orphans."""
@@ -139,10 +140,13 @@ class MemoryStore(Store):
             return tuple(run.record() for run in taken)
 
     @override
-    async def joined(self, run_id: str) -> bool:
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
         with self._lock:
-            run = self._memory.runs.get(run_id)
-            return run is not None and (run.joined or run.created.submitted)
+            return {
+                run.id: run.fence
+                for run in self._memory.runs.values()
+                if run.state == "running" and run.worker == worker and run.created.pipeline in pipelines
+            }
 
     @override
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:

@@ -44,8 +44,8 @@ class LookingStore(Store):
     _runs: RunReader
 
     @override
-    async def joined(self, run_id: str) -> bool:
-        return await self._queue.joined(run_id)
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
+        return await self._queue.owned(worker, pipelines)
 
     @override
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:

@@ -83,6 +83,9 @@ class Ownership:
                 at: datetime = row["finished_at"]
                 self._instants.learn(at)
                 freed += map(_key, await session.fetch("end_claims", run_id, state, at, error))
+                scatters = [row["id"] for row in await session.fetch("end_scatters", run_id)]
+                if scatters:
+                    await session.fetch("cancel_chunks", scatters)
                 await self._tell(session, run_record(row), events, at)
                 await write_audit(session, audit, at)
         if ended:

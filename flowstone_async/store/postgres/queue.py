@@ -103,9 +103,10 @@ class Queue:
             rows = await session.fetch("claim", worker, list(pipelines), self._instants.given(), limit)
         return tuple(map(run_record, rows))
 
-    async def joined(self, run_id: str) -> bool:
-        """Tell whether a submission stands for a run; see `Store.joined`."""
-        return is_id(run_id) and (await self._connections.fetch("joined", run_id))[0][0]
+    async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:
+        """Return what a worker owns; see `Store.owned`."""
+        rows = await self._connections.fetch("owned", worker, list(pipelines))
+        return {str(run_id): fence for run_id, fence in rows}
 
     async def moved_on(self, owned: Mapping[str, int]) -> frozenset[str]:
         """Return the runs that have ended or changed hands; see `Store.moved_on`."""

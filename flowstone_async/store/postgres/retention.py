@@ -64,6 +64,9 @@ class Retention:
                     break
                 gone += old
             if gone:
+                scatters = [row[0] for row in await session.fetch("valueless_scatters", gone)]
+                if scatters:
+                    await session.fetch("delete_scatters", scatters)
                 await session.fetch("forget_runs", gone)
         return len(gone), bool(born)
 

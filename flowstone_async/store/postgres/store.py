@@ -31,6 +31,7 @@ from flowstone_async.store.postgres.queue import Queue
 from flowstone_async.store.postgres.reading import RunReader, StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
+from flowstone_async.store.postgres.scatters import PostgresScatters
 from flowstone_async.store.postgres.values import PostgresValues
 from flowstone_async.store.records import (
     Advance,
@@ -105,6 +106,7 @@ class PostgresStore(LookingStore):
         self._retention = Retention(self._connections, self._instants, self._partitions)
         self.values = PostgresValues(self._connections, self._instants)
         self.partition_keys = PostgresPartitionKeys(self._connections)
+        self.scatters = PostgresScatters(self._connections, self._instants, self._hints, owns=self._owns)
         self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
 

@@ -41,27 +41,39 @@ async def verify(connections: Connections) -> tuple[Fault, ...]:
             found = [*await _inputs(session)]
             for check in _CHECKS:
                 found += [check.say(row) for row in await session.fetch(check.query, MOST)]
-        # A run that is being forgotten loses its events first.
-        rows = await session.fetch("verify_still_there", list(bad_runs)) if bad_runs else []
-        there = {row[0] for row in rows}
-    told = [text for run, texts in bad_runs.items() if run in there for text in texts]
+        # Partitions go for everybody at once, also for a snapshot in which their runs are still there: asked afresh.
+        kept = await _kept(session, bad_runs)
+    told = [text for run, texts in bad_runs.items() if run in kept for text in texts]
     return tuple(Fault(problem, "") for problem in [*told[:MOST], *found])
 
 
 async def _runs(session: Session) -> Mapping[UUID, Sequence[str]]:
     """Return what is wrong with each run, until there is enough of it."""
-    found: dict[UUID, list[str]] = defaultdict(list)
+    found: dict[UUID, Sequence[str]] = {}
     last = _BEFORE_ALL
     while (page := await session.fetch("verify_runs", last, _PAGE)) and len(found) < MOST:
         last = page[-1]["id"]
-        ids = [row["id"] for row in page]
-        ends = {row["run_id"]: row for row in await session.fetch("verify_ends", ids)}
-        for row in page:
-            for text in (*_of_run(row), *_of_end(row, ends.get(row["id"]))):
-                found[row["id"]].append(f"run {row['id']} {text}")
-        for run, no, due in await session.fetch("verify_numbers", ids):
-            found[run].append(f"run {run} has an event with the number {no} where {due} comes next")
+        bad = await _of_page(session, page)
+        kept = await _kept(session, bad)
+        found |= {run: texts for run, texts in bad.items() if run in kept}
     return found
+
+
+async def _of_page(session: Session, page: Sequence[Record]) -> Mapping[UUID, Sequence[str]]:
+    found: dict[UUID, list[str]] = defaultdict(list)
+    ids = [row["id"] for row in page]
+    ends = {row["run_id"]: row for row in await session.fetch("verify_ends", ids)}
+    for row in page:
+        for text in (*_of_run(row), *_of_end(row, ends.get(row["id"]))):
+            found[row["id"]].append(f"run {row['id']} {text}")
+    for run, no, due in await session.fetch("verify_numbers", ids):
+        found[run].append(f"run {run} has an event with the number {no} where {due} comes next")
+    return found
+
+
+async def _kept(session: Session, runs: Collection[UUID]) -> Collection[UUID]:
+    """Return those of some runs that are not being forgotten."""
+    return {row[0] for row in await session.fetch("verify_kept", list(runs))} if runs else ()
 
 
 def _of_run(row: Record) -> Iterator[str]:

@@ -118,7 +118,7 @@ def test_a_range_of_keys_is_a_backfill_that_a_worker_carries_out(postgres: Shell
         Worker(running)
         watched = postgres.run("watch", "flow.py", run_id)
         assert watched.code == 1
-        assert "1 partitions of 'daily' failed" in watched.messages
+        assert "1 partition of 'daily' failed; the cause: " in watched.messages
         assert types(watched.data)[-2:] == ["run.failed", "run.finished"]
         (postgres.folder / "mended").touch()
         again = postgres.run("retry", "flow.py", run_id).data.strip()

@@ -1,7 +1,8 @@
 """One of several processes that compute the same assets again and again: `… chaos '{"store": …, "seed": …}'`.
 
-Whatever happens to its engine it opens another, until the file `stop` is in its folder; then it ends what it is at. Each
-call of a body is a line in `calls`, as those of chain.py, with the worker's id in place of the process's.
+Whatever happens to its engine it opens another, or lets this one come back, until the file `stop` is in its folder; then
+it ends what it is at. Each call of a body is a line in `calls`, as those of chain.py, with the worker's id in place of the
+process's: that under which the engine has its lease now, which is another one after each lease that was lost.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import random
 import signal
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowstone_async import Cancelled, Context, Engine, FlowstoneError, Keys, NothingToCancel, Pipeline, dep
+from flowstone_async._engine.session import Session
 from tests.e2e.programs.chain import written
 from tests.e2e.programs.worker import sweep
 
 KEYS = Keys(*(f"k{number:02}" for number in range(12)))
 MOST_SECONDS = 0.1
+LEAVING = 0.2
+"""How likely an engine is left after an error; else it is to come back, under another id if it lost its lease."""
 
 
 @dataclass
@@ -36,7 +41,15 @@ class Args:
 
 pipe = Pipeline("chaos", params=Args)
 _random = random.Random()
-_worker = ""
+_session: Session | None = None
+"""Of the engine; kept also while that is being left, since bodies may begin until it is."""
+
+
+@contextmanager
+def _called(ctx: Context) -> Generator[None]:
+    assert _session is not None
+    with written(ctx, _session.services.worker or ""):
+        yield
 
 
 async def _take_time() -> None:
@@ -47,21 +60,21 @@ async def _take_time() -> None:
 
 @pipe.asset(partitions=KEYS)
 async def item(partition: str, params: Args, ctx: Context) -> dict[str, str]:
-    with written(ctx, _worker):
+    with _called(ctx):
         await _take_time()
     return {"key": partition, "round": str(params.round), "salt": uuid.uuid4().hex}
 
 
 @pipe.asset(partitions=KEYS)
 async def cooked(item: dict[str, str], ctx: Context) -> dict[str, str]:
-    with written(ctx, _worker):
+    with _called(ctx):
         await _take_time()
     return {**item, "cooked": item["salt"]}
 
 
 @pipe.asset
 async def table(by_key: Mapping[str, dict[str, str]] = dep(cooked, over=KEYS.all()), *, ctx: Context) -> dict[str, str]:
-    with written(ctx, _worker):
+    with _called(ctx):
         await _take_time()
     return {key: value["cooked"] for key, value in by_key.items()}
 
@@ -70,21 +83,35 @@ async def main(*, seed: int, sweep: bool = False, **options: Any) -> None:
     if sweep:
         await _sweep(options)
         return
-    global _worker  # noqa: PLW0603 - bodies are called with nothing of ours
+    global _session  # noqa: PLW0603 - bodies are called with nothing of ours
     _random.seed(seed)
     stop = Path("stop")
     while not stop.exists():
         try:
             async with Engine(pipe, **options) as engine:
-                _worker = engine._live().services.worker or ""
+                _session = engine._live()
                 while not stop.exists():
-                    await _work(engine)
+                    await _work_on(engine)
         except FlowstoneError as error:
-            logging.getLogger("chaos").warning("%s: %s", type(error).__name__, error.message)
+            _tell(error)
+
+
+async def _work_on(engine: Engine) -> None:
+    """Do one thing; an engine that has lost its lease, or its store for too long, is left or stayed in."""
+    try:
+        await _work(engine)
+    except FlowstoneError as error:
+        if _random.random() < LEAVING:
+            raise
+        _tell(error)
+        await _take_time()
+
+
+def _tell(error: FlowstoneError) -> None:
+    logging.getLogger("chaos").warning("%s: %s", type(error).__name__, error.message)
 
 
 async def _work(engine: Engine) -> None:
-    """Do one thing; an engine that has lost its lease, or its store for too long, is left."""
     params = Args(round=_random.randrange(1000))
     first, last = sorted(_random.choices(list(KEYS.whole()), k=2))
     match _random.randrange(8):
@@ -105,9 +132,9 @@ async def _work(engine: Engine) -> None:
 
 async def _sweep(options: dict[str, Any]) -> None:
     """Continue what the dead have left, and end when every run has ended."""
-    global _worker  # noqa: PLW0603 - as above
+    global _session  # noqa: PLW0603 - as above
     async with Engine(pipe, **options) as engine:
-        _worker = engine._live().services.worker or ""
+        _session = engine._live()
         await sweep(engine)
 
 

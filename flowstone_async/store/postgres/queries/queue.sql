@@ -40,6 +40,11 @@ claimed AS (
 )
 SELECT * FROM claimed ORDER BY priority, due_at, no;
 
+-- name: owned
+-- The running runs of the pipelines $2 that the worker $1 owns.
+SELECT id, fence FROM flowstone.run
+WHERE finished_at IS NULL AND pipeline = ANY ($2::text[]) AND worker = $1 AND state = 'running';
+
 -- name: moved_on
 -- Those of the runs $1, owned under the fences $2, that have ended or have another fence.
 SELECT n.id

@@ -39,9 +39,16 @@ LEFT JOIN flowstone.run AS r ON r.id = k.run_id
 WHERE r.id IS NULL
 LIMIT $1;
 
--- name: verify_still_there
--- Those of some runs that have not been forgotten meanwhile.
-SELECT id FROM flowstone.run WHERE id = ANY ($1::uuid[]);
+-- name: verify_kept
+-- Those of some runs that are not being forgotten: a run that has ended goes after its events, and those may go before it,
+-- with their day.
+SELECT r.id
+FROM flowstone.run AS r
+CROSS JOIN LATERAL (SELECT (r.created_at AT TIME ZONE 'UTC')::date AS day) AS born
+WHERE r.id = ANY ($1::uuid[])
+    AND (r.finished_at IS NULL
+        OR EXISTS (SELECT FROM flowstone.event_partition AS p WHERE p.first <= born.day AND born.day < p.until)
+        OR EXISTS (SELECT FROM flowstone.event AS e WHERE e.born = born.day AND e.run_id = r.id));
 
 -- name: verify_claims
 -- Keys that a run holds which is not active, or which there is not.

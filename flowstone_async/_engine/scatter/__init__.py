@@ -1,0 +1,1 @@
+"""Runs scatters: docs/adr/0008-scatter.md. Read `scattering.py` first."""

@@ -1,0 +1,240 @@
+"""From an attempt at a scatter's asset to what is to be done: arguments, source, and how its body is called."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, assert_never
+
+from pydantic_core import from_json
+
+from flowstone_async._engine.arguments import Values, prepare
+from flowstone_async._engine.request import Request
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
+from flowstone_async._engine.scatter.intake import Intake
+from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.results import Results
+from flowstone_async._engine.scatter.scattering import Scattering, Task
+from flowstone_async._engine.services import Services
+from flowstone_async._engine.user_error import redacted, translated, wrapped
+from flowstone_async.definition.binding import Binding, ContextBinding
+from flowstone_async.definition.bound_scatter import BoundScatter, ItemFunction
+from flowstone_async.definition.context import Call, Context, ItemFacts
+from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
+from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError
+from flowstone_async.failures import describe
+from flowstone_async.planning.units import Unit
+from flowstone_async.resources import ResourceScope
+from flowstone_async.sources.iterated import Generated, iterated
+from flowstone_async.sources.source import Source
+from flowstone_async.store.scatters import ScatterRecord
+from flowstone_async.types import Input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """An attempt at a scatter's asset.
+
+    Attributes:
+        id: Of the materialization that it may become.
+        fence: Of the run.
+        call: Its facts; each item has a copy.
+        failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
+    """
+
+    values: Values
+    services: Services
+    unit: Unit
+    scope: ResourceScope
+    request: Request
+    call: Call
+    id: str
+    run_id: str
+    fence: int
+    failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+
+    @property
+    def _kind(self) -> ScatterKind:
+        kind = self.unit.node.definition.kind
+        assert isinstance(kind, ScatterKind)  # noqa: S101 - whoever calls has asked
+        return kind
+
+    @property
+    def _bound(self) -> BoundScatter:
+        bound = self.unit.node.scatter
+        assert bound is not None  # noqa: S101 - whoever calls has asked
+        return bound
+
+    @property
+    def _name(self) -> str:
+        return f"scatter {self.unit.key}"
+
+    async def run(self) -> tuple[str, int, tuple[Input, ...]]:
+        """Run the scatter, or go on with it.
+
+        Returns:
+            Its id, the bytes of the results that this process added, and the inputs that were consumed.
+
+        Raises:
+            FlowstoneError: What the asset fails with.
+        """
+        bound, kind, store = self._bound, self._kind, self.services.store.scatters
+        inputs: list[Input] = []
+        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        source_arguments = await self._prepared(bound.source.bindings, inputs)
+        select = await self._function(bound.select, inputs)
+        key = False if kind.key is False else await self._function(bound.key, inputs)
+        worker = self.services.worker or ""
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key)
+        record = await store.begin(asked, self.fence, worker)
+        if record is None:
+            raise no_longer_ours(self._name)
+        if record.state == "failed":
+            raise await threshold(store, record.id, self._name, kind.tolerate)
+        size = 0
+        if record.state == "running":
+            names = self.unit.node.definition.scope.names
+            items = Items(bound.item.wanted, names)
+            task = Task(
+                record=record,
+                fence=self.fence,
+                worker=worker,
+                kind=kind,
+                source=partial(self._source, source_arguments),
+                by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
+                intake=self._intake(items, select, key),
+                results=Results(self.unit.node.value_type, names, kind.results),
+                call=self._caller(arguments, items),
+                failing=self.failing,
+            )
+            scattering = Scattering(self.services, task, self._name)
+            await scattering.run()
+            size = scattering.size
+        return record.id, size, tuple(dict.fromkeys(inputs))
+
+    async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
+        if not bindings:
+            return {}
+        prepared = await prepare(self.values, self.unit, bindings, self.unit.inputs, self.call, self.scope)
+        inputs += prepared.inputs
+        return prepared.arguments
+
+    async def _function(self, function: ItemFunction | None, inputs: list[Input]) -> Callable[[Any], Any] | None:
+        if function is None:
+            return None
+        arguments = await self._prepared(function.bindings, inputs)
+        return partial(function.function, **arguments) if arguments else function.function
+
+    async def _source(self, arguments: Mapping[str, Any]) -> Source[Any]:
+        spec = self._bound.source.spec
+        match spec:
+            case FixedSource(items=items):
+                return iterated(items, label=f"the source of {self._name}")
+            case AssetSource():
+                [value] = arguments.values()
+                return iterated(value, label=f"the source of {self._name}")
+            case FunctionSource(function=function):
+                source, _ = await Generated(function).resolved(arguments)
+                return source
+            case CustomSource(source=source):
+                if not isinstance(source, Source):
+                    raise TypeError(f"{source!r} is no Source")
+                return source
+            case _:
+                assert_never(spec)
+
+    def _intake(
+        self, items: Items, select: Callable[[Any], Any] | None, key: Callable[[Any], Any] | Literal[False] | None
+    ) -> Intake:
+        return Intake(items=items, select=select, key=key, failure=self._refused, describe=self._described)
+
+    def _refused(self, reason: BaseException | str) -> FlowstoneError:
+        """Return the error of an item that cannot be run."""
+        if isinstance(reason, BaseException):
+            return self.failing(reason, 1)[0]
+        return redacted(StorageError(reason, asset=self.unit.node.name), self.services.redactor)
+
+    def _described(self, error: FlowstoneError) -> Any:
+        return describe(error, partition=self.unit.key.partition)
+
+    # -- calling the body -----------------------------------------------------------------------------------------
+
+    def _caller(
+        self, arguments: Mapping[str, object], items: Items
+    ) -> Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]:
+        """Return what calls the body for an item."""
+        body, parameter = self.unit.node.definition.body, self._bound.item.parameter
+        called, asset = self.services.called, self.unit.node.name
+        contexts = [each.parameter for each in self.unit.node.bindings if isinstance(each, ContextBinding)]
+        keys = Keys(items, self._kind.key)
+
+        def plainly(chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
+            del chunk
+            if called is not None:
+                called(asset)
+            return body(**arguments, **{parameter: todo.item})
+
+        async def with_context(chunk: LocalChunk, todo: Todo) -> Any:
+            if called is not None:
+                called(asset)
+            attempt = chunk.chunk.attempts + 1
+            key, identity = keys.of(chunk, todo)
+            facts = ItemFacts(key=key, index=todo.number, attempt=attempt, identity=identity)
+            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=self.services.store.now())
+            context = Context(call)
+            try:
+                return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
+            finally:
+                call.open = False
+                self.call.params_read |= call.params_read
+
+        return with_context if contexts else plainly
+
+
+class Keys:
+    """The keys of items that run, for the bodies that ask.
+
+    Args:
+        items: Encodes items.
+        key: The option `key`.
+    """
+
+    def __init__(self, items: Items, key: object) -> None:
+        self._items, self._key = items, key
+        self._of: tuple[int, list[Any]] = -1, []
+
+    def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
+        """Return the key of an item, and the text that stands for it."""
+        page = chunk.page
+        if self._key is False:
+            return todo.number, str(todo.number)
+        if page.keys is None:
+            return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
+        if self._of[0] != page.no:
+            self._of = page.no, from_json(page.keys)
+        key = as_key(self._of[1][todo.position - page.first])
+        return key, hash_of(content_of(key))
+
+
+def failing(
+    kind: ScatterKind, unit: Unit, services: Services, run_id: str
+) -> Callable[[BaseException, int], tuple[FlowstoneError, float | None]]:
+    """Return what tells of an error of an item: the error, and seconds until the next attempt or None."""
+    what, redactor = f"an item of {unit.node.name!r}", services.redactor
+
+    def tell(error: BaseException, attempts: int) -> tuple[FlowstoneError, float | None]:
+        if isinstance(error, asyncio.CancelledError):
+            text = "the body raised CancelledError, although nobody cancelled it"
+            told: FlowstoneError = wrapped(error, text, what, unit, run_id=run_id, attempt=attempts, redactor=redactor)
+        else:
+            told = translated(error, what, unit, run_id=run_id, attempt=attempts, redactor=redactor)
+        asked = told.__cause__ if isinstance(told, ExecutionError) and told.__cause__ is not None else told
+        policy = kind.retry
+        return told, policy.wait(attempts) if policy.again(asked, attempts) else None
+
+    return tell

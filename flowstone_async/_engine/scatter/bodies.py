@@ -1,0 +1,211 @@
+"""The tasks that call the body of a scatter, item after item: elastic, and none for each item.
+
+A worker takes item after item from the chunks at hand. A body that never waits costs no switch; once one waits and more
+is at hand, another worker begins, up to `max_concurrent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from anyio.abc import TaskGroup
+
+from flowstone_async._engine.deadline import Deadline
+from flowstone_async._engine.pending import Pending
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.suspended import Suspended
+from flowstone_async.clock import Clock
+from flowstone_async.errors import TimedOut
+from flowstone_async.failures import ENDINGS
+
+# Seconds for which bodies that never wait keep the loop, and how many of them are called between two looks at the time.
+_SLICE, _CALLS = 0.005, 16
+
+
+class Items(Protocol):
+    """What bodies need of the scatter they belong to."""
+
+    def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
+        """Note what a body returned."""
+        ...
+
+    def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
+        """Note what a body raised."""
+        ...
+
+    def ended_program(self, ending: BaseException) -> None:
+        """Hear that a body ends the program, or that something is wrong here."""
+        ...
+
+
+class Bodies:
+    """Calls the body for the items of chunks.
+
+    Args:
+        call: Begins one call: returns the coroutine for an item, in whose chunk so many attempts failed before.
+        items: Hears of what came of it.
+        most: The most bodies at once; None for no bound.
+        timeout: Seconds for each; None for no limit.
+        grace: Seconds that a body has to end once it was cancelled.
+
+    Attributes:
+        stopping: Whether no further item begins.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]],
+        items: Items,
+        *,
+        most: int | None,
+        timeout: float | None,
+        grace: float,
+        clock: Clock,
+        group: TaskGroup,
+        name: str,
+    ) -> None:
+        self._call, self._items = call, items
+        self._most, self._timeout, self._grace = most, timeout, grace
+        self._clock, self._group, self._name = clock, group, name
+        self._at_hand: deque[LocalChunk] = deque()
+        self._suspects: deque[LocalChunk] = deque()
+        self._isolated = False
+        self._begun = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._workers = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many bodies run now."""
+        return len(self._tasks)
+
+    def add(self, chunk: LocalChunk) -> None:
+        """Put the items of a chunk behind those at hand."""
+        self._at_hand.append(chunk)
+        self._staff()
+
+    def add_suspect(self, chunk: LocalChunk) -> None:
+        """Add an item that may end its process: nothing else runs beside it."""
+        self._suspects.append(chunk)
+        self._staff()
+
+    async def idle(self) -> None:
+        """Return once no body runs."""
+        await self._idle.wait()
+
+    def cancel(self) -> None:
+        """Begin no further item, and cancel the bodies that run: once, so that they may end in good order."""
+        self.stopping = True
+        for task in self._tasks:
+            task.cancel()
+
+    def _staff(self) -> None:
+        """Start one more worker if there is something for it."""
+        if self._workers < (self._most or self._workers + 1) and self._has_work():
+            self._workers += 1
+            self._begun += 1
+            self._idle.clear()
+            self._group.start_soon(self._work, name=f"{self._name} {self._begun}")
+
+    def _has_work(self) -> bool:
+        if self.stopping or self._isolated:
+            return False
+        while self._at_hand and not self._at_hand[0].todo:
+            self._at_hand.popleft()
+        return bool(self._at_hand) or (bool(self._suspects) and not self._tasks)
+
+    async def _work(self) -> None:
+        calls, since = 0, time.monotonic()
+        try:
+            while self._has_work():
+                isolated = not self._at_hand or (bool(self._suspects) and not self._tasks)
+                chunk = self._suspects.popleft() if isolated else self._at_hand[0]
+                self._isolated = isolated
+                waited = await self._one(chunk, chunk.todo.pop())
+                self._isolated = False
+                calls += 1
+                if waited:
+                    since = time.monotonic()
+                elif not calls % _CALLS and time.monotonic() - since > _SLICE:
+                    await asyncio.sleep(0)
+                    since = time.monotonic()
+        except asyncio.CancelledError:  # of the whole scatter
+            self.stopping = True
+            raise
+        finally:
+            self._workers -= 1
+            self._isolated = False
+            if not self._workers:
+                self._idle.set()
+            self._staff()
+
+    async def _one(self, chunk: LocalChunk, todo: Todo) -> bool:
+        """Call the body for one item; tell whether it waited."""
+        waited = False
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is always one here
+        before = task.cancelling()
+        try:
+            coroutine = self._call(chunk, todo)
+            try:
+                waiting = coroutine.send(None)
+            except StopIteration as stop:
+                value = stop.value
+            else:
+                waited = True
+                value = await self._wait(task, Suspended(coroutine, waiting))
+        except ENDINGS as ending:
+            self._items.ended_program(ending)
+        except BaseException as error:  # user code may raise anything
+            if task.cancelling() > before or isinstance(error, asyncio.CancelledError):
+                await self._absorb(task, before, error)
+            if not self.stopping:
+                self._items.raised(chunk, todo, error)
+        else:
+            if task.cancelling() > before:
+                await self._absorb(task, before, None)
+            if not self.stopping:
+                self._items.succeeded(chunk, todo, value)
+        return waited
+
+    async def _wait(self, task: asyncio.Task[Any], suspended: Suspended[Any]) -> Any:
+        self._tasks.add(task)
+        self._staff()
+        try:
+            if self._timeout is None:
+                return await suspended
+            return await self._in_time(suspended, self._timeout)
+        finally:
+            self._tasks.discard(task)
+
+    async def _in_time(self, suspended: Suspended[Any], limit: float) -> Any:
+        value, raised = None, None
+        deadline = Deadline(self._clock, limit, self._grace)
+        try:
+            with deadline:
+                value = await suspended
+        except ENDINGS:
+            raise
+        except BaseException as error:  # user code may raise anything
+            if not deadline.expired:
+                raise
+            raised = error
+        if deadline.expired:
+            raise TimedOut(
+                f"an item took longer than its timeout of {limit:g} s",
+                details={"timeout": limit},
+                hint="Raise timeout= on the scatter, or find out what it waits for.",
+            ) from raised
+        return value
+
+    async def _absorb(self, task: asyncio.Task[Any], before: int, error: BaseException | None) -> None:
+        """Take back cancellations that are the body's own, or ours; one from outside travels on."""
+        pending = Pending.since(task, before)
+        await pending.absorb(error)

@@ -1,0 +1,143 @@
+"""A chunk that this process runs: what is left of it, and what ended since its last flush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from flowstone_async.errors import Failure
+from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
+
+
+class Todo(NamedTuple):
+    """An item that is to be run.
+
+    Attributes:
+        position: Among all that were read.
+        number: Among the distinct ones.
+    """
+
+    position: int
+    number: int
+    item: Any
+
+
+class LocalChunk:
+    """A chunk that this process owns.
+
+    Attributes:
+        chunk: As it was when it became ours.
+        todo: What has not begun, the last one first.
+        left: How many items of it have not ended.
+        changed: Whether it waits for a flush.
+    """
+
+    __slots__ = (
+        *("_done", "_failed", "_flushes", "_succeeded"),
+        *("changed", "chunk", "failures", "later", "left", "page", "positions", "todo", "values"),
+    )
+
+    def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
+        self.chunk, self.page = chunk, page
+        self._done = int.from_bytes(chunk.done, "little")
+        self._succeeded, self._failed = chunk.succeeded, chunk.failed
+        self._flushes = 0
+        self.positions: list[int] = []
+        self.values: list[Any] = []
+        self.failures: list[ItemFailed] = []
+        self.later: list[ItemLater] = []
+        self.changed = False
+        self.todo = self._what_is_left(items)
+        self.left = len(self.todo)
+
+    def _what_is_left(self, items: Mapping[int, Any]) -> list[Todo]:
+        chunk, page = self.chunk, self.page
+        start, done, duplicates = chunk.first - page.first, self._done, page.duplicates
+        index = page.before + start - sum(place < start for place in duplicates)
+        todo: list[Todo] = []
+        for place in range(start, start + chunk.size):
+            if place in duplicates:
+                continue
+            if place in items and not (done and done >> (place - start) & 1):
+                todo.append(Todo(page.first + place, index, items[place]))
+            index += 1
+        todo.reverse()
+        return todo
+
+    def succeed(self, position: int, value: object) -> None:
+        """Note a result."""
+        self.positions.append(position)
+        self.values.append(value)
+        self.left -= 1
+
+    def fail(self, position: int, attempts: int, error: Failure) -> None:
+        """Note that an item failed for good."""
+        self.failures.append(ItemFailed(position, attempts, error))
+        self.left -= 1
+
+    def postpone(
+        self, position: int, attempts: int, due: datetime | None, error: Failure | None, lost: int = 0
+    ) -> None:
+        """Note that an item is to be tried (again) on its own."""
+        self.later.append(ItemLater(position, attempts, due, lost, error))
+        self.left -= 1
+
+    @property
+    def ended(self) -> int:
+        """How many items ended since the last flush."""
+        return len(self.positions) + len(self.failures) + len(self.later)
+
+    def flush(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Flush:
+        """Return what ended since the last flush, and begin anew.
+
+        Args:
+            pack: Encodes results; tells which of them, by place, cannot be.
+        """
+        block = self._block(pack) if self.positions else None
+        flush = self._flush(block)
+        self._flushes += 1
+        self.positions, self.values, self.failures, self.later, self.changed = [], [], [], [], False
+        return flush
+
+    def _block(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Block:
+        block, refused = pack(self.values)
+        positions = self.positions
+        if refused:
+            attempts = self.chunk.attempts + 1
+            self.failures += [ItemFailed(positions[place], attempts, error) for place, error in refused.items()]
+            positions = [position for place, position in enumerate(positions) if place not in refused]
+        self._succeeded += len(positions)
+        return block._replace(positions=positions)
+
+    def _flush(self, block: Block | None) -> Flush:
+        self._failed += len(self.failures)
+        chunk = self.chunk
+        again = self.later[0] if chunk.alone and self.later else None
+        state = "ready" if again is not None else "running" if self.left else "done"
+        attempts, due, error = (
+            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, chunk.error)
+        )
+        return Flush(
+            chunk,
+            self._flushes,
+            state,
+            self._bits() if state == "running" else b"",
+            self._succeeded,
+            self._failed,
+            attempts=attempts,
+            due=due,
+            error=error,
+            block=block if block is not None and block.positions else None,
+            failures=self.failures,
+            later=() if chunk.alone else self.later,
+        )
+
+    def _bits(self) -> bytes:
+        first, done = self.chunk.first, self._done
+        for position in self.positions:
+            done |= 1 << (position - first)
+        for each in (*self.failures, *self.later):
+            done |= 1 << (each.position - first)
+        self._done = done
+        return done.to_bytes(-(-self.chunk.size // 8), "little")

@@ -1,0 +1,50 @@
+"""What a scatter fails with."""
+
+from __future__ import annotations
+
+from flowstone_async.definition.tolerance import Tolerance
+from flowstone_async.errors import FlowstoneError, LeaseLost, ScatterThreshold, WorkerLost
+from flowstone_async.store.scatters import Scatters
+
+
+def no_longer_ours(name: str) -> FlowstoneError:
+    """Return the error for a scatter that the store lets this process add nothing to."""
+    return LeaseLost(f"{name} is driven by another process now, or was ended by one")
+
+
+def worker_lost(name: str, index: int, lost: int) -> FlowstoneError:
+    """Return the error of an item under which too many workers died."""
+    return WorkerLost(
+        f"{lost} workers died while they ran item {index} of {name}",
+        details={"lost": lost, "index": index},
+        hint="It may exhaust memory or crash the interpreter: try it alone.",
+    )
+
+
+async def threshold(store: Scatters, scatter: str, name: str, tolerate: Tolerance) -> ScatterThreshold:
+    """Return the error of a scatter of which too many items failed."""
+    totals, errors = await store.totals(scatter), await store.errors(scatter, limit=5)
+    total, done, failed = (0, 0, 0) if totals is None else (totals.total, totals.succeeded, totals.failed)
+    most = "; ".join(f"{count} x {error.message}" for count, error in errors)
+    allowed = " and ".join(
+        text
+        for text in (
+            None if tolerate.count is None else f"{tolerate.count} items",
+            None if tolerate.fraction is None else f"{tolerate.fraction:.4g} of all",
+        )
+        if text is not None
+    )
+    return ScatterThreshold(
+        f"{failed} of {total} items of {name} failed, more than the {allowed} it tolerates: {most}",
+        details={
+            "total": total,
+            "done": done,
+            "failed": failed,
+            "tolerated": {"count": tolerate.count, "fraction": tolerate.fraction},
+            "errors": [
+                {"count": count, "type": error.details.get("error_type", error.type), "message": error.message}
+                for count, error in errors
+            ],
+        },
+        hint="Mend what fails, or raise tolerate=.",
+    )

@@ -1,0 +1,216 @@
+"""The value of a scatter, read from the store a page at a time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Literal
+
+from pydantic_core import from_json
+from typing_extensions import override
+
+from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.results import Results
+from flowstone_async.definition.gathered import Gathered, GatheredReader, ItemFailure
+from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.errors import NotFound, StorageError
+from flowstone_async.failures import rebuild
+from flowstone_async.io.base import IOManager, Stored, ValueRef
+from flowstone_async.store.scatters import Block, Page, Scatters
+
+_PAGES_KEPT = 8
+_BLOCKS = 50
+_FAILURES = 200
+
+
+class Labels:
+    """Items and keys of a scatter by position, for those that ask for them; a few pages are kept.
+
+    Args:
+        store: Where it lies.
+        scatter: Which one.
+        items: Decodes items.
+        key: The option `key`.
+    """
+
+    def __init__(self, store: Scatters, scatter: str, items: Items, key: object) -> None:
+        self._store, self._scatter, self._items, self._key = store, scatter, items, key
+        self._kept: OrderedDict[int, tuple[Page, Mapping[int, Any], list[Any] | None]] = OrderedDict()
+
+    async def load(self, number: int) -> None:
+        """Have a page at hand."""
+        if number in self._kept:
+            return
+        pages = await self._store.pages(self._scatter, [number])
+        if not pages:
+            raise StorageError("the items of a scatter are gone from the store", retryable=False)
+        [page] = pages
+        keys = None if page.keys is None else [as_key(key) for key in from_json(page.keys)]
+        self._kept[number] = page, self._items.unpack(page.items), keys
+        if len(self._kept) > _PAGES_KEPT:
+            self._kept.popitem(last=False)
+
+    def item(self, number: int, position: int) -> Any:
+        """Return an item of a page that is at hand; None if it could not be stored."""
+        page, items, _ = self._kept[number]
+        return items.get(position - page.first)
+
+    def index(self, number: int, position: int) -> int:
+        """Return the place of an item among the distinct ones."""
+        page, _, _ = self._kept[number]
+        place = position - page.first
+        return page.before + place - sum(each < place for each in page.duplicates)
+
+    def key(self, number: int, position: int) -> Any:
+        """Return what identifies an item."""
+        page, items, keys = self._kept[number]
+        if self._key is False:
+            return self.index(number, position)
+        return items.get(position - page.first) if keys is None else keys[position - page.first]
+
+
+class StoredResults(GatheredReader[Any]):
+    """Reads the results of one scatter."""
+
+    def __init__(
+        self,
+        store: Scatters,
+        scatter: str,
+        pages: int,
+        *,
+        items: Items,
+        results: Results,
+        key: object,
+        order: Literal["source", "completion"],
+        partition: object,
+    ) -> None:
+        self._store, self._scatter, self._pages = store, scatter, pages
+        self._items, self._results, self._key, self._order = items, results, key, order
+        self._partition = partition
+
+    def _labels(self) -> Labels:
+        return Labels(self._store, self._scatter, self._items, self._key)
+
+    @override
+    async def values(self) -> AsyncGenerator[Any]:
+        async for _, found in self._found():
+            for _, value in found:
+                yield value
+
+    @override
+    async def items(self) -> AsyncGenerator[tuple[Any, Any]]:
+        labels = self._labels()
+        async for page, found in self._found():
+            await labels.load(page)
+            for position, value in found:
+                yield labels.key(page, position), value
+
+    async def _found(self) -> AsyncGenerator[tuple[int, list[tuple[int, Any]]]]:
+        """Yield results with their positions, some at a time, with the number of their page."""
+        if self._order == "source":
+            for page in range(self._pages):
+                found = [each for block in await self._store.blocks(self._scatter, page) for each in self._pairs(block)]
+                found.sort(key=lambda each: each[0])
+                yield page, found
+            return
+        last = -1
+        while blocks := await self._store.committed(self._scatter, after=last, limit=_BLOCKS):
+            for _, page, block in blocks:
+                yield page, self._pairs(block)
+            last = blocks[-1][0]
+
+    def _pairs(self, block: Block) -> list[tuple[int, Any]]:
+        return list(zip(block.positions, self._results.unpack(block), strict=True))
+
+    @override
+    async def failures(self) -> AsyncGenerator[ItemFailure]:
+        labels, last = self._labels(), -1
+        while page := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
+            for each in page:
+                await labels.load(each.page)
+                yield ItemFailure(
+                    key=labels.key(each.page, each.position),
+                    index=labels.index(each.page, each.position),
+                    item=labels.item(each.page, each.position),
+                    error=rebuild(each.error, partition=self._partition),
+                    attempts=each.attempts,
+                    worker=each.worker if each.attempts else None,
+                )
+            last = page[-1].position
+
+    @override
+    async def get(self, key: object) -> Any:
+        position = await self._position(key)
+        number = None if position is None else await self._store.page_at(self._scatter, position)
+        if position is not None and number is not None:
+            for block in await self._store.blocks(self._scatter, number):
+                if position in block.positions:
+                    return dict(self._pairs(block))[position]
+        reason = "no item has that key" if number is None else "it did not succeed: see .failures()"
+        raise NotFound(f"the scatter has no result for key {key!r}: {reason}")
+
+    async def _position(self, key: object) -> int | None:
+        if self._key is False:
+            return key if isinstance(key, int) and key >= 0 else None
+        if self._key is None:
+            packed = self._items.pack([key])
+            content = self._items.contents(packed)[0] if packed.places else None
+        else:
+            try:
+                content = content_of(key)
+            except ValueError:
+                content = None
+        return None if content is None else await self._store.find(self._scatter, hash_of(content))
+
+
+class ScatterValues(IOManager):
+    """Where the results of scatters live: in the store itself, whatever `io=` says.
+
+    Args:
+        store: The store's scatters.
+        kind: The scatter's options.
+        items: Decodes its items.
+    """
+
+    def __init__(self, store: Scatters, kind: ScatterKind, items: Items) -> None:
+        self._store, self._kind, self._items = store, kind, items
+
+    @property
+    @override
+    def name(self) -> str:
+        return "scatter"
+
+    @override
+    async def store(self, ref: ValueRef, value: Any) -> Stored:
+        raise StorageError(f"the results of {ref.key} are stored by its scatter, as they come", asset=ref.key.asset)
+
+    @override
+    async def load(self, ref: ValueRef, want: object) -> Gathered[Any]:
+        scatter, totals = await self._store.scatter(ref.location), await self._store.totals(ref.location)
+        if scatter is None or totals is None:
+            raise StorageError(
+                f"the results of {ref.key} are gone from the store",
+                asset=ref.key.asset,
+                hint="Run the asset with force=True to compute them again.",
+            )
+        reader = StoredResults(
+            self._store,
+            scatter.id,
+            scatter.pages,
+            items=self._items,
+            results=Results(ref.type, ref.names, self._kind.results),
+            key=self._kind.key,
+            order=self._kind.order,
+            partition=ref.partition,
+        )
+        return Gathered(
+            reader, total=totals.total, succeeded=totals.succeeded, failed=totals.failed, order=self._kind.order
+        )
+
+    @override
+    async def delete(self, ref: ValueRef) -> None:
+        await self._store.delete([ref.location or ref.materialization])
+
+    @override
+    def supports(self, type_: object) -> bool:
+        return True

@@ -1,0 +1,154 @@
+"""From a page of a source to a page of the store: what the body receives, its key, and what cannot be run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic_core import to_json
+
+from flowstone_async._engine.scatter.packing import Items, Packed, content_of, hash_of
+from flowstone_async.errors import ConfigError, Failure, FlowstoneError
+from flowstone_async.failures import ENDINGS
+from flowstone_async.sources.source import BadRow
+from flowstone_async.store.scatters import ItemFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Items of one page, ready to be recorded and run.
+
+    Attributes:
+        data: The page as it is stored.
+        items: What can be run, by place.
+        hashes: Of all keys; None if positions are items.
+        keys: What `key=` made of each item, encoded; None where it was not asked.
+        failed: What cannot be run.
+    """
+
+    data: bytes
+    items: Mapping[int, Any]
+    hashes: Sequence[str] | None
+    keys: bytes | None
+    failed: Sequence[ItemFailed]
+
+
+@dataclass(slots=True)
+class _Page:
+    """A page under way: what is left of it, by place, and why the rest is not."""
+
+    left: dict[int, Any]
+    refused: dict[int, FlowstoneError] = field(default_factory=dict[int, FlowstoneError])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """Prepares pages.
+
+    Attributes:
+        items: Encodes items.
+        select: Makes of an item what the body receives; None for the item itself.
+        key: Gives an item its key; None for its content, False for its position.
+        failure: Makes of what a function raised, or of a message, the error of an item.
+    """
+
+    items: Items
+    select: Callable[[Any], Any] | None
+    key: Callable[[Any], Any] | Literal[False] | None
+    failure: Callable[[BaseException | str], FlowstoneError]
+    describe: Callable[[FlowstoneError], Failure]
+
+    async def prepare(self, items: Sequence[Any], position: int) -> Prepared:
+        """Prepare a page.
+
+        Args:
+            items: As the source gave them.
+            position: Of the first one, in the source.
+        """
+        page = _Page(dict(enumerate(items)))
+        for place, item in enumerate(items):
+            if isinstance(item, BadRow):
+                self._refuse(page, place, item.message)
+        if self.select is not None:
+            for place, item in list(page.left.items()):
+                await self._call(page, place, self.select, item)
+        packed = self._pack(page)
+        keys: dict[int, Any] | None = None
+        hashes: list[str] | None = None
+        if self.key is not False:
+            contents, keys = await self._contents(page, packed)
+            hashes = [
+                hash_of(contents[place] if place in contents else f"!{position + place}".encode())
+                for place in range(len(items))
+            ]
+            packed = self._without(packed, page)
+        return Prepared(
+            data=self.items.page(packed, len(items)),
+            items=dict(zip(packed.places, packed.values, strict=True)),
+            hashes=hashes,
+            keys=None if keys is None else to_json([keys.get(place) for place in range(len(items))]),
+            failed=[ItemFailed(place, 0, self.describe(page.refused[place])) for place in sorted(page.refused)],
+        )
+
+    def _refuse(self, page: _Page, place: int, reason: BaseException | str) -> None:
+        del page.left[place]
+        page.refused[place] = self.failure(reason)
+
+    async def _call(self, page: _Page, place: int, function: Callable[[Any], Any], item: Any) -> Any:
+        """Call a function of the user's with one item and keep what it returns; if it raises, that item fails."""
+        try:
+            made = function(item)
+            if inspect.isawaitable(made):
+                made = await made
+        except ENDINGS:
+            raise
+        except Exception as error:  # anybody's code
+            self._refuse(page, place, error)
+        else:
+            page.left[place] = made
+
+    def _pack(self, page: _Page) -> Packed:
+        places = list(page.left)
+        packed = self.items.pack(list(page.left.values()))
+        for number, error in packed.refused.items():
+            del page.left[places[number]]
+            page.refused[places[number]] = error
+        return packed._replace(places=[places[number] for number in packed.places], refused={})
+
+    async def _contents(self, page: _Page, packed: Packed) -> tuple[dict[int, bytes], dict[int, Any] | None]:
+        """Return what identifies each item, and what `key` made of them."""
+        if not callable(self.key):
+            return dict(zip(packed.places, self.items.contents(packed), strict=True)), None
+        keys = _Page(dict(zip(packed.places, packed.values, strict=True)))
+        contents: dict[int, bytes] = {}
+        for place, item in list(keys.left.items()):
+            await self._call(keys, place, self.key, item)
+            if place in keys.left:
+                try:
+                    contents[place] = content_of(keys.left[place])
+                except ValueError as error:
+                    self._refuse(keys, place, str(error))
+        for place, error in keys.refused.items():
+            self._refuse(page, place, error)
+        return contents, {place: keys.left[place] for place in contents}
+
+    def _without(self, packed: Packed, page: _Page) -> Packed:
+        """Return the items without those that have been refused since they were encoded."""
+        if len(page.left) == len(packed.places):
+            return packed
+        return self._pack(page)
+
+
+def cursor_of(token: Mapping[str, object]) -> str:
+    """Return a place in a source as it is stored.
+
+    Raises:
+        ConfigError: It cannot be.
+    """
+    try:
+        return json.dumps(token)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the cursor {token!r} cannot be stored: {error}", hint="Give plain JSON values.") from error

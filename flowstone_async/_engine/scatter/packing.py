@@ -1,0 +1,151 @@
+"""Items, keys and results as bytes, many at a time; one alone only where the whole cannot be encoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple, cast, get_origin
+
+from pydantic_core import to_json
+
+from flowstone_async.definition.assignable import bare
+from flowstone_async.definition.item import Item, frozen, thawed
+from flowstone_async.errors import StorageError
+from flowstone_async.io.codec import Codec, codec_for
+
+LONGEST_KEY = 1024
+_PLAIN = (None, object, Any, Item, Mapping, dict)
+
+
+class Packed(NamedTuple):
+    """Values made ready to be stored.
+
+    Attributes:
+        data: All that can be stored.
+        values: Those, as a reader would load them.
+        places: Where each of them was.
+        refused: Places of the others, with the reason.
+    """
+
+    data: bytes
+    values: list[Any]
+    places: list[int]
+    refused: dict[int, StorageError]
+
+
+class Packer:
+    """Encodes values of one type.
+
+    Args:
+        annotation: Their type; None where it is not known.
+        names: Names local to where the annotation was written.
+    """
+
+    def __init__(self, annotation: object, names: Mapping[str, object] | None) -> None:
+        plain = bare(annotation)
+        declared = None if plain in _PLAIN or (get_origin(plain) or plain) is Mapping else annotation
+        self._codec: Codec = codec_for(declared, names=names)
+
+    def pack(self, values: Sequence[Any]) -> Packed:
+        """Encode values, leaving out those that do not fit."""
+        given = list(values)
+        try:
+            return Packed(self._codec.encode_chunk(given), given, list(range(len(given))), {})
+        except StorageError:
+            return self._one_by_one(given)
+
+    def _one_by_one(self, values: list[Any]) -> Packed:
+        refused: dict[int, StorageError] = {}
+        places: list[int] = []
+        for place, value in enumerate(values):
+            try:
+                self._codec.encode_chunk([value])
+            except StorageError as error:
+                refused[place] = error
+            else:
+                places.append(place)
+        kept = [values[place] for place in places]
+        return Packed(self._codec.encode_chunk(kept), kept, places, refused)
+
+    def unpack(self, data: bytes) -> list[Any]:
+        """Return the values that were encoded.
+
+        Raises:
+            StorageError: They are damaged, or do not fit the type any more.
+        """
+        return self._codec.decode_chunk(data)
+
+    def plain(self, data: bytes) -> list[Any]:
+        """Return what was encoded as plain JSON values, equal for equal values."""
+        return self._codec.canonical_list(data)
+
+    def row(self, value: object) -> str:
+        """Return one value as JSON text."""
+        return self._codec.encode_chunk([value]).decode()[2:-1]
+
+    def of_row(self, text: str) -> Any:
+        """Return the value of a row."""
+        return self._codec.decode_chunk(f" [{text}]".encode())[0]
+
+
+class Items:
+    """The items of a scatter as its body receives them, and as they are stored.
+
+    Args:
+        annotation: The type that items arrive as; None where it is not known.
+        names: Names local to where it was written.
+    """
+
+    def __init__(self, annotation: object, names: Mapping[str, object] | None) -> None:
+        self._packer = Packer(annotation, names)
+
+    def pack(self, items: Sequence[Any]) -> Packed:
+        """Encode the items of a page. Mappings among them come back as `Item`."""
+        packed = self._packer.pack([thawed(item) if isinstance(item, Item) else item for item in items])
+        return packed._replace(values=[frozen(item) if isinstance(item, Mapping) else item for item in packed.values])
+
+    def contents(self, packed: Packed) -> list[bytes]:
+        """Return what identifies each item that could be encoded: equal for equal items, in any order of their keys."""
+        return [to_json(each) for each in self._packer.plain(packed.data)]
+
+    def page(self, packed: Packed, size: int) -> bytes:
+        """Return the bytes of a page of `size` items: the places left out, then the items."""
+        left_out = sorted(set(range(size)).difference(packed.places)) if len(packed.places) < size else []
+        return json.dumps(left_out).encode() + b"\n" + packed.data
+
+    def unpack(self, page: bytes) -> dict[int, Any]:
+        """Return the items of a page by their places."""
+        head, data = page.split(b"\n", 1)
+        left_out = frozenset(cast("list[int]", json.loads(head)))
+        items = self._packer.unpack(data)
+        places = (place for place in range(len(items) + len(left_out)) if place not in left_out)
+        return {
+            place: frozen(item) if isinstance(item, Mapping) else item
+            for place, item in zip(places, items, strict=True)
+        }
+
+
+def hash_of(content: bytes) -> str:
+    """Return the hash that stands for a key, as 32 hex digits (BLAKE2b; a collision among 10^9 keys: below 10^-20)."""
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def content_of(key: object) -> bytes:
+    """Return what identifies an explicit key.
+
+    Raises:
+        ValueError: It is too long, or no plain value.
+    """
+    try:
+        content = to_json(key)
+    except Exception as error:
+        raise ValueError(f"the key is {type(key).__name__}: give text, a number, or a tuple of them") from error
+    if len(content) > LONGEST_KEY:
+        raise ValueError(f"the key is {len(content):,} bytes long, and may be {LONGEST_KEY:,}")
+    return content
+
+
+def as_key(plain: Any) -> Any:
+    """Return a stored key as it was given: what was a tuple is one again."""
+    return tuple(map(as_key, cast("list[Any]", plain))) if isinstance(plain, list) else plain

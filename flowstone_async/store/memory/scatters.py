@@ -1,0 +1,348 @@
+"""Scatters in memory: the same rules, kept in dictionaries. See docs/adr/0008-scatter.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from threading import RLock
+from typing import Literal
+
+from typing_extensions import override
+
+from flowstone_async.errors import Failure
+from flowstone_async.store.memory.waiters import Waiters
+from flowstone_async.store.scatters import (
+    Block,
+    Chunk,
+    Flush,
+    NewPage,
+    Page,
+    PageAdded,
+    ScatterRecord,
+    Scatters,
+    ScatterTotals,
+    StoredFailure,
+)
+from flowstone_async.types import AssetKey
+
+_OPEN = frozenset({"ready", "running"})
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """A chunk with its owner; see `Chunk` and `Flush`."""
+
+    kept: Chunk
+    state: str = "running"
+    worker: str | None = None
+    flushes: int = 0
+    due: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Scatter:
+    """One scatter with all that is its own."""
+
+    record: ScatterRecord
+    fence: int
+    since: datetime
+    pages: dict[int, Page] = field(default_factory=dict[int, Page])
+    fences: dict[int, int] = field(default_factory=dict[int, int])
+    keys: dict[str, int] = field(default_factory=dict[str, int])
+    chunks: dict[tuple[int, bool], _Chunk] = field(default_factory=dict[tuple[int, bool], _Chunk])
+    blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
+    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
+    failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
+
+    def cancel(self, state: Literal["failed", "cancelled"]) -> None:
+        """End it before its items are."""
+        self.record = self.record._replace(state=state)
+        for chunk in self.chunks.values():
+            if chunk.state in _OPEN:
+                chunk.state, chunk.worker = "cancelled", None
+                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
+
+    def release(self, worker: str) -> None:
+        """Let go of what a worker has of it."""
+        for chunk in self.chunks.values():
+            if chunk.worker == worker and chunk.state == "running":
+                chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
+                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
+
+
+class MemoryScatters(Scatters):
+    """Keeps scatters; all handles of a memory share them.
+
+    Args:
+        lock: Guards the memory.
+        now: Its clock.
+        leases: Workers that are alive.
+        waiters: Who waits for what changes.
+        owns: Tells whether a run is owned under a fence.
+    """
+
+    def __init__(
+        self,
+        lock: RLock,
+        now: Callable[[], datetime],
+        leases: Mapping[str, object],
+        waiters: Waiters,
+        owns: Callable[[str, int], bool],
+    ) -> None:
+        self._lock, self._now, self._leases, self._waiters, self._owns = lock, now, leases, waiters, owns
+        self._scatters: dict[str, _Scatter] = {}
+        self._of: dict[str, dict[AssetKey, str]] = {}
+
+    @override
+    async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
+        with self._lock:
+            if worker not in self._leases or not self._owns(scatter.run_id, fence):
+                return None
+            known = self._of.setdefault(scatter.run_id, {}).setdefault(scatter.key, scatter.id)
+            found = self._scatters.setdefault(known, _Scatter(scatter, fence, self._now()))
+            found.fence = fence
+            found.release(worker)
+            return found.record
+
+    @override
+    async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
+        with self._lock:
+            found = self._scatters.get(page.scatter)
+            if found is None or worker not in self._leases:
+                return None
+            known = found.pages.get(page.no)
+            if known is not None and found.fences[page.no] == page.fence:
+                return PageAdded(known.first, known.before, known.duplicates)
+            record = found.record
+            expected = (found.fence, record.pages, False, "running")
+            if (page.fence, page.no, record.sealed, record.state) != expected:
+                return None
+            return self._add(found, page, worker)
+
+    def _add(self, found: _Scatter, page: NewPage, worker: str) -> PageAdded:
+        record, first = found.record, found.record.read
+        duplicates: set[int] = set()
+        for place, hash_ in enumerate(page.hashes or ()):
+            if found.keys.setdefault(hash_, first + place) != first + place:
+                duplicates.add(place)
+        found.pages[page.no] = Page(
+            page.no, first, record.total, page.size, frozenset(duplicates), page.items, page.keys
+        )
+        found.fences[page.no] = page.fence
+        start, now = 0, self._now()
+        for count in page.chunks:
+            failed = sum(start <= each.position < start + count for each in page.failed)
+            kept = Chunk(page.scatter, first + start, alone=False, page=page.no, size=count, failed=failed)
+            found.chunks[first + start, False] = _Chunk(kept, worker=worker)
+            start += count
+        for each in page.failed:
+            position = first + each.position
+            found.failures[position] = StoredFailure(position, page.no, now, each.attempts, worker, each.error)
+        found.record = record._replace(
+            pages=record.pages + 1,
+            read=record.read + page.size,
+            total=record.total + page.size - len(duplicates),
+            cursor=page.cursor,
+            sealed=page.last,
+        )
+        return PageAdded(first, record.total, frozenset(duplicates))
+
+    @override
+    async def flush(self, flushes: Sequence[Flush], worker: str) -> frozenset[int]:
+        with self._lock:
+            return frozenset(place for place, flush in enumerate(flushes) if self._flush(flush, worker))
+
+    def _flush(self, flush: Flush, worker: str) -> bool:
+        found = self._scatters.get(flush.chunk.scatter)
+        chunk = None if found is None else found.chunks.get((flush.chunk.first, flush.chunk.alone))
+        if found is None or chunk is None or chunk.kept.fence != flush.chunk.fence:
+            return False
+        if chunk.flushes == flush.number + 1:
+            return True
+        if chunk.worker != worker or worker not in self._leases or chunk.flushes != flush.number:
+            return False
+        chunk.kept = chunk.kept._replace(
+            done=flush.done,
+            succeeded=flush.succeeded,
+            failed=flush.failed,
+            attempts=flush.attempts,
+            error=flush.error,
+        )
+        chunk.flushes, chunk.state, chunk.due = flush.number + 1, flush.state, flush.due
+        chunk.worker = worker if flush.state == "running" else None
+        page, now = chunk.kept.page, self._now()
+        for each in flush.later:
+            kept = Chunk(
+                chunk.kept.scatter,
+                each.position,
+                alone=True,
+                page=page,
+                size=1,
+                attempts=each.attempts,
+                lost=each.lost,
+                error=each.error,
+            )
+            found.chunks[each.position, True] = _Chunk(kept, state="ready", due=each.due)
+        if flush.block is not None:
+            found.blocks.setdefault(page, []).append(flush.block)
+            found.committed.append((page, flush.block))
+        for each in flush.failures:
+            found.failures[each.position] = StoredFailure(each.position, page, now, each.attempts, worker, each.error)
+        return True
+
+    @override
+    async def take(self, scatter: str, worker: str, *, limit: int) -> tuple[Chunk, ...]:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None or worker not in self._leases or found.record.state != "running":
+                return ()
+            now = self._now()
+            free = sorted(
+                (key for key, each in found.chunks.items() if self._is_free(each) and _is_due(each, now)),
+            )
+            return tuple(self._take(found.chunks[key], worker) for key in free[:limit])
+
+    def _is_free(self, chunk: _Chunk) -> bool:
+        return chunk.state in _OPEN and chunk.worker not in self._leases
+
+    def _take(self, chunk: _Chunk, worker: str) -> Chunk:
+        lost = chunk.kept.lost + (chunk.worker is not None)
+        chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=lost)
+        chunk.state, chunk.worker, chunk.flushes = "running", worker, 0
+        return chunk.kept
+
+    @override
+    async def release(self, scatter: str, worker: str) -> None:
+        with self._lock:
+            if scatter in self._scatters:
+                self._scatters[scatter].release(worker)
+
+    @override
+    async def close(self, scatter: str, fence: int) -> bool:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None or found.fence != fence:
+                return False
+            record = found.record
+            if record.state == "running" and record.sealed and not any(c.state in _OPEN for c in found.chunks.values()):
+                found.record = record._replace(state="closed")
+            return found.record.state == "closed"
+
+    @override
+    async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None or found.fence != fence:
+                return False
+            if found.record.state == "running":
+                found.cancel(state)
+            return found.record.state == state
+
+    def forget_run(self, run_id: str) -> None:
+        """Delete the scatters of a run that became no value: those of values go with them."""
+        for scatter in tuple(self._of.get(run_id, {}).values()):
+            if self._scatters[scatter].record.state != "closed":
+                self._forget(scatter)
+
+    def end_of_run(self, run_id: str) -> None:
+        """End the scatters of a run that is ended from outside."""
+        for scatter in self._of.get(run_id, {}).values():
+            if self._scatters[scatter].record.state == "running":
+                self._scatters[scatter].cancel("cancelled")
+
+    @override
+    async def scatter(self, scatter: str) -> ScatterRecord | None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            return None if found is None else found.record
+
+    @override
+    async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
+        with self._lock:
+            return tuple(self._scatters[scatter].record for scatter in self._of.get(run_id, {}).values())
+
+    @override
+    async def totals(self, scatter: str) -> ScatterTotals | None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None:
+                return None
+            ready = [each for each in found.chunks.values() if each.state == "ready"]
+            return ScatterTotals(
+                state=found.record.state,
+                sealed=found.record.sealed,
+                total=found.record.total,
+                succeeded=sum(each.kept.succeeded for each in found.chunks.values()),
+                failed=sum(each.kept.failed for each in found.chunks.values()),
+                waiting=sum(each.kept.alone for each in ready),
+                open=sum(each.state in _OPEN for each in found.chunks.values()),
+                due=min((each.due for each in ready if each.due is not None), default=None),
+                taken=sum(each.state == "running" for each in found.chunks.values()),
+                since=found.since,
+                read=found.record.read,
+            )
+
+    @override
+    async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
+        with self._lock:
+            found = self._scatters[scatter].pages if scatter in self._scatters else {}
+            return tuple(found[no] for no in sorted(numbers) if no in found)
+
+    @override
+    async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            return () if found is None else tuple(found.blocks.get(page, ()))
+
+    @override
+    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+        with self._lock:
+            known = self._scatters[scatter].committed if scatter in self._scatters else []
+            return tuple((no, *known[no]) for no in range(after + 1, min(after + 1 + limit, len(known))))
+
+    @override
+    async def page_at(self, scatter: str, position: int) -> int | None:
+        with self._lock:
+            pages = self._scatters[scatter].pages.values() if scatter in self._scatters else ()
+            return next((page.no for page in pages if page.first <= position < page.first + page.size), None)
+
+    @override
+    async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
+        with self._lock:
+            known = self._scatters[scatter].failures if scatter in self._scatters else {}
+            return tuple(islice((known[each] for each in sorted(known) if each > after), limit))
+
+    @override
+    async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
+        groups: dict[str, list[Failure]] = {}
+        for each in await self.failures(scatter, limit=sys.maxsize):
+            groups.setdefault(each.error.code, []).append(each.error)
+        ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+        return tuple((len(errors), errors[0]) for _, errors in ordered[:limit])
+
+    @override
+    async def find(self, scatter: str, hash: str) -> int | None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            return None if found is None else found.keys.get(hash)
+
+    @override
+    async def delete(self, scatters: Collection[str]) -> None:
+        with self._lock:
+            for scatter in scatters:
+                self._forget(scatter)
+
+    def _forget(self, scatter: str) -> None:
+        gone = self._scatters.pop(scatter, None)
+        if gone is not None:
+            of = self._of[gone.record.run_id]
+            del of[gone.record.key]
+            if not of:
+                del self._of[gone.record.run_id]
+
+
+def _is_due(chunk: _Chunk, now: datetime) -> bool:
+    return chunk.due is None or chunk.due <= now

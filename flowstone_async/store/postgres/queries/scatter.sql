@@ -1,0 +1,298 @@
+-- Scatters; see docs/adr/0008-scatter.md for what is one transaction, and why.
+
+-- name: scatter_run
+-- Whether the run $1 is still owned under the fence $2; while this is held nobody takes it over or ends it.
+SELECT FROM flowstone.run WHERE id = $1 AND fence = $2 AND state = 'running' FOR SHARE;
+
+-- name: begin_scatter
+-- Begin the scatter $1, or go on with the one that the run has already. The reader before can add nothing from then on.
+INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, asset, io, partition, facts)
+VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
+ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE SET fence = excluded.fence
+RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts;
+
+-- name: release_chunks
+-- Let go of what the worker $2 has of the scatter $1.
+UPDATE flowstone.scatter_chunk SET state = 'ready', worker = NULL, fence = fence + 1, flushes = 0
+WHERE scatter = $1 AND worker = $2 AND state = 'running';
+
+-- name: scatter
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts
+FROM flowstone.scatter
+WHERE id = $1;
+
+-- name: scatters_of_run
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts
+FROM flowstone.scatter
+WHERE run_id = $1
+ORDER BY created_at, id;
+
+-- name: add_page
+-- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
+-- duplicates, cut into chunks that the worker $10 owns. Nothing if the fence has moved, or the page is not the next one.
+WITH may AS MATERIALIZED (
+    SELECT id, read, total
+    FROM flowstone.scatter
+    WHERE id = $1 AND fence = $2 AND pages = $3 AND NOT sealed AND state = 'running'
+    FOR UPDATE
+),
+keyed AS (
+    INSERT INTO flowstone.scatter_key (scatter, hash, item_no)
+    SELECT may.id, n.hash, may.read + n.place - 1
+    FROM may
+    CROSS JOIN unnest($5::uuid[]) WITH ORDINALITY AS n (hash, place)
+    ON CONFLICT DO NOTHING
+    RETURNING item_no
+),
+duplicate AS MATERIALIZED (
+    SELECT n.place
+    FROM may
+    CROSS JOIN generate_series(0, CASE WHEN $5 IS NULL THEN 0 ELSE $4 END - 1) AS n (place)
+    WHERE may.read + n.place NOT IN (SELECT item_no FROM keyed)
+),
+moved AS (
+    UPDATE flowstone.scatter AS s
+    SET pages = s.pages + 1, read = s.read + $4, total = s.total + $4 - (SELECT count(*) FROM duplicate),
+        cursor = $8, sealed = $9
+    FROM may
+    WHERE s.id = $1
+),
+page AS (
+    INSERT INTO flowstone.scatter_page (scatter, no, count, first, before, fence, duplicates, items, keys)
+    SELECT id, $3, $4, read, total, $2, ARRAY (SELECT place FROM duplicate), $6, $7
+    FROM may
+    RETURNING first, before, duplicates
+),
+chunks AS (
+    INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, failed, alone, state, worker)
+    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, 'running', $10
+    FROM may
+    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) AS n (first, count, failed)
+),
+failed AS (
+    INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
+    SELECT may.id, may.read + n.place, coalesce($17::timestamptz, statement_timestamp()), 0, n.code, $10, n.error
+    FROM may
+    CROSS JOIN unnest($14::integer[], $15::text[], $16::text[]) AS n (place, code, error)
+)
+SELECT first, before, duplicates FROM page;
+
+-- name: page_added
+-- The page $3 of the scatter $1, if it was added under the fence $2.
+SELECT first, before, duplicates FROM flowstone.scatter_page WHERE scatter = $1 AND no = $3 AND fence = $2;
+
+-- name: flush
+-- What ended in some chunks of the worker $1, each under the fence and the number of flushes that its owner knows. Returns
+-- the places in the list of those that were accepted.
+WITH given AS MATERIALIZED (
+    SELECT *
+    FROM unnest($2::uuid[], $3::bigint[], $4::boolean[], $5::bigint[], $6::integer[], $7::text[], $8::bytea[],
+        $9::integer[], $10::integer[], $11::integer[], $12::timestamptz[], $13::text[], $14::bytea[], $15::bytea[])
+        WITH ORDINALITY AS n (scatter, first, alone, fence, flushes, state, done, succeeded, failed, attempts, due_at,
+        error, places, body, place)
+),
+mine AS MATERIALIZED (
+    SELECT given.*, c.page, c.count, c.lost
+    FROM given
+    CROSS JOIN LATERAL (
+        SELECT c.page, c.count, c.lost
+        FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = given.scatter AND c.first = given.first AND c.alone = given.alone
+            AND c.fence = given.fence AND c.flushes = given.flushes AND c.worker = $1
+        FOR UPDATE
+    ) AS c
+),
+written AS (
+    INSERT INTO flowstone.scatter_chunk AS c (scatter, first, fence, due_at, page, count, flushes, succeeded, failed,
+        attempts, lost, alone, state, worker, done, error)
+    SELECT scatter, first, fence, due_at, page, count, flushes + 1, succeeded, failed, attempts, lost, alone, state,
+        CASE WHEN state = 'running' THEN $1 END, done, error
+    FROM mine
+    UNION ALL
+    SELECT mine.scatter, n.item_no, 1, n.due_at, mine.page, 1, 0, 0, 0, n.attempts, n.lost, true, 'ready', NULL, NULL,
+        n.error
+    FROM mine
+    JOIN unnest($16::integer[], $17::bigint[], $18::integer[], $19::integer[], $20::timestamptz[], $21::text[])
+        AS n (place, item_no, attempts, lost, due_at, error) ON n.place = mine.place
+    ON CONFLICT (scatter, first, alone) DO UPDATE
+    SET fence = excluded.fence, due_at = excluded.due_at, flushes = excluded.flushes, succeeded = excluded.succeeded,
+        failed = excluded.failed, attempts = excluded.attempts, state = excluded.state, worker = excluded.worker,
+        done = excluded.done, error = excluded.error
+),
+blocks AS (
+    INSERT INTO flowstone.scatter_block (scatter, page, first, places, body)
+    SELECT scatter, page, first, places, body FROM mine WHERE body IS NOT NULL
+),
+results AS (
+    INSERT INTO flowstone.scatter_result (scatter, item_no, value)
+    SELECT mine.scatter, n.item_no, n.value
+    FROM mine
+    JOIN unnest($22::integer[], $23::bigint[], $24::text[]) AS n (place, item_no, value) ON n.place = mine.place
+),
+failures AS (
+    INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
+    SELECT mine.scatter, n.item_no, coalesce($30::timestamptz, statement_timestamp()), n.attempts, n.code, $1, n.error
+    FROM mine
+    JOIN unnest($25::integer[], $26::bigint[], $27::integer[], $28::text[], $29::text[])
+        AS n (place, item_no, attempts, code, error) ON n.place = mine.place
+)
+SELECT place::integer FROM mine ORDER BY place;
+
+-- name: flushed
+-- Those of some flushes that were accepted before, their reply being lost.
+SELECT n.place::integer
+FROM unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::bigint[], $5::integer[])
+    WITH ORDINALITY AS n (scatter, first, alone, fence, flushes, place)
+CROSS JOIN LATERAL (
+    SELECT FROM flowstone.scatter_chunk AS c
+    WHERE c.scatter = n.scatter AND c.first = n.first AND c.alone = n.alone AND c.fence = n.fence
+        AND c.flushes = n.flushes + 1
+    OFFSET 0
+) AS c;
+
+-- name: take_chunks
+-- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns.
+WITH found AS MATERIALIZED (
+    SELECT c.first, c.alone
+    FROM flowstone.scatter_chunk AS c
+    WHERE c.scatter = $2 AND c.state IN ('ready', 'running')
+        AND (c.due_at IS NULL OR c.due_at <= coalesce($4::timestamptz, statement_timestamp()))
+        AND (c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+        AND EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
+        AND EXISTS (SELECT FROM flowstone.scatter AS s WHERE s.id = $2 AND s.state = 'running')
+    ORDER BY c.first
+    LIMIT $3
+    FOR UPDATE OF c SKIP LOCKED
+),
+taken AS (
+    UPDATE flowstone.scatter_chunk AS c
+    SET state = 'running', worker = $1, fence = c.fence + 1, flushes = 0,
+        lost = c.lost + CASE WHEN c.worker IS NULL THEN 0 ELSE 1 END
+    FROM found
+    WHERE c.scatter = $2 AND c.first = found.first AND c.alone = found.alone
+    RETURNING c.*
+)
+SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error
+FROM taken AS c
+ORDER BY c.first;
+
+-- name: close_scatter
+-- Close the scatter $1 if every item of it is final; in a statement of its own, after the flush that may be the last.
+UPDATE flowstone.scatter AS s
+SET state = 'closed'
+WHERE s.id = $1 AND s.fence = $2 AND s.state = 'running' AND s.sealed
+    AND NOT EXISTS (SELECT FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.state IN ('ready', 'running'))
+RETURNING s.id;
+
+-- name: end_scatter
+-- End the scatter $1 early, read under the fence $2; then `cancel_chunks`, in the same transaction.
+UPDATE flowstone.scatter SET state = $3 WHERE id = $1 AND fence = $2 AND state = 'running' RETURNING id;
+
+-- name: end_scatters
+-- End the scatters of a run that is ended from outside; then `cancel_chunks`.
+UPDATE flowstone.scatter SET state = 'cancelled' WHERE run_id = $1 AND state = 'running' RETURNING id;
+
+-- name: cancel_chunks
+-- In a statement of its own: no page can be added any more, and every flush was before or finds another fence.
+UPDATE flowstone.scatter_chunk SET state = 'cancelled', worker = NULL, fence = fence + 1
+WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
+
+-- name: scatter_counts
+SELECT s.state, s.sealed, s.total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
+    coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
+    s.created_at, s.read
+FROM flowstone.scatter AS s
+LEFT JOIN LATERAL (
+    SELECT sum(c.succeeded) AS succeeded, sum(c.failed) AS failed,
+        count(*) FILTER (WHERE c.alone AND c.state = 'ready') AS waiting,
+        count(*) FILTER (WHERE c.state IN ('ready', 'running')) AS open,
+        count(*) FILTER (WHERE c.state = 'running') AS taken,
+        min(c.due_at) FILTER (WHERE c.state = 'ready') AS due_at
+    FROM flowstone.scatter_chunk AS c
+    WHERE c.scatter = s.id
+) AS c ON true
+WHERE s.id = $1;
+
+-- name: scatter_pages
+SELECT no, first, before, count, duplicates, items, keys
+FROM flowstone.scatter_page
+WHERE scatter = $1 AND no = ANY ($2::integer[]);
+
+-- name: scatter_blocks
+-- Packed results of the page $2.
+SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND page = $2 ORDER BY no;
+
+-- name: scatter_results
+-- Results of the page $2 that are rows.
+SELECT r.item_no, r.value
+FROM flowstone.scatter_page AS p
+CROSS JOIN LATERAL (
+    SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
+    WHERE r.scatter = $1 AND r.item_no >= p.first AND r.item_no < p.first + p.count
+    OFFSET 0
+) AS r
+WHERE p.scatter = $1 AND p.no = $2
+ORDER BY r.no;
+
+-- name: committed_blocks
+SELECT no, page, first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND no > $2 ORDER BY no LIMIT $3;
+
+-- name: committed_results
+SELECT r.no, r.item_no, r.value, p.no AS page
+FROM flowstone.scatter_result AS r
+CROSS JOIN LATERAL (
+    SELECT p.no FROM flowstone.scatter_page AS p
+    WHERE p.scatter = $1 AND p.first <= r.item_no AND p.count > 0
+    ORDER BY p.first DESC
+    LIMIT 1
+) AS p
+WHERE r.scatter = $1 AND r.no > $2
+ORDER BY r.no
+LIMIT $3;
+
+-- name: scatter_page_at
+-- The page that the item $2 is in.
+SELECT no FROM flowstone.scatter_page AS p
+WHERE scatter = $1 AND first <= $2 AND first + count > $2
+ORDER BY first DESC
+LIMIT 1;
+
+-- name: scatter_failures
+SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page
+FROM flowstone.scatter_failure AS f
+CROSS JOIN LATERAL (
+    SELECT p.no FROM flowstone.scatter_page AS p
+    WHERE p.scatter = $1 AND p.first <= f.item_no AND p.count > 0
+    ORDER BY p.first DESC
+    LIMIT 1
+) AS p
+WHERE f.scatter = $1 AND f.item_no > $2
+ORDER BY f.item_no
+LIMIT $3;
+
+-- name: scatter_errors
+-- Codes of the failures, the most frequent first, each with one of them.
+SELECT code, count(*) AS count, min(error) AS example
+FROM flowstone.scatter_failure
+WHERE scatter = $1
+GROUP BY code
+ORDER BY count(*) DESC, code
+LIMIT $2;
+
+-- name: scatter_find
+SELECT item_no FROM flowstone.scatter_key WHERE scatter = $1 AND hash = $2;
+
+-- name: valueless_scatters
+-- Scatters of the runs $1 that became no value: those of values go with them.
+SELECT s.id FROM flowstone.scatter AS s
+WHERE s.run_id = ANY ($1::uuid[]) AND NOT EXISTS (SELECT FROM flowstone.materialization AS m WHERE m.id = s.id);
+
+-- name: delete_scatters
+-- With all that is theirs.
+WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
+pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($1::uuid[])),
+keys AS (DELETE FROM flowstone.scatter_key WHERE scatter = ANY ($1::uuid[])),
+chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
+blocks AS (DELETE FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[])),
+results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($1::uuid[]))
+DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[]);

@@ -1,0 +1,319 @@
+"""The store's port for scatters: pages of items, chunks of them that workers own, and what became of each.
+
+docs/adr/0008-scatter.md says what is one transaction and why. The obligations of `protocol.py` hold here too. A
+position counts the items of a scatter as they were read, duplicates included, from 0; items, keys and results are bytes
+that only the engine can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from flowstone_async.errors import Failure
+from flowstone_async.types import AssetKey
+
+ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
+Results: TypeAlias = Literal["packed", "rows"]
+
+
+class ScatterRecord(NamedTuple):
+    """A scatter as it is stored.
+
+    Attributes:
+        id: Also that of its value's materialization.
+        sealed: Whether the source has ended.
+        pages: Number of pages so far, and of the next one.
+        read: Items read so far, duplicates included.
+        total: Distinct items.
+        cursor: Where the source goes on, as JSON; None at its start.
+        facts: What was decided when it began, as JSON.
+    """
+
+    id: str
+    run_id: str
+    key: AssetKey
+    state: ScatterState = "running"
+    sealed: bool = False
+    pages: int = 0
+    read: int = 0
+    total: int = 0
+    cursor: str | None = None
+    facts: str = "{}"
+
+
+class ItemFailed(NamedTuple):
+    """An item that failed for good, after so many attempts."""
+
+    position: int
+    attempts: int
+    error: Failure
+
+
+class ItemLater(NamedTuple):
+    """An item that leaves its chunk to be tried (again) on its own.
+
+    Attributes:
+        attempts: Attempts that failed so far.
+        lost: Workers that died with it.
+        due: When it may be tried; None at once.
+        error: Of the last attempt.
+    """
+
+    position: int
+    attempts: int
+    due: datetime | None = None
+    lost: int = 0
+    error: Failure | None = None
+
+
+class NewPage(NamedTuple):
+    """Items that were read together.
+
+    Attributes:
+        fence: The run's, under which its owner reads.
+        no: Number of the page, from 0.
+        size: Number of its items.
+        items: The items.
+        hashes: One of each item's key, 16 bytes as hex digits; None if every position is an item of its own.
+        keys: What `key=` made of each item; None where items are their own keys.
+        cursor: Where the source goes on behind it, as JSON.
+        last: Whether the source has ended.
+        failed: Items that cannot be run, by their places in the page (as `position`).
+        chunks: Number of items of each chunk; together all of them.
+    """
+
+    scatter: str
+    fence: int
+    no: int
+    size: int
+    items: bytes
+    hashes: Sequence[str] | None
+    keys: bytes | None
+    cursor: str | None
+    last: bool
+    failed: Sequence[ItemFailed]
+    chunks: Sequence[int]
+
+
+class PageAdded(NamedTuple):
+    """The answer to a page.
+
+    Attributes:
+        first: Position of its first item.
+        before: Distinct items of the pages before.
+        duplicates: Places in the page of items whose key was known.
+    """
+
+    first: int
+    before: int
+    duplicates: Collection[int]
+
+
+class Chunk(NamedTuple):
+    """Some items of one page, or one item on its own, that a worker owns.
+
+    Attributes:
+        first: Position of its first item.
+        alone: Whether it is one item that has left its chunk.
+        page: Number of its page.
+        done: A bit for each item that is final or has left, the first in the lowest bit of the first byte; may be
+            shorter.
+        succeeded: How many items of it have a result.
+        failed: How many failed for good.
+        attempts: Attempts that failed, of an item on its own.
+        lost: Workers that died with it.
+        error: Of the last of the attempts.
+    """
+
+    scatter: str
+    first: int
+    alone: bool
+    page: int
+    size: int
+    fence: int = 1
+    done: bytes = b""
+    succeeded: int = 0
+    failed: int = 0
+    attempts: int = 0
+    lost: int = 0
+    error: Failure | None = None
+
+
+class Block(NamedTuple):
+    """Results that are committed together: their positions, and the values in that order.
+
+    Attributes:
+        body: All values, for packed results.
+        rows: Each value, for results in rows; else None.
+    """
+
+    positions: Sequence[int]
+    body: bytes
+    rows: Sequence[str] | None = None
+
+
+class Flush(NamedTuple):
+    """What ended in a chunk since its last flush; state and counts as they are after it.
+
+    Attributes:
+        number: How often this owner has flushed the chunk before.
+        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that is tried again.
+        attempts: As `Chunk.attempts`.
+        due: When an item on its own is tried again.
+        error: Why.
+        later: Items that leave it.
+    """
+
+    chunk: Chunk
+    number: int
+    state: Literal["running", "done", "ready"]
+    done: bytes
+    succeeded: int
+    failed: int
+    attempts: int = 0
+    due: datetime | None = None
+    error: Failure | None = None
+    block: Block | None = None
+    failures: Sequence[ItemFailed] = ()
+    later: Sequence[ItemLater] = ()
+
+
+class ScatterTotals(NamedTuple):
+    """How far a scatter is; parts of `total` that are neither succeeded nor failed are still to come.
+
+    Attributes:
+        waiting: Items on their own that nobody runs.
+        open: Chunks that are not done.
+        due: When the first that waits may be tried; None if none waits for its time.
+        taken: Chunks that somebody owns.
+        since: When it began.
+        read: Items that were read, duplicates included.
+    """
+
+    state: ScatterState
+    sealed: bool
+    total: int
+    succeeded: int
+    failed: int
+    waiting: int
+    open: int
+    due: datetime | None
+    taken: int
+    since: datetime
+    read: int
+
+
+class Page(NamedTuple):
+    """A page as it is stored; fields as in `NewPage` and `PageAdded`."""
+
+    no: int
+    first: int
+    before: int
+    size: int
+    duplicates: Collection[int]
+    items: bytes
+    keys: bytes | None
+
+
+class StoredFailure(NamedTuple):
+    """A failed item as it is stored."""
+
+    position: int
+    page: int
+    at: datetime
+    attempts: int
+    worker: str
+    error: Failure
+
+
+class Scatters(Protocol):
+    """Where scatters live."""
+
+    async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
+        """Begin a scatter for the run that `worker` owns under `fence`, or go on with the one that the run has for this
+        key already: then nobody before adds a page any more, and what `worker` had of it is for anybody to take.
+
+        Returns:
+            The scatter as it is; None if the run is not owned so any more.
+        """
+        ...
+
+    async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
+        """Keep a page, its chunks owned by `worker`, and move the cursor, or nothing of it. Repeated, it says so again.
+
+        Returns:
+            None if the scatter goes on under another fence or not at all, or the page is not the next one.
+        """
+        ...
+
+    async def flush(self, flushes: Sequence[Flush], worker: str) -> frozenset[int]:
+        """Keep what ended in chunks of `worker`, each as a whole. Repeated, it answers the same.
+
+        Returns:
+            The places in `flushes` of those that were kept; the chunks of the others are not the worker's any more.
+        """
+        ...
+
+    async def take(self, scatter: str, worker: str, *, limit: int) -> tuple[Chunk, ...]:
+        """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first."""
+        ...
+
+    async def release(self, scatter: str, worker: str) -> None:
+        """Let go of all chunks of a scatter that `worker` owns: for anybody to take, and nobody died of them."""
+        ...
+
+    async def close(self, scatter: str, fence: int) -> bool:
+        """Close a scatter if it is sealed and every item is final; tell whether this call did."""
+        ...
+
+    async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:
+        """End a scatter that runs under `fence`, before its items are: nothing of it is kept from then on. Tell whether
+        this call did.
+        """
+        ...
+
+    async def scatter(self, scatter: str) -> ScatterRecord | None:
+        """Return a scatter."""
+        ...
+
+    async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
+        """Return the scatters of a run."""
+        ...
+
+    async def totals(self, scatter: str) -> ScatterTotals | None:
+        """Count the items of a scatter."""
+        ...
+
+    async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
+        """Return pages, in order."""
+        ...
+
+    async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
+        """Return the results of one page, in the order of their commits."""
+        ...
+
+    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+        """Return results in the order of their commits, behind a number: each with its own and that of its page."""
+        ...
+
+    async def page_at(self, scatter: str, position: int) -> int | None:
+        """Return the number of the page that a position is in."""
+        ...
+
+    async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
+        """Return failed items behind a position, in order."""
+        ...
+
+    async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
+        """Return how often each kind of error occurs, with an example: the most frequent first."""
+        ...
+
+    async def find(self, scatter: str, hash: str) -> int | None:  # noqa: A002 - what it is
+        """Return the position of the item whose key has a hash."""
+        ...
+
+    async def delete(self, scatters: Collection[str]) -> None:
+        """Delete scatters with all that is theirs."""
+        ...

@@ -1,0 +1,1 @@
+"""Sources by themselves: no engine, no store, no server."""
