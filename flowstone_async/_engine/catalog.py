@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
 
+from flowstone_async._engine.given_items import print_of_items
 from flowstone_async._engine.params_type import RunParams
 from flowstone_async._engine.run_params import params_of
 from flowstone_async._engine.scatter.gathered import ScatterValues
@@ -40,7 +41,7 @@ class Runnable:
     Attributes:
         manager: Where its values live, unless a call says otherwise.
         timeout: Seconds for each attempt, or None.
-        version: Declared version, or a constant's fingerprint.
+        version: Declared version, and the fingerprint of a constant or of the items given to a scatter.
         elaborate: Whether the body takes anything but values of upstreams, as a scatter's always does.
     """
 
@@ -140,6 +141,8 @@ class Catalog:
         version = node.cache.version
         if isinstance(kind, ConstantKind):
             version = f"{version or ''}#{_print_of(node, kind)}"
+        elif (items := print_of_items(node)) is not None:
+            version = f"{version or ''}#{items}"
         timeout = definition.timeout
         return Runnable(
             node=node,

@@ -55,7 +55,10 @@ class ItemFailure:
 
 
 class GatheredReader(Protocol[T_co]):
-    """What a `Gathered` reads from; each call begins anew, and an iterator may be closed before its end."""
+    """What a `Gathered` reads from.
+
+    Each call begins anew and gives an async generator, which may be closed before its end.
+    """
 
     def values(self) -> AsyncIterator[T_co]:
         """Yield the results of the items that succeeded."""

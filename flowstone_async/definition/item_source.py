@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from flowstone_async.definition.marker import Dependency
+from flowstone_async.types import new_id
 
 I_co = TypeVar("I_co", covariant=True)
 
@@ -31,9 +32,14 @@ class ItemReader(Protocol[I_co]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FixedSource:
-    """A collection that was given at definition. It is kept by reference and iterated once in every run."""
+    """A collection that was given at definition. It is kept by reference and iterated once in every run.
+
+    Attributes:
+        mark: What no other definition shares; it stands for items that have no fingerprint.
+    """
 
     items: Iterable[Any]
+    mark: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import pytest
 
-from flowstone_async import ConfigError, Context, Gathered, Item, Pipeline, param
+from flowstone_async import Cache, ConfigError, Context, Gathered, Item, Pipeline, param
 from flowstone_async.clock import ManualClock
 from flowstone_async.planning.freshness import taken_params
 from flowstone_async.planning.units import edges_of, expand
 from flowstone_async.store.memory import MemoryStore
+from tests.unit.definition.reading import untyped
 
 
 @dataclass
@@ -91,6 +93,62 @@ def test_a_source_that_takes_the_context() -> None:
         return n
 
     assert pipe.compiled().nodes["images"].takes_context
+
+
+async def _version(source: object, version: str | None = None) -> str | None:
+    """Return what a value of a scatter on a source is known by, beside its inputs."""
+    pipe = Pipeline("p")
+
+    @untyped(pipe).scatter(source, cache=Cache(version=version))
+    async def body(item):
+        return item
+
+    async with pipe._session() as session:
+        catalog = session.catalogs["p"]
+        return catalog.runnable(catalog.node("body")).version
+
+
+class Opaque:
+    """Without a fingerprint."""
+
+
+async def test_other_items_make_a_value_stale() -> None:
+    """SCAT-02, FRESH: those that are given in the code, as with a constant; equal ones do not, in any process."""
+    given = [
+        [1],
+        [2],
+        (1,),
+        [],
+        range(2),
+        range(3),
+        [{"a": 1}],
+        {"a": 2},
+        {1, 2},
+        {"b", "a"},
+        [date(2025, 1, 1)],
+        ["1"],
+    ]
+    versions = [await _version(each) for each in given]
+    assert [await _version(each) for each in given] == versions
+    assert await _version([1]) == await _version((1,))
+    assert await _version({"a", "b"}) == await _version({"b", "a"})
+    assert len(set(versions)) == len(given) - 1
+    assert await _version([1], "v2") == f"v2{await _version([1])}"
+    opaque = [Opaque()]
+    assert await _version(opaque) != await _version(opaque)
+
+
+async def test_items_that_are_not_given_are_known_by_what_they_come_from() -> None:
+    """SCAT-02, FRESH: a value is not looked at before the run reads it."""
+
+    class Lazy:
+        def __iter__(self) -> Iterator[int]:
+            raise AssertionError
+
+    async def pages() -> AsyncIterator[int]:
+        yield 1
+
+    assert [await _version(each) for each in (Lazy(), pages)] == [None, None]
 
 
 async def test_running_one_comes_later() -> None:

@@ -119,9 +119,9 @@ def test_values_that_an_option_does_not_take(option: str, value: object, message
 def test_all_that_is_wrong_is_told_at_once() -> None:
     """ASSET-12: with the place of the decorator."""
     pipe = Pipeline("p")
-    line = line_here(1)
+    line = line_here(2)
 
-    @untyped(pipe).scatter("x", page_size=0, order=1, tolerate=2, tags=3)  # fmt: skip
+    @untyped(pipe).scatter("x", page_size=0, order=1, tolerate=2, tags=3)
     async def scattered(n: int) -> int:
         return n
 
