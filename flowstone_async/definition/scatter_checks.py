@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from flowstone_async.definition.assignable import Annotation, assignable, render
 from flowstone_async.definition.binding import DependencyBinding
@@ -27,9 +27,13 @@ def typed(node: Node, nodes: Mapping[str, Node]) -> Node:
     read = _item_type(scatter.source, node, nodes)
     arrives = read if scatter.select is None else scatter.select.returns
     annotation = scatter.item.annotation
-    known = [each for each in (arrives, annotation) if each not in (None, Any, object, EMPTY)]
+    known = [each for each in (arrives, annotation) if _is_told(each)]
     item = replace(scatter.item, wanted=known[0] if known else None)
     return replace(node, scatter=replace(scatter, item=item, source=replace(scatter.source, item_type=read)))
+
+
+def _is_told(annotation: object) -> bool:
+    return annotation not in (None, Any, object, EMPTY) and not isinstance(annotation, TypeVar)
 
 
 def _item_type(source: BoundSource, node: Node, nodes: Mapping[str, Node]) -> object:

@@ -25,6 +25,7 @@ from flowstone_async.definition.option import misuse
 from flowstone_async.definition.policy import Duration, Retry
 from flowstone_async.definition.scatter import ResultForm, ScatterKind
 from flowstone_async.definition.tolerance import ToleranceOption, misuse_of, tolerance_of
+from flowstone_async.sources.source import Source
 
 
 class ScatterOptions(CommonOptions, total=False):
@@ -124,8 +125,7 @@ def _spec(source: object) -> SourceSpec | None:
         return AssetSource(source)
     if isinstance(source, (str, bytes, bytearray, type, *MARKERS)):
         return None
-    # The one place that knows a source object by its methods; `sources.Source` is to be asked for here.
-    if isinstance(source, ItemReader):
+    if isinstance(source, ItemReader):  # a `Source`, or whatever reads as one does
         return CustomSource(cast("ItemReader[Any]", source))
     if callable(source) and _gives_items(source):
         return FunctionSource(cast("Callable[..., AsyncIterable[Any]]", source))
@@ -143,6 +143,8 @@ def _misused(spec: SourceSpec) -> Iterator[Finding]:
             if dependency.over is not None:
                 hint = "Take the mapping in an async generator function, which yields the items."
                 yield Finding("FS109", "source=dep(..., over=...): a mapping from keys to values is no source.", hint)
+        case CustomSource(source=Source() as source):
+            yield from (Finding("FS109", f"source={source.label}: {problem}.") for problem in source.problems())
         case CustomSource(source=source):
             if way_of(source.read) != "async generator":
                 hint = "Write: async def read(self, cursor): ... yield Page(items, cursor)."

@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import date
 
-import pytest
-
-from flowstone_async import Cache, ConfigError, Context, Gathered, Item, Pipeline, param
+from flowstone_async import Cache, Context, Gathered, Pipeline, param
 from flowstone_async.clock import ManualClock
 from flowstone_async.planning.freshness import taken_params
 from flowstone_async.planning.units import edges_of, expand
@@ -149,20 +147,6 @@ async def test_items_that_are_not_given_are_known_by_what_they_come_from() -> No
         yield 1
 
     assert [await _version(each) for each in (Lazy(), pages)] == [None, None]
-
-
-async def test_running_one_comes_later() -> None:
-    """A plain error, and nothing has run."""
-    pipe, called = Pipeline("p"), list[int]()
-
-    @pipe.scatter([{"id": 1}])
-    async def rows(row: Item) -> int:
-        called.append(1)
-        return row.id
-
-    with pytest.raises(ConfigError, match="asset 'rows': scatter assets cannot be run yet"):
-        await pipe.run(rows)
-    assert called == []
 
 
 def test_a_handle_travels_by_name() -> None:

@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from flowstone_async import Daily, Keys, Pipeline, Stream, dep, param
+from flowstone_async import Daily, Keys, Pipeline, Stream, dep, param, sources
 from flowstone_async.definition.binding import DependencyBinding, ParamFieldBinding
 from flowstone_async.definition.bound_scatter import BoundScatter
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
+from flowstone_async.sources.source import Source
 from tests.unit.definition.reading import codes, only, problems, untyped
 
 T = TypeVar("T")
@@ -224,6 +225,37 @@ def test_a_source_whose_read_is_no_generator() -> None:
             "FS109 scattered: source=Wrong(): its `read` is no async generator."
             " | Write: async def read(self, cursor): ... yield Page(items, cursor)."
         )
+    ]
+
+
+class Entries(Source[Args]):
+    """A source by inheritance, which says by its base what its items are."""
+
+    async def read(self, cursor: str | None) -> AsyncIterator[sources.Page[Args]]:
+        yield sources.Page([])
+
+
+class Unfinished(Source[T]):
+    """A source without `read`."""
+
+    max_items = 0
+
+
+def test_a_subclass_of_source() -> None:
+    """READ-01: what it says of itself counts."""
+    assert _scatter(Pipeline("p"), Entries()).source.item_type is Args
+    pipe = Pipeline("p")
+
+    @pipe.scatter(Unfinished[int]())
+    async def scattered(item: int) -> int:
+        return item
+
+    assert problems(pipe) == [
+        (
+            "FS109 scattered: source=Unfinished: Unfinished has no read():"
+            " write `async def read(self, cursor)` that yields Page(items, cursor)."
+        ),
+        "FS109 scattered: source=Unfinished: max_items=0: give a whole number of 1 or more, or False.",
     ]
 
 
