@@ -20,6 +20,11 @@ BROAD_EXCEPTS = {
     "flowstone_async/_engine/managed.py": "an I/O manager may be user code",
     "flowstone_async/_engine/processes.py": "pickling bodies, arguments and values is anybody's code",
     "flowstone_async/_engine/user_error.py": "`__str__` of an exception is anybody's code",
+    "flowstone_async/_engine/scatter/bodies.py": "bodies are user code: here what they raise becomes a failed item",
+    "flowstone_async/_engine/scatter/intake.py": "`select` and `key` are user code",
+    "flowstone_async/_engine/scatter/packing.py": "encoding a key runs anybody's code",
+    "flowstone_async/_engine/scatter/scattering.py": "what any part of a scatter raises ends it, and is told",
+    "flowstone_async/_engine/scatter/suspended.py": "what is thrown into a coroutine is the coroutine's to handle",
     "flowstone_async/_engine/hooks.py": "hooks are user code and change nothing",
     "flowstone_async/_engine/run.py": "a mistake of the library's own must reach whoever awaits the run",
     "flowstone_async/_engine/dispatcher.py": "one run of the queue does not stop the others",
@@ -36,6 +41,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/redaction.py": "looking at the attributes of a value is anybody's code",
     "flowstone_async/resources.py": "opening and closing a resource is user code",
     "flowstone_async/sources/attempt.py": "closing a source is user code",
+    "flowstone_async/sources/rows.py": "making a row of its declared type runs anybody's code",
     "flowstone_async/sources/reading.py": "reading a source is user code: what it raises is tried again, then told",
 }
 STRAY_TASKS = {

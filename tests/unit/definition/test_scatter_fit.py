@@ -385,7 +385,7 @@ def test_functions_of_an_item_take_dependencies_by_name() -> None:
 SELECTS: list[Any] = [str, str.strip, len, itemgetter(0), attrgetter("real"), Point, lambda *items: items[0]]
 
 
-@pytest.mark.parametrize("function", SELECTS, ids=str)
+@pytest.mark.parametrize("function", SELECTS, ids=range(len(SELECTS)))
 def test_any_function_of_one_item_will_do(function: Any) -> None:
     """SCAT-04, SCAT-05: also one written in C, of which nothing is known, and a class."""
     scatter = _scatter(["a"], ..., select=function, key=function)
