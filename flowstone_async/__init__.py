@@ -102,6 +102,7 @@ _HOMES: Final = {
     "RunSucceeded": "events",
     "Single": "definition.single",
     "Skipped": "types",
+    "SourceError": "errors",
     "StorageError": "errors",
     "StorageEvent": "events",
     "StorageLoadFailed": "events",
