@@ -108,6 +108,7 @@ _HOMES: Final = {
     "ScatterCounts": "definition.scatter_counts",
     "Single": "definition.single",
     "Skipped": "types",
+    "SourceError": "errors",
     "StorageError": "errors",
     "StorageEvent": "events",
     "StorageLoadFailed": "events",

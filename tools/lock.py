@@ -1,4 +1,4 @@
-"""Write requirements.lock: what the core, the embedded server and the tests need, with hashes and without addresses.
+"""Write requirements.lock: what the core, tested extras and the tests need, with hashes and without addresses.
 
     make lock                  # keeps every pin that still fits
     make lock ARGS=--upgrade   # moves them to the newest that fit
@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
+EXTRAS = ("aws", "embedded")
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     requirements = [
         *project["project"]["dependencies"],
-        *project["project"]["optional-dependencies"]["embedded"],
+        *(each for extra in EXTRAS for each in project["project"]["optional-dependencies"][extra]),
         *project["dependency-groups"]["dev"],
     ]
     oldest = project["project"]["requires-python"].removeprefix(">=")

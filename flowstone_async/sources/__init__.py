@@ -7,7 +7,9 @@ the built-in ones, whose options may be functions of dependencies (`options.py`)
 
 from __future__ import annotations
 
+from flowstone_async.sources.dynamodb import DynamoDB
 from flowstone_async.sources.postgres import Postgres
+from flowstone_async.sources.s3 import S3, S3Object
 from flowstone_async.sources.source import BadRow, Page, Source
 
-__all__ = ["BadRow", "Page", "Postgres", "Source"]
+__all__ = ["BadRow", "DynamoDB", "Page", "Postgres", "S3", "S3Object", "Source"]  # noqa: RUF022 - as `sorted` has it

@@ -69,7 +69,7 @@ class Attempt:
         return None
 
     def _expire(self) -> None:
-        if not self._closing:
+        if not (self._closing or self._handover.filled):
             self._late = True
             self._handover.end()
 

@@ -76,6 +76,11 @@ class Handover:
         self._ready.set()
         self._full.set()
 
+    @property
+    def filled(self) -> bool:
+        """Whether there is something to take."""
+        return self._page is not None or bool(self._items)
+
     async def take(self) -> Page[Any] | None:
         """Ask for a page and wait for it; None if nothing is left and nothing more comes."""
         self._asked.set()

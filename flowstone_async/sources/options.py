@@ -6,7 +6,7 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
 
 from typing_extensions import override
@@ -19,7 +19,7 @@ from flowstone_async.sources.source import READ_RETRY, READ_TIMEOUT, Source
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
-Computed: TypeAlias = R | Callable[..., R]
+Computed: TypeAlias = R | Callable[..., R | Awaitable[R]]
 """A value, or a function of dependencies, by name, that returns it."""
 
 Check: TypeAlias = Callable[[object], str | None]

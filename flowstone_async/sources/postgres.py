@@ -64,7 +64,7 @@ class Postgres(Configured[T_co]):
         model: type[T_co],
         query: Computed[str],
         *args: object,
-        cursor: Computed[str | Sequence[str] | None] = None,
+        cursor: Computed[str | Sequence[Computed[str]] | None] = None,
         descending: Computed[bool] = False,
         start_after: object = None,
         pool: object = None,

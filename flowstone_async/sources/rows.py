@@ -86,4 +86,18 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def _digest(row: Mapping[str, Any]) -> str:
-    return hashlib.sha256(repr(sorted(row.items(), key=lambda each: each[0])).encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(_canonical(row).encode("utf-8", "replace")).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    """Return a text that is the same in every process; the order of sets and dicts is not."""
+    match value:
+        case Mapping():
+            entries = cast("Mapping[object, object]", value).items()
+            return f"{{{', '.join(sorted(f'{key!r}: {_canonical(each)}' for key, each in entries))}}}"
+        case set() | frozenset():
+            return f"{{{', '.join(sorted(map(_canonical, cast('set[object]', value))))}}}"
+        case list() | tuple():
+            return f"[{', '.join(map(_canonical, cast('list[object]', value)))}]"
+        case _:
+            return repr(value)

@@ -41,7 +41,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/redaction.py": "looking at the attributes of a value is anybody's code",
     "flowstone_async/resources.py": "opening and closing a resource is user code",
     "flowstone_async/sources/attempt.py": "closing a source is user code",
-    "flowstone_async/sources/rows.py": "making a row of its declared type runs anybody's code",
+    "flowstone_async/sources/rows.py": "validators and `__post_init__` of a model are anybody's code",
     "flowstone_async/sources/reading.py": "reading a source is user code: what it raises is tried again, then told",
 }
 STRAY_TASKS = {

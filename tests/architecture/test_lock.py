@@ -24,6 +24,7 @@ def _requirements() -> list[str]:
     wanted = {
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["aws"],
         *project["project"]["optional-dependencies"]["embedded"],
         *project["dependency-groups"]["dev"],
     }

@@ -41,7 +41,7 @@ ALL_ERRORS = [
     for _, each in inspect.getmembers(errors, inspect.isclass)
     if issubclass(each, FlowstoneError) and each.__module__ == errors.__name__
 ]
-RETRYABLE = {"TimedOut", "DependencyNotReady", "StoreUnavailable", "ResourceUnavailable"}
+RETRYABLE = {"TimedOut", "DependencyNotReady", "StoreUnavailable", "ResourceUnavailable", "SourceError"}
 BASES = {
     "ConfigError": ValueError,
     "ParamsError": ConfigError,

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from flowstone_async.errors import ConfigError, SourceError
 from flowstone_async.sources import BadRow, Postgres
+from flowstone_async.sources.keyset import Keyset
 from flowstone_async.sources.reading import read_pages
+from tests.postgres.wire import Pooler
 from tests.unit.sources.feeds import items_of, read_all
 
 
@@ -391,6 +393,39 @@ async def test_a_page_that_is_waited_for_in_vain_gives_its_connection_back(pool:
             task.cancel()
         assert task.cancelled()
     assert pool.get_idle_size() == pool.get_size()
+
+
+async def test_through_a_transaction_pooler(pool: asyncpg.Pool, dsn: str) -> None:
+    """READ-13, READ-14: nothing is left on a connection, nor relied on, between transactions."""
+    async with Pooler(dsn, size=2) as pooler:
+        for cursor in ("id", None):
+            source = Postgres(Doc, f"{ALL} WHERE id <> ALL($1) ORDER BY id", [3, 4], cursor=cursor).bound_to(pooler.dsn)
+            readings = [read_all(source, page_size=2) for _ in range(3)]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(reading) for reading in readings]
+            assert [items_of(task.result()) for task in tasks] == [_docs(1, 2, *range(5, 11))] * 3
+
+
+async def test_pages_come_from_an_index(pool: asyncpg.Pool) -> None:
+    """READ-14: what a page costs does not grow with the table, also where keys have ties and the query its own terms."""
+    await pool.execute(
+        "CREATE TABLE big AS SELECT i AS id, i / 7 AS at, repeat('x', 50) AS filler FROM generate_series(1, 20000) AS i"
+    )
+    await pool.execute("CREATE UNIQUE INDEX ON big (id); CREATE INDEX ON big (at, id); ANALYZE big")
+    for columns, after in ((("id",), (15000,)), (("at",), (2000,)), (("at", "id"), (2000, 14003))):
+        for descending in (False, True):
+            query = "SELECT at, id, filler FROM big WHERE filler <> $1"
+            keyset = Keyset(query=query, arguments=("y",), columns=columns, descending=descending)
+            for text, values in (keyset.page(after, 11), keyset.page(None, 11)):
+                plan = await pool.fetchval(f"EXPLAIN (ANALYZE, TIMING off, FORMAT JSON) {text}", *values)
+                assert _most_rows(json.loads(plan)[0]["Plan"]) < 40, plan
+        assert await pool.fetchrow(keyset.nulls(), "y") is None
+
+
+def _most_rows(plan: dict[str, Any]) -> int:
+    """The most rows that any step of a plan looked at."""
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    return max([own, *map(_most_rows, plan.get("Plans", ()))])
 
 
 @pytest.mark.parametrize(

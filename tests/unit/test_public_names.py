@@ -44,7 +44,7 @@ NAMES = {
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
-        " PlanOutdated Problem ResourceUnavailable RunNotFound StorageError StoreUnavailable TargetSkipped TimedOut"
+        " PlanOutdated Problem ResourceUnavailable RunNotFound SourceError StorageError StoreUnavailable TargetSkipped TimedOut"
         " WorkerLost"
     ),
     "I/O managers": "io",

@@ -352,6 +352,34 @@ async def test_a_page_that_takes_too_long_is_an_error() -> None:
     assert feed.log.count("cut off") == 1
 
 
+async def test_a_page_that_comes_at_the_last_moment_is_in_time() -> None:
+    """READ-09: nor is the next one too late then."""
+    gate = asyncio.Event()
+    due: list[Any] = []
+
+    class Punctual(ManualClock):
+        def call_later(self, delay: float, callback: Any) -> Any:
+            due.append(callback)
+            return super().call_later(delay, callback)
+
+    class Gated(Feed):
+        async def read(self, cursor: int | None) -> AsyncIterator[Page[Any]]:
+            await gate.wait()
+            yield Page([1], 1)
+            yield Page([2], 2)
+
+    async with aclosing(read_pages(Gated(), clock=Punctual())) as reading:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(anext(reading))
+            await settle()
+            gate.set()
+            await asyncio.sleep(0)  # the page is there, and was not taken yet
+            assert not task.done()
+            due[0]()
+        assert task.result().items == (1,)
+        assert (await anext(reading)).items == (2,)
+
+
 async def test_too_slow_too_often_is_a_source_error() -> None:
     """READ-09."""
     clock, feed = ManualClock(), Slow([1], [2])
