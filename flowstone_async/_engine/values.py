@@ -138,8 +138,11 @@ class RunValues:
     async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:
         """Delete a value that was stored and is on no record.
 
-        One whose commit was refused may have been committed before that: the reply got lost, and then the lease.
+        One whose commit was refused may have been committed before that: the reply got lost, and then the lease. What a
+        scatter has belongs to its run: whoever continues that goes on with it.
         """
+        if unit.node.scatter is not None:
+            return
         try:
             if made.id in await self.services.store.recorded((made.id,)):
                 return

@@ -324,6 +324,12 @@ class Scatters(Protocol):
         """Return the position of the item whose key has a hash."""
         ...
 
+    def pin(self, scatter: str) -> object | None:
+        """Return what keeps a scatter readable, also once it is deleted, for as long as the caller has it; None where
+        deleting is not at once anyway.
+        """
+        ...
+
     async def delete(self, scatters: Collection[str]) -> None:
         """Delete scatters with all that is theirs."""
         ...

@@ -427,3 +427,21 @@ async def test_a_scatter_that_is_cancelled_keeps_what_it_has(open_engine: OpenEn
     with pytest.raises(Cancelled):
         await soon(run)
     assert len(calls) <= 3
+
+
+async def test_results_stay_readable_for_whoever_has_them(open_engine: OpenEngine):
+    """SCAT-17: also once another run has replaced them."""
+    pipe, calls = Pipeline("scatter"), list[int]()
+
+    @pipe.scatter(range(3))
+    async def items(no: int) -> int:
+        calls.append(no)
+        return len(calls)
+
+    engine = await open_engine(pipe)
+    before = await engine.run(items)
+    after = await engine.run(items, force=True)
+    assert await before.to_list(limit=3) == [1, 2, 3]
+    assert await after.to_list(limit=3) == [4, 5, 6]
+    assert await engine.run(items) is not after
+    assert len(calls) == 6

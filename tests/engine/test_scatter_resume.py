@@ -158,3 +158,36 @@ async def test_only_the_item_that_kills_its_workers_fails(open_engine: OpenEngin
     [failure] = [each async for each in found.failures()]
     assert (failure.item, failure.error_type) == (7, "WorkerLost")
     assert calls[7] == 3
+
+
+async def test_what_is_closed_and_not_committed_is_not_computed_again(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """SCAT-16: whoever continues the run finds all results; the one before deletes nothing of them."""
+    pipe, calls = Pipeline("closed"), Counter[int]()
+
+    @pipe.scatter(range(20))
+    async def items(no: int) -> int:
+        calls[no] += 1
+        return no
+
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
+    session: Any = dying._live()
+    scatters = session.store.scatters
+    close = scatters.close
+
+    async def die(*asked: Any) -> bool:
+        monkeypatch.setattr(scatters, "close", close)
+        assert await close(*asked)
+        session.closing = True
+        expired = session.store.expire(session.services.worker)
+        if expired is not None:
+            await expired
+        return True
+
+    monkeypatch.setattr(scatters, "close", die)
+    with pytest.raises(LeaseLost):
+        await soon(dying.run(items))
+    await look_for_orphans(living)
+    assert await (await soon(living.wait(items))).to_list(limit=20) == list(range(20))
+    assert calls == Counter(range(20))

@@ -87,6 +87,7 @@ class StoredResults(GatheredReader[Any]):
         self._store, self._scatter, self._pages = store, scatter, pages
         self._items, self._results, self._key, self._order = items, results, key, order
         self._partition = partition
+        self._held = store.pin(scatter)
 
     def _labels(self) -> Labels:
         return Labels(self._store, self._scatter, self._items, self._key)
@@ -206,6 +207,10 @@ class ScatterValues(IOManager):
         return Gathered(
             reader, total=totals.total, succeeded=totals.succeeded, failed=totals.failed, order=self._kind.order
         )
+
+    def pin(self, materialization: str) -> object | None:
+        """Return what keeps a value loadable, also once it is deleted, for as long as the caller has it."""
+        return self._store.pin(materialization)
 
     @override
     async def delete(self, ref: ValueRef) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import islice
 from threading import RLock
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
@@ -42,7 +43,7 @@ class _Chunk:
     due: datetime | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Scatter:
     """One scatter with all that is its own."""
 
@@ -95,6 +96,11 @@ class MemoryScatters(Scatters):
         self._lock, self._now, self._leases, self._waiters, self._owns = lock, now, leases, waiters, owns
         self._scatters: dict[str, _Scatter] = {}
         self._of: dict[str, dict[AssetKey, str]] = {}
+        # What was deleted while somebody held it.
+        self._let_go: WeakValueDictionary[str, _Scatter] = WeakValueDictionary()
+
+    def _read(self, scatter: str) -> _Scatter | None:
+        return self._scatters.get(scatter) or self._let_go.get(scatter)
 
     @override
     async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
@@ -261,7 +267,7 @@ class MemoryScatters(Scatters):
     @override
     async def scatter(self, scatter: str) -> ScatterRecord | None:
         with self._lock:
-            found = self._scatters.get(scatter)
+            found = self._read(scatter)
             return None if found is None else found.record
 
     @override
@@ -272,7 +278,7 @@ class MemoryScatters(Scatters):
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
         with self._lock:
-            found = self._scatters.get(scatter)
+            found = self._read(scatter)
             if found is None:
                 return None
             ready = [each for each in found.chunks.values() if each.state == "ready"]
@@ -293,31 +299,35 @@ class MemoryScatters(Scatters):
     @override
     async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
         with self._lock:
-            found = self._scatters[scatter].pages if scatter in self._scatters else {}
-            return tuple(found[no] for no in sorted(numbers) if no in found)
+            found = self._read(scatter)
+            known = {} if found is None else found.pages
+            return tuple(known[no] for no in sorted(numbers) if no in known)
 
     @override
     async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
         with self._lock:
-            found = self._scatters.get(scatter)
+            found = self._read(scatter)
             return () if found is None else tuple(found.blocks.get(page, ()))
 
     @override
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
         with self._lock:
-            known = self._scatters[scatter].committed if scatter in self._scatters else []
+            found = self._read(scatter)
+            known = [] if found is None else found.committed
             return tuple((no, *known[no]) for no in range(after + 1, min(after + 1 + limit, len(known))))
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:
         with self._lock:
-            pages = self._scatters[scatter].pages.values() if scatter in self._scatters else ()
+            found = self._read(scatter)
+            pages = () if found is None else found.pages.values()
             return next((page.no for page in pages if page.first <= position < page.first + page.size), None)
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
         with self._lock:
-            known = self._scatters[scatter].failures if scatter in self._scatters else {}
+            found = self._read(scatter)
+            known = {} if found is None else found.failures
             return tuple(islice((known[each] for each in sorted(known) if each > after), limit))
 
     @override
@@ -331,8 +341,12 @@ class MemoryScatters(Scatters):
     @override
     async def find(self, scatter: str, hash: str) -> int | None:
         with self._lock:
-            found = self._scatters.get(scatter)
+            found = self._read(scatter)
             return None if found is None else found.keys.get(hash)
+
+    @override
+    def pin(self, scatter: str) -> object | None:
+        return self._read(scatter)
 
     @override
     async def delete(self, scatters: Collection[str]) -> None:
@@ -343,6 +357,7 @@ class MemoryScatters(Scatters):
     def _forget(self, scatter: str) -> None:
         gone = self._scatters.pop(scatter, None)
         if gone is not None:
+            self._let_go[scatter] = gone
             of = self._of[gone.record.run_id]
             del of[gone.record.key]
             if not of:

@@ -236,6 +236,10 @@ class PostgresScatters(Scatters):
         return rows[0][0] if rows else None
 
     @override
+    def pin(self, scatter: str) -> object | None:
+        return None
+
+    @override
     async def delete(self, scatters: Collection[str]) -> None:
         known = ids(scatters)
         if known:
