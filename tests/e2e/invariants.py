@@ -39,7 +39,7 @@ WHERE s.times <> CASE WHEN k.current IS NULL THEN 1 ELSE 0 END
         WHERE (n.pipeline, n.asset, n.io, n.partition) = (m.pipeline, m.asset, m.io, m.partition) AND n.seq > m.seq))
 """
 _MADE = """
-SELECT m.id, m.run_id, m.asset, m.partition, m.inputs, m.payload IS NOT NULL AS has_payload,
+SELECT m.id, m.run_id, m.asset, m.partition, m.inputs, m.payload IS NOT NULL OR m.manager = 'scatter' AS has_payload,
     ARRAY (SELECT l.upstream FROM flowstone.lineage AS l WHERE l.materialization = m.id ORDER BY 1) AS edges
 FROM flowstone.materialization AS m
 """

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowstone_async import Context, Engine, FlowstoneError, Keys, Pipeline, Retry, dep
+from flowstone_async import Context, Engine, FlowstoneError, Gathered, Keys, Pipeline, Retry, dep
 from flowstone_async.store.postgres import connections
 from tests.e2e.programs.chain import written
 
 KEYS = Keys(*(f"k{number}" for number in range(8)))
 LONGEST_BODY = 0.04
+ITEMS = 60
 ANSWER = 3.0
 EXIT = 9
 MAX_LOST = 1
@@ -95,6 +96,22 @@ async def endless(raw: dict[str, str], ctx: Context) -> str:
     async with _called(ctx):
         await asyncio.Event().wait()
     return raw["salt"]
+
+
+@shop.scatter(
+    range(ITEMS), page_size=9, max_concurrent=8, retry=Retry(3, initial="20ms", jitter=False), partitions=KEYS
+)
+async def parts(number: int, ctx: Context) -> int:
+    await _pass(asyncio.Event(), random.uniform(0, LONGEST_BODY / 4))
+    if number % 10 == 3 and ctx.item.attempt == 1:
+        raise Flaky(ctx.asset)
+    return number
+
+
+@parts.gather
+async def whole(results: Gathered[int], ctx: Context) -> list[int]:
+    async with _called(ctx):
+        return [value async for value in results]
 
 
 @deadly.asset

@@ -18,7 +18,7 @@ from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.records import Worker
 from flowstone_async.types import new_id
 from tests.e2e.invariants import Call, assert_whole, calls
-from tests.faults.program import KEYS, MAX_LOST, PIPELINES
+from tests.faults.program import ITEMS, KEYS, MAX_LOST, PIPELINES
 from tests.faults.workers import Broken
 
 _ENDED = "SELECT id::text, state, error FROM flowstone.run"
@@ -31,7 +31,9 @@ SELECT m.asset, m.partition, m.payload, l.asset AS of, l.partition AS key, u.pay
 FROM flowstone.materialization AS m
 JOIN flowstone.lineage AS l ON l.materialization = m.id
 JOIN flowstone.materialization AS u ON u.id = l.upstream
+WHERE m.asset <> 'whole'
 """
+_GATHERED = "SELECT partition, payload FROM flowstone.materialization WHERE asset = 'whole'"
 
 
 class Wanted(NamedTuple):
@@ -65,6 +67,7 @@ def choose(chance: random.Random, *, doomed: bool) -> list[Wanted]:
         *(Wanted("clean", key, force=True) for key in chance.sample(keys, 3)),
         *(Wanted("raw", key, force=True, later=0.4) for key in chance.sample(keys, 2)),
         *(Wanted("text", key) for key in chance.sample(keys, 4)),
+        *(Wanted("whole", key) for key in chance.sample(keys, 2)),
         *(Wanted("odd", key, "failed", "StorageError") for key in chance.sample(keys, 2)),
         *(Wanted("endless", key, "cancelled") for key in chance.sample(keys, 2)),
     ]
@@ -123,6 +126,11 @@ async def check(sql: asyncpg.Connection, dsn: str, folder: Path, wanted: dict[st
     problems = [*_of_ends(await sql.fetch(_ENDED), wanted), *await _of_calls(sql, folder, wanted)]
     problems += [f"too early: {dict(row)}" for row in await sql.fetch(_EARLY)]
     problems += _of_values(await sql.fetch(_DERIVED))
+    problems += [
+        f"whole {partition} is {_value(payload)}"
+        for partition, payload in await sql.fetch(_GATHERED)
+        if _value(payload) != list(range(ITEMS))
+    ]
     try:
         await assert_whole(sql)
     except AssertionError as error:

@@ -125,6 +125,28 @@ DAMAGE = {
         "UPDATE flowstone.lineage SET materialization = gen_random_uuid()",
         "the former there is not",
     ),
+    "a result too many": (
+        (
+            "INSERT INTO flowstone.scatter_block (scatter, first, page, places, body) "
+            "SELECT scatter, first, page, places, body FROM flowstone.scatter_block"
+        ),
+        "is closed and counts 3 succeeded and 1 failed of 4, in 0 open chunks; there are 6 results",
+    ),
+    "a result too few": ("DELETE FROM flowstone.scatter_block", "there are 0 results and 1 failures"),
+    "a failure too few": ("DELETE FROM flowstone.scatter_failure", "there are 3 results and 0 failures"),
+    "an item too many": ("UPDATE flowstone.scatter SET total = total + 1", "3 succeeded and 1 failed of 5"),
+    "an open chunk of what is closed": (
+        "UPDATE flowstone.scatter_chunk SET state = 'ready' WHERE NOT alone",
+        "in 1 open chunks",
+    ),
+    "a value without its scatter": (
+        (
+            "DELETE FROM flowstone.scatter; DELETE FROM flowstone.scatter_chunk; DELETE FROM flowstone.scatter_block; "
+            "DELETE FROM flowstone.scatter_failure"
+        ),
+        "and its scatter is not there",
+    ),
+    "a value of a scatter that failed": ("UPDATE flowstone.scatter SET state = 'failed'", "and its scatter is failed"),
 }
 
 
@@ -150,10 +172,17 @@ async def fill(connection: asyncpg.Connection, server: TestServer) -> None:
         await asyncio.Event().wait()
         return 0
 
+    @pipe.scatter(range(4), tolerate=0.5, retry=False)
+    async def parts(no: int) -> int:
+        if no == 2:
+            raise ValueError("bad")
+        return no
+
     dsn = server.address.dsn(await connection.fetchval("SELECT current_database()"))
     async with Engine(pipe, store=dsn, direct=dsn, grace="1ms") as engine:
         await engine.run(numbers)
         await engine.run(total, force="all")
+        await engine.run(parts)
         with pytest.raises(ExecutionError):
             await engine.run(broken)
         await engine.invalidate(numbers)

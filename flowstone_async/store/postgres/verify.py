@@ -177,6 +177,19 @@ def _edge(row: Record) -> str:
     return f"lineage tells that {row['materialization']} was computed from {row['upstream']}; the former {wrong}"
 
 
+def _scatter(row: Record) -> str:
+    counted = f"{row['succeeded']} succeeded and {row['failed']} failed of {row['total']}, in {row['open']} open chunks"
+    return (
+        f"scatter {row['id']} is {row['state']} and counts {counted}; there are {row['results']} results and "
+        f"{row['failures']} failures"
+    )
+
+
+def _scattered(row: Record) -> str:
+    wrong = "is not there" if row["state"] is None else f"is {row['state']}"
+    return f"{_key(row)} has the current value {row['current']}, and its scatter {wrong}"
+
+
 def _key(row: Record) -> str:
     key = AssetKey(row["pipeline"], row["asset"], row["partition"], row["io"])
     return f"{key.pipeline}.{key.asset}{f'[{key.partition}]' if key.partition else ''}"
@@ -192,4 +205,6 @@ _CHECKS: Collection[_Check] = (
     _Check("verify_superseded", _superseded),
     _Check("verify_forgotten", _forgotten),
     _Check("verify_edges", _edge),
+    _Check("verify_scatters", _scatter),
+    _Check("verify_scattered", _scattered),
 )

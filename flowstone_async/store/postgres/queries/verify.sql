@@ -133,3 +133,35 @@ FROM flowstone.lineage AS l
 LEFT JOIN flowstone.materialization AS m ON m.id = l.materialization
 WHERE m.id IS NULL OR strpos(m.inputs, l.upstream::text) = 0
 LIMIT $1;
+
+-- name: verify_scatters
+-- Scatters that have ended, or are closed, with items that do not add up: what chunks count, and what is there.
+SELECT s.id, s.state, s.total, coalesce(c.open, 0) AS open, coalesce(c.succeeded, 0) AS succeeded,
+    coalesce(c.failed, 0) AS failed, coalesce(b.results, 0) + coalesce(r.results, 0) AS results,
+    coalesce(f.failures, 0) AS failures
+FROM flowstone.scatter AS s
+LEFT JOIN (
+    SELECT scatter, sum(succeeded) AS succeeded, sum(failed) AS failed,
+        count(*) FILTER (WHERE state IN ('ready', 'running')) AS open
+    FROM flowstone.scatter_chunk
+    GROUP BY scatter
+) AS c ON c.scatter = s.id
+LEFT JOIN (
+    SELECT scatter, sum(length(places)) / 4 AS results FROM flowstone.scatter_block GROUP BY scatter
+) AS b ON b.scatter = s.id
+LEFT JOIN (SELECT scatter, count(*) AS results FROM flowstone.scatter_result GROUP BY scatter) AS r ON r.scatter = s.id
+LEFT JOIN (SELECT scatter, count(*) AS failures FROM flowstone.scatter_failure GROUP BY scatter) AS f ON f.scatter = s.id
+WHERE coalesce(c.succeeded, 0) <> coalesce(b.results, 0) + coalesce(r.results, 0)
+    OR coalesce(c.failed, 0) <> coalesce(f.failures, 0)
+    OR (s.state <> 'running' AND coalesce(c.open, 0) > 0)
+    OR (s.state = 'closed' AND coalesce(c.succeeded, 0) + coalesce(c.failed, 0) <> s.total)
+LIMIT $1;
+
+-- name: verify_scattered
+-- Keys whose current value is that of a scatter that is not there, or did not close.
+SELECT k.pipeline, k.asset, k.partition, k.io, k.current, s.state
+FROM flowstone.asset_key AS k
+JOIN flowstone.materialization AS m ON m.id = k.current
+LEFT JOIN flowstone.scatter AS s ON s.id::text = m.location
+WHERE m.manager = 'scatter' AND s.state IS DISTINCT FROM 'closed'
+LIMIT $1;
