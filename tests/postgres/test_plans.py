@@ -222,12 +222,13 @@ async def test_a_page_reads_no_more_than_itself(history: asyncpg.Connection) -> 
             .replace("$4", "10"),
             800,
         ),
+        (QUERIES["orphans_seen"].replace("$1", "'w'").replace("$2", "ARRAY['p0', 'p1']").replace("$3", "NULL"), 40),
         (submitted("NULL", "NULL"), 200),
         (submitted("'r777'", "NULL"), 200),
         (submitted("'new'", "'k777'"), 200),
         (submitted("'new'", "'new'"), 200),
     ],
-    ids=["claim", "submit", "submit, joined", "submit, known key", "submit, new key"],
+    ids=["claim", "orphans", "submit", "submit, joined", "submit, known key", "submit, new key"],
 )
 async def test_the_queue_costs_the_same_however_long_it_and_the_history_are(
     history: asyncpg.Connection, text: str, most: int
