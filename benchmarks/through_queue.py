@@ -128,7 +128,7 @@ async def floor(dsn: str, counted: Counted) -> float:
         async def claim(number: int) -> None:
             async with pool.acquire() as connection:
                 while len(claimed) < len(ids):
-                    rows = await connection.fetch(QUERIES["claim"], names[number], ["three"], None, size)
+                    rows = await connection.fetch(QUERIES["claim"], names[number], ["three"], None, size, None, None)
                     claimed.update(str(row["id"]) for row in rows)
                     async with news:
                         news.notify_all()

@@ -118,15 +118,15 @@ async def _store(engine: Engine, session: Session) -> list[Finding]:
     if abs(skew) <= SKEW:
         text = f"the store's clock and this machine's agree within {SKEW:g} s"
     found.append(Finding("clock", "warning" if abs(skew) > SKEW else "ok", text))
-    found.append(_indexes(await session.services.store.faults()))
+    found.append(_tables(await session.services.store.faults()))
     return found
 
 
-def _indexes(faults: Sequence[Fault]) -> Finding:
+def _tables(faults: Sequence[Fault]) -> Finding:
     if not faults:
-        return Finding("indexes", "ok", "none is missing or damaged")
-    lines = ["until they are mended, the store gets slower as it grows:", *(each.problem for each in faults)]
-    return Finding("indexes", "warning", "\n".join(lines), remedy="\n".join(each.remedy for each in faults))
+        return Finding("tables", "ok", "no index is missing or damaged, and nobody keeps dead rows")
+    lines = ["until that is mended, the store gets slower as it grows:", *(each.problem for each in faults)]
+    return Finding("tables", "warning", "\n".join(lines), remedy="\n".join(each.remedy for each in faults))
 
 
 def _records(faults: Sequence[Fault]) -> Finding:

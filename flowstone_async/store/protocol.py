@@ -357,7 +357,8 @@ class Store(Protocol):
         ...
 
     async def faults(self) -> tuple[Fault, ...]:
-        """Return indexes that are missing, damaged or others than they should be, and events without a partition.
+        """Return indexes that are missing, damaged or others than they should be, events without a partition, and who
+        has kept dead rows from being removed for minutes.
 
         With faults a store gives the same answers, only later; nothing mends them unasked, for that may take long.
         """

@@ -42,7 +42,7 @@ async def test_an_index_that_is_gone_is_told_and_comes_back(sql: asyncpg.Connect
         "index run_active of run is missing",
     ]
     assert faults[1].remedy == (
-        "CREATE INDEX CONCURRENTLY run_active ON flowstone.run (pipeline, worker, created_at, id)"
+        "CREATE INDEX CONCURRENTLY run_active ON flowstone.run (pipeline, state, worker, created_at, id)"
         " WHERE finished_at IS NULL;"
     )
     await mend(sql, opened)

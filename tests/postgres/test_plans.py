@@ -149,7 +149,7 @@ ASKED: dict[str, list[str]] = {
     "audit": ["100", "NULL"],
     "orphans_seen": ["'w'", "ARRAY['p0']", "NULL"],
     "orphans": ["ARRAY['p0']", "10", "NULL"],
-    "claim": ["'w'", "ARRAY['p0', 'p1']", "NULL", "10"],
+    "claim": ["'w'", "ARRAY['p0', 'p1']", "NULL", "10", "NULL", "NULL"],
     "owned": ["'w'", "ARRAY['p0', 'p1']"],
     "moved_on": [f"ARRAY[{U}]::uuid[]", "ARRAY[1]"],
     "joined": [U],
@@ -189,6 +189,15 @@ async def test_what_is_asked_often_is_found_by_index(history: asyncpg.Connection
             raise AssertionError(name) from error
 
 
+async def test_a_young_store_s_plans_read_no_whole_index_either(sql: asyncpg.Connection) -> None:
+    """A plan is kept as long as its connection: the planner believes that a partial index on nothing yet is small."""
+    whole = {"audit", "finished_runs", "missing_days"}  # read from one end, as far as is wanted
+    await sql.execute(plans("SESSION"))
+    for name in ASKED.keys() - whole:
+        for node in await plan(sql, QUERIES[name], ASKED[name]):
+            assert "Index Cond" in node or "Index Name" not in node or not is_large(node), (name, node)
+
+
 async def test_the_hot_statement_finds_everything_by_index(history: asyncpg.Connection) -> None:
     for kinds in (set(KINDS), set(KINDS) - {"begins"}, {"goes", "keys", "events"}, {"begins", "events"}):
         found = statement(frozenset(kinds))
@@ -219,15 +228,18 @@ async def test_a_page_reads_no_more_than_itself(history: asyncpg.Connection) -> 
             .replace("$1", "'w'")
             .replace("$2", "ARRAY['p0', 'p1']")
             .replace("$3", "NULL")
-            .replace("$4", "10"),
+            .replace("$4", "10")
+            .replace("$5", "NULL")
+            .replace("$6", "NULL"),
             800,
         ),
+        (QUERIES["orphans_seen"].replace("$1", "'w'").replace("$2", "ARRAY['p0', 'p1']").replace("$3", "NULL"), 40),
         (submitted("NULL", "NULL"), 200),
         (submitted("'r777'", "NULL"), 200),
         (submitted("'new'", "'k777'"), 200),
         (submitted("'new'", "'new'"), 200),
     ],
-    ids=["claim", "submit", "submit, joined", "submit, known key", "submit, new key"],
+    ids=["claim", "orphans", "submit", "submit, joined", "submit, known key", "submit, new key"],
 )
 async def test_the_queue_costs_the_same_however_long_it_and_the_history_are(
     history: asyncpg.Connection, text: str, most: int

@@ -15,7 +15,7 @@ from flowstone_async.store.postgres.indexes import index_faults
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.queue import Queue
 from flowstone_async.store.postgres.reading import RunReader
-from flowstone_async.store.postgres.statistics import read_statistics, stray_faults
+from flowstone_async.store.postgres.statistics import held_faults, read_statistics, stray_faults
 from flowstone_async.store.postgres.verify import verify
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
@@ -119,7 +119,8 @@ class LookingStore(Store):
 
     @override
     async def faults(self) -> tuple[Fault, ...]:
-        return *await index_faults(self._connections), *await stray_faults(self._connections)
+        found = [await each(self._connections) for each in (index_faults, stray_faults, held_faults)]
+        return tuple(fault for faults in found for fault in faults)
 
     @override
     async def verify(self) -> tuple[Fault, ...]:

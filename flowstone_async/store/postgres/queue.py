@@ -12,6 +12,7 @@ from flowstone_async.errors import ConfigError, KeyConflict
 from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections
 from flowstone_async.store.postgres.encoding import encode
 from flowstone_async.store.postgres.errors import translate_lent
+from flowstone_async.store.postgres.floors import Floors
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
@@ -34,6 +35,7 @@ class Queue:
         self._connections = connections
         self._instants = instants
         self._hints = hints
+        self._floors = Floors()
 
     async def submit(self, submission: Submission, connection: object) -> Submitted:
         """Put a run into the queue, or find the one that it joins; see `Store.submit`."""
@@ -99,8 +101,12 @@ class Queue:
 
     async def claim(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
         """Take queued runs; see `Store.claim`. It is not repeated when its reply is lost: nobody would drive those."""
+        now = self._instants.given()
+        look = self._floors.look(worker, pipelines)
+        bounds = (look.since, look.ages) if now is None else (None, None)  # a virtual clock may jump
         async with self._connections.translated(), self._connections.session() as session:
-            rows = await session.fetch("claim", worker, list(pipelines), self._instants.given(), limit)
+            rows = await session.fetch("claim", worker, list(pipelines), now, limit, *bounds)
+        self._floors.learn(look, [(row["priority"], row["due_at"]) for row in rows], limit)
         return tuple(map(run_record, rows))
 
     async def owned(self, worker: str, pipelines: Sequence[str]) -> Mapping[str, int]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.records import Fault, PartitionSize, Statistics, TableSize
 
+LONG = 300.0
+"""Seconds for which anybody may keep dead rows without being told of."""
+
 
 async def read_statistics(connections: Connections) -> Statistics:
     """Return what there is to tell; see `Store.statistics`."""
@@ -36,4 +39,28 @@ async def stray_faults(connections: Connections) -> tuple[Fault, ...]:
             f"SELECT flowstone.add_event_partition('{day}');",
         )
         for day, count in await connections.fetch("stray_days")
+    )
+
+
+async def held_faults(connections: Connections) -> tuple[Fault, ...]:
+    """Return who keeps dead rows from being removed; see `Store.faults`."""
+    return tuple(_held(*row) for row in await connections.fetch("held", LONG))
+
+
+def _held(kind: str, name: str, who: str | None, seconds: float | None) -> Fault:
+    quoted = "'" + name.replace("'", "''") + "'"
+    if kind == "session":
+        return Fault(
+            f"process {name} of the server ({who}) has had a transaction open for {seconds:.0f} s: no row is removed "
+            "that has died since",
+            f"SELECT pg_terminate_backend({name});",
+        )
+    if kind == "prepared":
+        return Fault(
+            f"the prepared transaction {name!r} of {who} is {seconds:.0f} s old: no row is removed that has died since",
+            f"ROLLBACK PREPARED {quoted};",
+        )
+    return Fault(
+        f"the replication slot {name!r} keeps rows for a standby that is gone: none is removed that has died since",
+        f"SELECT pg_drop_replication_slot({quoted});",
     )

@@ -42,14 +42,14 @@ def execute(dsn: str, *statements: str) -> None:
 def test_it_tells_missing_indexes_and_how_to_make_them(postgres: Shell, dsn: str) -> None:
     execute(dsn, "DROP INDEX flowstone.run_newest")
 
-    found = findings(postgres, "flow.py")["indexes"]
+    found = findings(postgres, "flow.py")["tables"]
     text = postgres.run("doctor", "flow.py").data
 
     assert (found["verdict"], "run_newest of run is missing" in found["text"]) == ("warning", True)
     assert "to mend it, run:" in text
     assert found["remedy"] in text
     execute(dsn, *found["remedy"].splitlines())
-    assert findings(postgres, "flow.py")["indexes"]["verdict"] == "ok"
+    assert findings(postgres, "flow.py")["tables"]["verdict"] == "ok"
 
 
 def test_it_counts_values_that_no_record_names_and_leaves_them(postgres: Shell) -> None:

@@ -112,7 +112,7 @@ def test_doctor_finds_orphans_and_changed_code(postgres: Shell, dsn: str) -> Non
         "definitions": "ok",
         "store": "ok",
         "clock": "ok",
-        "indexes": "ok",
+        "tables": "ok",
         "workers": "ok",
         "queue": "ok",
         "orphans": "ok",

@@ -43,4 +43,28 @@ SELECT max(extract(epoch FROM clock_timestamp() - a.xact_start)) FILTER (
         (SELECT max(age(transaction)) FROM pg_prepared_xacts)), 0) AS transactions,
     pg_notification_queue_usage() AS notifications
 FROM pg_stat_activity AS a
-WHERE a.pid <> pg_backend_pid();
+WHERE a.pid <> pg_backend_pid()
+    AND (a.datname = current_database() OR a.datname IS NULL);
+
+-- name: held
+-- Who has kept dead rows of this database from being removed for more than $1 seconds, longest first: sessions in a
+-- transaction, and prepared transactions. Last, slots of standbys that are not there: since when is not known.
+SELECT h.kind, h.name, h.who, h.seconds
+FROM (
+    SELECT 'session' AS kind, a.pid::text AS name, a.xact_start AS since,
+        concat_ws(', ', a.usename, nullif(a.application_name, ''), a.state) AS who,
+        extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+    FROM pg_stat_activity AS a
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+        AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
+    UNION ALL
+    SELECT 'prepared', p.gid, p.prepared, p.owner, extract(epoch FROM clock_timestamp() - p.prepared)::float8
+    FROM pg_prepared_xacts AS p
+    WHERE p.database = current_database()
+    UNION ALL
+    SELECT 'slot', s.slot_name, NULL, NULL, NULL
+    FROM pg_replication_slots AS s
+    WHERE s.xmin IS NOT NULL AND NOT s.active
+) AS h
+WHERE h.seconds > $1 OR h.seconds IS NULL
+ORDER BY h.since, h.name;

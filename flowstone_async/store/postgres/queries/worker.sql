@@ -18,15 +18,35 @@ DELETE FROM flowstone.worker WHERE id = $1;
 UPDATE flowstone.worker SET dead = true WHERE id = $1;
 
 -- name: orphans_seen
--- Whether $1 may take anything now, other workers with their leases, and whether there are runs without a live owner.
-SELECT EXISTS (SELECT FROM flowstone.worker WHERE id = $1 AND NOT dead),
-    ARRAY (SELECT id FROM flowstone.worker WHERE NOT dead AND id <> $1 ORDER BY id),
-    ARRAY (SELECT id FROM flowstone.worker WHERE NOT dead AND id <> $1 AND lease_until < statement_timestamp()),
+-- Whether $1 may take anything now, other workers with their leases, and whether there are runs without a live owner. Those
+-- are looked for in the index before, between and behind the ids of live workers: asked several times a second, it must
+-- read neither what is queued, nor what live workers own, nor what is left of either while nothing can be vacuumed.
+WITH live AS MATERIALIZED (
+    SELECT w.id, w.lease_until < statement_timestamp() AS expired, lag(w.id, 1, '') OVER (ORDER BY w.id) AS before
+    FROM flowstone.worker AS w
+    WHERE NOT w.dead
+)
+SELECT EXISTS (SELECT FROM live WHERE id = $1),
+    ARRAY (SELECT id FROM live WHERE id <> $1 ORDER BY id),
+    ARRAY (SELECT id FROM live WHERE id <> $1 AND expired),
     EXISTS (
-        SELECT FROM flowstone.run AS r
-        WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($2::text[])
-            AND ($3::uuid IS NULL OR r.id = $3)
-            AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+        SELECT FROM unnest($2::text[]) AS n (pipeline)
+        WHERE EXISTS (
+                SELECT FROM flowstone.run AS r
+                WHERE r.finished_at IS NULL AND r.pipeline = n.pipeline AND r.state = 'running' AND r.worker IS NULL
+                    AND ($3::uuid IS NULL OR r.id = $3))
+            OR EXISTS (
+                SELECT FROM live AS l
+                CROSS JOIN LATERAL (
+                    SELECT FROM flowstone.run AS r
+                    WHERE r.finished_at IS NULL AND r.pipeline = n.pipeline AND r.state = 'running'
+                        AND r.worker > l.before AND r.worker < l.id AND ($3::uuid IS NULL OR r.id = $3)
+                    OFFSET 0
+                ) AS r)
+            OR EXISTS (
+                SELECT FROM flowstone.run AS r
+                WHERE r.finished_at IS NULL AND r.pipeline = n.pipeline AND r.state = 'running'
+                    AND r.worker > coalesce((SELECT max(l.id) FROM live AS l), '') AND ($3::uuid IS NULL OR r.id = $3))
     );
 
 -- name: declare_dead
