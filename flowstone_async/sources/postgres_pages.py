@@ -19,6 +19,7 @@ from flowstone_async.sources.sql import parse
 
 _WRONG_CLASSES = ("42", "0A")
 """SQLSTATE classes that blame the statement: syntax, names, types, rights; what cannot be done."""
+_CUT_OFF = (asyncio.CancelledError, TimeoutError)
 _RELEASE = 5.0
 
 
@@ -86,7 +87,7 @@ async def _connection(pool: Any, label: str) -> AsyncGenerator[Any]:
     connection = await pool.acquire()
     try:
         yield connection
-    except (asyncio.CancelledError, TimeoutError):
+    except _CUT_OFF:
         connection.terminate()
         raise
     except asyncpg.PostgresError as error:
@@ -96,6 +97,22 @@ async def _connection(pool: Any, label: str) -> AsyncGenerator[Any]:
     finally:
         with suppress(OSError, TimeoutError, asyncpg.InterfaceError):
             await pool.release(connection, timeout=_RELEASE)
+
+
+@asynccontextmanager
+async def _transaction(connection: Any) -> AsyncGenerator[None]:
+    """Begin a transaction and end it; nothing is asked of a connection that is about to be broken off."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except _CUT_OFF:
+        raise
+    except BaseException:
+        await transaction.rollback()
+        raise
+    else:
+        await transaction.commit()
 
 
 def _is_wrong(error: asyncpg.PostgresError) -> bool:
@@ -116,7 +133,7 @@ class _Reader:
 
     async def streamed(self) -> AsyncGenerator[Page[Any], None]:
         """Yield pages of a server-side cursor, which lives in a transaction of its own."""
-        async with _connection(self._pool, self._query.label) as connection, connection.transaction():
+        async with _connection(self._pool, self._query.label) as connection, _transaction(connection):
             await self._look(connection)
             cursor = await connection.cursor(f"SELECT * FROM ({self._text}\n) AS rows", *self._query.arguments)
             while True:
@@ -183,7 +200,7 @@ class _Reader:
             ConfigError: It gives no such columns, or takes other arguments.
         """
         query = self._query
-        async with connection.transaction():  # in which a pooler, too, stays with one server connection
+        async with _transaction(connection):  # in which a pooler, too, stays with one server connection
             statement = await connection.prepare(f"SELECT * FROM ({self._text}\n) AS rows", name="")
         taken = len(statement.get_parameters())
         if taken != len(query.arguments):

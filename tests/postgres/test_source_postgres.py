@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowstone_async.errors import ConfigError, SourceError
+from flowstone_async.retry import Retry
 from flowstone_async.sources import BadRow, Postgres
 from flowstone_async.sources.keyset import Keyset
 from flowstone_async.sources.reading import read_pages
 from tests.postgres.wire import Pooler
+from tests.support.fault_proxy import FaultProxy
 from tests.unit.sources.feeds import items_of, read_all
 
 
@@ -395,12 +397,33 @@ async def test_a_page_that_is_waited_for_in_vain_gives_its_connection_back(pool:
     assert pool.get_idle_size() == pool.get_size()
 
 
+@pytest.mark.parametrize("cursor", [None, "id"])
+async def test_a_connection_that_hangs_is_broken_off_and_another_taken(
+    pool: asyncpg.Pool, dsn: str, cursor: str | None
+) -> None:
+    """READ-09: it would not answer to being cancelled or given back, either."""
+    async with FaultProxy(dsn) as proxy, asyncpg.create_pool(proxy.dsn, min_size=1, max_size=1) as hanging:
+        retry = Retry(2, backoff="none")
+        source = Postgres(Doc, f"{ALL} ORDER BY id", cursor=cursor, pool=hanging, read_timeout=0.3, read_retry=retry)
+        found: list[Any] = []
+        async with asyncio.timeout(4), aclosing(read_pages(source, page_size=4)) as reading:
+            async for page in reading:
+                if not found:
+                    proxy.hinder()
+                    heal = asyncio.get_running_loop().call_later(0.1, proxy.heal)
+                found += page.items
+        heal.cancel()
+        again = _docs(1, 2, 3, 4) if cursor is None else []
+        assert found == [*again, *_docs(*range(1, 11))]
+
+
 async def test_through_a_transaction_pooler(pool: asyncpg.Pool, dsn: str) -> None:
     """READ-13, READ-14: nothing is left on a connection, nor relied on, between transactions."""
     async with Pooler(dsn, size=2) as pooler:
         for cursor in ("id", None):
-            source = Postgres(Doc, f"{ALL} WHERE id <> ALL($1) ORDER BY id", [3, 4], cursor=cursor).bound_to(pooler.dsn)
-            readings = [read_all(source, page_size=2) for _ in range(3)]
+            query = f"{ALL} WHERE id <> ALL($1) ORDER BY id"
+            source = Postgres(Doc, query, [3, 4], cursor=cursor, read_retry=False).bound_to(pooler.dsn)
+            readings = [read_all(source, page_size=1) for _ in range(3)]
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(reading) for reading in readings]
             assert [items_of(task.result()) for task in tasks] == [_docs(1, 2, *range(5, 11))] * 3

@@ -48,6 +48,7 @@ from flowstone_async import (
     dep,
     param,
     resource,
+    sources,
 )
 
 T = TypeVar("T")
@@ -538,3 +539,42 @@ def generic(target: OpenRef[int], keyed: PartitionedRef[str, date]) -> None:
         return await pipe.run(target), await pipe.run(keyed, partition=date(2025, 1, 1))
 
     print(both)
+
+
+@dataclass
+class Entry:
+    """A row."""
+
+    id: int
+
+
+class Feed(sources.Source[Entry]):
+    """A source of the user's, with a cursor of its own type."""
+
+    max_items = 10
+    read_retry = Retry(5)
+    read_timeout = "1m"
+
+    async def read(self, cursor: str | None) -> AsyncIterator[sources.Page[Entry]]:
+        """Give one page."""
+        yield sources.Page([Entry(1)], "behind", last=cursor is not None)
+
+
+def items_of(source: sources.Source[sources.S3Object]) -> None:
+    """What takes a source of some items takes those of narrower ones."""
+    print(source)
+
+
+async def yesterday(day: date) -> str:
+    """Stand in for an option, which depends on an asset."""
+    return str(day)
+
+
+def built_in() -> None:
+    """Built-in sources know what their items are."""
+    rows = sources.Postgres(Entry, "SELECT id FROM entries WHERE day = $1", yesterday, cursor=("day", "id"))
+    assert_type(rows, sources.Postgres[Entry])
+    assert_type(sources.DynamoDB(Entry, "entries", where={"id": yesterday}), sources.DynamoDB[Entry])
+    items_of(sources.S3("bucket", prefix=yesterday, suffix=[".pdf", yesterday], start_after=yesterday))
+    widest: sources.Source[object] = Feed()
+    print(widest)

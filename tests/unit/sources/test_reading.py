@@ -185,6 +185,28 @@ async def test_a_restart_with_another_page_size_repeats_nothing() -> None:
     assert items_of(first) + items_of(rest) == list(range(13))
 
 
+async def test_a_restart_may_meet_smaller_pages_of_the_source_than_were_cut() -> None:
+    """READ-03, READ-07: what was delivered is left out over all of them, wherever it is stopped again."""
+
+    class Sized(Source[int]):
+        step = 10
+
+        async def read_sized(self, cursor: int | None, page_size: int) -> AsyncIterator[Page[int]]:
+            step = self.step
+            for begin in range(cursor or 0, 20, step):
+                yield Page(range(begin, begin + step), begin + step)
+
+    source = Sized()
+    found = items_of(await read_all(source, page_size=4, pages=2))
+    token: object = {"skip": 8, "taken": 8}
+    source.step = 2
+    for _ in range(30):
+        (page,) = await read_all(source, token, page_size=4, pages=1)
+        found += page.items
+        token = page.token
+    assert found == list(range(20))
+
+
 @pytest.mark.parametrize(
     "token", [3, "a", [], {"cursor": 1, "more": 2}, {"skip": -1}, {"taken": "1"}, {"ended": 1}, {"cursor": (1, 2)}]
 )
