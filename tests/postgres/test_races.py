@@ -282,4 +282,5 @@ async def test_a_number_that_is_drawn_but_not_yet_held_hides_later_events(
         number = await other.fetchval("SELECT pg_current_xact_id()::text::bigint")
         await late.advance("asset.started")
 
-        assert await sql.fetchval(QUERIES["settled"]) == number << 20
+        # At most: other tests' transactions on the server are hidden likewise, and may be older.
+        assert await sql.fetchval(QUERIES["settled"]) <= number << 20
