@@ -76,7 +76,7 @@ class Bodies:
         self._isolated = False
         self._begun = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._workers = 0
+        self._workers = self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False
@@ -111,7 +111,6 @@ class Bodies:
         if self._workers < (self._most or self._workers + 1) and self._has_work():
             self._workers += 1
             self._begun += 1
-            self._idle.clear()
             self._group.start_soon(self._work, name=f"{self._name} {self._begun}")
 
     def _has_work(self) -> bool:
@@ -122,6 +121,9 @@ class Bodies:
         return bool(self._at_hand) or (bool(self._suspects) and not self._tasks)
 
     async def _work(self) -> None:
+        # Not when it is made: a task that is cancelled before its first step never comes here, nor to the end.
+        self._at_work += 1
+        self._idle.clear()
         calls, since = 0, time.monotonic()
         try:
             while self._has_work():
@@ -141,8 +143,9 @@ class Bodies:
             raise
         finally:
             self._workers -= 1
+            self._at_work -= 1
             self._isolated = False
-            if not self._workers:
+            if not self._at_work:
                 self._idle.set()
             self._staff()
 

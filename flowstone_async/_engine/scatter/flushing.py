@@ -83,7 +83,7 @@ class Flushing:
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
         self._error: BaseException | None = None
-        self._closed = False
+        self._closed = self._ending = False
         self.size = 0
 
     def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
@@ -131,7 +131,7 @@ class Flushing:
         flushes = self._flushes(chunks)
         kept = await self._store.flush(flushes, self._task.worker)
         if len(kept) < len(flushes):
-            raise no_longer_ours(self._name)
+            raise await self._refused()
         self._outstanding -= ended
         self._room.set()
         for chunk, flush in zip(chunks, flushes, strict=True):
@@ -174,9 +174,12 @@ class Flushing:
     async def _check(self) -> None:
         """See whether this is the end."""
         task = self._task
-        if self._finished.is_set():
+        if self._finished.is_set() or self._ending:
             return
         if task.kind.tolerate.exceeded(self._failed, self._total, sealed=self._sealed):
+            self._ending = True
+            if self._bodies is not None:
+                self._bodies.stopping = True
             if not await self._store.end(self._id, task.fence, "failed"):
                 raise no_longer_ours(self._name)
             raise await threshold(self._store, self._id, self._name, task.kind.tolerate)
@@ -186,6 +189,12 @@ class Flushing:
                 self._finished.set()
             elif not self._due:
                 await self._look_later()
+
+    async def _refused(self) -> FlowstoneError:
+        """Return why the store keeps nothing more; if it is we who end it, once that has been said."""
+        if self._ending:
+            await self._finished.wait()
+        return no_longer_ours(self._name)
 
     async def _look_later(self) -> None:
         """Look again when the first of the items that wait is due, or somebody else may have let go of what it has."""

@@ -83,8 +83,11 @@ class StoredResults(GatheredReader[Any]):
         key: object,
         order: Literal["source", "completion"],
         partition: object,
+        succeeded: int,
+        failed: int,
     ) -> None:
         self._store, self._scatter, self._pages = store, scatter, pages
+        self._succeeded, self._failed = succeeded, failed
         self._items, self._results, self._key, self._order = items, results, key, order
         self._partition = partition
         self._held = store.pin(scatter)
@@ -108,6 +111,13 @@ class StoredResults(GatheredReader[Any]):
 
     async def _found(self) -> AsyncGenerator[tuple[int, list[tuple[int, Any]]]]:
         """Yield results with their positions, some at a time, with the number of their page."""
+        count = 0
+        async for page, found in self._stored():
+            count += len(found)
+            yield page, found
+        _expect(self._succeeded, count, "results")
+
+    async def _stored(self) -> AsyncGenerator[tuple[int, list[tuple[int, Any]]]]:
         if self._order == "source":
             for page in range(self._pages):
                 found = [each for block in await self._store.blocks(self._scatter, page) for each in self._pairs(block)]
@@ -125,7 +135,7 @@ class StoredResults(GatheredReader[Any]):
 
     @override
     async def failures(self) -> AsyncGenerator[ItemFailure]:
-        labels, last = self._labels(), -1
+        labels, last, count = self._labels(), -1, 0
         while page := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
             for each in page:
                 await labels.load(each.page)
@@ -138,6 +148,8 @@ class StoredResults(GatheredReader[Any]):
                     worker=each.worker if each.attempts else None,
                 )
             last = page[-1].position
+            count += len(page)
+        _expect(self._failed, count, "failures")
 
     @override
     async def get(self, key: object) -> Any:
@@ -162,6 +174,20 @@ class StoredResults(GatheredReader[Any]):
             except ValueError:
                 content = None
         return None if content is None else await self._store.find(self._scatter, hash_of(content))
+
+
+def _expect(expected: int, found: int, what: str) -> None:
+    """Refuse to end early, as if that had been all: somebody deleted the rest meanwhile.
+
+    Raises:
+        StorageError: There are fewer than there were.
+    """
+    if found < expected:
+        raise StorageError(
+            f"{expected - found} of {expected} {what} of a scatter are gone from the store",
+            hint="It was invalidated, or replaced and pruned, while it was read: get it again.",
+            retryable=False,
+        )
 
 
 class ScatterValues(IOManager):
@@ -203,6 +229,8 @@ class ScatterValues(IOManager):
             key=self._kind.key,
             order=self._kind.order,
             partition=ref.partition,
+            succeeded=totals.succeeded,
+            failed=totals.failed,
         )
         return Gathered(
             reader, total=totals.total, succeeded=totals.succeeded, failed=totals.failed, order=self._kind.order

@@ -21,7 +21,7 @@ import anyio
 
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import LocalChunk
-from flowstone_async._engine.scatter.errors import no_longer_ours, worker_lost
+from flowstone_async._engine.scatter.errors import worker_lost
 from flowstone_async._engine.scatter.flushing import Flushing
 from flowstone_async._engine.scatter.intake import Prepared, cursor_of
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
@@ -145,7 +145,7 @@ class Scattering(Flushing):
         """Record a page, and run its items."""
         added = await self._store.add_page(page, self._task.worker)
         if added is None:
-            raise no_longer_ours(self._name)
+            raise await self._refused()
         size = page.size
         self._number += 1
         self._total += size - len(added.duplicates)

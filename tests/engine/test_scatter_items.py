@@ -1,0 +1,163 @@
+"""Items of scatters: as what they arrive, also after storage, and what they are known by (SCAT-02, SCAT-03, SCAT-06)."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+from flowstone_async import ConfigError, Context, LeaseLost, Pipeline, Tolerance
+from tests.engine.test_scatter_resume import RARELY, kept
+from tests.support.crash import kill, look_for_orphans
+from tests.support.engines import OpenEngine
+from tests.support.gate import Gate, soon
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    at: date
+
+
+class Model(BaseModel):
+    name: str
+    sizes: tuple[int, ...]
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+TYPED: dict[str, tuple[Any, list[Any]]] = {
+    "dataclass": (Point, [Point(1, date(2025, 1, 2)), Point(2, date(2025, 1, 3))]),
+    "model": (Model, [Model(name="a", sizes=(1, 2)), Model(name="b", sizes=())]),
+    "enum": (Colour, [Colour.RED, Colour.BLUE]),
+    "date": (date, [date(2025, 1, 2), date(2025, 1, 3)]),
+    "datetime": (datetime, [datetime(2025, 1, 2, 3, 4, 5, 6, tzinfo=UTC), datetime(2025, 1, 3, tzinfo=UTC)]),
+    "uuid": (UUID, [UUID(int=1), UUID(int=2)]),
+    "decimal": (Decimal, [Decimal("1.10"), Decimal("1e-30")]),
+    "bytes": (bytes, [b"\x00\xff", b"ok"]),
+    "tuple": (tuple[int, date], [(1, date(2025, 1, 2)), (2, date(2025, 1, 3))]),
+    "mixed": (int | str, [1, "1"]),
+    "frozenset": (frozenset[int], [frozenset({1, 2}), frozenset[int]()]),
+}
+
+
+@pytest.mark.parametrize("what", TYPED)
+async def test_an_item_arrives_as_its_declared_type_also_after_storage(open_engine: OpenEngine, what: str):
+    """SCAT-03: the second engine has only what was stored."""
+    declared, given = TYPED[what]
+    pipe, gate, seen = Pipeline("typed"), Gate(), list[Any]()
+
+    async def body(item: Any, ctx: Context) -> str:
+        seen.append(item)
+        if ctx.item.index:
+            await gate()
+        return repr(item)
+
+    body.__annotations__["item"] = declared
+    pipe.scatter(given, name="items")(body)
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
+    running = asyncio.create_task(dying.run("items"))
+    await kept(living, 1)
+    await gate.reached()
+    await kill(dying)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    gate.open()
+    await look_for_orphans(living)
+    found = await soon(living.wait("items"))
+    assert [(type(each), each) for each in seen] == [(type(each), each) for each in (*given, given[1])]
+    pairs = [pair async for pair in found.items()]
+    assert pairs == [(each, repr(each)) for each in given]
+    assert [type(key) for key, _ in pairs] == [type(each) for each in given]
+    assert [await found.get(each) for each in given] == [repr(each) for each in given]
+
+
+@pytest.mark.parametrize("value", [7, None, 1.5])
+async def test_a_value_that_cannot_be_iterated_fails_the_asset(open_engine: OpenEngine, value: Any):
+    """SCAT-02: before any item runs, naming what was found."""
+    pipe = Pipeline("scatter")
+
+    @pipe.asset
+    async def wrong() -> Any:
+        return value
+
+    @pipe.scatter(wrong)
+    async def never(item: Any) -> int:
+        raise AssertionError("called")
+
+    engine = await open_engine(pipe)
+    with pytest.raises(ConfigError, match=f"gave a {type(value).__name__}, which cannot be iterated"):
+        await soon(engine.run(never))
+    assert (await engine.status(never)).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("x" * 1023, "the key is 1,025 bytes long"), (object(), "the key is object"), (KeyError, "odd")]
+)
+async def test_a_key_that_cannot_be_one_makes_its_item_fail(open_engine: OpenEngine, key: Any, reason: str):
+    """SCAT-06: naming position and reason; the others go on."""
+    pipe = Pipeline("scatter")
+
+    def key_of(no: int) -> Any:
+        if no != 1:
+            return "x" * 1022 if no else no
+        if key is KeyError:
+            raise KeyError("odd")
+        return key
+
+    @pipe.scatter([0, 1, 2], key=key_of, tolerate=Tolerance(count=1), page_size=2)
+    async def items(no: int) -> int:
+        return no
+
+    engine = await open_engine(pipe)
+    found = await soon(engine.run(items))
+    assert await found.to_list(limit=3) == [0, 2]
+    assert await found.get("x" * 1022) == 2
+    [failure] = [each async for each in found.failures()]
+    assert (failure.index, failure.item, failure.attempts, failure.worker) == (1, None, 0, None)
+    assert reason in failure.message
+
+
+async def test_an_index_is_the_same_after_a_restart(open_engine: OpenEngine):
+    """SCAT-06, SCAT-05: it counts distinct items, wherever duplicates are."""
+    pipe, gate = Pipeline("scatter"), Gate()
+    seen: list[tuple[str, int, str]] = []
+    letters = "abacadbbefga"
+
+    async def source() -> AsyncIterator[str]:
+        for letter in letters:
+            yield letter
+
+    @pipe.scatter(source, page_size=3)
+    async def items(letter: str, ctx: Context) -> int:
+        seen.append((letter, ctx.item.index, ctx.idempotency_key))
+        if letter > "b":
+            await gate()
+        return ctx.item.index
+
+    dying, living = await open_engine(pipe, **RARELY), await open_engine(pipe, **RARELY, slots=0)
+    running = asyncio.create_task(dying.run(items))
+    await kept(living, 2)
+    await gate.reached(3)
+    await kill(dying)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    gate.open()
+    await look_for_orphans(living)
+    found = await soon(living.wait(items))
+    distinct = "abcdefg"
+    assert [pair async for pair in found.items()] == [(letter, no) for no, letter in enumerate(distinct)]
+    assert {each[:2] for each in seen} == {(letter, no) for no, letter in enumerate(distinct)}
+    assert len({each[2] for each in seen}) == len(distinct), "one for each item, the same in both engines"
+    assert len(seen) > len(distinct)
