@@ -203,6 +203,7 @@ class Engine(Background):
             redactor=self._redactor,
             executor=Executor(threads=self._options.threads, processes=self._options.processes),
             worker=worker if leased else None,
+            database=opened.dsn,
             secrets=self._options.secrets or ((opened.secret,) if opened.secret else ()),
         )
         host = Host("flowstone engine")

@@ -32,6 +32,7 @@ class Wiring(Generic[S]):
     Attributes:
         io: Managers by name; `"default"` is used by assets that say nothing.
         resources: Replacements by type or name, used as they are and never closed.
+        database: Where sources read from that name no other place: an address, or a pool; None where there is none.
         secrets: The first signs pickles, all verify; without any, what needs one is refused.
         catalogs: Those made before with the same managers, by pipeline; reused while the pipeline is unchanged.
     """
@@ -46,6 +47,7 @@ class Wiring(Generic[S]):
     redactor: Redactor = field(default_factory=Redactor)
     executor: Executor = field(default_factory=lambda: Executor(threads=THREADS))
     worker: str | None = None
+    database: object = field(default=None, repr=False)
     secrets: tuple[bytes, ...] = ()
     dask: bool = False
     catalogs: dict[str, Catalog] = field(default_factory=dict[str, Catalog])
@@ -109,6 +111,7 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         resources=ResourceScope(scope="engine", spawner=host, replaced=replaced, hide=wiring.redactor.text),
         spawn=host.start_soon,
         worker=wiring.worker,
+        database=wiring.database,
     )
     return Session(services, catalogs, wiring.hooks)
 

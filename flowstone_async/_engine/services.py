@@ -47,6 +47,7 @@ class Services:
         adopt: Takes over a run whose owner is dead; None where nobody does.
         given: Values that tests put in place of stored ones, by the id of their made-up materialization.
         called: Told the asset's name before each call of a body.
+        database: Where sources read from that name no other place: an address, or a pool; None where there is none.
     """
 
     store: Store
@@ -61,6 +62,7 @@ class Services:
     host: str = field(default_factory=socket.gethostname)
     given: dict[str, object] = field(default_factory=dict[str, object])
     called: Callable[[str], None] | None = None
+    database: object = field(default=None, repr=False)
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: object, name: str) -> None:
         """Start a child task of the engine."""

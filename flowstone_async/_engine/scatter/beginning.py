@@ -27,7 +27,7 @@ from flowstone_async.definition.bound_scatter import BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError
+from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, StorageError
 from flowstone_async.failures import describe
 from flowstone_async.planning.units import Unit
 from flowstone_async.resources import ResourceScope
@@ -101,12 +101,13 @@ class Beginning:
         if record.state == "running":
             names = self.unit.node.definition.scope.names
             items = Items(bound.item.wanted, names)
+            source = await self._source(source_arguments)
             task = Task(
                 record=record,
                 fence=self.fence,
                 worker=worker,
                 kind=kind,
-                source=partial(self._source, source_arguments),
+                source=source,
                 by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
                 intake=self._intake(items, select, key),
                 results=Results(self.unit.node.value_type, names, kind.results),
@@ -114,7 +115,8 @@ class Beginning:
                 failing=self.failing,
             )
             scattering = Scattering(self.services, task, self._name)
-            await scattering.run()
+            async with source.lending():
+                await scattering.run()
             size = scattering.size
         return record.id, size, tuple(dict.fromkeys(inputs))
 
@@ -144,8 +146,11 @@ class Beginning:
                 return source
             case CustomSource(source=source):
                 if not isinstance(source, Source):
-                    raise TypeError(f"{source!r} is no Source")
-                return source
+                    raise ConfigError(
+                        f"source={source!r} of {self._name} is no Source", hint="Derive its class from sources.Source."
+                    )
+                read_from, _ = await source.resolved({})
+                return read_from.bound_to(self.services.database)
             case _:
                 assert_never(spec)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,7 +44,7 @@ class Task:
     fence: int
     worker: str
     kind: ScatterKind
-    source: Callable[[], Awaitable[Source[Any]]]
+    source: Source[Any]
     by_position: bool
     intake: Intake
     results: Results

@@ -104,9 +104,8 @@ class Scattering(Flushing):
         kind, record = self._task.kind, self._task.record
         most = PAGES_AHEAD * max(kind.page_size, kind.max_concurrent or 0)
         token = None if record.cursor is None else json.loads(record.cursor)
-        source = await self._task.source()
         pages = read_pages(
-            source,
+            self._task.source,
             token,
             page_size=kind.page_size,
             by_position=self._task.by_position,
