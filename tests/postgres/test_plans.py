@@ -18,7 +18,9 @@ from flowstone_async.store.postgres.statement import KINDS, statement
 from tests.support.postgres import TestServer
 
 ROWS = 300_000  # far more than a plan that reads them all could hide
+SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
+LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure")}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
 HISTORY = f"""
@@ -56,6 +58,33 @@ INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)
 SELECT 'p0', 'k' || n, md5('r' || n)::uuid, 's' FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO flowstone.audit (at, action, subject, actor, actor_kind)
 SELECT now(), 'x', 'y', 'engine', 'engine' FROM generate_series(1, {ROWS}) AS n;
+"""
+# Scatters of a hundred pages with ten items each, one of which waits on its own; the first scatter is under way.
+HISTORY += f"""
+INSERT INTO flowstone.scatter (id, run_id, fence, read, total, created_at, pages, sealed, state, pipeline, asset, io,
+    partition, facts)
+SELECT md5('s' || n)::uuid, md5('r' || n)::uuid, 1, 10 * {PAGES}, 10 * {PAGES}, now(), {PAGES}, n > 1,
+    CASE n WHEN 1 THEN 'running' ELSE 'closed' END, 'p0', 'a', '', 'i:' || n, '{{}}'
+FROM generate_series(1, {SCATTERS}) AS n;
+INSERT INTO flowstone.scatter_page (scatter, no, count, first, before, fence, duplicates, items)
+SELECT s.id, n, 10, 10 * n, 10 * n, 1, '{{}}', '' FROM flowstone.scatter AS s CROSS JOIN generate_series(0, {PAGES - 1}) AS n;
+INSERT INTO flowstone.scatter_key (scatter, hash, item_no)
+SELECT s.id, md5('k' || n)::uuid, n FROM flowstone.scatter AS s CROSS JOIN generate_series(0, 10 * {PAGES} - 1) AS n;
+INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, alone, state, worker, due_at)
+SELECT s.id, 10 * n, n, 10, alone,
+    CASE WHEN s.state = 'closed' THEN 'done' WHEN alone THEN 'ready' ELSE 'running' END,
+    CASE WHEN s.state = 'running' AND NOT alone THEN 'w' END,
+    CASE WHEN alone THEN now() + n * interval '1 minute' END
+FROM flowstone.scatter AS s
+CROSS JOIN generate_series(0, {PAGES - 1}) AS n
+CROSS JOIN unnest(ARRAY[false, true]) AS alone;
+INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, alone, state)
+SELECT md5('s1')::uuid, n, 0, 1, true, 'done' FROM generate_series(10 * {PAGES}, 200 * {PAGES}) AS n;
+INSERT INTO flowstone.scatter_block (scatter, first, page, places, body)
+SELECT scatter, first, no, '', '' FROM flowstone.scatter_page;
+INSERT INTO flowstone.scatter_result (scatter, item_no, value) SELECT scatter, item_no, '1' FROM flowstone.scatter_key;
+INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
+SELECT scatter, first, now(), 1, 'E' || no % 3, 'w', '{{}}' FROM flowstone.scatter_page;
 """
 
 
@@ -170,6 +199,57 @@ ASKED: dict[str, list[str]] = {
     "forget_lineage": [*NAMES, f"ARRAY[{U}]::uuid[]"],
     "uploads": ["1", "100", "NULL"],
 }
+US = f"ARRAY[{U}]::uuid[]"
+HASH = "md5('k1')::uuid"
+ASKED |= {
+    "scatter_run": [U, "1"],
+    "begin_scatter": [U, U, "1", "'p0'", "'a'", "''", "''", "'{}'", "NULL"],
+    "release_chunks": [U, "'w'"],
+    "scatter": [U],
+    "scatters_of_run": [U],
+    "add_page": [
+        *(U, "1", "1", "2", f"ARRAY[{HASH}, {U}]", "''", "NULL", "'{}'", "false", "'w'", "'{0}'", "'{2}'", "'{1}'"),
+        *("'{0}'", "'{E}'", "'{{}}'", "NULL"),
+    ],
+    "page_added": [U, "1", "1"],
+    "flush": [
+        *(
+            "'w'",
+            US,
+            "'{0}'",
+            "'{false}'",
+            "'{1}'",
+            "'{0}'",
+            "'{done}'",
+            r"'{\\x00}'",
+            "'{1}'",
+            "'{1}'",
+            "'{0}'",
+            "'{NULL}'",
+        ),
+        *("'{NULL}'", r"'{\\x00}'", r"'{\\x00}'"),
+        *("'{1}'", "'{1}'", "'{1}'", "'{0}'", "'{NULL}'", "'{NULL}'"),
+        *("'{1}'", "'{5000}'", "'{1}'", "'{1}'", "'{5001}'", "'{1}'", "'{E}'", "'{E}'", "NULL"),
+    ],
+    "flushed": [US, "'{0}'", "'{false}'", "'{1}'", "'{0}'"],
+    "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'"],
+    "close_scatter": [U, "1"],
+    "end_scatter": [U, "1", "'failed'"],
+    "end_scatters": [U],
+    "cancel_chunks": [US],
+    "scatter_counts": [U],
+    "scatter_pages": [U, "'{1, 2}'"],
+    "scatter_blocks": [U, "1"],
+    "scatter_results": [U, "1"],
+    "committed_blocks": [U, "0", "50"],
+    "committed_results": [U, "0", "50"],
+    "scatter_page_at": [U, "1"],
+    "scatter_failures": [U, "0", "100"],
+    "scatter_errors": [U, "10"],
+    "scatter_find": [U, HASH],
+    "valueless_scatters": [US],
+    "delete_scatters": [US],
+}
 
 
 def submitted(request: str, key: str) -> str:
@@ -252,6 +332,23 @@ async def test_the_queue_costs_the_same_however_long_it_and_the_history_are(
     top = json.loads(explained)[0]["Plan"]
     assert top["Actual Rows"] in (1, 10)
     assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < most
+
+
+async def test_what_is_free_of_a_scatter_costs_the_same_however_much_of_it_is_done(history: asyncpg.Connection) -> None:
+    """SCAT-22: 20,000 items that were tried again and are done, 99 that wait for later; counted in blocks."""
+    await history.execute(
+        "UPDATE flowstone.scatter_chunk SET due_at = now() WHERE scatter = md5('s1')::uuid AND first = 990"
+    )
+    arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL"]
+    types = "text, uuid, int, timestamptz, bigint[], boolean[]"
+    await history.execute(f"PREPARE taking ({types}) AS {QUERIES['take_chunks']}")
+    for _ in range(2):  # the first time, the catalogues are read too
+        await history.execute("BEGIN")
+        asked = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE taking ({', '.join(arguments)})"
+        top = json.loads(await history.fetchval(asked))[0]["Plan"]
+        await history.execute("ROLLBACK")
+    assert top["Actual Rows"] == 1, "that of the first page, whose time has come"
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 200
 
 
 # A run of the history; DAY stands for its own.

@@ -152,28 +152,47 @@ CROSS JOIN LATERAL (
 
 -- name: take_chunks
 -- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns; with $5, also those of
--- its own that are not among the chunks $5, $6.
-WITH found AS MATERIALIZED (
+-- its own that are not among the chunks $5, $6. In two scans, so that neither reads what is done or what waits for later.
+WITH may AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
+        AND EXISTS (SELECT FROM flowstone.scatter AS s WHERE s.id = $2 AND s.state = 'running') AS yes
+),
+free AS MATERIALIZED (
     SELECT c.first, c.alone
     FROM flowstone.scatter_chunk AS c
-    WHERE c.scatter = $2 AND c.state IN ('ready', 'running')
-        AND (c.due_at IS NULL OR c.due_at <= coalesce($4::timestamptz, statement_timestamp()))
+    WHERE c.scatter = $2 AND c.state IN ('ready', 'running') AND c.due_at IS NULL
         AND ((c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
             OR ($5::bigint[] IS NOT NULL AND c.worker = $1 AND NOT EXISTS (
                 SELECT FROM unnest($5::bigint[], $6::boolean[]) AS k (first, alone)
                 WHERE k.first = c.first AND k.alone = c.alone)))
-        AND EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
-        AND EXISTS (SELECT FROM flowstone.scatter AS s WHERE s.id = $2 AND s.state = 'running')
-    ORDER BY c.first
+        AND (SELECT yes FROM may)
+    ORDER BY c.due_at, c.first
     LIMIT $3
     FOR UPDATE OF c SKIP LOCKED
+),
+due AS MATERIALIZED (
+    SELECT c.first, c.alone
+    FROM flowstone.scatter_chunk AS c
+    WHERE c.scatter = $2 AND c.state IN ('ready', 'running')
+        AND c.due_at <= coalesce($4::timestamptz, statement_timestamp())
+        AND ((c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+            OR ($5::bigint[] IS NOT NULL AND c.worker = $1 AND NOT EXISTS (
+                SELECT FROM unnest($5::bigint[], $6::boolean[]) AS k (first, alone)
+                WHERE k.first = c.first AND k.alone = c.alone)))
+        AND (SELECT yes FROM may)
+    ORDER BY c.due_at, c.first
+    LIMIT $3
+    FOR UPDATE OF c SKIP LOCKED
+),
+found AS MATERIALIZED (
+    SELECT first, alone FROM free UNION ALL SELECT first, alone FROM due LIMIT $3
 ),
 taken AS (
     UPDATE flowstone.scatter_chunk AS c
     SET state = 'running', worker = $1, fence = c.fence + 1, flushes = 0,
         lost = c.lost + CASE WHEN c.worker IS NULL OR c.worker = $1 THEN 0 ELSE 1 END
-    FROM found
-    WHERE c.scatter = $2 AND c.first = found.first AND c.alone = found.alone
+    WHERE c.scatter = $2 AND c.first = ANY (ARRAY (SELECT first FROM found))
+        AND (c.first, c.alone) IN (SELECT first, alone FROM found)
     RETURNING c.*
 )
 SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error
