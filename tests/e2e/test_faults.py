@@ -223,7 +223,7 @@ async def test_a_server_that_stays_away_longer_than_the_lease_ends_the_command_a
 async def test_a_disk_that_stays_full_ends_the_command_and_the_next_finds_everything(folder: Path, made: Path) -> None:
     with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
-        fill(disk)
+        await fill(disk)
 
         ended = await asyncio.to_thread(run(folder, "bulky", store).end)
 

@@ -143,7 +143,7 @@ async def test_a_disk_without_room_for_a_database_is_told_and_the_next_command_f
 async def test_a_disk_that_fills_up_under_a_run_and_is_cleared_loses_nothing(folder: Path, made: Path) -> None:
     with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
-        fill(disk)
+        await fill(disk)
         with run(folder, "bulky", store) as running:
             until_log_says(disk / "store/cluster/log", "No space left on device")
             (disk / "ballast").unlink()
