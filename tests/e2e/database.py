@@ -39,13 +39,6 @@ async def connection(dsn: str) -> AsyncGenerator[asyncpg.Connection]:
         await found.close()
 
 
-async def begin_log_file(dsn: str) -> None:
-    """Let a server begin a new file of its log: without room for another it then still starts."""
-    async with connection(dsn) as sql:
-        for statement in ("SELECT pg_switch_wal()", "SELECT pg_logical_emit_message(true, '', '')", "CHECKPOINT"):
-            await sql.execute(statement)
-
-
 async def until(connection: asyncpg.Connection, query: str, *arguments: object) -> Any:
     """Ask until the answer is true, and return it."""
     deadline = time.monotonic() + _PATIENCE

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.database import connected
+
 _ROOM = 1 << 20
 _PATIENCE = 40.0
 
@@ -43,8 +45,10 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
 
 
-def fill(disk: Path) -> None:
-    """Leave less room than a value needs, and enough for the server to run."""
+async def fill(disk: Path) -> None:
+    """Leave less room than a value needs, and enough for the server to start and run, on a disk of `stored`."""
+    async with connected(disk) as sql:
+        await sql.execute("SELECT pg_switch_wal()")  # near the end of a file of its log it would begin with the next
     found = os.statvfs(disk)
     with (disk / "ballast").open("wb") as ballast:
         os.posix_fallocate(ballast.fileno(), 0, found.f_bavail * found.f_frsize - _ROOM)

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from tests.e2e.commands import Program, run
-from tests.e2e.database import begin_log_file, connected, connection
+from tests.e2e.database import connected, connection
 from tests.e2e.disks import as_root, fill, stored
 from tests.e2e.gates import Gates
 from tests.e2e.invariants import Call, assert_whole, calls, counts
@@ -223,9 +223,7 @@ async def test_a_server_that_stays_away_longer_than_the_lease_ends_the_command_a
 async def test_a_disk_that_stays_full_ends_the_command_and_the_next_finds_everything(folder: Path, made: Path) -> None:
     with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
-        with Server(disk / "store") as server:
-            await begin_log_file(server.dsn)
-        fill(disk)
+        await fill(disk)
 
         ended = await asyncio.to_thread(run(folder, "bulky", store).end)
 

@@ -12,7 +12,7 @@ import pytest
 from typing_extensions import override
 
 from tests.e2e.commands import Ended, run
-from tests.e2e.database import begin_log_file, connection
+from tests.e2e.database import connection
 from tests.e2e.disks import as_root, fill, mounted, remount, stored, until_log_says
 from tests.e2e.invariants import assert_whole, counts
 from tests.e2e.programs.chain import BULK
@@ -143,9 +143,7 @@ async def test_a_disk_without_room_for_a_database_is_told_and_the_next_command_f
 async def test_a_disk_that_fills_up_under_a_run_and_is_cleared_loses_nothing(folder: Path, made: Path) -> None:
     with stored(folder, made) as (disk, store):
         assert run(folder, "first", store).end().code == 0
-        with Server(disk / "store") as server:
-            await begin_log_file(server.dsn)
-        fill(disk)
+        await fill(disk)
         with run(folder, "bulky", store) as running:
             until_log_says(disk / "store/cluster/log", "No space left on device")
             (disk / "ballast").unlink()
