@@ -2,8 +2,8 @@
 
 `memory`: no-op items on the memory store; the floor is a bare loop that awaits the same body. `durable_packed`,
 `durable_rows`: the same on the embedded Postgres, with results many in a row and a row each; the floor inserts the same
-pages, keys and results with the bare driver, a statement for each page. Each is measured in a process of its own, for its
-peak of memory. `io_10ms_200`, `io_10ms_1000`: bodies that wait 10 ms, so many at once; the floor is the ideal,
+pages, keys and results with the bare driver, a statement for each page. Each is measured in a process of its own, for
+its peak of memory. `io_10ms_200`, `io_10ms_1000`: bodies that wait 10 ms, so many at once; the floor is the ideal,
 items / at once x 10 ms.
 
 Scatters that several workers share (`workers_2`, `workers_4`) are not built, and not measured.

@@ -74,7 +74,7 @@ INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, alone, state, 
 SELECT s.id, 10 * n, n, 10, alone,
     CASE WHEN s.state = 'closed' THEN 'done' WHEN alone THEN 'ready' ELSE 'running' END,
     CASE WHEN s.state = 'running' AND NOT alone THEN 'w' END,
-    CASE WHEN alone THEN now() + n * interval '1 minute' END
+    CASE WHEN alone THEN now() + n * interval '1 day' END
 FROM flowstone.scatter AS s
 CROSS JOIN generate_series(0, {PAGES - 1}) AS n
 CROSS JOIN unnest(ARRAY[false, true]) AS alone;
