@@ -315,7 +315,7 @@ class Page(Generic[T]):
     items: Sequence[T]
 
 
-class Feed:
+class Bytes:
     """A source."""
 
     async def read(self, cursor: str | None) -> AsyncIterator[Page[bytes]]:
@@ -376,7 +376,7 @@ async def of_function(text: str) -> list[str]:
     return [text]
 
 
-@pipe.scatter(Feed(), key=False)
+@pipe.scatter(Bytes(), key=False)
 async def of_source(data: bytes) -> bytes:
     return data
 
