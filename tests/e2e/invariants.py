@@ -79,6 +79,17 @@ def calls(folder: Path) -> list[Call]:
     return found
 
 
+async def without_lease(folder: Path, connection: asyncpg.Connection) -> set[str]:
+    """Return the workers whose lease ended otherwise than by leaving: others may compute what they had begun.
+
+    They are told by the database, which has declared them dead, or by themselves: one that comes back under another id
+    removes what the database knew of it.
+    """
+    dead = {row[0] for row in await connection.fetch("SELECT id FROM flowstone.worker WHERE dead")}
+    lost = folder / "lost"
+    return dead | set(lost.read_text().split() if lost.exists() else ())
+
+
 def counts(folder: Path) -> dict[str, int]:
     """Return how often each body was called."""
     return dict(Counter(call.asset for call in calls(folder)))

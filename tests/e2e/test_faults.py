@@ -19,7 +19,7 @@ from tests.e2e.commands import Program, run
 from tests.e2e.database import connected, connection
 from tests.e2e.disks import as_root, fill, stored
 from tests.e2e.gates import Gates
-from tests.e2e.invariants import Call, assert_whole, calls, counts
+from tests.e2e.invariants import Call, assert_whole, calls, counts, without_lease
 from tests.e2e.servers import Server, kill_server
 
 pytestmark = pytest.mark.faults
@@ -161,10 +161,10 @@ def value(payload: bytes) -> dict[str, str]:
 async def assert_right(sql: asyncpg.Connection, folder: Path) -> None:
     assert [dict(row) for row in await sql.fetch(_UNHAPPY)] == []
     await assert_whole(sql)
-    dead = {row[0] for row in await sql.fetch("SELECT id FROM flowstone.worker WHERE dead")}
+    over = await without_lease(folder, sql)
     ended = {row[0] for row in await sql.fetch("SELECT id::text FROM flowstone.run WHERE state = 'cancelled'")}
     at_once = [
-        (one, other) for one, other in overlapping(calls(folder)) if one.process not in dead and one.run_id not in ended
+        (one, other) for one, other in overlapping(calls(folder)) if one.process not in over and one.run_id not in ended
     ]
     assert at_once == [], "two live workers computed one key at once"
     for asset, partition, payload, of, key, source in await sql.fetch(_DERIVED):

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowstone_async import Context, Engine, FlowstoneError, Gathered, Keys, Pipeline, Retry, dep
+from flowstone_async import Context, Engine, FlowstoneError, Gathered, Keys, LeaseExpired, Pipeline, Retry, dep
 from flowstone_async.store.postgres import connections
-from tests.e2e.programs.chain import written
+from tests.e2e.programs.chain import lost, written
 
 KEYS = Keys(*(f"k{number}" for number in range(8)))
 LONGEST_BODY = 0.04
@@ -31,6 +31,8 @@ MAX_LOST = 1
 shop = Pipeline("shop")
 deadly = Pipeline("deadly")
 PIPELINES = {"shop": shop, "deadly": deadly}
+for each in PIPELINES.values():
+    each.on(LeaseExpired)(lost)
 _open: Engine | None = None
 
 

@@ -17,7 +17,7 @@ from flowstone_async.clock import SystemClock
 from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.records import Worker
 from flowstone_async.types import new_id
-from tests.e2e.invariants import Call, assert_whole, calls
+from tests.e2e.invariants import Call, assert_whole, calls, without_lease
 from tests.faults.program import ITEMS, KEYS, MAX_LOST, PIPELINES
 from tests.faults.workers import Broken
 
@@ -160,12 +160,12 @@ async def _of_calls(sql: asyncpg.Connection, folder: Path, wanted: dict[str, Wan
     problems = [f"{each.call} was never called" for each in wanted.values() if not times[each.call]]
     if times["doomed"] > MAX_LOST + 1:
         problems.append(f"doomed was called {times['doomed']} times, and may be {MAX_LOST + 1} times")
-    dead = {row[0] for row in await sql.fetch("SELECT id FROM flowstone.worker WHERE dead")}
+    over = await without_lease(folder, sql)
     cancelled = {run_id for run_id, each in wanted.items() if each.state == "cancelled"}
     problems += [
         f"two live workers computed one key at once: {one} and {other}"
         for one, other in overlapping(made)
-        if one.process not in dead and one.run_id not in cancelled
+        if one.process not in over and one.run_id not in cancelled
     ]
     return problems
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from flowstone_async import Context, Keys, Pipeline, dep
+from flowstone_async import Context, Keys, LeaseExpired, Pipeline, dep
 
 LETTERS = Keys(*"abcdefghijklmnopqrstuvwx")
 BULK = 8 << 20
@@ -43,10 +43,18 @@ async def called(ctx: Context) -> AsyncGenerator[None]:
         yield
 
 
+async def lost(event: LeaseExpired) -> None:
+    """Write down, in `lost`, that a worker's lease is over: a hook."""
+    _append("lost", event.worker)
+
+
 def _write(what: str, words: list[str]) -> None:
+    _append("calls", " ".join([what, *words, str(time.monotonic_ns())]))
+
+
+def _append(name: str, line: str) -> None:
     # One write of a short line: lines of several processes do not mix.
-    line = " ".join([what, *words, str(time.monotonic_ns())])
-    descriptor = os.open("calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    descriptor = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(descriptor, f"{line}\n".encode())
     finally:

@@ -21,9 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowstone_async import Cancelled, Context, Engine, FlowstoneError, Keys, NothingToCancel, Pipeline, dep
+from flowstone_async import (
+    Cancelled,
+    Context,
+    Engine,
+    FlowstoneError,
+    Keys,
+    LeaseExpired,
+    NothingToCancel,
+    Pipeline,
+    dep,
+)
 from flowstone_async._engine.session import Session
-from tests.e2e.programs.chain import written
+from tests.e2e.programs.chain import lost, written
 from tests.e2e.programs.worker import sweep
 
 KEYS = Keys(*(f"k{number:02}" for number in range(12)))
@@ -40,6 +50,7 @@ class Args:
 
 
 pipe = Pipeline("chaos", params=Args)
+pipe.on(LeaseExpired)(lost)
 _random = random.Random()
 _session: Session | None = None
 """Of the engine; kept also while that is being left, since bodies may begin until it is."""
