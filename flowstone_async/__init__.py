@@ -106,6 +106,7 @@ _HOMES: Final = {
     "RunSucceeded": "events",
     "ScatterAsset": "definition.scatter_handle",
     "ScatterCounts": "definition.scatter_counts",
+    "ScatterThreshold": "errors",
     "Single": "definition.single",
     "Skipped": "types",
     "SourceError": "errors",

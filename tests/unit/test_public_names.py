@@ -44,8 +44,8 @@ NAMES = {
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
-        " PlanOutdated Problem ResourceUnavailable RunNotFound SourceError StorageError StoreUnavailable TargetSkipped TimedOut"
-        " WorkerLost"
+        " PlanOutdated Problem ResourceUnavailable RunNotFound ScatterThreshold SourceError StorageError StoreUnavailable"
+        " TargetSkipped TimedOut WorkerLost"
     ),
     "I/O managers": "io",
     "sources of items": "sources",
