@@ -110,8 +110,16 @@ async def test_who_is_not_woken_returns_when_time_is_up(store: Store) -> None:
 
 async def test_who_gives_up_waiting_leaves_the_others_waiting(engine: Engine) -> None:
     drive = await engine.start()
-    impatient = asyncio.create_task(engine.store.changed(f"run:{drive.id}", within=NEVER))
-    patient = asyncio.create_task(engine.store.changed(f"run:{drive.id}", within=NEVER))
+
+    async def wait_for_ever() -> None:
+        while True:  # a hint may come at any time
+            await engine.store.changed(f"run:{drive.id}", within=NEVER)
+
+    async def wait_for_the_end() -> None:
+        while (run := await engine.store.run(drive.id)) is None or run.state == "running":
+            await engine.store.changed(f"run:{drive.id}", within=NEVER)
+
+    impatient, patient = asyncio.create_task(wait_for_ever()), asyncio.create_task(wait_for_the_end())
     await settle()
 
     impatient.cancel()
