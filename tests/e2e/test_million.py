@@ -1,0 +1,41 @@
+"""A million items, durably, killed three times (SCAT-16, SCAT-22)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.database import connection, until
+from tests.e2e.servers import Server
+
+PROGRAM = Path(__file__).parent / "programs" / "million.py"
+ITEMS = 1_000_000
+KILLS = 3
+MOST_MB = 120
+_DONE = "SELECT coalesce(sum(succeeded), 0) >= $1 FROM flowstone.scatter_chunk"
+_WHOLE = "SELECT sum(length(places)) / 4 FROM flowstone.scatter_block"
+
+
+@pytest.mark.faults
+async def test_a_million_items_survive_three_kills_in_flat_memory(folder: Path, made: Path) -> None:
+    subprocess.run(["cp", "-a", made, folder / "store"], check=True)
+    with Server(folder / "store") as server:
+        command = [sys.executable, str(PROGRAM), server.dsn, str(ITEMS)]
+        async with connection(server.dsn) as sql:
+            for kill in range(1, KILLS + 1):
+                process = await asyncio.create_subprocess_exec(*command)
+                await until(sql, "SELECT to_regclass('flowstone.scatter_chunk') IS NOT NULL")
+                await until(sql, _DONE, kill * ITEMS // (KILLS + 2))
+                process.kill()
+                await process.wait()
+            done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout)
+
+            assert found["seen"] == ITEMS
+            assert found["peak_mb"] < MOST_MB
+            assert await sql.fetchval(_WHOLE) == ITEMS
