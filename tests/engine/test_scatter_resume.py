@@ -151,6 +151,7 @@ async def test_only_the_item_that_kills_its_workers_fails(open_engine: OpenEngin
         if died > 1:
             await look_for_orphans(dying)
         await gate.reached(died)
+        await kept(living, 19)
         await kill(dying)
     await look_for_orphans(living)
     found = await soon((await living.find(run.id)).result())
