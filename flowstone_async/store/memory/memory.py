@@ -16,9 +16,9 @@ from flowstone_async.store.memory.partition_keys import MemoryPartitionKeys
 from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.scatters import MemoryScatters
 from flowstone_async.store.memory.values import MemoryValues
-from flowstone_async.store.memory.waiters import Waiters
 from flowstone_async.store.records import AuditEntry
 from flowstone_async.types import Materialization, new_id
+from flowstone_async.waiters import Waiters
 
 ACTS_PER_RUN = 10
 

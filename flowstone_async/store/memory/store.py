@@ -17,7 +17,6 @@ from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.step import advance
-from flowstone_async.store.memory.waiters import Waiter
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
     Advance,
@@ -38,6 +37,7 @@ from flowstone_async.store.records import (
     Worker,
 )
 from flowstone_async.types import AssetKey
+from flowstone_async.waiters import Waiter
 
 
 class MemoryStore(Store):
