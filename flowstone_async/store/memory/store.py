@@ -71,6 +71,8 @@ class MemoryStore(Store):
         self._opened: list[str] = []
         self.values = memory.values
         self.partition_keys = memory.partition_keys
+        opened = self._opened
+        self.limits = memory.limits.of(lambda: opened[-1] if opened else None)
         self.scatters = memory.scatters
 
     def expire(self, worker: str) -> None:
@@ -95,6 +97,7 @@ class MemoryStore(Store):
             ownership.leave(self._memory, self._opened)
             self._opened.clear()
             self._memory.waiters.wake_all()
+            self._memory.limits.wake_all()
 
     @property
     @override
@@ -315,7 +318,8 @@ class MemoryStore(Store):
         return Pruned(ended, ())
 
     @override
-    async def maintain(self) -> None: ...
+    async def maintain(self) -> None:
+        await self._memory.limits.forget_idle()
 
     @override
     async def statistics(self) -> None:
