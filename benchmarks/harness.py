@@ -40,13 +40,15 @@ def options(description: str | None) -> Options:
 def show(given: Options, name: str, *, floor: float, figure: float, unit: str, aim: str = "", **more: float) -> None:
     """Print one figure beside its floor; `ratio` is engine over floor in time, so 1.0 is the floor."""
     facts = {"name": name, unit: round(figure, 4), **{key: round(value, 4) for key, value in more.items()}}
-    facts |= {"floor": round(floor, 4), "ratio": round(figure / floor, 2) if floor else None}
+    slower = (floor, figure) if unit.endswith("_per_s") else (figure, floor)
+    ratio = slower[0] / slower[1] if slower[1] else 0.0
+    facts |= {"floor": round(floor, 4), "ratio": round(ratio, 2) if ratio else None}
     if given.json:
         print(json.dumps(facts), flush=True)
     else:
         extra = "".join(f", {key} {value:,.3f}" for key, value in more.items())
         goal = f"; aim {aim}" if aim else ""
-        print(f"{name}: {figure:,.3f} {unit}{extra}; floor {floor:,.3f}, ratio {figure / floor:,.2f}{goal}", flush=True)
+        print(f"{name}: {figure:,.3f} {unit}{extra}; floor {floor:,.3f}, ratio {ratio:,.2f}{goal}", flush=True)
 
 
 async def median_seconds(times: int, work: Callable[[], Awaitable[object]]) -> float:

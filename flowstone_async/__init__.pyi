@@ -58,9 +58,11 @@ from flowstone_async.errors import (
     PartitionError,
     PlanOutdated,
     Problem,
+    RateLimited,
     ResourceUnavailable,
     RunNotFound,
     ScatterThreshold,
+    SlotTimeout,
     SourceError,
     StorageError,
     StoreUnavailable,
@@ -68,6 +70,7 @@ from flowstone_async.errors import (
     TimedOut,
     WorkerLost,
 )
+from flowstone_async.event import Event
 from flowstone_async.events import (
     AssetEvent,
     AssetFailed,
@@ -81,7 +84,6 @@ from flowstone_async.events import (
     EngineEvent,
     EngineStarted,
     EngineStopped,
-    Event,
     LeaseAcquired,
     LeaseEvent,
     LeaseExpired,
@@ -105,8 +107,14 @@ from flowstone_async.events import (
     StorageStoreFinished,
     StorageStoreStarted,
 )
+from flowstone_async.limits.book import LimitHolder
+from flowstone_async.limits.limits import Limits
+from flowstone_async.limits.rate import Rate
+from flowstone_async.limits.slot_line import Slot
+from flowstone_async.limits.status import LimitStatus
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.planning.plan import Plan, PlanEntry
+from flowstone_async.rate_events import RateChecked, RateEvent, RateSlotAcquired, RateSlotReleased, RateWaited
 from flowstone_async.retry import Retry
 from flowstone_async.types import ALL, Failed, Skipped
 
@@ -166,6 +174,9 @@ __all__ = [
     "LeaseExpired",
     "LeaseLost",
     "LeaseReleased",
+    "LimitHolder",
+    "LimitStatus",
+    "Limits",
     "LoopBlocked",
     "Monthly",
     "NotFound",
@@ -185,6 +196,13 @@ __all__ = [
     "PlanEntry",
     "PlanOutdated",
     "Problem",
+    "Rate",
+    "RateChecked",
+    "RateEvent",
+    "RateLimited",
+    "RateSlotAcquired",
+    "RateSlotReleased",
+    "RateWaited",
     "ResourceClosed",
     "ResourceEvent",
     "ResourceFailed",
@@ -208,6 +226,8 @@ __all__ = [
     "ScatterThreshold",
     "Single",
     "Skipped",
+    "Slot",
+    "SlotTimeout",
     "SourceError",
     "StorageError",
     "StorageEvent",

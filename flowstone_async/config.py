@@ -6,16 +6,18 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TypeAlias
 
 from flowstone_async.errors import ConfigError
 
+Duration: TypeAlias = timedelta | float | str
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENDLESS = 10.0**300
 """Seconds that no clock can count; more than a float can hold raises."""
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
-def seconds(value: timedelta | float | str, *, what: str = "duration", zero: bool = False) -> float:
+def seconds(value: Duration, *, what: str = "duration", zero: bool = False) -> float:
     """Return a duration in seconds.
 
     Args:

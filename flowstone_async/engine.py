@@ -17,6 +17,7 @@ from flowstone_async._engine.executor import THREADS, Executor
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host, running_loop
 from flowstone_async._engine.life import Life
+from flowstone_async._engine.limiting import engine_limits
 from flowstone_async._engine.opening import Wiring, open_session, refuse_unstorable
 from flowstone_async._engine.options import (
     EngineOptions,
@@ -40,6 +41,9 @@ from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError
 from flowstone_async.events import Event
 from flowstone_async.io.postgres import Postgres
+from flowstone_async.limits.desk import check_limits
+from flowstone_async.limits.limits import Limits
+from flowstone_async.limits.rate import Rate
 from flowstone_async.redaction import Redactor
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import Worker
@@ -83,6 +87,7 @@ class Engine(Background):
         direct: A DSN past a transaction pooler, for the listener, the lease and migrations.
         redact: More field names whose values are never shown.
         secret: 32 bytes or more, to sign pickles with; a list rotates.
+        limits: Rates and numbers of slots by name; `limits.set` overrides them.
 
     Raises:
         ConfigError: An option is wrong.
@@ -117,6 +122,7 @@ class Engine(Background):
         direct: str | None = None,
         redact: Sequence[str] = (),
         secret: bytes | Sequence[bytes] | None = None,
+        limits: Mapping[str, Rate | int] | None = None,
         clock: Clock | None = None,
     ) -> None:
         check_pipelines(pipelines)
@@ -128,6 +134,7 @@ class Engine(Background):
         self._io = mapping(io, "io", by_name=True)
         self._resources = mapping(resources, "resources", by_name=False)
         self._redactor = Redactor(names(redact, "redact"))
+        self._limits = check_limits(limits)
         self._choice = choose_store(store, migrate=migrate, notify=notify, direct=direct)
         if slots and not self._choice.leased:
             raise ConfigError(
@@ -205,6 +212,7 @@ class Engine(Background):
             worker=worker if leased else None,
             database=opened.dsn,
             secrets=self._options.secrets or ((opened.secret,) if opened.secret else ()),
+            limits=self._limits,
         )
         host = Host("flowstone engine")
         session = open_session(self.pipelines, wiring, host)
@@ -291,6 +299,16 @@ class Engine(Background):
                 hint="Open an Engine there; any number of them may share one store.",
             )
         return self._opened
+
+    @property
+    def limits(self) -> Limits:
+        """Limits by key or name, over all workers and processes on the engine's store; see `Limits`.
+
+        Raises:
+            ConfigError: The engine is not open.
+        """
+        session = self._live()
+        return engine_limits(session.services, session.observer)
 
     def on(self, event: type[E]) -> HookDecorator[E]:
         """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`.

@@ -209,6 +209,18 @@ class TimedOut(FlowstoneError, TimeoutError):
     default_retryable: ClassVar[bool] = True
 
 
+class RateLimited(TimedOut):
+    """A rate gave no permit in time, or cannot; `details` has the key, the rate and the seconds until the next one."""
+
+    code: ClassVar[str] = "RATE_LIMITED"
+
+
+class SlotTimeout(TimedOut):
+    """No slot came free in time; `details` has the key and how many there are."""
+
+    code: ClassVar[str] = "SLOT_TIMEOUT"
+
+
 class Cancelled(FlowstoneError):
     """The run that was awaited was cancelled. Not `asyncio.CancelledError`: the awaiting task goes on."""
 

@@ -11,32 +11,13 @@ are stored nowhere, have no number, and are not even made where no hook wants th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 from flowstone_async.errors import FlowstoneError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened.
-
-    Attributes:
-        pipeline: Name of the pipeline; empty where it concerns all of an engine.
-        run_id: The run it belongs to; empty where it belongs to none.
-        at: When, on the store's clock.
-        no: Its number within the run, from 1, without gaps: the cursor of `RunHandle.events`; 0 if it is not journaled.
-        cursor: Its place among the events of all runs, where it was read by `Engine.events`; else 0.
-    """
-
-    type: ClassVar[str] = "event"
-
-    pipeline: str
-    run_id: str
-    at: datetime
-    no: int = 0
-    cursor: int = field(default=0, compare=False, repr=False)
+from flowstone_async.event import Event
+from flowstone_async.rate_events import RateChecked, RateSlotAcquired, RateSlotReleased, RateWaited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,6 +358,7 @@ OBSERVATIONS: tuple[type[Event], ...] = (
     ResourceOpened, ResourceClosed,
     StorageStoreStarted, StorageStoreFinished, StorageStoreFailed,
     StorageLoadStarted, StorageLoadFinished, StorageLoadFailed,
+    RateChecked, RateWaited, RateSlotAcquired, RateSlotReleased,
     LeaseAcquired, LeaseExpired, LeaseReleased,
     EngineStarted, EngineStopped, LoopBlocked,
 )  # fmt: skip

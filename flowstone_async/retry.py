@@ -6,14 +6,12 @@ import inspect
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal, TypeAlias
 
-from flowstone_async.config import seconds
+from flowstone_async.config import Duration, seconds
 from flowstone_async.errors import ConfigError, FlowstoneError
 
 Backoff: TypeAlias = Literal["none", "fixed", "linear", "exponential"]
-Duration: TypeAlias = timedelta | float | str
 _BACKOFFS = ("none", "fixed", "linear", "exponential")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowstone_async._engine.arguments import prepare
 from flowstone_async._engine.attempt import Running
+from flowstone_async._engine.limiting import attempt_limits
 from flowstone_async._engine.observing import ObservedValues
 from flowstone_async._engine.outcome import Settled
 from flowstone_async._engine.user_error import translated
@@ -60,6 +61,7 @@ def _passed_on(error: BaseException) -> None:
 
 async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindings: Sequence[Binding]) -> Any:
     services = run.services
+    observer = run.observe()
     call = Call(
         pipeline=unit.key.pipeline,
         asset=unit.node.name,
@@ -68,8 +70,8 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         attempt=1,
         started_at=services.store.now(),
         params=run.request.params,
+        limits=attempt_limits(run, unit, observer),
     )
-    observer = run.observe()
     values = run if observer is None else ObservedValues(run, observer, services.given)
     scope = run.resources.inner("asset", observer)
     error: BaseException | None = None

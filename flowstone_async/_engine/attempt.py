@@ -16,6 +16,7 @@ from flowstone_async._engine import managed
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
 from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
+from flowstone_async._engine.limiting import attempt_limits
 from flowstone_async._engine.observing import ObservedValues, Observer
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
@@ -54,6 +55,7 @@ class Running(Values, Protocol):
     services: Services
     resources: ResourceScope
     interrupted: bool
+    bodies: dict[int, asyncio.Task[Any]]
     cache_keys: dict[int, str]
     running: dict[int, tuple[int, float]]
 
@@ -208,6 +210,7 @@ class Attempt:
             attempt=self.number,
             started_at=self.started_at,
             params=self.run.request.params,
+            limits=attempt_limits(self.run, self.unit, self.observer),
         )
 
     async def _store(self, value: Any) -> Stored:

@@ -61,6 +61,7 @@ class Life:
         stack.push_async_callback(host.close, grace=services.settings.grace)
         stack.push_async_callback(session.observer.heard)
         stack.push_async_callback(services.resources.close)
+        stack.callback(services.limits.close)
         stack.push_async_callback(session.close, services.settings.grace)
         await rename_assets(session)
         if self._lease is not None:
@@ -88,6 +89,7 @@ class Life:
             error = redacted(stopped.engine_lost(session.store.unreachable), session.services.redactor)
             session.observer.tell(LeaseExpired, worker=self._record.id, seconds=self._seconds(), error=error)
         session.lose()
+        session.services.limits.lose()
         if self._host.stands and not session.closing:
             self._host.start_soon(self._rejoin, name="rejoin")
 

@@ -102,6 +102,10 @@ class Observer(ResourceObserver):
         """Wait until the hooks of all that was told have ended."""
         await self._mail.heard()
 
+    def tell(self, kind: type[Event], **facts: Any) -> None:
+        """Let hooks hear of an event, as of now, beside what goes on."""
+        self._tell(kind, facts)
+
     async def storing(self, ref: ValueRef, io: str, work: Awaitable[Stored]) -> Stored:
         """Tell of a value that is being stored, and return what came of it."""
         facts = {"asset": ref.key.asset, "partition": ref.partition, "io": io, "materialization": ref.materialization}

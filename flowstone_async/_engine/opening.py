@@ -18,6 +18,8 @@ from flowstone_async.definition.graph import Graph
 from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.errors import ConfigError, DefinitionError, Problem
 from flowstone_async.io.base import IOManager
+from flowstone_async.limits.desk import Desk
+from flowstone_async.limits.rate import Rate
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
 from flowstone_async.store.protocol import Store
@@ -35,6 +37,7 @@ class Wiring(Generic[S]):
         database: Where sources read from that name no other place: an address, or a pool; None where there is none.
         secrets: The first signs pickles, all verify; without any, what needs one is refused.
         catalogs: Those made before with the same managers, by pipeline; reused while the pipeline is unchanged.
+        limits: Those that are declared, by name.
     """
 
     store: S
@@ -51,6 +54,7 @@ class Wiring(Generic[S]):
     secrets: tuple[bytes, ...] = ()
     dask: bool = False
     catalogs: dict[str, Catalog] = field(default_factory=dict[str, Catalog])
+    limits: Mapping[str, Rate | int] = field(default_factory=dict[str, "Rate | int"])
 
 
 def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
@@ -109,6 +113,7 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         executor=wiring.executor,
         redactor=wiring.redactor,
         resources=ResourceScope(scope="engine", spawner=host, replaced=replaced, hide=wiring.redactor.text),
+        limits=Desk(wiring.store.limits, wiring.clock, now=wiring.store.now, declared=wiring.limits),
         spawn=host.start_soon,
         worker=wiring.worker,
         database=wiring.database,

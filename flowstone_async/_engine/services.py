@@ -9,6 +9,7 @@ from typing import Any
 
 from flowstone_async._engine.executor import Executor
 from flowstone_async.clock import Clock
+from flowstone_async.limits.desk import Desk
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
 from flowstone_async.store.protocol import Store
@@ -56,6 +57,7 @@ class Services:
     executor: Executor
     redactor: Redactor
     resources: ResourceScope
+    limits: Desk
     spawn: Callable[..., None]
     worker: str | None
     adopt: Callable[[str], Awaitable[None]] | None = None

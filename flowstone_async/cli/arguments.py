@@ -31,6 +31,7 @@ class Options(Namespace):
         targets: All targets of a command that takes several.
         asset: Name of an asset, or None.
         run: Id of a run, or None.
+        words: What else the command takes.
     """
 
     target: str | None = None
@@ -73,6 +74,7 @@ class Options(Namespace):
     poll: str | None = None
     no_notify: bool = False
     direct: str | None = None
+    burst: int | None = None
     words: Sequence[str] = ()
 
 
@@ -134,7 +136,7 @@ def overview() -> str:
 
 
 def _listed(commands: Iterable[Command]) -> str:
-    return "".join(f"  {each.name:<12}{each.summary}\n" for each in commands)
+    return "".join(f"  {each.name:<16}{each.summary}\n" for each in commands)
 
 
 def is_target(word: str) -> bool:
@@ -171,6 +173,7 @@ def _width() -> int:
 def _parser(command: Command) -> _Parser:
     asset = {"needed": " ASSET", "optional": " [ASSET]", "run": " RUN", "none": ""}[command.asset]
     target = "" if command.pipeline == "none" else " [TARGET]..." if command.several else " [TARGET]"
+    asset += "".join(f" {word}" for word in command.words)
     parser = _Parser(
         prog=f"flowstone {command.name}",
         usage=f"flowstone {command.name}{target}{asset} [options]",
@@ -212,6 +215,9 @@ def _count(least: int) -> Callable[[str], int]:
 def _read_words(command: Command, options: Options) -> None:
     """Tell the target from the asset."""
     words = list(options.words)
+    if command.words:
+        _check_words(command, words)
+        return
     targets: list[str] = []
     takes_target = command.pipeline != "none"
     while takes_target and words and is_target(words[0]) and (command.several or not targets):
@@ -238,4 +244,18 @@ def _read_words(command: Command, options: Options) -> None:
         raise UsageError(
             f"flowstone {command.name}: which asset? None was named",
             f"Write flowstone {command.name} {options.target or '[TARGET]'} ASSET; flowstone graph draws them all.",
+        )
+
+
+def _check_words(command: Command, words: Sequence[str]) -> None:
+    needed = [word for word in command.words if not word.startswith("[")]
+    if len(words) < len(needed):
+        raise UsageError(
+            f"flowstone {command.name}: {needed[len(words)]} is missing",
+            f"Write flowstone {command.name} {' '.join(command.words)}.",
+        )
+    if len(words) > len(command.words):
+        raise UsageError(
+            f"flowstone {command.name}: {words[len(command.words)]!r} is one word too many",
+            f"See flowstone {command.name} --help.",
         )

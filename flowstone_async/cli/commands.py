@@ -34,6 +34,7 @@ class Command(NamedTuple):
         pipeline: Whether it is about a pipeline; one that is optional is imported if there is a target.
         several: Whether it takes more than one target.
         service: Whether it runs until it is stopped, so that everything it logs is shown, with the time.
+        words: What else it takes, in this order; what is in brackets may be left out.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Command(NamedTuple):
     pipeline: Literal["needed", "optional", "none"] = "needed"
     several: bool = False
     service: bool = False
+    words: tuple[str, ...] = ()
 
 
 _STORE = Option(
@@ -274,6 +276,42 @@ COMMANDS: tuple[Command, ...] = (
             _JSON,
             *_COMMON,
         ),
+    ),
+    Command(
+        "limits ls",
+        "list rates and slots as they are in the store, or show one with those who hold and wait",
+        "limits:ls",
+        "none",
+        (_JSON, *_COMMON),
+        pipeline="none",
+        words=("[KEY]",),
+    ),
+    Command(
+        "limits set",
+        "set a limit for everybody: LIMIT is a rate like 60/1m, a number of slots like 4, or none for what code says",
+        "limits:set_",
+        "none",
+        (Option(("--burst",), "permits at once [all of them]", "N", number=True), _JSON, *_COMMON),
+        pipeline="none",
+        words=("KEY", "LIMIT"),
+    ),
+    Command(
+        "limits reset",
+        "forget the grants, the holders and the back-off of a limit",
+        "limits:reset",
+        "none",
+        (_JSON, *_COMMON),
+        pipeline="none",
+        words=("KEY",),
+    ),
+    Command(
+        "limits back-off",
+        "grant nothing for a while, to anybody",
+        "limits:back_off",
+        "none",
+        (_JSON, *_COMMON),
+        pipeline="none",
+        words=("KEY", "DURATION"),
     ),
     Command(
         "doctor",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID, uuid5
 
+from flowstone_async.config import Duration
 from flowstone_async.definition.body_log import BodyLog
 from flowstone_async.definition.keys import PartitionKey, encode_key
 from flowstone_async.errors import ConfigError
+from flowstone_async.limits import refusals
+from flowstone_async.limits.limits import Limits
+from flowstone_async.limits.rate import Rate
+from flowstone_async.limits.slot_line import Slot
 from flowstone_async.redaction import Redactor
 
 DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
@@ -45,6 +51,7 @@ class Call:
         params_read: Whether `ctx.params` was read, which makes all params an input.
         notes: What was noted with `ctx.metadata`.
         redactor: Hides secrets in what is logged; one that knows names only where none is given.
+        limits: Those of the engine; None in a process of the body's own.
     """
 
     pipeline: str
@@ -62,6 +69,7 @@ class Call:
     params_read: bool = False
     notes: dict[str, object] = field(default_factory=dict[str, object])
     redactor: Redactor | None = field(default=None, repr=False)
+    limits: Limits | None = field(default=None, repr=False)
 
 
 class Context:
@@ -175,6 +183,42 @@ class Context:
         call = self._live()
         facts = {"run_id": call.run_id, "asset": call.asset, "partition": call.partition}
         return BodyLog(_logger, facts, call.redactor)
+
+    @property
+    def limits(self) -> Limits:
+        """Limits by key or name, over all workers and processes on the store; see `Limits`.
+
+        Raises:
+            ConfigError: The body runs in another process.
+        """
+        limits = self._live().limits
+        if limits is None:
+            raise refusals.elsewhere()
+        return limits
+
+    def limit(
+        self, key: str, rate: Rate | None = None, *, max_wait: Duration | Literal[False] | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Wait for a permit: `async with ctx.limit("openai", Rate(60, per="1m")): ...`; see `Limits.limit`.
+
+        Args:
+            key: What is limited; any text.
+            rate: How often; may be left out for a name that the engine declares or that was set.
+            max_wait: The longest wait, 60 s without it; False is no limit.
+        """
+        return self.limits.limit(key, rate, max_wait=max_wait)
+
+    def slots(
+        self, key: str, n: int | None = None, *, max_wait: Duration | Literal[False] | None = None
+    ) -> AbstractAsyncContextManager[Slot]:
+        """Hold one of n slots: `async with ctx.slots("gpu", 4): ...`; see `Limits.slots`.
+
+        Args:
+            key: What is limited; any text.
+            n: How many may hold one at once; may be left out for a name that the engine declares or that was set.
+            max_wait: The longest wait, 30 s without it; False is no limit.
+        """
+        return self.limits.slots(key, n, max_wait=max_wait)
 
     def metadata(self, **values: object) -> None:
         """Note facts about the value (row counts, previews): kept with the record, shown beside it.

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from flowstone_async.errors import Failure, FlowstoneError
+from flowstone_async.limits.book import LimitBook
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -98,6 +99,7 @@ class Store(Protocol):
     durable: bool
     values: Values
     partition_keys: PartitionKeys
+    limits: LimitBook
     scatters: Scatters
 
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
@@ -124,7 +126,7 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """Hand back what the worker still owns, end its lease, disconnect. Idempotent."""
+        """Hand back what the worker still owns, free its slots, end its lease, disconnect. Idempotent."""
         ...
 
     @property

@@ -15,7 +15,14 @@ from flowstone_async.cli.arguments import parse
 from tests.support.postgres import short_folder
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/how-to.md", "docs/operations.md", "docs/scatter.md", "docs/sources.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/how-to.md",
+    "docs/limits.md",
+    "docs/operations.md",
+    "docs/scatter.md",
+    "docs/sources.md",
+)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -41,7 +41,10 @@ ALL_ERRORS = [
     for _, each in inspect.getmembers(errors, inspect.isclass)
     if issubclass(each, FlowstoneError) and each.__module__ == errors.__name__
 ]
-RETRYABLE = {"TimedOut", "DependencyNotReady", "StoreUnavailable", "ResourceUnavailable", "SourceError"}
+RETRYABLE = {
+    *("TimedOut", "DependencyNotReady", "StoreUnavailable", "ResourceUnavailable", "SourceError"),
+    *("RateLimited", "SlotTimeout"),
+}
 BASES = {
     "ConfigError": ValueError,
     "ParamsError": ConfigError,
@@ -52,6 +55,8 @@ BASES = {
     "NotMaterialized": LookupError,
     "RunNotFound": LookupError,
     "TimedOut": TimeoutError,
+    "RateLimited": TimedOut,
+    "SlotTimeout": TimedOut,
 }
 
 

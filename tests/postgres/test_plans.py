@@ -21,6 +21,7 @@ ROWS = 300_000  # far more than a plan that reads them all could hide
 SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure")}
+LARGE |= {"limit_key", "limit_holder", "limit_waiting"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
 HISTORY = f"""
@@ -56,6 +57,11 @@ INSERT INTO flowstone.worker (id, host, pid, pipelines, started_at, lease_until)
 VALUES ('w', '', 1, ARRAY['p0'], now(), now() + interval '1 day');
 INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)
 SELECT 'p0', 'k' || n, md5('r' || n)::uuid, 's' FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.limit_key (key) SELECT 'k' || n FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.limit_holder (key, holder, worker, since, run_id, asset)
+SELECT 'k' || n, md5('h' || n)::uuid, 'w' || n % 1000, now(), '', '' FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO flowstone.limit_waiting (key, worker, asked_at, oldest, waiting, shown)
+SELECT 'k' || n, 'w' || n % 1000, now(), now(), 1, '[]' FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO flowstone.audit (at, action, subject, actor, actor_kind)
 SELECT now(), 'x', 'y', 'engine', 'engine' FROM generate_series(1, {ROWS}) AS n;
 """
@@ -198,6 +204,13 @@ ASKED: dict[str, list[str]] = {
     "forget_materializations": [f"ARRAY[{U}]::uuid[]"],
     "forget_lineage": [*NAMES, f"ARRAY[{U}]::uuid[]"],
     "uploads": ["1", "100", "NULL"],
+    "leave_slots": ["'w1'"],
+    "leave_lines": ["'w1'", "ARRAY['k1']"],
+    "limit_states": ["ARRAY['k1']", "NULL", "'w1'"],
+    "limit_page": ["''", "100"],
+    "idle_limits": ["''", "1000", "NULL"],
+    "forget_limits": ["ARRAY['k1']"],
+    "reset_limit": ["'k1'"],
 }
 US = f"ARRAY[{U}]::uuid[]"
 HASH = "md5('k1')::uuid"
@@ -288,9 +301,30 @@ async def test_the_hot_statement_finds_everything_by_index(history: asyncpg.Conn
         assert_by_index(await plan(history, found.text, arguments))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """SELECT * FROM flowstone.take_permits('w1', '{k1,k2}', '{5,5}', '{1,1}', '{5,5}', '{1,1}', '{0,0}', '{0,1}',
+            '{0,1}', '{x,x}', NULL)""",
+        """SELECT * FROM flowstone.change_slots('w', '{k3}', ARRAY[md5('h3')::uuid], '{k1,k2}', '{5,1}',
+            ARRAY[md5('a'), md5('b')]::uuid[], '{x,x}', '{x,x}', '{0,1}', '{0,1}', '{x,x}', NULL)""",
+    ],
+    ids=["take_permits", "change_slots"],
+)
+async def test_limits_cost_the_same_however_many_keys_there_are(history: asyncpg.Connection, text: str) -> None:
+    """RATE-02, RATE-04: 300,000 keys, holders and waiters; counted in blocks."""
+    for _ in range(2):  # the first time, the catalogues are read too
+        await history.execute("BEGIN")
+        explained = await history.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}")
+        await history.execute("ROLLBACK")
+    top = json.loads(explained)[0]["Plan"]
+    assert top["Actual Rows"] in (2, 3)
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 200
+
+
 async def test_a_page_reads_no_more_than_itself(history: asyncpg.Connection) -> None:
     """In the blocks it touches, a page of 50 of 300,000 rows is far from the whole."""
-    for name in ("all_events", "events", "runs", "keys", "audit", "superseded", "finished_runs"):
+    for name in ("all_events", "events", "runs", "keys", "audit", "superseded", "finished_runs", "limit_page"):
         arguments = [{"1000": "50", "100": "50"}.get(one, one) for one in ASKED[name]]
         types = ", ".join(one.name for one in (await history.prepare(QUERIES[name])).get_parameters())
         await history.execute(f"PREPARE page ({types}) AS {QUERIES[name]}")

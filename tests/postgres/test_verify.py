@@ -45,6 +45,18 @@ DAMAGE = {
         f"UPDATE flowstone.run SET state = 'running', finished_at = NULL WHERE id = {DONE}",
         "is running, and its events tell that it has ended",
     ),
+    "a grant that was used before it was granted": (
+        "INSERT INTO flowstone.limit_key (key, firsts, lasts, counts) VALUES ('api', '{now}', '{yesterday}', '{1}')",
+        "limit 'api' remembers grants that cannot be",
+    ),
+    "a grant of less than nothing": (
+        "INSERT INTO flowstone.limit_key (key, firsts, lasts, counts) VALUES ('api', '{now}', '{now}', '{-1}')",
+        "limit 'api' remembers",
+    ),
+    "a grant without an end": (
+        "INSERT INTO flowstone.limit_key (key, firsts, counts) VALUES ('api', '{now}', '{1}')",
+        "limit 'api' remembers",
+    ),
     "no event of an end": (f"DELETE FROM flowstone.event WHERE run_id = {DONE}", "its events tell of no end"),
     "no last event": (f"{told('run.finished', 'run.ended')}", "0 events run.finished"),
     "two ends": (f"{told('run.started', 'run.failed')}", "run.failed and run.succeeded"),

@@ -255,6 +255,10 @@ async def main() -> None:
 
 async def durable(ctx: Context) -> None:
     ctx.metadata(1)                                                # bad: facts have names
+    await ctx.limits.check("api", 60)                              # bad: a rate is a Rate
+    async with ctx.slots("gpu", "4"): pass                         # bad: slots are counted
+    fetched: str = await ctx.limits.with_slot("gpu", 4, lambda: 1) # bad: int is not str
+    print(fetched)
     async with Engine(pipe) as engine:
         await engine.submit(daily, partition="2025-01-15")         # bad: str is not date
         submitted = await engine.submit(raw)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar, assert_type
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from flowstone_async import (
     Item,
     ItemFailure,
     Keys,
+    Limits,
     OpenRef,
     PartitionedAsset,
     PartitionedBlockingAsset,
@@ -35,6 +36,7 @@ from flowstone_async import (
     PartitionedScatterAsset,
     PartitionedStreamAsset,
     Pipeline,
+    Rate,
     Retry,
     RunFailed,
     RunHandle,
@@ -42,6 +44,7 @@ from flowstone_async import (
     ScatterCounts,
     Single,
     Skipped,
+    Slot,
     Stream,
     StreamAsset,
     Tolerance,
@@ -578,3 +581,19 @@ def built_in() -> None:
     items_of(sources.S3("bucket", prefix=yesterday, suffix=[".pdf", yesterday], start_after=yesterday))
     widest: sources.Source[object] = Feed()
     print(widest)
+
+
+async def limited(ctx: Context) -> None:
+    """Limits return what the function returns, sync or async, and slots are released."""
+    for limits in (ctx.limits, Limits()):
+        assert_type(await limits.check("api", Rate(60, per="1m", burst=5)), float)
+        assert_type(await limits.with_limit("api", Rate(1), lambda: limits.check("other"), max_wait=False), float)
+        assert_type(await limits.with_limit("api", None, lambda: 1), int)
+        assert_type(await limits.with_slot("gpu", 4, lambda: limits.check("other"), max_wait="1m"), float)
+        assert_type(await limits.acquire("gpu", 4), Slot | None)
+        assert_type((await limits.status("gpu")).remaining, int | None)
+    async with ctx.limit("api"), ctx.slots("gpu", 2) as slot:
+        assert_type(slot, Slot)
+    async with Engine(pipe, limits={"api": Rate(1), "gpu": 4}) as engine:
+        await engine.limits.set("gpu", 2)
+        await engine.limits.back_off("api", timedelta(seconds=3))

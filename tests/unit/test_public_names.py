@@ -24,7 +24,8 @@ NAMES = {
     ),
     "markers": "dep mapping param resource",
     "in bodies": "Context Failed Gathered Item ItemFailure Skipped Stream",
-    "policies": "Cache Retention Retry Tolerance",
+    "policies": "Cache Rate Retention Retry Tolerance",
+    "limits": "LimitHolder Limits LimitStatus Slot",
     "partition sets": (
         "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"
     ),
@@ -40,12 +41,13 @@ NAMES = {
         " ResourceClosed ResourceEvent ResourceOpened"
         " StorageEvent StorageLoadFailed StorageLoadFinished StorageLoadStarted"
         " StorageStoreFailed StorageStoreFinished StorageStoreStarted"
+        " RateChecked RateEvent RateSlotAcquired RateSlotReleased RateWaited"
     ),
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
-        " PlanOutdated Problem ResourceUnavailable RunNotFound ScatterThreshold SourceError StorageError StoreUnavailable"
-        " TargetSkipped TimedOut WorkerLost"
+        " PlanOutdated Problem RateLimited ResourceUnavailable RunNotFound ScatterThreshold SlotTimeout SourceError"
+        " StorageError StoreUnavailable TargetSkipped TimedOut WorkerLost"
     ),
     "I/O managers": "io",
     "sources of items": "sources",

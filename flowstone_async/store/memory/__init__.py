@@ -2,7 +2,7 @@
 
 One lock guards everything, is held for microseconds and never across an await, so that a store is tied to no event
 loop and may be used from several threads at once. Read `store.py` first: the port. `step.py` is the hot path, one
-`Advance`; `key.py`, `run.py`, `log.py`, `values.py` and `waiters.py` are the nouns it works on; `ownership.py` has
+`Advance`; `key.py`, `run.py`, `log.py` and `values.py` are the nouns it works on; `ownership.py` has
 leases, orphans and cancellation; `lineage.py` invalidation and renaming.
 """
 

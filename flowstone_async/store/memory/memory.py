@@ -9,6 +9,8 @@ from itertools import islice
 from threading import RLock
 
 from flowstone_async.clock import Clock
+from flowstone_async.limits.book import LimitChange
+from flowstone_async.limits.local import LocalBook
 from flowstone_async.store.memory.key import Key, Keys
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.log import Log
@@ -16,15 +18,15 @@ from flowstone_async.store.memory.partition_keys import MemoryPartitionKeys
 from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.scatters import MemoryScatters
 from flowstone_async.store.memory.values import MemoryValues
-from flowstone_async.store.memory.waiters import Waiters
 from flowstone_async.store.records import AuditEntry
 from flowstone_async.types import Materialization, new_id
+from flowstone_async.waiters import Waiters
 
 ACTS_PER_RUN = 10
 
 
 class Memory:
-    """Keys, runs, events, acts and values, guarded by one lock.
+    """Keys, runs, events, acts, values and limits, guarded by one lock.
 
     Everything that reads or writes here holds `lock`. It is re-entrant only because the garbage collector may close
     an abandoned `changed()` at any moment, also while this thread holds it.
@@ -61,6 +63,7 @@ class Memory:
         self.leases: dict[str, Lease] = {}
         self.waiters = Waiters()
         self.values = MemoryValues(self.lock, clock.now)
+        self.limits = LocalBook(clock, alive=self.leases.__contains__, audit=self._note_change, lock=self.lock)
         self.partition_keys = MemoryPartitionKeys(self.lock)
         self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns)
 
@@ -116,6 +119,12 @@ class Memory:
         for entry in entries:
             self.acted += 1
             self.acts.append((self.acted, at, entry))
+
+    def _note_change(self, change: LimitChange) -> None:
+        entry = AuditEntry(
+            f"limit.{change.action}", change.key, actor=change.actor, actor_kind="process", details=change.details
+        )
+        self.note((entry,), self.clock.now())
 
     def replace(self, key: Key, current: Materialization | None, at: datetime) -> Materialization | None:
         """Make a materialization current, or none; returns the one that was, whose value is deleted."""

@@ -19,6 +19,7 @@ def expire(memory: Memory, worker: str) -> None:
     if lease is None:
         return
     lease.expire()
+    memory.limits.leave({worker})
     memory.waiters.wake("queue")
     for run in memory.active.values():
         if run.worker == worker:
@@ -28,6 +29,7 @@ def expire(memory: Memory, worker: str) -> None:
 def leave(memory: Memory, workers: Iterable[str]) -> None:
     """End the leases of workers that go in good order; what they own is handed back."""
     ended = {worker for worker in workers if memory.leases.pop(worker, None) is not None}
+    memory.limits.leave(ended)
     for run in memory.active.values() if ended else ():
         if run.worker in ended:
             hand_back(memory, run)

@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 from typing_extensions import override
 
 from flowstone_async.errors import Failure
-from flowstone_async.store.memory.waiters import Waiters
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -28,6 +27,7 @@ from flowstone_async.store.scatters import (
     StoredFailure,
 )
 from flowstone_async.types import AssetKey
+from flowstone_async.waiters import Waiters
 
 _OPEN = frozenset({"ready", "running"})
 

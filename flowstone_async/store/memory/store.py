@@ -17,7 +17,6 @@ from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.step import advance
-from flowstone_async.store.memory.waiters import Waiter
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
     Advance,
@@ -38,6 +37,7 @@ from flowstone_async.store.records import (
     Worker,
 )
 from flowstone_async.types import AssetKey
+from flowstone_async.waiters import Waiter
 
 
 class MemoryStore(Store):
@@ -71,6 +71,8 @@ class MemoryStore(Store):
         self._opened: list[str] = []
         self.values = memory.values
         self.partition_keys = memory.partition_keys
+        opened = self._opened
+        self.limits = memory.limits.of(lambda: opened[-1] if opened else None)
         self.scatters = memory.scatters
 
     def expire(self, worker: str) -> None:
@@ -95,6 +97,7 @@ class MemoryStore(Store):
             ownership.leave(self._memory, self._opened)
             self._opened.clear()
             self._memory.waiters.wake_all()
+            self._memory.limits.wake_all()
 
     @property
     @override
@@ -315,7 +318,8 @@ class MemoryStore(Store):
         return Pruned(ended, ())
 
     @override
-    async def maintain(self) -> None: ...
+    async def maintain(self) -> None:
+        await self._memory.limits.forget_idle()
 
     @override
     async def statistics(self) -> None:

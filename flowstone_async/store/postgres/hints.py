@@ -118,6 +118,14 @@ class Hints:
         """Tell of runs that wait for a worker."""
         self._announce(["queue"])
 
+    def limits(self, keys: Iterable[str], told: Iterable[str]) -> None:
+        """Tell of limits that have changed: those who wait at `keys` here, those at `told` in other processes."""
+        for key in keys:
+            self.publish(f"limit:{key}")
+        topics = [f"limit:{key}" for key in told]
+        if topics:
+            self._tell(topics)
+
     def taken_away(self, keys: Iterable[AssetKey]) -> None:
         """Tell of keys whose current value was taken away."""
         for key in keys:

@@ -21,6 +21,7 @@ from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.ledger import DrivenRun
+from flowstone_async.store.postgres.limits import PostgresLimits
 from flowstone_async.store.postgres.looking import LookingStore
 from flowstone_async.store.postgres.migrate import migrate, require_current
 from flowstone_async.store.postgres.notifier import Notifier
@@ -106,6 +107,14 @@ class PostgresStore(LookingStore):
         self._retention = Retention(self._connections, self._instants, self._partitions)
         self.values = PostgresValues(self._connections, self._instants)
         self.partition_keys = PostgresPartitionKeys(self._connections)
+        self.limits = self._limits = PostgresLimits(
+            self._connections,
+            self._instants,
+            self._hints,
+            process=lambda: self._worker,
+            leased=lambda: None if self._lease is None else self._lease.holds(),
+            poll=poll,
+        )
         self.scatters = PostgresScatters(self._connections, self._instants, owns=self._owns, patience=patience)
         self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
@@ -151,6 +160,8 @@ class PostgresStore(LookingStore):
                 self._working.append(group.create_task(lane.serve(), name=f"flowstone committer {number}"))
             for reader in (self._reader, self._runs):
                 self._working.append(group.create_task(reader.serve(), name="flowstone reader"))
+            for lane in self._limits.lanes:
+                self._working.append(group.create_task(lane.serve(), name="flowstone limits"))
             group.create_task(self._notifier.serve(self._hints), name="flowstone notifier")
             started.set()
 
@@ -180,10 +191,13 @@ class PostgresStore(LookingStore):
         self._committer.close()
         self._reader.close()
         self._runs.close()
+        self._limits.close()
         for task in self._working:
             await task
-        if self._lease is not None and self._lease.holds():
+        owns = self._lease is not None and self._lease.holds()
+        if owns:
             await self._ownership.hand_back_all(self._worker)
+        await self._limits.leave(slots=owns)
         self._notifier.close()
         await host
 
@@ -315,3 +329,4 @@ class PostgresStore(LookingStore):
     async def maintain(self) -> None:
         await self._partitions.add()
         await self._partitions.analyze()
+        await self._limits.prune()

@@ -190,6 +190,10 @@ def _scattered(row: Record) -> str:
     return f"{_key(row)} has the current value {row['current']}, and its scatter {wrong}"
 
 
+def _limit(row: Record) -> str:
+    return f"limit {row['key']!r} remembers grants that cannot be"
+
+
 def _key(row: Record) -> str:
     key = AssetKey(row["pipeline"], row["asset"], row["partition"], row["io"])
     return f"{key.pipeline}.{key.asset}{f'[{key.partition}]' if key.partition else ''}"
@@ -207,4 +211,5 @@ _CHECKS: Collection[_Check] = (
     _Check("verify_edges", _edge),
     _Check("verify_scatters", _scatter),
     _Check("verify_scattered", _scattered),
+    _Check("verify_limits", _limit),
 )

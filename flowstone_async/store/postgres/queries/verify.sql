@@ -165,3 +165,11 @@ JOIN flowstone.materialization AS m ON m.id = k.current
 LEFT JOIN flowstone.scatter AS s ON s.id::text = m.location
 WHERE m.manager = 'scatter' AND s.state IS DISTINCT FROM 'closed'
 LIMIT $1;
+
+-- name: verify_limits
+-- Limits whose memory of grants cannot be.
+SELECT key
+FROM flowstone.limit_key
+WHERE cardinality(firsts) <> cardinality(lasts) OR cardinality(lasts) <> cardinality(counts)
+    OR EXISTS (SELECT FROM unnest(firsts, lasts, counts) AS e (f, l, c) WHERE (f <= l AND c >= 0) IS NOT TRUE)
+LIMIT $1;
