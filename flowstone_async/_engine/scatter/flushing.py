@@ -79,9 +79,9 @@ class Flushing(ABC):
         self._held: dict[tuple[int, bool], LocalChunk] = {}
         self._outstanding: int = 0
         self._number: int = task.record.pages
-        self._sealed = task.record.sealed
-        self._failed = 0
-        self._total = task.record.total
+        self._sealed: bool = task.record.sealed
+        self._failed: int = 0
+        self._total: int = task.record.total
         self._due: list[float] = []
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
