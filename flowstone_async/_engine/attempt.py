@@ -8,20 +8,22 @@ import logging
 import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, aclosing
+from functools import partial
 from typing import Any, Protocol, TypedDict, assert_never
 
 import anyio
 
 from flowstone_async._engine import managed
+from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
-from flowstone_async._engine.catalog import Runnable
+from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.limiting import attempt_limits
 from flowstone_async._engine.observing import ObservedValues, Observer
-from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outcome, Prepared
+from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
-from flowstone_async._engine.scatter.beginning import Beginning, failing
+from flowstone_async._engine.scatter.beginning import Beginning, UpstreamEnded, failing
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
@@ -60,6 +62,7 @@ class Running(Values, Protocol):
     bodies: dict[int, asyncio.Task[Any]]
     cache_keys: dict[int, str]
     running: dict[int, tuple[int, float]]
+    catalog: Catalog
 
     def enter(self, place: int) -> None:
         """Mark the current task as running user code, so that stopping the run cancels it."""
@@ -67,6 +70,14 @@ class Running(Values, Protocol):
 
     def leave(self, place: int, error: BaseException | None) -> None:
         """Take the mark back; a cancellation that came from stopping the run is taken back too."""
+        ...
+
+    def scatter_begun(self, place: int, scatter: str) -> None:
+        """Let units that follow a scatter begin, now that it is on record."""
+        ...
+
+    def followed(self, place: int) -> Begun | None:
+        """Return the scatter that a unit follows, if that has begun and not ended."""
         ...
 
     def break_off(self, error: FlowstoneError) -> None:
@@ -144,6 +155,8 @@ class Attempt:
                 await run.discard(self.manager, self.unit, computed.materialization)
         if run.interrupted:
             return Interrupted(self.started_at, self.seconds)
+        if isinstance(error, UpstreamEnded):
+            return Blocked()
         if pending.left():
             await pending.absorb(error)
         if expired:
@@ -207,6 +220,9 @@ class Attempt:
             run_id=run.id,
             fence=run.record.fence,
             code=f"{runnable.version} {runnable.code.hash}",
+            nodes=run.catalog.graph.nodes,
+            begun=partial(run.scatter_begun, unit.place),
+            follows=run.followed(unit.place),
             failing=failing(kind, unit, services, run.id),
         )
 

@@ -64,7 +64,12 @@ class Interrupted:
     seconds: float
 
 
-Outcome: TypeAlias = Computed | Failing | Interrupted
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A scatter was given up because the one that it follows has ended without a value."""
+
+
+Outcome: TypeAlias = Computed | Failing | Interrupted | Blocked
 
 
 @dataclass(slots=True)

@@ -18,19 +18,20 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from typing_extensions import override
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.ahead import AheadBoard
 from flowstone_async._engine.asking import ask_conditions, ask_key
 from flowstone_async._engine.attempt import Attempt
-from flowstone_async._engine.board import Board, Next
+from flowstone_async._engine.board import Next
 from flowstone_async._engine.catalog import Catalog
-from flowstone_async._engine.claiming import await_claim
-from flowstone_async._engine.ending import RunEnding
+from flowstone_async._engine.giving_out import RunGivingOut
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.observing import Observer
-from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
+from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Settled, Tried
 from flowstone_async._engine.record import asset_done, note_outcome, note_retry, note_settled, note_started
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints, as_wanted
@@ -47,7 +48,7 @@ from flowstone_async.types import AssetKey, Materialization
 FLUSH_AFTER = 0.2
 
 
-class RunDriver(RunEnding):
+class RunDriver(RunGivingOut):
     """Drives one run to its end."""
 
     def __init__(
@@ -71,7 +72,7 @@ class RunDriver(RunEnding):
         now = services.store.now()
         self.id, self.record, self.request, self.services = record.id, record, request, services
         self.catalog, self.prints, self.units = catalog, prints, units
-        self.board = Board(
+        self.board = AheadBoard(
             units,
             verdicts,
             current,
@@ -99,7 +100,7 @@ class RunDriver(RunEnding):
         self.running: dict[int, tuple[int, float]] = {}
         self._rank, self._ready = catalog.rank, list[tuple[int, int]]()
         self._asking: set[int] = set()
-        self.workers = self._idle = 0
+        self.workers = self._idle = self.ahead = 0
         self._flush: Timer | None = None
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
@@ -184,9 +185,15 @@ class RunDriver(RunEnding):
 
     # -- workers ------------------------------------------------------------------------------------------------
 
+    @override
     def _staff(self) -> None:
         """Start one more worker if work is ready, none is idle and the run may have more."""
-        if self._ready and not self._idle and self.workers < self.request.concurrency and self.group is not None:
+        if (
+            self._ready
+            and not self._idle
+            and self.workers - self.ahead < self.request.concurrency
+            and self.group is not None
+        ):
             self.workers += 1
             self._idle += 1
             self.group.start_soon(self._work, name=f"run {self.id} worker {self.workers}")
@@ -197,15 +204,19 @@ class RunDriver(RunEnding):
             while self._ready and self.stopping is None:
                 _, index = heapq.heappop(self._ready)
                 self._staff()
-                try:
-                    await self._process(index)
-                except (SystemExit, KeyboardInterrupt) as ending:
-                    await self._end_program(index, ending)
-                    raise
+                await self._turn(index)
         except FlowstoneError as error:
             self.break_off(error)
         finally:
             self.workers -= 1
+
+    @override
+    async def _turn(self, index: int) -> None:
+        try:
+            await self._process(index)
+        except (SystemExit, KeyboardInterrupt) as ending:
+            await self._end_program(index, ending)
+            raise
 
     async def _end_program(self, index: int, ending: BaseException) -> None:
         """User code ends the program: end the run first, or it would do the same to whoever continues it."""
@@ -218,7 +229,7 @@ class RunDriver(RunEnding):
         if index in self._asking:
             self._asking.discard(index)
             await self._ask(index)
-        elif not await self._settled_by_another(index):
+        elif self.board.followed(index) is not None or not await self._settled_by_another(index):
             await self._attempt(index)
 
     async def _attempt(self, index: int) -> None:
@@ -229,9 +240,7 @@ class RunDriver(RunEnding):
         observer: Observer | None = None
         if lost > self.services.settings.max_lost:
             error = stopped.worker_lost(unit, lost)
-            outcome: Computed | Failing | Interrupted = Failing(
-                error=error, started_at=self.services.store.now(), seconds=0.0
-            )
+            outcome: Outcome = Failing(error=error, started_at=self.services.store.now(), seconds=0.0)
         else:
             attempt = Attempt(self, unit, runnable, number)
             if number == 1:
@@ -243,6 +252,8 @@ class RunDriver(RunEnding):
                 self.cut_off[index] = outcome
                 if observer is not None:
                     await observer.heard()
+            case Blocked():
+                await self._block(index, observer)
             case Failing(wait=float() as wait):
                 await self._retry(index, number, outcome, wait, observer)
             case _:
@@ -277,12 +288,6 @@ class RunDriver(RunEnding):
             self._push(index)
         elif self.group is not None and self.stopping is None:
             self.group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
-
-    async def _later(self, index: int, wait: float) -> None:
-        with self.interruptible_wait():
-            await self.services.clock.sleep(wait)
-            self._push(index)
-            self._staff()
 
     async def _settle(self, index: int, outcome: Computed | Failing, attempts: int, observer: Observer | None) -> None:
         unit = self.units.all[index]
@@ -342,17 +347,9 @@ class RunDriver(RunEnding):
         await self._step(following, releases=(unit.key,))
         return True
 
-    async def _await_claim(self, index: int) -> None:
-        """Wait until the run that computes this key has ended, then claim it."""
-        with self.interruptible_wait():
-            claimed = await await_claim(self, self.units.all[index].key)
-            if claimed is not None:
-                self._claims[index] = claimed
-                self._push(index)
-                self._staff()
-
     # -- commits ------------------------------------------------------------------------------------------------
 
+    @override
     async def _step(
         self,
         following: Next,
@@ -378,23 +375,7 @@ class RunDriver(RunEnding):
         self._asking.update(following.ask)
         for index in following.ask:
             self._push(index)
+        self._tell_followers(step, following)
         for index in following.run:
             self._granted(index, advanced.claims[self.units.all[index].key])
         return advanced
-
-    def _granted(self, index: int, claim: Claimed) -> None:
-        self._claims[index] = claim
-        due = self.tried[index].due if index in self.tried else None
-        wait = 0.0 if due is None else (due - self.services.store.now()).total_seconds()
-        if self.group is None:
-            return
-        if claim.granted and wait <= 0:
-            self._push(index)
-        elif claim.granted:
-            self.group.start_soon(self._later, index, wait, name=f"run {self.id} retry {index}")
-        else:
-            self.group.start_soon(self._await_claim, index, name=f"run {self.id} claim {index}")
-
-    def _push(self, index: int) -> None:
-        rank = -1 if index in self._asking else self._rank[self.units.all[index].node.name]
-        heapq.heappush(self._ready, (rank, index))

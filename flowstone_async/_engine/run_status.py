@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from flowstone_async._engine.scatter.upstream import skipped_of
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.errors import FlowstoneError, PartitionError
@@ -94,11 +95,11 @@ async def _scatters(store: Store, run_id: str) -> dict[str, ScatterCounts]:
         totals = await store.scatters.totals(scatter.id)
         if totals is not None:
             counts.pop(scatter.key.asset, None)
-            counts[scatter.key.asset] = counts_of(totals, store.now())
+            counts[scatter.key.asset] = counts_of(totals, store.now(), skipped_of(scatter))
     return counts
 
 
-def counts_of(totals: ScatterTotals, now: datetime) -> ScatterCounts:
+def counts_of(totals: ScatterTotals, now: datetime, skipped: int = 0) -> ScatterCounts:
     """Return how far a scatter is, as people count."""
     ended = totals.succeeded + totals.failed
     rest = totals.total - ended
@@ -110,11 +111,12 @@ def counts_of(totals: ScatterTotals, now: datetime) -> ScatterCounts:
     elapsed = (now - totals.since).total_seconds()
     rate = ended / elapsed if ended and elapsed > 0 and totals.state == "running" else None
     return ScatterCounts(
-        total=totals.total,
+        total=totals.total + skipped,
         done=totals.succeeded,
         failed=totals.failed,
         pending=rest - running,
         running=running,
+        skipped=skipped,
         cancelled=cancelled,
         sealed=totals.sealed,
         rate=rate,

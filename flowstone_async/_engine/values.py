@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowstone_async._engine import managed
-from flowstone_async._engine.board import Board
+from flowstone_async._engine.ahead import AheadBoard
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.journal import Journal
@@ -45,7 +45,7 @@ class RunValues:
     services: Services
     prints: Prints
     units: Units
-    board: Board
+    board: AheadBoard
     journal: Journal
     hooks: Hooks
     observed: frozenset[type[Event]]

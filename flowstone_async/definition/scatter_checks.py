@@ -72,12 +72,16 @@ def _not_a_source(source: BoundSource, nodes: Mapping[str, Node]) -> Iterator[Fi
     upstream, produced = _upstream(source, nodes)
     if upstream is None:
         return
-    if isinstance(upstream.kind, ScatterKind):
-        text = f"source={upstream.name}: it is a scatter itself, and a scatter on a scatter is not supported yet."
-        yield Finding("FS109", text, "Call both functions in one body, or scatter over what gathers the first.")
+    if isinstance(upstream.kind, ScatterKind) and _is_external(source):
+        text = f"source={upstream.name}: a scatter of another pipeline is no source."
+        yield Finding("FS109", text, "Scatter over what gathers it there, or take it as a dependency.")
     elif produced is not None and not is_iterable(produced):
         text = f"source={upstream.name}: it produces {render(produced)}, which has no items."
         yield Finding("FS160", text, "Let it produce a collection, or yield: an async generator is a stream.")
+
+
+def _is_external(source: BoundSource) -> bool:
+    return any(isinstance(edge, DependencyBinding) and edge.external is not None for edge in source.bindings)
 
 
 def _misfits(scatter: BoundScatter) -> Iterator[Finding]:

@@ -10,23 +10,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, assert_never
 
-from pydantic_core import from_json
-
+from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.flushing import Task
+from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
-from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.keys import PLAIN, KeyForm, followed, items_of, key_form
+from flowstone_async._engine.scatter.packing import Items, hash_of
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
+from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
 from flowstone_async.definition.binding import Binding, ContextBinding
 from flowstone_async.definition.bound_scatter import BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call, Context, ItemFacts
+from flowstone_async.definition.graph import Node
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, StorageError
@@ -39,6 +42,10 @@ from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
 
 
+class UpstreamEnded(Exception):
+    """The scatter that this one follows has ended without a value."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
     """An attempt at a scatter's asset.
@@ -47,6 +54,9 @@ class Beginning:
         id: Of the materialization that it may become.
         fence: Of the run.
         code: What tells the code of its body from others.
+        nodes: Those of its pipeline.
+        begun: Hears of its id once it is on record.
+        follows: The scatter that its items are results of, while that goes on.
         call: Its facts; each item has a copy.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
     """
@@ -61,6 +71,9 @@ class Beginning:
     run_id: str
     fence: int
     code: str
+    nodes: Mapping[str, Node]
+    begun: Callable[[str], None]
+    follows: Begun | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
     @property
@@ -87,12 +100,14 @@ class Beginning:
 
         Raises:
             FlowstoneError: What the asset fails with.
+            UpstreamEnded: The scatter that it follows has ended without a value.
         """
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
         inputs: list[Input] = []
         arguments = await self._prepared(self.unit.node.bindings, inputs)
         used = tuple(inputs)
-        source_arguments = await self._prepared(bound.source.bindings, inputs)
+        follows = self.follows
+        source_arguments = None if follows else await self._prepared(bound.source.bindings, inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         worker = self.services.worker or ""
@@ -103,16 +118,35 @@ class Beginning:
             raise no_longer_ours(self._name)
         if record.state == "failed":
             raise await threshold(store, record.id, self._name, kind.tolerate)
+        self.begun(record.id)
         size = 0
         if record.state == "running":
             items = self._items
             source = await self._source(source_arguments)
             task = self._task(record, arguments, source, self._intake(items, select, key))
             scattering = Scattering(self.services, task, self._name)
-            async with source.lending():
-                await scattering.run()
+            try:
+                async with source.lending():
+                    await scattering.run()
+            except UpstreamEnded:
+                await store.end(record.id, self.fence, "cancelled")
+                raise
             size = scattering.size
+        if follows is not None:
+            await self._followed(follows)
+            await self._prepared(bound.source.bindings, inputs)
         return record.id, size, tuple(dict.fromkeys(inputs))
+
+    async def _followed(self, follows: Begun) -> None:
+        """Return once the scatter that this one follows is committed.
+
+        Raises:
+            UpstreamEnded: It has ended without a value.
+        """
+        await follows.committed.wait()
+        _, settled = self.values.settled(follows.place)
+        if settled.materialization is None:
+            raise UpstreamEnded
 
     async def help(self, record: ScatterRecord) -> Helping:
         """Return who runs items of a scatter for another worker, which has begun it.
@@ -155,6 +189,7 @@ class Beginning:
             results=Results(node.value_type, node.definition.scope.names, kind.results),
             call=self._caller(arguments, intake.items),
             failing=self.failing,
+            upstream=None if self.follows is None else partial(self._followed, self.follows),
         )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
@@ -170,8 +205,13 @@ class Beginning:
         arguments = await self._prepared(function.bindings, inputs)
         return partial(function.function, **arguments) if arguments else function.function
 
-    async def _source(self, arguments: Mapping[str, Any]) -> Source[Any]:
+    async def _source(self, arguments: Mapping[str, Any] | None) -> Source[Any]:
         spec = self._bound.source.spec
+        upstream = followed(self.unit.node, self.nodes)
+        scatter = None if upstream is None else self._upstream_scatter()
+        if upstream is not None and scatter is not None:
+            return self._results_of(upstream, scatter)
+        arguments = arguments or {}
         match spec:
             case FixedSource(items=items):
                 return iterated(items, label=f"the source of {self._name}")
@@ -191,10 +231,34 @@ class Beginning:
             case _:
                 assert_never(spec)
 
+    def _upstream_scatter(self) -> str | None:
+        """Return the scatter that the items are results of; None where a value was given in its place."""
+        if self.follows is not None:
+            return self.follows.scatter
+        [binding] = self._bound.source.bindings
+        edge = next(each for each in self.unit.inputs if each.binding is binding)
+        _, settled = self.values.settled(edge.units[0])
+        made = settled.materialization
+        return None if made is None or made.id in self.services.given else made.location or made.id
+
+    def _results_of(self, upstream: Node, scatter: str) -> Source[Any]:
+        store, kind, names = self.services.store.scatters, upstream.definition.kind, upstream.definition.scope.names
+        assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: only scatters are followed
+        return UpstreamResults(
+            store,
+            scatter,
+            results=Results(upstream.value_type, names, kind.results),
+            labels=Labels(store, scatter, items_of(upstream), kind.key, key_form(upstream, self.nodes) or PLAIN),
+            clock=self.services.clock,
+            poll=self.services.settings.poll,
+            label=f"the results of scatter {upstream.name}",
+        )
+
     def _intake(
         self, items: Items, select: Callable[[Any], Any] | None, key: Callable[[Any], Any] | Literal[False] | None
     ) -> Intake:
-        return Intake(items=items, select=select, key=key, failure=self._refused, describe=self._described)
+        keys = key_form(self.unit.node, self.nodes) or PLAIN
+        return Intake(items=items, select=select, key=key, keys=keys, failure=self._refused, describe=self._described)
 
     def _refused(self, reason: BaseException | str) -> FlowstoneError:
         """Return the error of an item that cannot be run."""
@@ -214,7 +278,7 @@ class Beginning:
         body, parameter = self.unit.node.definition.body, self._bound.item.parameter
         called, asset = self.services.called, self.unit.node.name
         contexts = [each.parameter for each in self.unit.node.bindings if isinstance(each, ContextBinding)]
-        keys = Keys(items, self._kind.key)
+        keys = Keys(items, self._kind.key, key_form(self.unit.node, self.nodes) or PLAIN)
 
         def plainly(chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
             del chunk
@@ -245,10 +309,11 @@ class Keys:
     Args:
         items: Encodes items.
         key: The option `key`.
+        form: How keys are stored.
     """
 
-    def __init__(self, items: Items, key: object) -> None:
-        self._items, self._key = items, key
+    def __init__(self, items: Items, key: object, form: KeyForm) -> None:
+        self._items, self._key, self._form = items, key, form
         self._of: tuple[int, list[Any]] = -1, []
 
     def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
@@ -259,9 +324,9 @@ class Keys:
         if page.keys is None:
             return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
         if self._of[0] != page.no:
-            self._of = page.no, from_json(page.keys)
-        key = as_key(self._of[1][todo.position - page.first])
-        return key, hash_of(content_of(key))
+            self._of = page.no, self._form.unpack(page.keys)
+        key = self._of[1][todo.position - page.first]
+        return key, hash_of(self._form.contents([key])[0])
 
 
 def failing(

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,6 +40,7 @@ class Task:
         results: Encodes what bodies return.
         call: Begins the call of the body for an item.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
+        upstream: Returns once the scatter that this one follows is committed, or raises; None if it follows none.
     """
 
     record: ScatterRecord
@@ -53,6 +54,7 @@ class Task:
     results: Results
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    upstream: Callable[[], Awaitable[None]] | None = None
 
 
 class Flushing(ABC):

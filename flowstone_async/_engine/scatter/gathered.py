@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal
 
-from pydantic_core import from_json
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.keys import PLAIN, KeyForm
+from flowstone_async._engine.scatter.packing import Items, hash_of
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async.definition.gathered import Gathered, GatheredReader, ItemFailure
 from flowstone_async.definition.scatter import ScatterKind
@@ -31,10 +31,12 @@ class Labels:
         scatter: Which one.
         items: Decodes items.
         key: The option `key`.
+        form: How keys are stored.
     """
 
-    def __init__(self, store: Scatters, scatter: str, items: Items, key: object) -> None:
+    def __init__(self, store: Scatters, scatter: str, items: Items, key: object, form: KeyForm) -> None:
         self._store, self._scatter, self._items, self._key = store, scatter, items, key
+        self._form = form
         self._kept: OrderedDict[int, tuple[Page, Mapping[int, Any], list[Any] | None]] = OrderedDict()
 
     async def load(self, number: int) -> None:
@@ -45,10 +47,14 @@ class Labels:
         if not pages:
             raise StorageError("the items of a scatter are gone from the store", retryable=False)
         [page] = pages
-        keys = None if page.keys is None else [as_key(key) for key in from_json(page.keys)]
+        keys = None if page.keys is None else self._form.unpack(page.keys)
         self._kept[number] = page, self._items.unpack(page.items), keys
         if len(self._kept) > _PAGES_KEPT:
             self._kept.popitem(last=False)
+
+    def page(self, number: int) -> Page:
+        """Return a page that is at hand."""
+        return self._kept[number][0]
 
     def item(self, number: int, position: int) -> Any:
         """Return an item of a page that is at hand; None if it could not be stored."""
@@ -81,6 +87,7 @@ class StoredResults(GatheredReader[Any]):
         items: Items,
         results: Results,
         key: object,
+        form: KeyForm | None,
         order: Literal["source", "completion"],
         partition: object,
         succeeded: int,
@@ -89,11 +96,11 @@ class StoredResults(GatheredReader[Any]):
         self._store, self._scatter, self._pages = store, scatter, pages
         self._succeeded, self._failed = succeeded, failed
         self._items, self._results, self._key, self._order = items, results, key, order
-        self._partition = partition
+        self._partition, self._form = partition, form
         self._held = store.pin(scatter)
 
     def _labels(self) -> Labels:
-        return Labels(self._store, self._scatter, self._items, self._key)
+        return Labels(self._store, self._scatter, self._items, self._key, self._form or PLAIN)
 
     @override
     async def values(self) -> AsyncGenerator[Any]:
@@ -165,12 +172,12 @@ class StoredResults(GatheredReader[Any]):
     async def _position(self, key: object) -> int | None:
         if self._key is False:
             return key if isinstance(key, int) and key >= 0 else None
-        if self._key is None:
+        if self._form is None:
             packed = self._items.pack([key])
             content = self._items.contents(packed)[0] if packed.places else None
         else:
             try:
-                content = content_of(key)
+                [content] = self._form.contents([key])
             except ValueError:
                 content = None
         return None if content is None else await self._store.find(self._scatter, hash_of(content))
@@ -197,10 +204,11 @@ class ScatterValues(IOManager):
         store: The store's scatters.
         kind: The scatter's options.
         items: Decodes its items.
+        form: How its keys are stored; None where they are not stored beside the items.
     """
 
-    def __init__(self, store: Scatters, kind: ScatterKind, items: Items) -> None:
-        self._store, self._kind, self._items = store, kind, items
+    def __init__(self, store: Scatters, kind: ScatterKind, items: Items, form: KeyForm | None) -> None:
+        self._store, self._kind, self._items, self._form = store, kind, items, form
 
     @property
     @override
@@ -227,6 +235,7 @@ class ScatterValues(IOManager):
             items=self._items,
             results=Results(ref.type, ref.names, self._kind.results),
             key=self._kind.key,
+            form=self._form,
             order=self._kind.order,
             partition=ref.partition,
             succeeded=totals.succeeded,

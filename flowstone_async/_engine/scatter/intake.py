@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic_core import to_json
-
+from flowstone_async._engine.scatter.keys import KeyForm
 from flowstone_async._engine.scatter.packing import Items, Packed, content_of, hash_of
+from flowstone_async._engine.scatter.upstream import Arrived
 from flowstone_async.errors import ConfigError, Failure, FlowstoneError
 from flowstone_async.failures import ENDINGS
 from flowstone_async.sources.source import BadRow
@@ -52,12 +52,14 @@ class Intake:
         items: Encodes items.
         select: Makes of an item what the body receives; None for the item itself.
         key: Gives an item its key; None for its content, False for its position.
+        keys: How keys are stored.
         failure: Makes of what a function raised, or of a message, the error of an item.
     """
 
     items: Items
     select: Callable[[Any], Any] | None
     key: Callable[[Any], Any] | Literal[False] | None
+    keys: KeyForm
     failure: Callable[[BaseException | str], FlowstoneError]
     describe: Callable[[FlowstoneError], Failure]
 
@@ -65,10 +67,11 @@ class Intake:
         """Prepare a page.
 
         Args:
-            items: As the source gave them.
+            items: As the source gave them; results of another scatter bring the keys they have there.
             position: Of the first one, in the source.
         """
-        page = _Page(dict(enumerate(items)))
+        arrived = {place: item.key for place, item in enumerate(items) if type(item) is Arrived}
+        page = _Page({place: item.value if type(item) is Arrived else item for place, item in enumerate(items)})
         for place, item in enumerate(items):
             if isinstance(item, BadRow):
                 self._refuse(page, place, item.message)
@@ -79,7 +82,7 @@ class Intake:
         keys: dict[int, Any] | None = None
         hashes: list[str] | None = None
         if self.key is not False:
-            contents, keys = await self._contents(page, packed)
+            contents, keys = await self._contents(page, packed, arrived)
             hashes = [
                 hash_of(contents[place] if place in contents else f"!{position + place}".encode())
                 for place in range(len(items))
@@ -89,7 +92,7 @@ class Intake:
             data=self.items.page(packed, len(items)),
             items=dict(zip(packed.places, packed.values, strict=True)),
             hashes=hashes,
-            keys=None if keys is None else to_json([keys.get(place) for place in range(len(items))]),
+            keys=None if keys is None else self.keys.pack([keys.get(place) for place in range(len(items))]),
             failed=[ItemFailed(place, 0, self.describe(page.refused[place])) for place in sorted(page.refused)],
         )
 
@@ -118,8 +121,12 @@ class Intake:
             page.refused[places[number]] = error
         return packed._replace(places=[places[number] for number in packed.places], refused={})
 
-    async def _contents(self, page: _Page, packed: Packed) -> tuple[dict[int, bytes], dict[int, Any] | None]:
+    async def _contents(
+        self, page: _Page, packed: Packed, arrived: Mapping[int, Any]
+    ) -> tuple[dict[int, bytes], dict[int, Any] | None]:
         """Return what identifies each item, and what `key` made of them."""
+        if not callable(self.key) and arrived:
+            return dict(zip(arrived, self.keys.contents(list(arrived.values())), strict=True)), dict(arrived)
         if not callable(self.key):
             return dict(zip(packed.places, self.items.contents(packed), strict=True)), None
         keys = _Page(dict(zip(packed.places, packed.values, strict=True)))

@@ -41,7 +41,9 @@ class Scattering(Working):
 
     @override
     def _parts(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        parts = {"taker": self._take, "flusher": self._flush}
+        parts: dict[str, Callable[[], Awaitable[None]]] = {"taker": self._take, "flusher": self._flush}
+        if self._task.upstream is not None:
+            parts["upstream"] = self._task.upstream
         return parts if self._sealed else {"reader": self._read, **parts}
 
     # -- reading ------------------------------------------------------------------------------------------------

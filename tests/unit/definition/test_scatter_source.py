@@ -274,8 +274,8 @@ def test_a_decorator_without_its_parentheses(function: Callable[..., Any]) -> No
         untyped(Pipeline("p")).scatter(function)
 
 
-def test_a_scatter_on_a_scatter_comes_later() -> None:
-    """SCAT-26: recognised, and refused for now, however it is said."""
+def test_a_scatter_on_a_scatter() -> None:
+    """SCAT-26: its items are the results, however it is said, and their type has to fit."""
     pipe = Pipeline("p")
 
     @pipe.scatter([1])
@@ -286,15 +286,33 @@ def test_a_scatter_on_a_scatter_comes_later() -> None:
     async def second(text: str) -> int:
         return len(text)
 
-    @pipe.scatter(dep("first"))
-    async def third(text: int) -> int:
+    @untyped(pipe).scatter(dep("second"))
+    async def third(text: str) -> str:
         return text
 
-    said = (
-        "source=first: it is a scatter itself, and a scatter on a scatter is not supported yet."
-        " | Call both functions in one body, or scatter over what gathers the first."
-    )
-    assert problems(pipe) == [f"FS109 second: {said}", f"FS109 third: {said}"]
+    @pipe.scatter(first, select=len)
+    async def fourth(size: int) -> int:
+        return size
+
+    assert problems(pipe) == ["FS160 third: (text: str) but the items of asset 'second' are int."]
+
+
+def test_a_scatter_on_one_of_another_pipeline() -> None:
+    """SCAT-26: nothing follows it there."""
+    other, pipe = Pipeline("other"), Pipeline("p")
+
+    @other.scatter([1])
+    async def first(n: int) -> str:
+        return str(n)
+
+    @pipe.scatter(dep(external=first))
+    async def second(text: str) -> int:
+        return len(text)
+
+    assert problems(pipe) == [
+        "FS109 second: source=first: a scatter of another pipeline is no source."
+        " | Scatter over what gathers it there, or take it as a dependency."
+    ]
 
 
 def test_an_asset_without_items() -> None:

@@ -1,0 +1,272 @@
+"""Scatters on scatters: memory and Postgres (SCAT-26)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from flowstone_async import Context, DependencyFailed, Gathered, Keys, LeaseLost, Pipeline, ScatterThreshold
+from tests.support.crash import kill, look_for_orphans
+from tests.support.engines import OpenEngine
+from tests.support.gate import Gate, soon
+
+OFTEN: Any = {"poll": "10ms"}
+RARELY: Any = {"poll": "60s"}
+
+
+@dataclass(frozen=True)
+class Doc:
+    name: str
+    size: int
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+async def test_an_item_starts_once_its_own_upstream_item_is_committed(open_engine: OpenEngine, concurrency: int):
+    """SCAT-26: no barrier, whatever the run's concurrency is, and along a chain."""
+    pipe, gate, ended = Pipeline("chain"), Gate(), Gate()
+
+    @pipe.scatter(["a", "bb", "ccc"])
+    async def first(name: str) -> Doc:
+        if name == "ccc":
+            await gate()
+        return Doc(name, len(name))
+
+    @pipe.scatter(first)
+    async def second(doc: Doc, ctx: Context) -> int:
+        assert ctx.item.key == doc.name
+        return doc.size
+
+    @pipe.scatter(second)
+    async def third(size: int, ctx: Context) -> str:
+        if size < 3:
+            ended.open()
+        return f"{ctx.item.key}{size}"
+
+    engine = await open_engine(pipe, **OFTEN)
+    running = asyncio.create_task(engine.run(third, concurrency=concurrency))
+    await gate.reached()
+    await soon(ended())
+    assert not running.done()
+    gate.open()
+    found = await soon(running)
+    assert dict([pair async for pair in found.items()]) == {"a": "a1", "bb": "bb2", "ccc": "ccc3"}
+    assert await found.get("ccc") == "ccc3"
+    assert (found.total, found.succeeded) == (3, 3)
+    made = await engine.get(second)
+    assert dict([pair async for pair in made.items()]) == {"a": 1, "bb": 2, "ccc": 3}
+
+
+async def test_failed_items_are_skipped_downstream(open_engine: OpenEngine):
+    """SCAT-26: they count as neither done nor failed, and do not count against what is tolerated there."""
+    pipe = Pipeline("skipping")
+
+    @pipe.scatter(range(10), tolerate=0.5, retry=False)
+    async def first(no: int) -> int:
+        if no % 3 == 0:
+            raise ValueError(f"{no}")
+        return no * no
+
+    @pipe.scatter(first, tolerate=0.2, retry=False)
+    async def second(square: int) -> int:
+        if square == 49:
+            raise ValueError("49")
+        return square + 1
+
+    @pipe.scatter(second)
+    async def third(value: int) -> int:
+        return value
+
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit(third)
+    assert sorted(await (await soon(run)).to_list(limit=10)) == [2, 5, 17, 26, 65]
+    scatters = (await run.status()).scatters
+    told = {name: (each.total, each.done, each.failed, each.skipped) for name, each in scatters.items()}
+    assert told == {"first": (10, 6, 4, 0), "second": (10, 5, 1, 4), "third": (10, 5, 0, 5)}
+    [failure] = [each async for each in (await engine.get(second)).failures()]
+    assert (failure.key, failure.item) == (7, 49)
+
+
+async def test_when_the_upstream_fails_the_downstream_could_not_run(open_engine: OpenEngine):
+    """SCAT-26: as every dependant of an asset that failed, whatever it has done so far."""
+    pipe, gate, inside = Pipeline("failing"), Gate(), Gate()
+
+    @pipe.scatter(range(4), retry=False)
+    async def first(no: int) -> int:
+        if no == 3:
+            await gate()
+            raise ValueError("three")
+        return no
+
+    @pipe.scatter(first)
+    async def second(no: int) -> int:
+        await inside()
+        return no
+
+    @pipe.asset
+    async def after(second: Gathered[int]) -> int:
+        return second.total
+
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit(after)
+    await inside.reached(3)
+    gate.open()
+    with pytest.raises(DependencyFailed, match="first") as caught:
+        await soon(run)
+    assert isinstance(caught.value.__cause__, ScatterThreshold)
+    assert inside.left == 3
+    counts = (await run.status()).scatters["second"]
+    assert (counts.total, counts.cancelled, counts.running) == (3, 3, 0)
+
+
+async def test_a_run_that_is_cancelled(open_engine: OpenEngine):
+    """SCAT-24, SCAT-26."""
+    pipe, gate = Pipeline("cancelled"), Gate()
+
+    @pipe.scatter(range(4))
+    async def first(no: int) -> int:
+        if no:
+            await gate()
+        return no
+
+    @pipe.scatter(first)
+    async def second(no: int) -> int:
+        await gate()
+        return no
+
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit(second)
+    await gate.reached(4)
+    await run.cancel()
+    assert (await soon(_ended(run))) == "cancelled"
+    counts = (await run.status()).scatters
+    assert (counts["first"].done, counts["first"].cancelled) == (1, 3)
+    assert (counts["second"].total, counts["second"].cancelled) == (1, 1)
+
+
+async def _ended(run: Any) -> str:
+    while (state := (await run.status()).state) not in ("cancelled", "failed", "succeeded"):
+        await asyncio.sleep(0)
+    return state
+
+
+async def test_an_upstream_that_is_stored_is_read(open_engine: OpenEngine):
+    """SCAT-26: reused, as any upstream; and computed anew with it."""
+    pipe, calls = Pipeline("cached"), Counter[str]()
+
+    @pipe.scatter(range(5))
+    async def first(no: int) -> int:
+        calls["first"] += 1
+        return no
+
+    @pipe.scatter(first, key=lambda no: no // 2)
+    async def second(no: int, ctx: Context) -> int:
+        calls["second"] += 1
+        assert ctx.item.key == no // 2
+        return no
+
+    engine = await open_engine(pipe, **OFTEN)
+    await soon(engine.run(first))
+    for _ in range(2):
+        found = await soon(engine.run(second))
+        assert (found.total, await found.get(0) in (0, 1)) == (3, True)
+    assert calls == {"first": 5, "second": 3}
+    await soon(engine.run(second, force="all"))
+    assert calls == {"first": 10, "second": 6}
+    await soon(engine.run(second))
+    assert calls == {"first": 10, "second": 6}
+    await soon(engine.run(first, force=True))
+    await soon(engine.run(second))
+    assert calls == {"first": 15, "second": 9}
+
+
+@pytest.mark.parametrize("items", [[], [1]])
+async def test_nothing_to_follow(open_engine: OpenEngine, items: list[int]):
+    """SCAT-19, SCAT-26: no items, or none that succeeded."""
+    pipe = Pipeline("empty")
+
+    @pipe.scatter(items, tolerate=1.0, retry=False)
+    async def first(no: int) -> int:
+        raise ValueError(no)
+
+    @pipe.scatter(first)
+    async def second(no: int) -> int:
+        return no
+
+    @second.gather
+    async def total(results: Gathered[int]) -> int:
+        return results.total
+
+    engine = await open_engine(pipe, **OFTEN)
+    assert await soon(engine.run(total)) == 0
+
+
+async def test_each_partition_follows_its_own(open_engine: OpenEngine):
+    """SCAT-26: a key's scatter follows that of the same key; a value that everybody takes has come first."""
+    pipe, gate = Pipeline("parts"), Gate()
+
+    @pipe.asset
+    async def factor() -> int:
+        return 10
+
+    @pipe.scatter(range(3), partitions=Keys("eu", "us"))
+    async def first(no: int, ctx: Context) -> str:
+        if no == 2:
+            await gate()
+        return f"{ctx.partition}{no}"
+
+    @pipe.scatter(first, select=lambda name: name.upper(), partitions=Keys("eu", "us"))
+    async def second(name: str, factor: int, ctx: Context) -> str:
+        if ctx.item.key == 1:
+            gate.open()
+        return name * (factor // 10)
+
+    engine = await open_engine(pipe, **OFTEN)
+    found = await soon(engine.run(second, partition="us"))
+    assert sorted(await found.to_list(limit=3)) == ["US0", "US1", "US2"]
+
+
+@pytest.mark.parametrize("page_size", [4, 1000])
+async def test_both_go_on_after_a_crash(open_engine: OpenEngine, page_size: int):
+    """READ-07, SCAT-16, SCAT-26: no item is lost or repeated that is on record."""
+    pipe, gate, calls = Pipeline("crash"), Gate(), Counter[str]()
+
+    @pipe.scatter(range(20), page_size=page_size)
+    async def first(no: int) -> int:
+        calls[f"first {no}"] += 1
+        if no >= 10:
+            await gate()
+        return no
+
+    @pipe.scatter(first, page_size=page_size)
+    async def second(no: int) -> int:
+        calls[f"second {no}"] += 1
+        return no * no
+
+    dying, living = await open_engine(pipe, poll="10ms"), await open_engine(pipe, **RARELY, slots=0)
+    running = asyncio.create_task(dying.run(second))
+    await gate.reached()
+    await _done(living, "second", 10 if page_size > 10 else 8)
+    await kill(dying)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    gate.open()
+    await look_for_orphans(living)
+    found = await soon(living.wait(second))
+    assert sorted([pair async for pair in found.items()]) == [(no, no * no) for no in range(20)]
+    assert {calls[f"second {no}"] for no in range(8)} == {1}
+
+
+async def _done(engine: Any, asset: str, count: int) -> None:
+    store: Any = engine._live().store
+    async with asyncio.timeout(20):
+        while True:
+            for run in await engine.runs():
+                for scatter in await store.scatters.of_run(run.id):
+                    totals = await store.scatters.totals(scatter.id)
+                    if scatter.key.asset == asset and totals.succeeded >= count:
+                        return
+            await asyncio.sleep(0)
