@@ -39,7 +39,9 @@ def _is_told(annotation: object) -> bool:
 def _item_type(source: BoundSource, node: Node, nodes: Mapping[str, Node]) -> object:
     if not isinstance(source.spec, AssetSource):
         return described_type(source.spec, node.definition.scope)
-    _, produced = _upstream(source, nodes)
+    upstream, produced = _upstream(source, nodes)
+    if upstream is not None and isinstance(upstream.kind, ScatterKind) and not _is_external(source):
+        return nodes[upstream.name].value_type
     return None if produced is None else element_type(produced)
 
 

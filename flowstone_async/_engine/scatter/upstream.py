@@ -21,7 +21,6 @@ from flowstone_async.store.scatters import Block, ScatterRecord, Scatters
 _PACE = 0.01
 _BLOCKS, _MOST_BLOCKS = 16, 1000
 _FAILURES = 1000
-_FIELDS = frozenset({"follows", "base", "seen", "after", "skipped"})
 _logger = logging.getLogger("flowstone")
 
 
@@ -263,11 +262,14 @@ def skipped_of(record: ScatterRecord) -> int:
     if record.cursor is None:
         return 0
     place: object = json.loads(record.cursor)
-    facts = cast("Mapping[str, object]", place) if isinstance(place, Mapping) else {}
-    return int(_known(facts.get("cursor")).get("skipped", 0))
+    return int(_known(_facts(place).get("cursor")).get("skipped", 0))
 
 
 def _known(cursor: object) -> Mapping[str, Any]:
     """Return a place in the results of a scatter; empty at their start, and for any other cursor."""
-    facts = cast("Mapping[str, Any]", cursor) if isinstance(cursor, Mapping) else {}
-    return facts if set(facts) == _FIELDS else {}
+    facts = _facts(cursor)
+    return facts if sorted(facts) == ["after", "base", "follows", "seen", "skipped"] else {}
+
+
+def _facts(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}

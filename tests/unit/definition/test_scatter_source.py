@@ -294,7 +294,7 @@ def test_a_scatter_on_a_scatter() -> None:
     async def fourth(size: int) -> int:
         return size
 
-    assert problems(pipe) == ["FS160 third: (text: str) but the items of asset 'second' are int."]
+    assert problems(pipe) == ["FS160 third(text: str) but the items of asset 'second' are int."]
 
 
 def test_a_scatter_on_one_of_another_pipeline() -> None:
@@ -305,7 +305,7 @@ def test_a_scatter_on_one_of_another_pipeline() -> None:
     async def first(n: int) -> str:
         return str(n)
 
-    @pipe.scatter(dep(external=first))
+    @pipe.scatter(dep(first, external=True))
     async def second(text: str) -> int:
         return len(text)
 
