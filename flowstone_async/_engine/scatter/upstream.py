@@ -6,7 +6,8 @@ import base64
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple, cast
 
 from typing_extensions import override
@@ -132,25 +133,35 @@ class UpstreamResults(Source[Arrived]):
 
     @override
     async def read_sized(self, cursor: Any, page_size: int) -> AsyncIterator[Page[Arrived]]:
-        reading = _Reading(self._store, self._scatter, self._results, self._labels, page_size, _known(cursor))
-        if reading.scatter != reading.began_with:
-            reading.begin_anew()
-        pace, record = _PACE, None
-        while record is None or record.state != "closed":
+        while True:
             try:
-                found = await reading.committed()
-                record = None if found else await self._record()
+                async with aclosing(self._pages(cursor, page_size)) as pages:
+                    async for page in pages:
+                        cursor = page.cursor
+                        yield page
             except StoreUnavailable as error:
                 _logger.info("%s: looked at again: %s", self._label, error.message)
-                found = None
-            if found:
-                async for page in reading.given(found):
-                    yield page
-            elif record is None or record.state != "closed":
-                pace = _PACE if reading.look_again() else min(2 * pace, self._poll)
-                await self._clock.sleep(pace)
-        async for page in reading.rest(record):
-            yield page
+                await self._clock.sleep(self._poll)
+            else:
+                return
+
+    async def _pages(self, cursor: Any, page_size: int) -> AsyncGenerator[Page[Arrived]]:
+        reading = _Reading(self._store, self._scatter, self._results, self._labels, page_size, _known(cursor))
+        pace, record = _PACE, await self._record()
+        while True:
+            if found := await reading.committed():
+                async with aclosing(reading.given(found)) as pages:
+                    async for page in pages:
+                        yield page
+                continue
+            record = await self._record()
+            if record.state == "closed":
+                break
+            pace = _PACE if reading.look_again() else min(2 * pace, self._poll)
+            await self._clock.sleep(pace)
+        async with aclosing(reading.rest(record)) as pages:
+            async for page in pages:
+                yield page
 
     async def _record(self) -> ScatterRecord:
         record = await self._store.scatter(self._scatter)
@@ -171,21 +182,19 @@ class _Reading:
         page_size: int,
         facts: Mapping[str, Any],
     ) -> None:
-        self.scatter, self.began_with = scatter, facts.get("follows", scatter)
         self._store, self._results, self._labels, self._size = store, results, labels, page_size
+        self._scatter = scatter
+        if facts.get("follows") != scatter:
+            facts = {}
         self._seen = Seen.restored(facts) if facts else Seen()
         self._skipped: int = facts.get("skipped", 0)
-        self._at = self._low = self._high = cast("int", facts.get("after", -1))
+        self._at: int = facts.get("after", -1)
+        self._low = self._high = self._at
         self._limit, self._new = _BLOCKS, False
-
-    def begin_anew(self) -> None:
-        """Forget what was given of another scatter."""
-        self._seen, self._skipped = Seen(), 0
-        self._at = self._low = self._high = -1
 
     async def committed(self) -> Sequence[tuple[int, int, Block]] | None:
         """Return the next results in the order of their commits; None if there are none now."""
-        found = await self._store.committed(self.scatter, after=self._at, limit=self._limit)
+        found = await self._store.committed(self._scatter, after=self._at, limit=self._limit)
         if not found:
             return None
         items = sum(len(block.positions) for _, _, block in found)
@@ -200,49 +209,46 @@ class _Reading:
         self._at, self._low = self._low, self._high
         return new
 
-    async def given(self, found: Sequence[tuple[int, int, Block]]) -> AsyncIterator[Page[Arrived]]:
+    async def given(self, found: Sequence[tuple[int, int, Block]]) -> AsyncGenerator[Page[Arrived]]:
         """Yield what is new of some results."""
         arrived: list[Arrived] = []
         for _, number, block in found:
-            async for each in self._fresh(number, block):
-                arrived.append(each)
+            fresh = [(place, position) for place, position in enumerate(block.positions) if position not in self._seen]
+            if not fresh:
+                continue
+            self._new = True
+            await self._load(number)
+            values = self._results.unpack(block)
+            for place, position in fresh:
+                self._seen.add(position)
+                arrived.append(Arrived(self._labels.key(number, position), values[place]))
                 if len(arrived) == self._size:
                     yield Page(arrived, self._cursor())
                     arrived = []
         if arrived:
             yield Page(arrived, self._cursor())
 
-    async def _fresh(self, number: int, block: Block) -> AsyncIterator[Arrived]:
-        fresh = [(place, position) for place, position in enumerate(block.positions) if position not in self._seen]
-        if not fresh:
-            return
-        self._new = True
-        await self._load(number)
-        values = self._results.unpack(block)
-        for place, position in fresh:
-            self._seen.add(position)
-            yield Arrived(self._labels.key(number, position), values[place])
-
     async def _load(self, number: int) -> None:
         await self._labels.load(number)
         page = self._labels.page(number)
         self._seen.update(page.first + place for place in page.duplicates)
 
-    async def rest(self, record: ScatterRecord) -> AsyncIterator[Page[Arrived]]:
+    async def rest(self, record: ScatterRecord) -> AsyncGenerator[Page[Arrived]]:
         """Yield what is missing of a scatter that is closed, and the end."""
         last = -1
-        while failures := await self._store.failures(self.scatter, after=last, limit=_FAILURES):
+        while failures := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
             for each in failures:
                 self._skip(each.position)
             last = failures[-1].position
         while (position := self._seen.first_missing()) < record.read:
-            number = await self._store.page_at(self.scatter, position)
+            number = await self._store.page_at(self._scatter, position)
             if number is None:
                 raise StorageError("the items of a scatter are gone from the store", retryable=False)
             await self._load(number)
-            blocks = await self._store.blocks(self.scatter, number)
-            async for page in self.given([(0, number, block) for block in blocks]):
-                yield page
+            blocks = await self._store.blocks(self._scatter, number)
+            async with aclosing(self.given([(0, number, block) for block in blocks])) as pages:
+                async for page in pages:
+                    yield page
             if self._seen.first_missing() == position:
                 raise StorageError(f"item {position} of a scatter has no result in the store", retryable=False)
         self._skipped += skipped_of(record)
@@ -254,7 +260,7 @@ class _Reading:
             self._skipped += 1
 
     def _cursor(self) -> dict[str, object]:
-        return {"follows": self.scatter, "after": self._low, "skipped": self._skipped, **self._seen.stored()}
+        return {"follows": self._scatter, "after": self._low, "skipped": self._skipped, **self._seen.stored()}
 
 
 def skipped_of(record: ScatterRecord) -> int:
