@@ -168,8 +168,8 @@ def show_proof(killed: Progress) -> None:
     if len(calls) != len(first) + len(second) or twice > in_hand:
         sys.exit("A file was read again that was on record: this is a bug, please report it.")
     print(
-        f"  Calls, as the body logged them: {len(first):,} by the first process, {killed.recorded:,} of them on record;\n"
-        f"  {len(second):,} by the second: {twice:,} again that were in hand at the kill, none that was on record."
+        f"  Calls that the body logged: {len(first):,} by the first process, {killed.recorded:,} of them recorded;\n"
+        f"  {len(second):,} by the second: {twice:,} again that were in hand at the kill, none that was recorded."
     )
 
 

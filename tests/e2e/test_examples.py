@@ -33,7 +33,7 @@ def test_the_demo_is_killed_and_reads_no_file_again_that_was_on_record(times: in
             assert len(first | second) == total
             assert len(first) + len(second) == len(calls)
             assert len(first & second) <= len(first) - recorded
-            assert _numbers(r"([\d,]+) by the first process, ([\d,]+) of them on", said) == [len(first), recorded]
+            assert _numbers(r"([\d,]+) by the first process, ([\d,]+) of them recorded", said) == [len(first), recorded]
             assert _numbers(r"([\d,]+) by the second: ([\d,]+) again", said) == [len(second), len(first & second)]
             [whole, broken] = _numbers(r" lines in ([\d,]+) files; ([\d,]+) more are no valid Python", said)
             assert whole + broken == total
