@@ -86,8 +86,9 @@ class Scattering(Flushing):
             if not self._closed:
                 try:
                     async with self._flushing:
-                        changed, self._changed = self._changed, []
-                        await self._store.flush(self._flushes(changed), self._task.worker)
+                        while self._changed:
+                            changed, self._changed = self._changed, []
+                            await self._store.flush(self._flushes(changed), self._task.worker)
                     await self._store.release(self._id, self._task.worker)
                 except FlowstoneError as error:
                     _logger.info("%s: what it had is free once its worker is gone: %s", self._name, error.message)
