@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, assert_never
@@ -12,10 +13,11 @@ from typing import Any, Literal, assert_never
 from pydantic_core import from_json
 
 from flowstone_async._engine.arguments import Values, prepare
-from flowstone_async._engine.request import Request
+from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.flushing import Task
+from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
 from flowstone_async._engine.scatter.results import Results
@@ -44,6 +46,7 @@ class Beginning:
     Attributes:
         id: Of the materialization that it may become.
         fence: Of the run.
+        code: What tells the code of its body from others.
         call: Its facts; each item has a copy.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
     """
@@ -57,6 +60,7 @@ class Beginning:
     id: str
     run_id: str
     fence: int
+    code: str
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
     @property
@@ -87,11 +91,13 @@ class Beginning:
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
         inputs: list[Input] = []
         arguments = await self._prepared(self.unit.node.bindings, inputs)
+        used = tuple(inputs)
         source_arguments = await self._prepared(bound.source.bindings, inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         worker = self.services.worker or ""
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key)
+        facts = json.dumps({"called": self._called(used)})
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=facts)
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
@@ -99,26 +105,57 @@ class Beginning:
             raise await threshold(store, record.id, self._name, kind.tolerate)
         size = 0
         if record.state == "running":
-            names = self.unit.node.definition.scope.names
-            items = Items(bound.item.wanted, names)
+            items = self._items
             source = await self._source(source_arguments)
-            task = Task(
-                record=record,
-                fence=self.fence,
-                worker=worker,
-                kind=kind,
-                source=source,
-                by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
-                intake=self._intake(items, select, key),
-                results=Results(self.unit.node.value_type, names, kind.results),
-                call=self._caller(arguments, items),
-                failing=self.failing,
-            )
+            task = self._task(record, arguments, source, self._intake(items, select, key))
             scattering = Scattering(self.services, task, self._name)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
         return record.id, size, tuple(dict.fromkeys(inputs))
+
+    async def help(self, record: ScatterRecord) -> Helping:
+        """Return who runs items of a scatter for another worker, which has begun it.
+
+        Raises:
+            ConfigError: Its bodies would be called with something else here, or it is other code.
+            FlowstoneError: Something that its bodies need cannot be had here.
+        """
+        inputs: list[Input] = []
+        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        if json.loads(record.facts).get("called") != self._called(inputs):
+            raise ConfigError(
+                f"{self._name} was begun with other inputs, or by other code, than are here",
+                hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
+            )
+        task = self._task(record, arguments, None, self._intake(self._items, None, None))
+        return Helping(self.services, task, self._name)
+
+    @property
+    def _items(self) -> Items:
+        return Items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+
+    def _called(self, inputs: Sequence[Input]) -> str:
+        """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
+        return digest(self.code, [[each.kind, each.name, each.fingerprint] for each in inputs])
+
+    def _task(
+        self, record: ScatterRecord, arguments: Mapping[str, object], source: Source[Any] | None, intake: Intake
+    ) -> Task:
+        kind, node = self._kind, self.unit.node
+        return Task(
+            record=record,
+            continued=record.id != self.id,
+            fence=self.fence,
+            worker=self.services.worker or "",
+            kind=kind,
+            source=source,
+            by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
+            intake=intake,
+            results=Results(node.value_type, node.definition.scope.names, kind.results),
+            call=self._caller(arguments, intake.items),
+            failing=self.failing,
+        )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
         if not bindings:
