@@ -44,11 +44,12 @@ class LocalChunk:
         todo: What has not begun, the last one first.
         left: How many items of it have not ended.
         changed: Whether it waits for a flush.
+        trial: What is put on record of an item while it runs with nothing beside it.
     """
 
     __slots__ = (
         *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded"),
-        *("changed", "chunk", "failures", "later", "left", "page", "positions", "todo", "values"),
+        *("changed", "chunk", "failures", "later", "left", "page", "positions", "todo", "trial", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
@@ -63,6 +64,7 @@ class LocalChunk:
         self.failures: list[ItemFailed] = []
         self.later: list[ItemLater] = []
         self.changed = False
+        self.trial: Failure | None = None
         self.todo = self._what_is_left(items)
         self.left = len(self.todo)
 
@@ -156,7 +158,7 @@ class LocalChunk:
         again = self.later[0] if chunk.alone and self.later else None
         state = "ready" if again is not None else "running" if self.left or self._rest else "done"
         attempts, due, error = (
-            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, chunk.error)
+            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, self.trial or chunk.error)
         )
         return Flush(
             chunk,

@@ -120,12 +120,15 @@ class Flushing(ABC):
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            async with self._flushing:
-                changed, self._changed = self._changed, []
-                if changed:
-                    await self._flush_these(changed)
+            await self._flush_once()
             await self._check()
             self._flushed()
+
+    async def _flush_once(self) -> None:
+        async with self._flushing:
+            changed, self._changed = self._changed, []
+            if changed:
+                await self._flush_these(changed)
 
     @abstractmethod
     def _flushed(self) -> None:
