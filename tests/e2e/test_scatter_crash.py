@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from tests.e2e.commands import ROOT, Ended, flowstone
 from tests.e2e.database import connected
@@ -25,6 +27,7 @@ VALUE = "SELECT payload FROM flowstone.materialization AS m JOIN flowstone.asset
 MADE = "SELECT count(*) FROM flowstone.materialization WHERE asset = $1"
 SCATTER = "SELECT id FROM flowstone.scatter WHERE asset = $1"
 MOST_LOST = 3
+LONG = pytest.mark.faults
 
 
 def run(folder: Path, asset: str, point: str | None = None) -> Ended:
@@ -45,14 +48,21 @@ def called(folder: Path, asset: str) -> Counter[Any]:
     return Counter(item for name, item, _ in lines if name == asset)
 
 
-async def kept(folder: Path, asset: str) -> set[int]:
+@pytest_asyncio.fixture
+async def sql(folder: Path, store: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the server of the store, which runs for as long as the test does."""
+    del store
+    async with connected(folder) as opened:
+        yield opened
+
+
+async def kept(sql: asyncpg.Connection, asset: str) -> set[int]:
     """Return the positions whose results are on record, after whatever happened to its process."""
-    async with connected(folder) as sql:
-        if not await sql.fetchval("SELECT to_regclass('flowstone.scatter') IS NOT NULL"):
-            return set()
-        scatter = await sql.fetchval(SCATTER, asset)
-        await assert_scatters(sql, closed=False)
-        return set() if scatter is None else set(await recorded(sql, scatter))
+    if not await sql.fetchval("SELECT to_regclass('flowstone.scatter') IS NOT NULL"):
+        return set()
+    scatter = await sql.fetchval(SCATTER, asset)
+    await assert_scatters(sql, closed=False)
+    return set() if scatter is None else set(await recorded(sql, scatter))
 
 
 async def value(sql: asyncpg.Connection, asset: str, *, ended: bool = True) -> Any:
@@ -74,23 +84,24 @@ async def value(sql: asyncpg.Connection, asset: str, *, ended: bool = True) -> A
 @pytest.mark.parametrize(
     ("point", "gathered"),
     [
-        ("before a page is added", 1),
-        ("after a page was added", 1),
-        ("before results are kept", 1),
+        pytest.param("before a page is added", 1, marks=LONG),
+        pytest.param("after a page was added", 1, marks=LONG),
+        pytest.param("before results are kept", 1, marks=LONG),
         ("after results were kept", 1),
         ("before the scatter is closed", 1),
         ("after the scatter was closed", 1),
-        ("before plain is committed", 1),
-        ("after plain was committed", 1),
+        pytest.param("before plain is committed", 1, marks=LONG),
+        pytest.param("after plain was committed", 1, marks=LONG),
         ("before total is committed", 2),
         ("after total was committed", 1),
     ],
 )
-@pytest.mark.usefixtures("store")
-async def test_results_on_record_stand_and_are_gathered_once(folder: Path, point: str, gathered: int) -> None:
+async def test_results_on_record_stand_and_are_gathered_once(
+    folder: Path, sql: asyncpg.Connection, point: str, gathered: int
+) -> None:
     """SCAT-16, SCAT-19: wherever the process dies, also between the last commit and the close."""
     killed(folder, "total", point)
-    before = await kept(folder, "plain")
+    before = await kept(sql, "plain")
     if "closed" in point or "plain" in point or "total" in point:
         assert len(before) == ITEMS
 
@@ -102,17 +113,15 @@ async def test_results_on_record_stand_and_are_gathered_once(folder: Path, point
     assert {no: calls[no] for no in before} == dict.fromkeys(before, 1)
     assert max(calls.values()) <= 2
     assert called(folder, "total") == {ITEMS: gathered}
-    async with connected(folder) as sql:
-        assert await value(sql, "total") == SUM
-        assert [await sql.fetchval(MADE, asset) for asset in ("plain", "total")] == [1, 1]
+    assert await value(sql, "total") == SUM
+    assert [await sql.fetchval(MADE, asset) for asset in ("plain", "total")] == [1, 1]
 
 
-@pytest.mark.usefixtures("store")
-async def test_whoever_continues_a_scatter_may_be_killed_too(folder: Path) -> None:
+async def test_whoever_continues_a_scatter_may_be_killed_too(folder: Path, sql: asyncpg.Connection) -> None:
     before = set[int]()
     for point in ("after results were kept", "before the scatter is closed", "before plain is committed"):
         killed(folder, "total", point)
-        now = await kept(folder, "plain")
+        now = await kept(sql, "plain")
         assert before <= now
         before = now
     assert len(before) == ITEMS
@@ -121,18 +130,16 @@ async def test_whoever_continues_a_scatter_may_be_killed_too(folder: Path) -> No
 
     assert again.code == 0, again
     assert called(folder, "total") == {ITEMS: 1}
-    async with connected(folder) as sql:
-        assert await value(sql, "total", ended=False) == SUM
+    assert await value(sql, "total", ended=False) == SUM
 
 
 # -- poison -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("store")
-async def test_only_items_that_kill_their_process_every_time_fail(folder: Path) -> None:
+async def test_only_items_that_kill_their_process_every_time_fail(folder: Path, sql: asyncpg.Connection) -> None:
     """SCAT-14: two of them; what was on record when a process died is not called again."""
     for _ in range(MOST_LOST * len(POISON) + 1):
-        before, calls = await kept(folder, "poisoned"), called(folder, "poisoned")
+        before, calls = await kept(sql, "poisoned"), called(folder, "poisoned")
         ended = run(folder, "survivors")
         assert {no: called(folder, "poisoned")[no] for no in before} == {no: calls[no] for no in before}
         if not ended.code:
@@ -141,8 +148,7 @@ async def test_only_items_that_kill_their_process_every_time_fail(folder: Path) 
     assert ended.code == 0, ended
     calls = called(folder, "poisoned")
     assert all(MOST_LOST <= calls[no] <= MOST_LOST * len(POISON) for no in POISON)
-    async with connected(folder) as sql:
-        survived, failed = await value(sql, "survivors", ended=False)
+    survived, failed = await value(sql, "survivors", ended=False)
     assert survived == [no for no in range(ITEMS) if no not in POISON]
     assert failed == [[no, "WorkerLost"] for no in POISON]
 
@@ -160,20 +166,20 @@ FEED, STREAM = ("fed", "of_feed"), ("streamed", "of_stream")
 
 
 @pytest.mark.parametrize(("scatter", "gathered"), [FEED, STREAM])
-@pytest.mark.parametrize("at", range(len(DATA) + 1))
-@pytest.mark.usefixtures("store")
-async def test_a_reader_that_dies_leaves_no_gap(folder: Path, scatter: str, gathered: str, at: int) -> None:
+@pytest.mark.parametrize("at", [0, 3, *(pytest.param(at, marks=LONG) for at in (1, 2, 4, 5))])
+async def test_a_reader_that_dies_leaves_no_gap(
+    folder: Path, sql: asyncpg.Connection, scatter: str, gathered: str, at: int
+) -> None:
     """READ-07: at each page, also before the first and behind the last."""
     give(folder, *DATA[:at], "die")
     killed(folder, gathered)
-    before = await kept(folder, scatter)
+    before = await kept(sql, scatter)
     give(folder, *DATA)
 
     again = run(folder, gathered)
 
     assert again.code == 0, again
-    async with connected(folder) as sql:
-        assert await value(sql, gathered) == [[item, item.upper()] for item in "abcdefghi"]
+    assert await value(sql, gathered) == [[item, item.upper()] for item in "abcdefghi"]
     calls = called(folder, scatter)
     assert calls.keys() == set("abcdefghi")
     assert len(before) <= sum(times == 1 for times in calls.values())
@@ -183,31 +189,27 @@ async def test_a_reader_that_dies_leaves_no_gap(folder: Path, scatter: str, gath
     ("scatter", "gathered", "expected"),
     [(*FEED, "abcdewxyz"), (*STREAM, "abcduvwxyz")],
 )
-@pytest.mark.usefixtures("store")
 async def test_a_source_that_says_something_else_later_repeats_and_loses_nothing(
-    folder: Path, scatter: str, gathered: str, expected: str
+    folder: Path, sql: asyncpg.Connection, scatter: str, gathered: str, expected: str
 ) -> None:
     """READ-07: what was recorded stands. A source that says where it goes on is asked for what comes behind."""
     give(folder, list("abc"), list("de"), [], "die")
     killed(folder, gathered)
-    async with connected(folder) as sql:
-        read = await sql.fetchval("SELECT read FROM flowstone.scatter")
+    read = await sql.fetchval("SELECT read FROM flowstone.scatter")
     assert read == 5 if scatter == "fed" else 3
     give(folder, list("uv"), list("da"), list("b"), list("wx"), list("yzw"))
 
     again = run(folder, gathered)
 
     assert again.code == 0, again
-    async with connected(folder) as sql:
-        found = await value(sql, gathered)
+    found = await value(sql, gathered)
     assert sorted(item for item, _ in found) == sorted(expected)
     assert called(folder, scatter).keys() == set(expected)
 
 
 @pytest.mark.parametrize(("scatter", "gathered"), [FEED])
-@pytest.mark.usefixtures("store")
 async def test_a_reader_that_hangs_ends_the_asset_and_keeps_what_was_read(
-    folder: Path, scatter: str, gathered: str
+    folder: Path, sql: asyncpg.Connection, scatter: str, gathered: str
 ) -> None:
     """READ-08, READ-09: nothing waits for it for ever."""
     give(folder, list("abc"), list("de"), "hang")
@@ -217,18 +219,18 @@ async def test_a_reader_that_hangs_ends_the_asset_and_keeps_what_was_read(
     assert ended.code == 1, ended
     assert "SourceError" in ended.out
     assert "a page took longer than read_timeout='300ms'" in ended.out
-    assert len(await kept(folder, scatter)) == len(called(folder, scatter)) == 5
+    assert len(await kept(sql, scatter)) == len(called(folder, scatter)) == 5
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("count", [0, 1, *(pytest.param(count, marks=LONG) for count in (2, 3, 4))])
 @pytest.mark.parametrize(("scatter", "gathered"), [FEED, STREAM])
-@pytest.mark.usefixtures("store")
-async def test_a_few_items_are_as_whole_as_many(folder: Path, scatter: str, gathered: str, count: int) -> None:
+async def test_a_few_items_are_as_whole_as_many(
+    folder: Path, sql: asyncpg.Connection, scatter: str, gathered: str, count: int
+) -> None:
     give(folder, *(["a"] * bool(count) for _ in range(2)), list("abcd"[:count]))
 
     ended = run(folder, gathered)
 
     assert ended.code == 0, ended
-    async with connected(folder) as sql:
-        assert await value(sql, gathered) == [[item, item.upper()] for item in "abcd"[:count]]
+    assert await value(sql, gathered) == [[item, item.upper()] for item in "abcd"[:count]]
     assert called(folder, scatter) == Counter("abcd"[:count])
