@@ -12,6 +12,8 @@ from tests.contract.builders import identifier, key
 from tests.postgres.conftest import Opened, OpenStore
 from tests.postgres.waiting import until
 
+pytestmark = pytest.mark.not_in("pooler", reason="more transactions wait at once than it has connections")
+
 ENGINES = 6
 NUMBERS = key("numbers")
 # So that every flush has taken its snapshot before any of them can be committed.
