@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.batches import Split, split_from
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
 
 
@@ -35,7 +36,7 @@ class LocalChunk:
 
     __slots__ = (
         *("_done", "_failed", "_flushes", "_succeeded"),
-        *("changed", "chunk", "failures", "later", "left", "page", "positions", "todo", "values"),
+        *("changed", "chunk", "failures", "later", "left", "page", "positions", "splits", "todo", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
@@ -47,12 +48,16 @@ class LocalChunk:
         self.values: list[Any] = []
         self.failures: list[ItemFailed] = []
         self.later: list[ItemLater] = []
+        self.splits: list[Split] = []
         self.changed = False
         self.todo = self._what_is_left(items)
         self.left = len(self.todo)
 
     def _what_is_left(self, items: Mapping[int, Any]) -> list[Todo]:
         chunk, page = self.chunk, self.page
+        position, place = split_from(chunk.first)
+        if place is not None:
+            return [Todo(chunk.first, chunk.number or 0, (items[position - page.first][place],))]
         start, done, duplicates = chunk.first - page.first, self._done, page.duplicates
         index = page.before + start - sum(place < start for place in duplicates)
         todo: list[Todo] = []
@@ -83,6 +88,10 @@ class LocalChunk:
         self.later.append(ItemLater(position, attempts, due, lost, error))
         self.left -= 1
 
+    def split(self, *splits: Split) -> None:
+        """Note that items of a batch, which has a result without them, go on as batches of their own."""
+        self.splits += splits
+
     @property
     def ended(self) -> int:
         """How many items ended since the last flush."""
@@ -98,6 +107,7 @@ class LocalChunk:
         flush = self._flush(block)
         self._flushes += 1
         self.positions, self.values, self.failures, self.later, self.changed = [], [], [], [], False
+        self.splits = []
         return flush
 
     def _block(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Block:
@@ -129,8 +139,9 @@ class LocalChunk:
             due=due,
             error=error,
             block=block if block is not None and block.positions else None,
-            failures=self.failures,
+            failures=[*self.failures, *(ItemFailed(*each[:2], each.error) for each in self.splits if each.failed)],
             later=() if chunk.alone else self.later,
+            splits=self.splits,
         )
 
     def _bits(self) -> bytes:

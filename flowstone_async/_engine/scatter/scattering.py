@@ -102,7 +102,7 @@ class Scattering(Flushing):
 
     async def _read(self) -> None:
         kind, record = self._task.kind, self._task.record
-        most = PAGES_AHEAD * max(kind.page_size, kind.max_concurrent or 0)
+        most = PAGES_AHEAD * max(kind.per_page, kind.max_concurrent or 0)
         token = None if record.cursor is None else json.loads(record.cursor)
         pages = read_pages(
             self._task.source,
@@ -114,7 +114,7 @@ class Scattering(Flushing):
         async with aclosing(pages):
             async for page in pages:
                 await self._add(page)
-                while self._outstanding + kind.page_size > most:
+                while self._outstanding + kind.per_page > most:
                     self._room.clear()
                     await self._room.wait()
         await self._check()

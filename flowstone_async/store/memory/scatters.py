@@ -14,6 +14,8 @@ from weakref import WeakValueDictionary
 from typing_extensions import override
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.batches import split_from
+from flowstone_async.store.memory.splits import split_chunks
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -30,6 +32,7 @@ from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiters
 
 _OPEN = frozenset({"ready", "running"})
+_UNDECIDED = "{}"
 
 
 @dataclass(slots=True)
@@ -57,6 +60,8 @@ class _Scatter:
     blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
     committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
+    carry: bytes | None = None
+    distinct: int | None = None
 
     def cancel(self, state: Literal["failed", "cancelled"]) -> None:
         """End it before its items are."""
@@ -111,7 +116,23 @@ class MemoryScatters(Scatters):
             found = self._scatters.setdefault(known, _Scatter(scatter, fence, self._now()))
             found.fence = fence
             found.release(worker)
-            return found.record
+            return found.record._replace(carry=found.carry)
+
+    @override
+    async def decide(self, scatter: str, fence: int, facts: str) -> str | None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None or found.fence != fence or found.record.state != "running":
+                return None
+            if found.record.facts == _UNDECIDED:
+                found.record = found.record._replace(facts=facts)
+            return found.record.facts
+
+    @override
+    async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
+        with self._lock:
+            found = self._read(scatter)
+            return frozenset() if found is None else frozenset(hashes).intersection(found.keys)
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
@@ -131,7 +152,8 @@ class MemoryScatters(Scatters):
     def _add(self, found: _Scatter, page: NewPage, worker: str) -> PageAdded:
         record, first = found.record, found.record.read
         duplicates: set[int] = set()
-        for place, hash_ in enumerate(page.hashes or ()):
+        hashes = page.hashes or ()
+        for place, hash_ in zip(page.places or range(len(hashes)), hashes, strict=True):
             if found.keys.setdefault(hash_, first + place) != first + place:
                 duplicates.add(place)
         found.pages[page.no] = Page(
@@ -154,6 +176,9 @@ class MemoryScatters(Scatters):
             cursor=page.cursor,
             sealed=page.last,
         )
+        found.carry = page.carry
+        if page.distinct is not None:
+            found.distinct = (found.distinct or 0) + page.distinct
         return PageAdded(first, record.total, frozenset(duplicates))
 
     @override
@@ -195,8 +220,16 @@ class MemoryScatters(Scatters):
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)
             found.committed.append((page, flush.block))
+        for split, kept in zip(flush.splits, split_chunks(flush, page, found.record.total), strict=True):
+            state = "done" if split.failed else "ready"
+            found.chunks[split.position, True] = _Chunk(kept, state=state, due=split.due)
+        found.record = found.record._replace(total=found.record.total + len(flush.splits))
+        numbers = {split.position: found.chunks[split.position, True].kept.number for split in flush.splits}
         for each in flush.failures:
-            found.failures[each.position] = StoredFailure(each.position, page, now, each.attempts, worker, each.error)
+            number = numbers.get(each.position, chunk.kept.number)
+            found.failures[each.position] = StoredFailure(
+                each.position, page, now, each.attempts, worker, each.error, number
+            )
         return True
 
     @override
@@ -293,7 +326,7 @@ class MemoryScatters(Scatters):
                 due=min((each.due for each in ready if each.due is not None), default=None),
                 taken=sum(each.state == "running" for each in found.chunks.values()),
                 since=found.since,
-                read=found.record.read,
+                read=found.record.read if found.distinct is None else found.distinct,
             )
 
     @override
@@ -321,7 +354,8 @@ class MemoryScatters(Scatters):
         with self._lock:
             found = self._read(scatter)
             pages = () if found is None else found.pages.values()
-            return next((page.no for page in pages if page.first <= position < page.first + page.size), None)
+            read, _ = split_from(position)
+            return next((page.no for page in pages if page.first <= read < page.first + page.size), None)
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
