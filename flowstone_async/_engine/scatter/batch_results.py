@@ -32,7 +32,7 @@ class BatchLabels(Labels):
         return tuple(own) if place is None else (own[place],)
 
     def place(self, number: int, key: object) -> tuple[int, int] | None:
-        """Return the position of the batch that has an item with that key, in a page at hand, and its place in there."""
+        """Return the position of the batch that has the item with a key, in a page at hand, and its place in there."""
         page, _, keys = self._kept[number]
         for place, own in enumerate(keys or ()):
             if key in own:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from threading import RLock
@@ -15,7 +14,9 @@ from typing_extensions import override
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import split_from
-from flowstone_async.store.memory.splits import split_chunks
+from flowstone_async.store.memory.scatter import OPEN as _OPEN
+from flowstone_async.store.memory.scatter import MemoryChunk as _Chunk
+from flowstone_async.store.memory.scatter import MemoryScatter as _Scatter
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -31,52 +32,7 @@ from flowstone_async.store.scatters import (
 from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiters
 
-_OPEN = frozenset({"ready", "running"})
 _UNDECIDED = "{}"
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk with its owner; see `Chunk` and `Flush`."""
-
-    kept: Chunk
-    state: str = "running"
-    worker: str | None = None
-    flushes: int = 0
-    due: datetime | None = None
-
-
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class _Scatter:
-    """One scatter with all that is its own."""
-
-    record: ScatterRecord
-    fence: int
-    since: datetime
-    pages: dict[int, Page] = field(default_factory=dict[int, Page])
-    fences: dict[int, int] = field(default_factory=dict[int, int])
-    keys: dict[str, int] = field(default_factory=dict[str, int])
-    chunks: dict[tuple[int, bool], _Chunk] = field(default_factory=dict[tuple[int, bool], _Chunk])
-    blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
-    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
-    failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
-    carry: bytes | None = None
-    distinct: int | None = None
-
-    def cancel(self, state: Literal["failed", "cancelled"]) -> None:
-        """End it before its items are."""
-        self.record = self.record._replace(state=state)
-        for chunk in self.chunks.values():
-            if chunk.state in _OPEN:
-                chunk.state, chunk.worker = "cancelled", None
-                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
-
-    def release(self, worker: str) -> None:
-        """Let go of what a worker has of it."""
-        for chunk in self.chunks.values():
-            if chunk.worker == worker and chunk.state == "running":
-                chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
-                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
 
 
 class MemoryScatters(Scatters):
@@ -167,8 +123,7 @@ class MemoryScatters(Scatters):
             found.chunks[first + start, False] = _Chunk(kept, worker=worker)
             start += count
         for each in page.failed:
-            position = first + each.position
-            found.failures[position] = StoredFailure(position, page.no, now, each.attempts, worker, each.error)
+            found.fail(each._replace(position=first + each.position), page.no, now, worker)
         found.record = record._replace(
             pages=record.pages + 1,
             read=record.read + page.size,
@@ -220,16 +175,9 @@ class MemoryScatters(Scatters):
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)
             found.committed.append((page, flush.block))
-        for split, kept in zip(flush.splits, split_chunks(flush, page, found.record.total), strict=True):
-            state = "done" if split.failed else "ready"
-            found.chunks[split.position, True] = _Chunk(kept, state=state, due=split.due)
-        found.record = found.record._replace(total=found.record.total + len(flush.splits))
-        numbers = {split.position: found.chunks[split.position, True].kept.number for split in flush.splits}
+        found.split(flush, page)
         for each in flush.failures:
-            number = numbers.get(each.position, chunk.kept.number)
-            found.failures[each.position] = StoredFailure(
-                each.position, page, now, each.attempts, worker, each.error, number
-            )
+            found.fail(each, page, now, worker)
         return True
 
     @override
