@@ -107,20 +107,21 @@ def _batch_misfits(item: ItemBinding, given: Annotation, whose: str) -> Iterator
     annotation = item.annotation
     if annotation is EMPTY:
         return
+    head = f"({item.parameter}: {render(annotation)})"
     if not assignable(Batch, annotation):
-        text = f"({item.parameter}: {render(annotation)}) but the body is called with batches."
-        yield Finding("FS160", text, f"Annotate it Batch[{render(annotation)}], or leave batch= out.")
-        return
-    element = batched_type(annotation)
-    yield from _misfit(given, EMPTY if element is None else element, f"({item.parameter}: Batch of", whose)
+        wanted = f"Batch[{render(annotation if given is None else given)}]"
+        yield Finding("FS160", f"{head} but the body is called with batches.", f"Annotate it {wanted}.")
+    elif not _fits(given, batched_type(annotation)):
+        yield Finding("FS160", f"{head} but {whose} {render(given)}.")
 
 
 def batched_type(annotation: Annotation) -> Annotation:
-    """Return the type of an item of what is annotated to be a batch; None where it is not told."""
+    """Return the type of an item of what is annotated to be a batch; `EMPTY` where it is not told."""
     plain = bare(annotation)
     if (get_origin(plain) or plain) is Batch:
-        return next(iter(get_args(plain)), None)
-    return None if annotation is EMPTY else element_type(plain)
+        return next(iter(get_args(plain)), EMPTY)
+    found = None if annotation is EMPTY else element_type(plain)
+    return EMPTY if found is None else found
 
 
 def _named(source: BoundSource) -> str:
@@ -130,7 +131,12 @@ def _named(source: BoundSource) -> str:
 
 
 def _misfit(given: Annotation, annotation: object, head: str, whose: str) -> Iterator[Finding]:
-    if given is None or annotation is EMPTY or assignable(given, annotation):
-        return
-    if not (is_mapping(given) and assignable(Item, annotation)):
+    if not _fits(given, annotation):
         yield Finding("FS160", f"{head}: {render(annotation)}) but {whose} {render(given)}.")
+
+
+def _fits(given: Annotation, annotation: object) -> bool:
+    """Tell whether items of a type may be received as another; unknown counts as yes."""
+    if given is None or annotation is EMPTY or assignable(given, annotation):
+        return True
+    return is_mapping(given) and assignable(Item, annotation)
