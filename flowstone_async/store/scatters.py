@@ -85,6 +85,7 @@ class NewPage(NamedTuple):
         last: Whether the source has ended.
         failed: Items that cannot be run, by their places in the page (as `position`).
         chunks: Number of items of each chunk; together all of them.
+        owned: How many of the chunks, the first ones, the reader's worker owns; None for all. Anybody takes the others.
         places: The place in the page that each of the hashes belongs to; None where each has its own.
         carry: What was read and is in no page yet: kept instead of what was kept before.
         distinct: Of a scatter in batches, the number of items that were read with it and not known.
@@ -101,6 +102,7 @@ class NewPage(NamedTuple):
     last: bool
     failed: Sequence[ItemFailed]
     chunks: Sequence[int]
+    owned: int | None = None
     places: Sequence[int] | None = None
     carry: bytes | None = None
     distinct: int | None = None
@@ -254,8 +256,8 @@ class Scatters(Protocol):
         """
         ...
 
-    async def decide(self, scatter: str, fence: int, facts: str) -> str | None:
-        """Keep what was decided for a scatter that runs under `fence`, unless something was decided before.
+    async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
+        """Keep what is decided for a scatter that runs under `fence`, where it is `known` that no more was before.
 
         Returns:
             What is decided from now on; None if the scatter goes on under another fence or not at all.
@@ -283,7 +285,13 @@ class Scatters(Protocol):
         ...
 
     async def take(
-        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+        self,
+        scatter: str,
+        worker: str,
+        *,
+        limit: int,
+        fresh: int | None = None,
+        known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
         """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first.
 
@@ -291,6 +299,7 @@ class Scatters(Protocol):
             scatter: Which one.
             worker: Who takes them.
             limit: How many.
+            fresh: How many of those that wait for no time; None for `limit`.
             known: After a call whose answer was lost: the chunks that the worker knows to be its own, by `first` and
                 `alone`. Others that are its own are given again.
         """

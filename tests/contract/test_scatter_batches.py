@@ -101,15 +101,17 @@ async def test_what_is_decided_first_stands(stores: Stores) -> None:
     one, other = await stores.engine(), await stores.engine()
     reader = await Reader.begin(one)
     fence = reader.drive.run.fence
-    assert await reader.store.decide(reader.id, fence, '{"b": 2}') == '{"a": 1}', "it began with that"
-    assert await reader.store.decide(reader.id, fence + 1, "{}") is None
-    assert await reader.store.decide(identifier(), fence, "{}") is None
+    began, more = '{"a": 1}', '{"a": 1, "b": 2}'
+    assert await reader.store.decide(reader.id, fence, "{}", more) == began, "it began with that"
+    assert await reader.store.decide(reader.id, fence + 1, began, more) is None
+    assert await reader.store.decide(identifier(), fence, began, more) is None
+    assert await reader.store.decide(reader.id, fence, began, more) == more
     successor = await taken_over(reader, other, stores)
-    assert await reader.store.decide(reader.id, fence, "{}") is None
+    assert await reader.store.decide(reader.id, fence, more, "{}") is None
     fence = successor.drive.run.fence
-    assert await successor.store.decide(reader.id, fence, "{}") == '{"a": 1}'
+    assert await successor.store.decide(reader.id, fence, began, '{"c": 3}') == more
     assert await successor.store.end(reader.id, fence, "failed")
-    assert await successor.store.decide(reader.id, fence, "{}") is None
+    assert await successor.store.decide(reader.id, fence, more, "{}") is None
 
 
 async def test_a_decision_is_kept_once(engine: Engine) -> None:
@@ -118,8 +120,8 @@ async def test_a_decision_is_kept_once(engine: Engine) -> None:
     record = ScatterRecord(id=identifier(), run_id=drive.id, key=NUMBERS)
     store = engine.store.scatters
     assert await store.begin(record, drive.run.fence, engine.worker.id) is not None
-    answers = [await store.decide(record.id, drive.run.fence, text) for text in ('{"a": 1}', '{"a": 1}', '{"b": 2}')]
-    assert answers == ['{"a": 1}'] * 3
+    fence, texts = drive.run.fence, ('{"a": 1}', '{"a": 1}', '{"b": 2}')
+    assert [await store.decide(record.id, fence, "{}", text) for text in texts] == ['{"a": 1}'] * 3
     again = await store.begin(record, drive.run.fence, engine.worker.id)
     assert again is not None
     assert again.facts == '{"a": 1}'

@@ -217,7 +217,7 @@ HASH = "md5('k1')::uuid"
 ASKED |= {
     "scatter_run": [U, "1"],
     "begin_scatter": [U, U, "1", "'p0'", "'a'", "''", "''", "'{}'", "NULL"],
-    "decide_scatter": [U, "1", "'{}'"],
+    "decide_scatter": [U, "1", "'{}'", "'{}'"],
     "known_keys": [U, f"ARRAY[{HASH}, {U}]"],
     "lock_scatters": [US],
     "split_chunks": [U, "'{5000}'", "'{1}'", "'{1}'", "'{NULL}'", "'{NULL}'", "'{false}'"],
@@ -226,7 +226,7 @@ ASKED |= {
     "scatters_of_run": [U],
     "add_page": [
         *(U, "1", "1", "2", f"ARRAY[{HASH}, {U}]", "''", "NULL", "'{}'", "false", "'w'", "'{0}'", "'{2}'", "'{1}'"),
-        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "'{0, 1}'", "NULL", "NULL"),
+        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "1", "'{0, 1}'", "NULL", "NULL"),
     ],
     "page_added": [U, "1", "1"],
     "flush": [
@@ -249,7 +249,7 @@ ASKED |= {
         *("'{1}'", "'{5000}'", "'{1}'", "'{1}'", "'{5001}'", "'{1}'", "'{E}'", "'{E}'", "NULL"),
     ],
     "flushed": [US, "'{0}'", "'{false}'", "'{1}'", "'{0}'"],
-    "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'"],
+    "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'", "100"],
     "close_scatter": [U, "1"],
     "end_scatter": [U, "1", "'failed'"],
     "end_scatters": [U],

@@ -15,9 +15,9 @@ from flowstone_async._engine.scatter.flushing import Flushing
 from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.packing import as_key, content_of, hash_of
 from flowstone_async.definition.batch import Batch
-from flowstone_async.definition.batching import Batching
-from flowstone_async.errors import StorageError
-from flowstone_async.io.codec import codec_for
+from flowstone_async.definition.bound_scatter import BoundBatching
+from flowstone_async.errors import ConfigError, StorageError
+from flowstone_async.io.codec import Codec, codec_for
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.scatters import ScatterRecord, Scatters
 
@@ -25,17 +25,12 @@ _SHARED = "shared"
 
 
 class BatchFunctions(NamedTuple):
-    """The option `batch`, with its functions: what they take of dependencies is given.
+    """The functions of the option `batch`: what they take of dependencies is given."""
 
-    Attributes:
-        returns: The type of what `shared` returns; None where it is not known.
-    """
-
-    batching: Batching[Any]
+    bound: BoundBatching
     size: Callable[[Any], Any] | None
     group: Callable[[Any], Any] | None
     shared: Callable[..., Any] | None
-    returns: object
 
 
 class BatchKeys(Keys):
@@ -104,23 +99,45 @@ async def recorded_shared(
         LeaseLost: Somebody else reads the scatter.
     """
     if functions.shared is None:
-        return functions.batching.shared
-    codec = codec_for(functions.returns, names=names)
+        return functions.bound.batching.shared
     facts = json.loads(record.facts)
     if _SHARED not in facts:
         made = functions.shared()
         if inspect.isawaitable(made):
             made = await made
         try:
-            text = codec.encode(made).decode()
+            text = _codec(functions.bound, names).encode(made).decode()
         except StorageError as error:
             raise StorageError(
                 f"what shared= of {name} returned cannot be recorded: {error.message}",
                 details=error.details,
                 hint=error.hint or "Annotate what it returns, with a type that can be stored.",
             ) from error
-        decided = await store.decide(record.id, fence, json.dumps({**facts, _SHARED: text}))
+        decided = await store.decide(record.id, fence, record.facts, json.dumps({**facts, _SHARED: text}))
         if decided is None:
             raise no_longer_ours(name)
-        facts = json.loads(decided)
-    return codec.decode(facts[_SHARED].encode())
+        record = record._replace(facts=decided)
+    return shared_on_record(functions.bound, record, name, names)
+
+
+def shared_on_record(
+    bound: BoundBatching, record: ScatterRecord, name: str, names: Mapping[str, object] | None
+) -> object:
+    """Return what all batches share, for whoever has not begun the scatter.
+
+    Raises:
+        ConfigError: Whoever has begun it has not recorded it.
+        StorageError: It does not fit what `shared` is annotated to return here.
+    """
+    if bound.shared is None:
+        return bound.batching.shared
+    facts = json.loads(record.facts)
+    if _SHARED not in facts:
+        raise ConfigError(
+            f"{name} was begun by code in which nothing is shared", hint="Deploy the same code everywhere."
+        )
+    return _codec(bound, names).decode(facts[_SHARED].encode())
+
+
+def _codec(bound: BoundBatching, names: Mapping[str, object] | None) -> Codec:
+    return codec_for(None if bound.shared is None else bound.shared.returns, names=names)

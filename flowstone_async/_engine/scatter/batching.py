@@ -48,8 +48,10 @@ class BatchPrepared(NamedTuple):
     carry: bytes | None
     distinct: int
 
-    def recorded(self, scatter: str, fence: int, no: int, cursor: str | None, *, last: bool) -> NewPage:
-        """Return it as the store takes it."""
+    def recorded(
+        self, scatter: str, fence: int, no: int, cursor: str | None, *, last: bool, chunks: Sequence[int]
+    ) -> NewPage:
+        """Return it as the store takes it; the first chunk is the reader's own."""
         page, size = self.page, self.size
         return NewPage(
             scatter,
@@ -62,7 +64,8 @@ class BatchPrepared(NamedTuple):
             cursor,
             last,
             page.failed,
-            (size,) if size else (),
+            chunks,
+            owned=1,
             places=self.places,
             carry=self.carry,
             distinct=self.distinct,

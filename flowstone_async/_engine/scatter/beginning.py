@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, assert_never
 
 from flowstone_async._engine.arguments import Values, prepare
-from flowstone_async._engine.request import Request
+from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.batch_scattering import BatchScattering
-from flowstone_async._engine.scatter.batches import Batches, BatchFunctions, BatchKeys, recorded_shared
+from flowstone_async._engine.scatter.batches import (
+    Batches,
+    BatchFunctions,
+    BatchKeys,
+    recorded_shared,
+    shared_on_record,
+)
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.flushing import Task
+from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.packing import Items
@@ -46,6 +54,7 @@ class Beginning:
     Attributes:
         id: Of the materialization that it may become.
         fence: Of the run.
+        code: What tells the code of its body from others.
         call: Its facts; each item has a copy.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
     """
@@ -59,6 +68,7 @@ class Beginning:
     id: str
     run_id: str
     fence: int
+    code: str
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
     @property
@@ -89,12 +99,14 @@ class Beginning:
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
         inputs: list[Input] = []
         arguments = await self._prepared(self.unit.node.bindings, inputs)
+        used = tuple(inputs)
         source_arguments = await self._prepared(bound.source.bindings, inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         functions = None if bound.batch is None else await self._batch_functions(bound.batch, inputs)
         worker = self.services.worker or ""
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key)
+        facts = json.dumps({"called": self._called(used)})
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=facts)
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
@@ -102,31 +114,75 @@ class Beginning:
             raise await threshold(store, record.id, self._name, kind.tolerate)
         size = 0
         if record.state == "running":
-            names = self.unit.node.definition.scope.names
-            items = Items(bound.item.wanted, names) if functions is None else BatchItems(bound.item.wanted, names)
-            intake = self._intake(items, select, key)
             batches = None
             if functions is not None:
-                shared = await recorded_shared(functions, store, record, self.fence, self._name, names)
-                batches = Batches(BatchKeys(items, kind.key), shared)
+                names = self.unit.node.definition.scope.names
+                batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))
             source = await self._source(source_arguments)
-            task = Task(
-                record=record,
-                fence=self.fence,
-                worker=worker,
-                kind=kind,
-                source=source,
-                by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
-                intake=intake,
-                results=Results(self.unit.node.value_type, names, kind.results),
-                call=self._caller(arguments, Keys(items, kind.key) if batches is None else batches.keys, batches),
-                failing=self.failing,
-            )
+            task = self._task(record, arguments, source, self._intake(self._items, select, key), batches)
             scattering = self._scattering(task, functions, batches)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
         return record.id, size, tuple(dict.fromkeys(inputs))
+
+    async def help(self, record: ScatterRecord) -> Helping:
+        """Return who runs items of a scatter for another worker, which has begun it.
+
+        Raises:
+            ConfigError: Its bodies would be called with something else here, or it is other code.
+            FlowstoneError: Something that its bodies need cannot be had here.
+        """
+        inputs: list[Input] = []
+        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        if json.loads(record.facts).get("called") != self._called(inputs):
+            raise ConfigError(
+                f"{self._name} was begun with other inputs, or by other code, than are here",
+                hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
+            )
+        batch, names = self._bound.batch, self.unit.node.definition.scope.names
+        batches = None if batch is None else self._batches(shared_on_record(batch, record, self._name, names))
+        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches)
+        helping = Helping(self.services, task, self._name)
+        if batches is not None:
+            batches.scattering = helping
+        return helping
+
+    @property
+    def _items(self) -> Items:
+        items = Items if self._kind.batch is None else BatchItems
+        return items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+
+    def _batches(self, shared: object) -> Batches:
+        return Batches(BatchKeys(self._items, self._kind.key), shared)
+
+    def _called(self, inputs: Sequence[Input]) -> str:
+        """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
+        return digest(self.code, [[each.kind, each.name, each.fingerprint] for each in inputs])
+
+    def _task(
+        self,
+        record: ScatterRecord,
+        arguments: Mapping[str, object],
+        source: Source[Any] | None,
+        intake: Intake,
+        batches: Batches | None,
+    ) -> Task:
+        kind, node = self._kind, self.unit.node
+        keys = Keys(intake.items, kind.key) if batches is None else batches.keys
+        return Task(
+            record=record,
+            continued=record.id != self.id,
+            fence=self.fence,
+            worker=self.services.worker or "",
+            kind=kind,
+            source=source,
+            by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
+            intake=intake,
+            results=Results(node.value_type, node.definition.scope.names, kind.results),
+            call=self._caller(arguments, keys, batches),
+            failing=self.failing,
+        )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
         if not bindings:
@@ -169,11 +225,10 @@ class Beginning:
 
     async def _batch_functions(self, bound: BoundBatching, inputs: list[Input]) -> BatchFunctions:
         return BatchFunctions(
-            bound.batching,
+            bound,
             size=await self._function(bound.size, inputs),
             group=await self._function(bound.group, inputs),
             shared=await self._function(bound.shared, inputs),
-            returns=None if bound.shared is None else bound.shared.returns,
         )
 
     def _scattering(self, task: Task, functions: BatchFunctions | None, batches: Batches | None) -> Scattering:
@@ -181,7 +236,7 @@ class Beginning:
             return Scattering(self.services, task, self._name)
         store = self.services.store
         batcher = Batcher(
-            functions.batching,
+            functions.bound.batching,
             task.intake,
             size=functions.size,
             group=functions.group,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import Split, split_from
+from flowstone_async.store.crews import Gift
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
 
 
@@ -22,6 +23,14 @@ class Todo(NamedTuple):
     position: int
     number: int
     item: Any
+
+
+class Withheld(NamedTuple):
+    """Items of a chunk that its bodies do not begin: the last ones, so many, for others to take."""
+
+    chunk: LocalChunk
+    gift: Gift
+    size: int
 
 
 class LocalChunk:
@@ -69,6 +78,21 @@ class LocalChunk:
             index += 1
         todo.reverse()
         return todo
+
+    def withhold(self, count: int) -> Withheld | None:
+        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun."""
+        count = 0 if self.chunk.alone else min(count, len(self.todo))
+        if not count:
+            return None
+        keep = self.todo[count - 1].position - self.chunk.first
+        del self.todo[:count]
+        return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep), count)
+
+    def cut(self, keep: int, size: int) -> bool:
+        """Be the first `keep` items from now on: `size` items that can be run are others' now. Tell if any is left."""
+        self.chunk = self.chunk._replace(size=keep)
+        self.left -= size
+        return self.left > 0
 
     def succeed(self, position: int, value: object) -> None:
         """Note a result."""

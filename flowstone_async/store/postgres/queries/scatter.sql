@@ -12,8 +12,8 @@ ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE SET fence = exclu
 RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, carry;
 
 -- name: decide_scatter
--- Keep what was decided for the scatter $1 under the fence $2, unless something was; returns what is.
-UPDATE flowstone.scatter SET facts = CASE facts WHEN '{}' THEN $3 ELSE facts END
+-- Keep what is decided for the scatter $1 under the fence $2, $4, unless more was than $3; returns what is.
+UPDATE flowstone.scatter SET facts = CASE facts WHEN $3 THEN $4 ELSE facts END
 WHERE id = $1 AND fence = $2 AND state = 'running'
 RETURNING facts;
 
@@ -38,8 +38,8 @@ ORDER BY created_at, id;
 
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
--- duplicates, cut into chunks that the worker $10 owns. Nothing if the fence has moved, or the page is not the next one.
--- With $18, each key is of the item in the place that it says.
+-- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is
+-- not the next one. With $19, each key is of the item in the place that it says.
 WITH may AS MATERIALIZED (
     SELECT id, read, total
     FROM flowstone.scatter
@@ -50,7 +50,7 @@ keyed AS (
     INSERT INTO flowstone.scatter_key (scatter, hash, item_no)
     SELECT may.id, n.hash, may.read + coalesce(n.place, n.no - 1)
     FROM may
-    CROSS JOIN unnest($5::uuid[], $18::integer[]) WITH ORDINALITY AS n (hash, place, no)
+    CROSS JOIN unnest($5::uuid[], $19::integer[]) WITH ORDINALITY AS n (hash, place, no)
     ON CONFLICT DO NOTHING
     RETURNING item_no
 ),
@@ -63,8 +63,8 @@ duplicate AS MATERIALIZED (
 moved AS (
     UPDATE flowstone.scatter AS s
     SET pages = s.pages + 1, read = s.read + $4, total = s.total + $4 - (SELECT count(*) FROM duplicate),
-        cursor = $8, sealed = $9, carry = $19,
-        items = CASE WHEN $20::bigint IS NULL THEN s.items ELSE coalesce(s.items, 0) + $20 END
+        cursor = $8, sealed = $9, carry = $20,
+        items = CASE WHEN $21::bigint IS NULL THEN s.items ELSE coalesce(s.items, 0) + $21 END
     FROM may
     WHERE s.id = $1
 ),
@@ -76,9 +76,10 @@ page AS (
 ),
 chunks AS (
     INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, failed, alone, state, worker)
-    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, 'running', $10
+    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, CASE WHEN n.place <= $18 THEN 'running' ELSE 'ready' END,
+        CASE WHEN n.place <= $18 THEN $10 END
     FROM may
-    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) AS n (first, count, failed)
+    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) WITH ORDINALITY AS n (first, count, failed, place)
 ),
 failed AS (
     INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
@@ -180,7 +181,8 @@ CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: take_chunks
--- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns; with $5, also those of
+-- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns, $7 of them at most that wait
+-- for no time; with $5, also those of
 -- its own that are not among the chunks $5, $6. In two scans, so that neither reads what is done or what waits for later.
 WITH may AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
@@ -196,7 +198,7 @@ free AS MATERIALIZED (
                 WHERE k.first = c.first AND k.alone = c.alone)))
         AND (SELECT yes FROM may)
     ORDER BY c.due_at, c.first
-    LIMIT $3
+    LIMIT least($3::bigint, $7::bigint)
     FOR UPDATE OF c SKIP LOCKED
 ),
 due AS MATERIALIZED (
@@ -357,5 +359,6 @@ pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($1::uuid[])),
 keys AS (DELETE FROM flowstone.scatter_key WHERE scatter = ANY ($1::uuid[])),
 chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
 blocks AS (DELETE FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[])),
-results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($1::uuid[]))
+results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($1::uuid[])),
+workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[]))
 DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[]);
