@@ -15,9 +15,6 @@ from flowstone_async import (
     AssetEvent,
     AssetFinished,
     AssetRef,
-    Batch,
-    BatchFailed,
-    Batching,
     BlockingAsset,
     Cache,
     Context,
@@ -407,52 +404,6 @@ async def of_list(n: int) -> tuple[int, str]:
     return n, ""
 
 
-def measured(row: dict[str, int]) -> float:
-    """Measure."""
-    return row["size"] / 2
-
-
-tens = Batching(max_items=10, shared=measured)
-
-
-@pipe.scatter(with_options, batch=Batching(group_by=lambda n: n % 3, max_wait="2s"), key=lambda n: n + 1)
-async def of_batches(numbers: Batch[int], settings: Settings) -> list[str]:
-    assert_type(numbers[0], int)
-    assert_type(numbers[1:], Sequence[int])
-    assert_type([number for number in numbers], list[int])
-    assert_type((numbers.number, numbers.of), tuple[int, int | None])
-    assert_type(numbers.keys, tuple[Any, ...])
-    assert_type(numbers.failed({0: ValueError()}, value=[""]), BatchFailed)
-    return [str(number) for number in numbers]
-
-
-@pipe.scatter(rows, batch=Batching(max_bytes=1_000, size=measured))
-async def of_item_batches(rows: Batch[Item]) -> int:
-    return len(rows)
-
-
-@pipe.scatter(rows, select=shortened, batch=tens, partitions=days)
-async def of_daily_batches(rows: Batch[Settings], partition: date) -> bool:
-    return bool(rows)
-
-
-@pipe.scatter(Bytes(), batch=Batching())
-async def of_sequences(pieces: Sequence[bytes]) -> bytes:
-    return b"".join(pieces)
-
-
-@pipe.scatter([1], batch=False)
-async def of_single_items(number: int) -> int:
-    return number
-
-
-@of_batches.gather
-async def gathered_batches(results: Gathered[list[str]]) -> int:
-    async for text in results.flat():
-        assert_type(text, str)
-    return results.total
-
-
 @of_asset.gather
 async def gathered(results: Gathered[str], plain: int) -> int:
     async for text in results:
@@ -495,11 +446,6 @@ async def scatters() -> None:
     assert_type(await pipe.run(of_rows), Gathered[int])
     assert_type(await pipe.run(of_dicts, partition=day), Gathered[int])
     assert_type(await pipe.run(of_settings), Gathered[None])
-    assert_type(await pipe.run(of_batches), Gathered[list[str]])
-    assert_type(await pipe.run(of_item_batches), Gathered[int])
-    assert_type(await pipe.run(of_daily_batches, partition=day), Gathered[bool])
-    assert_type(await pipe.run(of_sequences), Gathered[bytes])
-    assert_type(await of_batches(Batch([1]), Settings()), list[str])
     assert_type(await pipe.run(of_list, gathered), tuple[Gathered[tuple[int, str]], int])
     assert_type(await pipe.run(gathered), int)
     assert_type(await pipe.run(gathered_lines), Stream[bytes])
