@@ -86,7 +86,7 @@ class MemoryScatters(Scatters):
     async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
         with self._lock:
             found = self._read(scatter)
-            return frozenset() if found is None else frozenset(hashes).intersection(found.keys)
+            return frozenset(() if found is None else filter(found.keys.__contains__, hashes))
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
