@@ -482,3 +482,40 @@ async def test_flat_is_for_lists(open_engine: OpenEngine):
     found = await engine.run(items)
     with pytest.raises(ConfigError, match=r"flat\(\) needs results that are lists, and found one that is a str"):
         [each async for each in found.flat()]
+
+
+async def test_items_of_a_large_batch_are_not_written_again_and_again(open_engine: OpenEngine):
+    """READ-07, G-03: what is open is recorded each time that it has doubled."""
+    pipe = Pipeline("batches")
+
+    @pipe.scatter(range(1000), batch=Batching(max_items=500), page_size=1)
+    async def items(batch: Batch[int]) -> int:
+        return len(batch)
+
+    engine = await open_engine(pipe)
+    run = await engine.submit(items)
+    assert await (await soon(run)).to_list(limit=2) == [500, 500]
+    [scatter] = await engine._live().store.scatters.of_run(run.id)
+    assert scatter.pages <= 21, "2, 4, 8 and so on, and the batch; twice, and the end"
+    counts = (await run.status()).scatter
+    assert counts is not None
+    assert (counts.total, counts.items) == (2, 1000)
+
+
+async def test_rows_that_do_not_fit_are_failed_batches_of_one(open_engine: OpenEngine):
+    """READ-10: with the message, in their place."""
+    pipe = Pipeline("batches")
+
+    class Rows(sources.Source[int]):
+        async def read(self, cursor: int | None) -> AsyncIterator[sources.Page[int]]:
+            bad: Any = sources.BadRow(message="no number", key="2")
+            yield sources.Page([1, bad, 3])
+
+    @pipe.scatter(Rows(), batch=Batching(max_items=2), tolerate=0.5)
+    async def items(batch: Batch[int]) -> list[int]:
+        return list(batch)
+
+    engine = await open_engine(pipe)
+    found = await engine.run(items)
+    assert await found.to_list(limit=2) == [[1, 3]]
+    assert [each.message async for each in found.failures()] == ["no number"]

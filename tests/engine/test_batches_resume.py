@@ -196,7 +196,7 @@ async def test_what_left_its_batch_goes_on_elsewhere(open_engine: OpenEngine):
     """BATCH-08: with its number, its due time and the attempts that are left; the others keep their result."""
     pipe, calls = Pipeline("resumed"), list[Any]()
 
-    @pipe.scatter(range(4), batch=Batching(max_items=4), retry=Retry(3, initial="50ms", jitter=False))
+    @pipe.scatter(range(4), batch=Batching(max_items=4), retry=Retry(3, initial="300ms", jitter=False))
     async def items(batch: Batch[int], ctx: Context) -> list[int]:
         calls.append((list(batch), batch.number, ctx.item.attempt))
         assert batch.of in ((None, 1) if len(batch) > 1 else (2,))

@@ -49,7 +49,9 @@ class BatchScattering(Scattering):
         accepted = await self._batcher.accept(read.items, read.position)
         async with self._composing:
             self._cursor = cursor_of(read.token)
-            await self._record(await self._batcher.compose(accepted, last=read.last), last=read.last)
+            prepared = await self._batcher.compose(accepted, last=read.last)
+            if prepared is not None:
+                await self._record(prepared, last=read.last)
         self._waits.set()
 
     async def _close_in_time(self) -> None:

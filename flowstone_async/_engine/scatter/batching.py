@@ -14,11 +14,11 @@ from pydantic_core import from_json, to_json
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.composing import Composer, Entry, Limits, OpenBatch
-from flowstone_async._engine.scatter.intake import Intake, Prepared
-from flowstone_async._engine.scatter.packing import LONGEST_KEY, Items, Packed, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.intake import Accepted, Intake, Prepared
+from flowstone_async._engine.scatter.packing import LONGEST_KEY, Items, as_key, content_of, hash_of
 from flowstone_async.config import seconds
 from flowstone_async.definition.batching import OPEN_GROUPS, Batching
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import FlowstoneError, StorageError
 from flowstone_async.store.scatters import ItemFailed, NewPage, Scatters
 
 
@@ -27,8 +27,19 @@ class BatchItems(Items):
 
     def batches(self, batches: Sequence[Sequence[Any]]) -> bytes:
         """Return the bytes of a page of batches; one without items stands for what cannot be run."""
-        packed = self.pack([item for batch in batches for item in batch])
-        return json.dumps([len(batch) for batch in batches]).encode() + b"\n" + packed.data
+        data = self.certain([item for batch in batches for item in batch])
+        return json.dumps([len(batch) for batch in batches]).encode() + b"\n" + data
+
+    def certain(self, items: Sequence[Any]) -> bytes:
+        """Return the bytes of items that could be encoded before.
+
+        Raises:
+            StorageError: One of them was changed meanwhile.
+        """
+        packed = self.pack(items)
+        for error in packed.refused.values():
+            raise StorageError(f"an item was changed after it was read: {error.message}", retryable=False) from error
+        return packed.data
 
     @override
     def unpack(self, page: bytes) -> dict[int, Any]:
@@ -117,6 +128,7 @@ class Batcher:
         )
         self._measures = limits.max_bytes is not None
         self._composer = Composer(limits, restored(carry, self._items))
+        self._unrecorded, self._distinct, self._carried = 0, 0, self._composer.count
 
     @property
     def due(self) -> datetime | None:
@@ -134,7 +146,7 @@ class Batcher:
         accepted = await intake.accept(items)
         packed, refused = accepted.packed, dict(accepted.refused)
         values = dict(zip(packed.places, packed.values, strict=True))
-        sizes = await self._sizes(packed, values, refused)
+        sizes = await self._sizes(accepted, values, refused)
         groups = await self._groups(values, refused)
         found: list[Entry | Refused] = []
         for place in range(len(items)):
@@ -147,12 +159,13 @@ class Batcher:
         return found
 
     async def _sizes(
-        self, packed: Packed, values: Mapping[int, Any], refused: dict[int, FlowstoneError]
+        self, accepted: Accepted, values: Mapping[int, Any], refused: dict[int, FlowstoneError]
     ) -> Mapping[int, float]:
         if not self._measures:
             return {}
         if self._size is None:
-            return dict(zip(packed.places, map(len, self._items.contents(packed)), strict=True))
+            contents = self._items.contents(accepted.packed)
+            return dict(zip(accepted.packed.places, map(len, contents), strict=True))
         sizes = await self._intake.asked(self._size, values, refused)
         for place, size in list(sizes.items()):
             if not isinstance(size, int | float) or not size >= 0:
@@ -173,24 +186,31 @@ class Batcher:
                 refused[place] = self._intake.failure(text)
         return groups
 
-    async def compose(self, accepted: Sequence[Entry | Refused], *, last: bool) -> BatchPrepared:
-        """Put in batches what is new; those that are closed by it make a page."""
+    async def compose(self, accepted: Sequence[Entry | Refused], *, last: bool) -> BatchPrepared | None:
+        """Put in batches what is new; those that are closed by it make a page.
+
+        Returns:
+            None if nothing was closed and the next page may be recorded with this one: the carry is written again
+            only once it has doubled, so that large batches do not cost more than their items.
+        """
         composer, now = self._composer, self._now()
         known = await self._known(accepted)
         closed: list[Sequence[Entry] | Refused] = []
-        distinct = 0
         for each in accepted:
             if each.hash is not None:
                 if each.hash in known:
                     continue
                 known.add(each.hash)
-            distinct += 1
+            self._distinct += 1
             if isinstance(each, Refused):
                 closed.append(each)
             else:
                 closed += composer.add(each, now)
         closed += composer.end() if last else composer.expire(now)
-        return self._prepared(closed, distinct)
+        self._unrecorded += len(accepted)
+        if not closed and not last and self._unrecorded < self._carried:
+            return None
+        return self._prepared(closed)
 
     async def _known(self, accepted: Sequence[Entry | Refused]) -> set[str]:
         """Return hashes of items that were read before: in pages, or waiting for others."""
@@ -202,10 +222,11 @@ class Batcher:
     def expire(self) -> BatchPrepared | None:
         """Close what has waited long enough; None if nothing has."""
         closed = list(self._composer.expire(self._now()))
-        return self._prepared(closed, 0) if closed else None
+        return self._prepared(closed) if closed else None
 
-    def _prepared(self, closed: Sequence[Sequence[Entry] | Refused], distinct: int) -> BatchPrepared:
-        intake = self._intake
+    def _prepared(self, closed: Sequence[Sequence[Entry] | Refused]) -> BatchPrepared:
+        intake, distinct = self._intake, self._distinct
+        self._unrecorded, self._distinct, self._carried = 0, 0, self._composer.count
         batches = [() if isinstance(each, Refused) else each for each in closed]
         values = [tuple(entry.item for entry in batch) for batch in batches]
         hashes: list[str] = []
@@ -239,7 +260,7 @@ def carried(opened: Sequence[OpenBatch], items: BatchItems) -> bytes | None:
         [batch.group, batch.since.isoformat(), batch.size, [[entry.key, entry.hash] for entry in batch.entries]]
         for batch in opened
     ]
-    data = items.pack([entry.item for batch in opened for entry in batch.entries]).data
+    data = items.certain([entry.item for batch in opened for entry in batch.entries])
     return to_json(head) + b"\n" + data
 
 

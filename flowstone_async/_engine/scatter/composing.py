@@ -70,6 +70,11 @@ class Composer:
         return tuple(self._open.values())
 
     @property
+    def count(self) -> int:
+        """How many items are in open batches."""
+        return sum(len(batch.entries) for batch in self._open.values())
+
+    @property
     def due(self) -> datetime | None:
         """When the first of the open batches has waited long enough; None if none waits for that."""
         oldest = next(iter(self._open.values()), None)

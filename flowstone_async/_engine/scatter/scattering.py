@@ -130,6 +130,8 @@ class Scattering(Working):
         if self._attended and (final or self._failed):
             # Others may have failed items, too: all of them are known once nothing is open.
             totals = await self._count()
+            if final and totals.due is not None and totals.due > self._services.store.now():
+                self._look_at(totals.due)  # of an item that waits since before it was ours
             final = final and not totals.open
         await self._judge()
         if final:
