@@ -377,8 +377,8 @@ async def test_what_is_free_of_a_scatter_costs_the_same_however_much_of_it_is_do
     await history.execute(
         "UPDATE flowstone.scatter_chunk SET due_at = now() WHERE scatter = md5('s1')::uuid AND first = 990"
     )
-    arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL"]
-    types = "text, uuid, int, timestamptz, bigint[], boolean[]"
+    arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL", "10"]
+    types = "text, uuid, int, timestamptz, bigint[], boolean[], int"
     await history.execute(f"PREPARE taking ({types}) AS {QUERIES['take_chunks']}")
     for _ in range(2):  # the first time, the catalogues are read too
         await history.execute("BEGIN")
