@@ -9,6 +9,8 @@ from flowstone_async._engine.report import AssetReport, RunReport
 from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.upkeep import Retention
+from flowstone_async.definition.batch import Batch, BatchFailed
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.calendar_windows import Daily, Monthly, Weekly
 from flowstone_async.definition.context import Context
 from flowstone_async.definition.custom import Custom
@@ -139,6 +141,9 @@ __all__ = [
     "BackfillHandle",
     "BackfillProgress",
     "BackfillReport",
+    "Batch",
+    "BatchFailed",
+    "Batching",
     "BlockingAsset",
     "Cache",
     "Cancelled",

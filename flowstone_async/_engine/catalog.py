@@ -11,6 +11,8 @@ from typing import Any, cast
 from flowstone_async._engine.given_items import print_of_items
 from flowstone_async._engine.params_type import RunParams
 from flowstone_async._engine.run_params import params_of
+from flowstone_async._engine.scatter.batch_results import BatchResults
+from flowstone_async._engine.scatter.batching import BatchItems
 from flowstone_async._engine.scatter.gathered import ScatterValues
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.config import seconds
@@ -209,7 +211,10 @@ def make_catalog(
 
 def _scattered(node: Node, kind: ScatterKind, store: Scatters) -> IOManager:
     wanted = None if node.scatter is None else node.scatter.item.wanted
-    return ScatterValues(store, kind, Items(wanted, node.definition.scope.names))
+    names = node.definition.scope.names
+    if kind.batch is not None:
+        return ScatterValues(store, kind, BatchItems(wanted, names), BatchResults)
+    return ScatterValues(store, kind, Items(wanted, names))
 
 
 def _print_of(node: Node, kind: ConstantKind) -> str:

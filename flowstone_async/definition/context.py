@@ -29,8 +29,9 @@ class ItemFacts:
     """Which item of a scatter a body is called with.
 
     Attributes:
-        key: What identifies it: what `key=` gave for it, else what its content does.
-        index: Its position among the distinct items in the order of the source, from 0; the same after a restart.
+        key: What identifies it: what `key=` gave for it, else what its content does; of a batch, those of its items.
+        index: Its position among the distinct items in the order of the source, from 0; the same after a restart. Of a
+            batch its number.
         attempt: Number of this attempt at it, from 1.
         identity: Text that stands for the key, the same in every process.
     """

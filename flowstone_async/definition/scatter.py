@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.gathered import Gathered, ItemOrder
 from flowstone_async.definition.item_source import SourceSpec
 from flowstone_async.definition.policy import Retry
@@ -35,6 +36,7 @@ class ScatterKind:
         order: In which a `Gathered` of the results is read.
         page_size: Items that are read and recorded together.
         results: How results are stored: many in a row, or a row for each.
+        batch: How items are put together for the body; None if it receives them one by one.
     """
 
     source: SourceSpec
@@ -47,8 +49,14 @@ class ScatterKind:
     order: ItemOrder = "source"
     page_size: int = PAGE_SIZE
     results: ResultForm = "packed"
+    batch: Batching[Any] | None = None
 
     label = "scatter"
+
+    @property
+    def per_page(self) -> int:
+        """What a full page of the source gives the body to do: items, or batches."""
+        return self.page_size if self.batch is None else -(-self.page_size // self.batch.max_items)
 
     def value_type(self, returns: object) -> object:
         """Return the type of one result."""

@@ -10,8 +10,16 @@ from typing import Any
 from flowstone_async.definition.annotations import Hints, resolve
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import render
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.body import Body, signature_of, way_of
-from flowstone_async.definition.bound_scatter import SOURCE, BoundScatter, BoundSource, ItemBinding, ItemFunction
+from flowstone_async.definition.bound_scatter import (
+    SOURCE,
+    BoundBatching,
+    BoundScatter,
+    BoundSource,
+    ItemBinding,
+    ItemFunction,
+)
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.injection import EMPTY, Found, Place, bind, bind_edge, is_context, split_annotation
 from flowstone_async.definition.item_source import AssetSource, FunctionSource, SourceSpec
@@ -50,8 +58,9 @@ def bind_scatter(definition: AssetDefinition, kind: ScatterKind, place: Place) -
     source = _source(definition, kind.source, place, found)
     select = _function(definition, "select", kind.select, place, found)
     key = _function(definition, "key", kind.key or None, place, found)
+    batch = None if kind.batch is None else _batching(definition, kind.batch, place, found)
     if item is not None:
-        found.scatter = BoundScatter(item=item, source=source, select=select, key=key)
+        found.scatter = BoundScatter(item=item, source=source, select=select, key=key, batch=batch)
     return found
 
 
@@ -147,6 +156,25 @@ def _function(
         annotation=annotation,
         returns=made or taken.returns,
     )
+
+
+def _batching(definition: AssetDefinition, batching: Batching[Any], place: Place, found: ScatterFound) -> BoundBatching:
+    shared = batching.shared
+    return BoundBatching(
+        batching=batching,
+        size=_function(definition, "size", batching.size, place, found),
+        group=_function(definition, "group_by", batching.group_by or None, place, found),
+        shared=_shared(definition, shared, place, found) if callable(shared) else None,
+    )
+
+
+def _shared(
+    definition: AssetDefinition, function: Callable[..., Any], place: Place, found: ScatterFound
+) -> ItemFunction:
+    made = function if isinstance(function, type) else None
+    taken = bind(function, definition.scope, replace(place, deps={}))
+    found.note("shared", *taken.problems)
+    return ItemFunction(function=function, bindings=taken.bindings, returns=made or taken.returns)
 
 
 def _takes_anything(function: Callable[..., Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from flowstone_async.config import seconds
 from flowstone_async.definition.asset import CommonOptions
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.body import way_of
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.gathered import ItemOrder
@@ -29,7 +30,7 @@ from flowstone_async.sources.source import Source
 
 
 class ScatterOptions(CommonOptions, total=False):
-    """Options of a scatter, beside `source`, `select`, `key` and `partitions`, which have types of their own.
+    """Options of a scatter, beside `source`, `select`, `key`, `batch` and `partitions`, which have types of their own.
 
     `retry` and `timeout` of the pipeline hold for the items of its scatters too, where these give none: they are for
     assets that give none, and of each attempt. There is no `io`: results are kept in the store.
@@ -83,6 +84,8 @@ def _as_fields(usable: Mapping[str, object]) -> dict[str, Any]:
         fields["max_concurrent"] = None
     if "tolerate" in fields:
         fields["tolerate"] = tolerance_of(fields["tolerate"])
+    if fields.get("batch") is False:
+        fields["batch"] = None
     if fields.get("retry") is False:
         fields["retry"] = Retry(1)
     if "timeout" in fields:
@@ -205,6 +208,17 @@ def _key(option: str, value: object) -> Iterator[str]:
         yield from _function(option, value)
 
 
+def _batch(option: str, value: object) -> Iterator[str]:
+    if isinstance(value, Batching):
+        batching = cast("Batching[Any]", value)
+        if isinstance(batching.shared, (AssetRef, *MARKERS)):
+            yield "Batching(shared=...) is no value: for an asset's give a function that takes it, shared=lambda a: a"
+        else:
+            yield from batching.problems()
+    elif value is not False:
+        yield f"{option}={value!r}: give Batching(...), or False for one item at a time"
+
+
 def _function(option: str, value: object) -> Iterator[str]:
     if not callable(value) or way_of(value) != "plain" or inspect.iscoroutinefunction(value):
         yield f"{option}={value!r}: give a plain function of an item"
@@ -220,4 +234,5 @@ _OWN: Mapping[str, Callable[[str, object], Iterator[str]]] = {
     "order": _word("source", "completion"),
     "page_size": _size,
     "results": _word("packed", "rows"),
+    "batch": _batch,
 }

@@ -217,12 +217,16 @@ HASH = "md5('k1')::uuid"
 ASKED |= {
     "scatter_run": [U, "1"],
     "begin_scatter": [U, U, "1", "'p0'", "'a'", "''", "''", "'{}'", "NULL"],
+    "decide_scatter": [U, "1", "'{}'", "'{}'"],
+    "known_keys": [U, f"ARRAY[{HASH}, {U}]"],
+    "lock_scatters": [US],
+    "split_chunks": [U, "'{5000}'", "'{1}'", "'{1}'", "'{NULL}'", "'{NULL}'", "'{false}'"],
     "release_chunks": [U, "'w'"],
     "scatter": [U],
     "scatters_of_run": [U],
     "add_page": [
         *(U, "1", "1", "2", f"ARRAY[{HASH}, {U}]", "''", "NULL", "'{}'", "false", "'w'", "'{0}'", "'{2}'", "'{1}'"),
-        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "1"),
+        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "1", "'{0, 1}'", "NULL", "NULL"),
     ],
     "page_added": [U, "1", "1"],
     "flush": [

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from flowstone_async import (
     AssetFinished,
+    Batch,
+    Batching,
     Cache,
     Context,
     Daily,
@@ -163,6 +165,21 @@ async def wrong_kind(item: Item) -> int:
     return len(item)
 
 
+@pipe.scatter(urls, batch=Batching(max_items=3))                   # bad: it is called with batches
+async def no_batch(url: str) -> int:
+    return len(url)
+
+
+@pipe.scatter(urls)                                                # bad: it is called with one item
+async def no_item(urls: Batch[str]) -> int:
+    return len(urls)
+
+
+@pipe.scatter(raw, batch=Batching(shared=3))                       # bad: items are int
+async def wrong_batch(texts: Batch[str]) -> int:
+    return len(texts)
+
+
 @pipe.scatter(raw)                                                 # bad: no parameter for the item
 async def itemless() -> int:
     return 1
@@ -218,6 +235,9 @@ pipe.scatter(raw, key=lambda n: n.id)                              # bad: items 
 pipe.scatter(raw, max_concurrent="50")                             # bad: not a number
 pipe.scatter(raw, retry=3)                                         # bad: not a policy
 pipe.scatter(raw, tolerate="2%")                                   # bad: not a share
+pipe.scatter(raw, batch=10)                                        # bad: not a Batching
+pipe.scatter(raw, batch=Batching(group_by=lambda n: n.kind))       # bad: items are int
+Batching(10)                                                       # bad: items or bytes?
 Tolerance(10)                                                      # bad: a count or a fraction?
 constant = pipe.constant("constant", 1, name="other")              # bad: the name is given already
 added = pipe.add(raw, name="added", deps={"x": 1})                 # bad: not an asset

@@ -2,7 +2,7 @@
 
 """The levels of the API that exist so far, as a user writes them; pyright must be content with all of it.
 
-What is left out comes with its own issue: rates, batches and scatters on scatters (6), sources (7), routes (8), parallel
+What is left out comes with its own issue: rates and scatters on scatters (6), sources (7), routes (8), parallel
 branches (9), approvals, signals and steps (10), schedules (12), and `io.Parquet`. Each adds its part of api/levels.py
 here.
 """
@@ -18,6 +18,8 @@ from typing import assert_type
 from flowstone_async import (
     Asset,
     AssetFinished,
+    Batch,
+    Batching,
     Daily,
     Engine,
     Gathered,
@@ -111,7 +113,12 @@ async def album(results: Gathered[Image]) -> list[Image]:
     return [img async for img in results]
 
 
-@pipe.scatter(raw)  # batch= and a scatter on a scatter come later
+@pipe.scatter(image_urls, batch=Batching(max_items=10))
+async def sizes(urls: Batch[str]) -> list[int]:
+    return [len(u) for u in urls]
+
+
+@pipe.scatter(raw)  # a scatter on a scatter comes later
 async def squares(n: int, total: int) -> int:
     return n * n
 
@@ -158,6 +165,7 @@ async def main() -> None:
     assert_type(await pipe.run(image_urls), Stream[str])
     assert_type(await pipe.run(album), list[Image])
     assert_type(await pipe.run(images), Gathered[Image])
+    assert_type(await pipe.run(sizes), Gathered[list[int]])
     assert_type(await pipe.run(squares), Gathered[int])
     assert_type(await doubled([1, 2]), list[int])  # a unit test is a plain call
     assert_type(crunch(3), float)  # ... also for a blocking body

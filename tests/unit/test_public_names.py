@@ -23,8 +23,8 @@ NAMES = {
         " PartitionedScatterAsset PartitionedStreamAsset ScatterAsset StreamAsset"
     ),
     "markers": "dep mapping param resource",
-    "in bodies": "Context Failed Gathered Item ItemFailure Skipped Stream",
-    "policies": "Cache Rate Retention Retry Tolerance",
+    "in bodies": "Batch BatchFailed Context Failed Gathered Item ItemFailure Skipped Stream",
+    "policies": "Batching Cache Rate Retention Retry Tolerance",
     "limits": "LimitHolder Limits LimitStatus Slot",
     "partition sets": (
         "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"

@@ -10,22 +10,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, assert_never
 
-from pydantic_core import from_json
-
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request, digest
+from flowstone_async._engine.scatter.batch_scattering import BatchScattering
+from flowstone_async._engine.scatter.batches import (
+    Batches,
+    BatchFunctions,
+    BatchKeys,
+    recorded_shared,
+    shared_on_record,
+)
+from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
-from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.keys import Keys
+from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
 from flowstone_async.definition.binding import Binding, ContextBinding
-from flowstone_async.definition.bound_scatter import BoundScatter, ItemFunction
+from flowstone_async.definition.bound_scatter import BoundBatching, BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
 from flowstone_async.definition.scatter import ScatterKind
@@ -95,6 +103,7 @@ class Beginning:
         source_arguments = await self._prepared(bound.source.bindings, inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
+        functions = None if bound.batch is None else await self._batch_functions(bound.batch, inputs)
         worker = self.services.worker or ""
         facts = json.dumps({"called": self._called(used)})
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=facts)
@@ -105,10 +114,13 @@ class Beginning:
             raise await threshold(store, record.id, self._name, kind.tolerate)
         size = 0
         if record.state == "running":
-            items = self._items
+            batches = None
+            if functions is not None:
+                names = self.unit.node.definition.scope.names
+                batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))
             source = await self._source(source_arguments)
-            task = self._task(record, arguments, source, self._intake(items, select, key))
-            scattering = Scattering(self.services, task, self._name)
+            task = self._task(record, arguments, source, self._intake(self._items, select, key), batches)
+            scattering = self._scattering(task, functions, batches)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
@@ -128,21 +140,36 @@ class Beginning:
                 f"{self._name} was begun with other inputs, or by other code, than are here",
                 hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
             )
-        task = self._task(record, arguments, None, self._intake(self._items, None, None))
-        return Helping(self.services, task, self._name)
+        batch, names = self._bound.batch, self.unit.node.definition.scope.names
+        batches = None if batch is None else self._batches(shared_on_record(batch, record, self._name, names))
+        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches)
+        helping = Helping(self.services, task, self._name)
+        if batches is not None:
+            batches.scattering = helping
+        return helping
 
     @property
     def _items(self) -> Items:
-        return Items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+        items = Items if self._kind.batch is None else BatchItems
+        return items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+
+    def _batches(self, shared: object) -> Batches:
+        return Batches(BatchKeys(self._items, self._kind.key), shared)
 
     def _called(self, inputs: Sequence[Input]) -> str:
         """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
         return digest(self.code, [[each.kind, each.name, each.fingerprint] for each in inputs])
 
     def _task(
-        self, record: ScatterRecord, arguments: Mapping[str, object], source: Source[Any] | None, intake: Intake
+        self,
+        record: ScatterRecord,
+        arguments: Mapping[str, object],
+        source: Source[Any] | None,
+        intake: Intake,
+        batches: Batches | None,
     ) -> Task:
         kind, node = self._kind, self.unit.node
+        keys = Keys(intake.items, kind.key) if batches is None else batches.keys
         return Task(
             record=record,
             continued=record.id != self.id,
@@ -153,7 +180,7 @@ class Beginning:
             by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
             intake=intake,
             results=Results(node.value_type, node.definition.scope.names, kind.results),
-            call=self._caller(arguments, intake.items),
+            call=self._caller(arguments, keys, batches),
             failing=self.failing,
         )
 
@@ -196,6 +223,31 @@ class Beginning:
     ) -> Intake:
         return Intake(items=items, select=select, key=key, failure=self._refused, describe=self._described)
 
+    async def _batch_functions(self, bound: BoundBatching, inputs: list[Input]) -> BatchFunctions:
+        return BatchFunctions(
+            bound,
+            size=await self._function(bound.size, inputs),
+            group=await self._function(bound.group, inputs),
+            shared=await self._function(bound.shared, inputs),
+        )
+
+    def _scattering(self, task: Task, functions: BatchFunctions | None, batches: Batches | None) -> Scattering:
+        if functions is None or batches is None:
+            return Scattering(self.services, task, self._name)
+        store = self.services.store
+        batcher = Batcher(
+            functions.bound.batching,
+            task.intake,
+            size=functions.size,
+            group=functions.group,
+            store=store.scatters,
+            scatter=task.record.id,
+            carry=task.record.carry,
+            now=store.now,
+        )
+        batches.scattering = scattering = BatchScattering(self.services, task, self._name, batcher)
+        return scattering
+
     def _refused(self, reason: BaseException | str) -> FlowstoneError:
         """Return the error of an item that cannot be run."""
         if isinstance(reason, BaseException):
@@ -208,13 +260,12 @@ class Beginning:
     # -- calling the body -----------------------------------------------------------------------------------------
 
     def _caller(
-        self, arguments: Mapping[str, object], items: Items
+        self, arguments: Mapping[str, object], keys: Keys, batches: Batches | None
     ) -> Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]:
-        """Return what calls the body for an item."""
+        """Return what calls the body for an item, or for a batch."""
         body, parameter = self.unit.node.definition.body, self._bound.item.parameter
         called, asset = self.services.called, self.unit.node.name
         contexts = [each.parameter for each in self.unit.node.bindings if isinstance(each, ContextBinding)]
-        keys = Keys(items, self._kind.key)
 
         def plainly(chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
             del chunk
@@ -236,32 +287,8 @@ class Beginning:
                 call.open = False
                 self.call.params_read |= call.params_read
 
-        return with_context if contexts else plainly
-
-
-class Keys:
-    """The keys of items that run, for the bodies that ask.
-
-    Args:
-        items: Encodes items.
-        key: The option `key`.
-    """
-
-    def __init__(self, items: Items, key: object) -> None:
-        self._items, self._key = items, key
-        self._of: tuple[int, list[Any]] = -1, []
-
-    def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
-        """Return the key of an item, and the text that stands for it."""
-        page = chunk.page
-        if self._key is False:
-            return todo.number, str(todo.number)
-        if page.keys is None:
-            return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
-        if self._of[0] != page.no:
-            self._of = page.no, from_json(page.keys)
-        key = as_key(self._of[1][todo.position - page.first])
-        return key, hash_of(content_of(key))
+        call_one = with_context if contexts else plainly
+        return call_one if batches is None else lambda chunk, todo: call_one(chunk, batches.given(chunk, todo))
 
 
 def failing(

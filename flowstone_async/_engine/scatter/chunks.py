@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flowstone_async.errors import Failure
 from flowstone_async.io.bulk import bulk
+from flowstone_async.store.batches import Split, split_from
 from flowstone_async.store.crews import Gift
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
 
@@ -48,8 +49,8 @@ class LocalChunk:
     """
 
     __slots__ = (
-        *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded"),
-        *("changed", "chunk", "failures", "later", "left", "page", "positions", "todo", "trial", "values"),
+        *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded", "changed", "chunk", "failures", "later"),
+        *("left", "page", "positions", "splits", "todo", "trial", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
@@ -63,6 +64,7 @@ class LocalChunk:
         self.values: list[Any] = []
         self.failures: list[ItemFailed] = []
         self.later: list[ItemLater] = []
+        self.splits: list[Split] = []
         self.changed = False
         self.trial: Failure | None = None
         self.todo = self._what_is_left(items)
@@ -70,6 +72,9 @@ class LocalChunk:
 
     def _what_is_left(self, items: Mapping[int, Any]) -> list[Todo]:
         chunk, page = self.chunk, self.page
+        position, place = split_from(chunk.first)
+        if place is not None:
+            return [Todo(chunk.first, chunk.number or 0, (items[position - page.first][place],))]
         start, done, duplicates = chunk.first - page.first, self._done, page.duplicates
         index = page.before + start - sum(place < start for place in duplicates)
         todo: list[Todo] = []
@@ -115,6 +120,10 @@ class LocalChunk:
         self.later.append(ItemLater(position, attempts, due, lost, error))
         self.left -= 1
 
+    def split(self, *splits: Split) -> None:
+        """Note that items of a batch, which has a result without them, go on as batches of their own."""
+        self.splits += splits
+
     @property
     def ended(self) -> int:
         """How many items ended since the last flush."""
@@ -128,10 +137,15 @@ class LocalChunk:
         """
         values, self._rest = self.values, []
         block = self._block(pack) if self.positions else None
+        # What is split off goes on record with the result of the batch that it left.
+        rest = frozenset(self._rest)
+        splits = [each for each in self.splits if split_from(each.position)[0] in rest]
+        self.splits = [each for each in self.splits if split_from(each.position)[0] not in rest]
         flush = self._flush(block)
         self._flushes += 1
         self.positions, self.failures, self.later, self.changed = self._rest, [], [], False
         self.values = values[len(values) - len(self._rest) :]
+        self.splits = splits
         return flush
 
     def _block(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Block:
@@ -171,8 +185,9 @@ class LocalChunk:
             due=due,
             error=error,
             block=block if block is not None and block.positions else None,
-            failures=self.failures,
+            failures=[*self.failures, *(ItemFailed(*each[:2], each.error) for each in self.splits if each.failed)],
             later=() if chunk.alone else self.later,
+            splits=self.splits,
         )
 
     def _bits(self) -> bytes:

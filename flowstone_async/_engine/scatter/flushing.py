@@ -15,9 +15,11 @@ from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import MOST_AT_ONCE, LocalChunk, Todo, weight
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
+from flowstone_async._engine.scatter.parting import part
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
+from flowstone_async.definition.batch import BatchFailed
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.failures import describe
@@ -89,6 +91,11 @@ class Flushing(ABC):
         self._closed = self._ending = False
         self.size = 0
 
+    @property
+    def total(self) -> int | None:
+        """How many items there are; None as long as the source is read."""
+        return self._total if self._sealed else None
+
     def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
         """Note what a body returned."""
         chunk.succeed(todo.position, value)
@@ -97,6 +104,12 @@ class Flushing(ABC):
     def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
         """Note what a body raised: the item is tried again later, or has failed for good."""
         attempts = chunk.chunk.attempts + 1
+        if isinstance(error, BatchFailed) and self._task.kind.batch is not None:
+            parted = part(chunk, todo, error, self._task.failing, self._services.store.now)
+            if parted is None:
+                self._changes(chunk)
+                return
+            error = parted
         told, wait = self._task.failing(error, attempts)
         if wait is None:
             chunk.fail(todo.position, attempts, describe(told))
@@ -162,7 +175,8 @@ class Flushing(ABC):
         for chunk, flush in zip(chunks, flushes, strict=False):
             self.size += 0 if flush.block is None else len(flush.block.body)
             self._failed += len(flush.failures)
-            for later in flush.later:
+            self._total += len(flush.splits)
+            for later in (*flush.later, *flush.splits):
                 self._look_at(later.due)
             if flush.state == "ready":
                 self._look_at(flush.due)

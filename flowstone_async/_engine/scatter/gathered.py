@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic_core import from_json
@@ -16,7 +17,7 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import NotFound, StorageError
 from flowstone_async.failures import rebuild
 from flowstone_async.io.base import IOManager, Stored, ValueRef
-from flowstone_async.store.scatters import Block, Page, Scatters
+from flowstone_async.store.scatters import Block, Page, Scatters, StoredFailure
 
 _PAGES_KEPT = 8
 _BLOCKS = 50
@@ -72,6 +73,8 @@ class Labels:
 class StoredResults(GatheredReader[Any]):
     """Reads the results of one scatter."""
 
+    _rank: Callable[[tuple[int, Any]], Any] = staticmethod(itemgetter(0))
+
     def __init__(
         self,
         store: Scatters,
@@ -121,7 +124,7 @@ class StoredResults(GatheredReader[Any]):
         if self._order == "source":
             for page in range(self._pages):
                 found = [each for block in await self._store.blocks(self._scatter, page) for each in self._pairs(block)]
-                found.sort(key=lambda each: each[0])
+                found.sort(key=self._rank)
                 yield page, found
             return
         last = -1
@@ -139,17 +142,20 @@ class StoredResults(GatheredReader[Any]):
         while page := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
             for each in page:
                 await labels.load(each.page)
-                yield ItemFailure(
-                    key=labels.key(each.page, each.position),
-                    index=labels.index(each.page, each.position),
-                    item=labels.item(each.page, each.position),
-                    error=rebuild(each.error, partition=self._partition),
-                    attempts=each.attempts,
-                    worker=each.worker if each.attempts else None,
-                )
+                yield self._failure(labels, each)
             last = page[-1].position
             count += len(page)
         _expect(self._failed, count, "failures")
+
+    def _failure(self, labels: Labels, stored: StoredFailure) -> ItemFailure:
+        return ItemFailure(
+            key=labels.key(stored.page, stored.position),
+            index=labels.index(stored.page, stored.position),
+            item=labels.item(stored.page, stored.position),
+            error=rebuild(stored.error, partition=self._partition),
+            attempts=stored.attempts,
+            worker=stored.worker if stored.attempts else None,
+        )
 
     @override
     async def get(self, key: object) -> Any:
@@ -159,21 +165,29 @@ class StoredResults(GatheredReader[Any]):
             for block in await self._store.blocks(self._scatter, number):
                 if position in block.positions:
                     return dict(self._pairs(block))[position]
-        reason = "no item has that key" if number is None else "it did not succeed: see .failures()"
-        raise NotFound(f"the scatter has no result for key {key!r}: {reason}")
+        raise no_result(key, known=number is not None)
 
     async def _position(self, key: object) -> int | None:
         if self._key is False:
             return key if isinstance(key, int) and key >= 0 else None
+        content = self._content(key)
+        return None if content is None else await self._store.find(self._scatter, hash_of(content))
+
+    def _content(self, key: object) -> bytes | None:
+        """Return what identifies an item with that key; None if there cannot be one."""
         if self._key is None:
             packed = self._items.pack([key])
-            content = self._items.contents(packed)[0] if packed.places else None
-        else:
-            try:
-                content = content_of(key)
-            except ValueError:
-                content = None
-        return None if content is None else await self._store.find(self._scatter, hash_of(content))
+            return self._items.contents(packed)[0] if packed.places else None
+        try:
+            return content_of(key)
+        except ValueError:
+            return None
+
+
+def no_result(key: object, *, known: bool) -> NotFound:
+    """Return the error for a key without a result."""
+    reason = "it did not succeed: see .failures()" if known else "no item has that key"
+    return NotFound(f"the scatter has no result for key {key!r}: {reason}")
 
 
 def _expect(expected: int, found: int, what: str) -> None:
@@ -197,10 +211,13 @@ class ScatterValues(IOManager):
         store: The store's scatters.
         kind: The scatter's options.
         items: Decodes its items.
+        reader: Reads its results.
     """
 
-    def __init__(self, store: Scatters, kind: ScatterKind, items: Items) -> None:
-        self._store, self._kind, self._items = store, kind, items
+    def __init__(
+        self, store: Scatters, kind: ScatterKind, items: Items, reader: type[StoredResults] = StoredResults
+    ) -> None:
+        self._store, self._kind, self._items, self._reader = store, kind, items, reader
 
     @property
     @override
@@ -220,7 +237,7 @@ class ScatterValues(IOManager):
                 asset=ref.key.asset,
                 hint="Run the asset with force=True to compute them again.",
             )
-        reader = StoredResults(
+        reader = self._reader(
             self._store,
             scatter.id,
             scatter.pages,

@@ -21,6 +21,28 @@ LARGEST_PAGE = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """Items as the source gave them, looked at.
+
+    Attributes:
+        packed: What can be run, encoded.
+        contents: What identifies it, by place; None where positions are items.
+        keys: What `key=` made of it, by place; None where it was not asked.
+        refused: Why the rest cannot be run, by place.
+    """
+
+    packed: Packed
+    contents: Mapping[int, bytes] | None
+    keys: Mapping[int, Any] | None
+    refused: Mapping[int, FlowstoneError]
+
+    def hash(self, place: int, position: int) -> str:
+        """Return the hash of the key of an item; of one without a key, that of its position in the source."""
+        contents = self.contents or {}
+        return hash_of(contents[place] if place in contents else f"!{position}".encode())
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """Items of one page, ready to be recorded and run.
 
@@ -74,6 +96,26 @@ class Intake:
         Raises:
             StorageError: They are too large together.
         """
+        accepted = await self.accept(items)
+        hashes, keys = None, accepted.keys
+        if accepted.contents is not None:
+            hashes = [accepted.hash(place, position + place) for place in range(len(items))]
+        data = self.items.page(accepted.packed, len(items))
+        if len(data) > LARGEST_PAGE:
+            raise StorageError(
+                f"{len(items):,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+                hint="Lower page_size=, or let items say where their contents are.",
+            )
+        return Prepared(
+            data=data,
+            items=dict(zip(accepted.packed.places, accepted.packed.values, strict=True)),
+            hashes=hashes,
+            keys=None if keys is None else to_json([keys.get(place) for place in range(len(items))]),
+            failed=[ItemFailed(place, 0, self.describe(accepted.refused[place])) for place in sorted(accepted.refused)],
+        )
+
+    async def accept(self, items: Sequence[Any]) -> Accepted:
+        """Ask `select` and `key`, and encode what can be run."""
         page = _Page(dict(enumerate(items)))
         for place, item in enumerate(items):
             if isinstance(item, BadRow):
@@ -82,28 +124,20 @@ class Intake:
             for place, item in list(page.left.items()):
                 await self._call(page, place, self.select, item)
         packed = self._pack(page)
-        keys: dict[int, Any] | None = None
-        hashes: list[str] | None = None
-        if self.key is not False:
-            contents, keys = await self._contents(page, packed)
-            hashes = [
-                hash_of(contents[place] if place in contents else f"!{position + place}".encode())
-                for place in range(len(items))
-            ]
-            packed = self._without(packed, page)
-        data = self.items.page(packed, len(items))
-        if len(data) > LARGEST_PAGE:
-            raise StorageError(
-                f"{len(items):,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
-                hint="Lower page_size=, or let items say where their contents are.",
-            )
-        return Prepared(
-            data=data,
-            items=dict(zip(packed.places, packed.values, strict=True)),
-            hashes=hashes,
-            keys=None if keys is None else to_json([keys.get(place) for place in range(len(items))]),
-            failed=[ItemFailed(place, 0, self.describe(page.refused[place])) for place in sorted(page.refused)],
-        )
+        if self.key is False:
+            return Accepted(packed, None, None, page.refused)
+        contents, keys = await self._contents(page, packed)
+        return Accepted(self._without(packed, page), contents, keys, page.refused)
+
+    async def asked(
+        self, function: Callable[[Any], Any], items: Mapping[int, Any], refused: dict[int, FlowstoneError]
+    ) -> dict[int, Any]:
+        """Return what a function of the user's makes of each item, by place; why it raised is added to `refused`."""
+        page = _Page(dict(items))
+        for place, item in items.items():
+            await self._call(page, place, function, item)
+        refused.update(page.refused)
+        return page.left
 
     def _refuse(self, page: _Page, place: int, reason: BaseException | str) -> None:
         del page.left[place]

@@ -131,12 +131,13 @@ class Items:
         """Return the items of a page by their places."""
         head, data = page.split(b"\n", 1)
         left_out = frozenset(cast("list[int]", json.loads(head)))
-        items = self._packer.unpack(data)
+        items = self.values(data)
         places = (place for place in range(len(items) + len(left_out)) if place not in left_out)
-        return {
-            place: frozen(item) if isinstance(item, Mapping) else item
-            for place, item in zip(places, items, strict=True)
-        }
+        return dict(zip(places, items, strict=True))
+
+    def values(self, data: bytes) -> list[Any]:
+        """Return items that were encoded."""
+        return [frozen(item) if isinstance(item, Mapping) else item for item in self._packer.unpack(data)]
 
 
 def hash_of(content: bytes) -> str:

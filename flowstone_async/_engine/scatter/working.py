@@ -169,9 +169,9 @@ class Working(Flushing):
         limit = _SHARED_AT_ONCE if shared else _TAKEN_AT_ONCE
         async with self._claiming:
             known = frozenset(self._held) if self._unsure else None
-            fresh = 1 if shared else None
+            fresh = 1 if shared and known is None else None  # what is ours may be behind what is free
             chunks = await self._store.take(self._id, self._task.worker, limit=limit, fresh=fresh, known=known)
-            self._unsure = False
+            self._unsure = known is not None and len(chunks) == limit
             for chunk in chunks:
                 await self._taken(chunk)
         if chunks:

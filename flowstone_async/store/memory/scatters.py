@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from threading import RLock
@@ -14,6 +13,10 @@ from weakref import WeakValueDictionary
 from typing_extensions import override
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.batches import split_from
+from flowstone_async.store.memory.scatter import OPEN as _OPEN
+from flowstone_async.store.memory.scatter import MemoryChunk as _Chunk
+from flowstone_async.store.memory.scatter import MemoryScatter as _Scatter
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -28,50 +31,6 @@ from flowstone_async.store.scatters import (
 )
 from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiters
-
-_OPEN = frozenset({"ready", "running"})
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk with its owner; see `Chunk` and `Flush`."""
-
-    kept: Chunk
-    state: str = "running"
-    worker: str | None = None
-    flushes: int = 0
-    due: datetime | None = None
-
-
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class _Scatter:
-    """One scatter with all that is its own."""
-
-    record: ScatterRecord
-    fence: int
-    since: datetime
-    pages: dict[int, Page] = field(default_factory=dict[int, Page])
-    fences: dict[int, int] = field(default_factory=dict[int, int])
-    keys: dict[str, int] = field(default_factory=dict[str, int])
-    chunks: dict[tuple[int, bool], _Chunk] = field(default_factory=dict[tuple[int, bool], _Chunk])
-    blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
-    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
-    failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
-
-    def cancel(self, state: Literal["failed", "cancelled"]) -> None:
-        """End it before its items are."""
-        self.record = self.record._replace(state=state)
-        for chunk in self.chunks.values():
-            if chunk.state in _OPEN:
-                chunk.state, chunk.worker = "cancelled", None
-                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
-
-    def release(self, worker: str) -> None:
-        """Let go of what a worker has of it."""
-        for chunk in self.chunks.values():
-            if chunk.worker == worker and chunk.state == "running":
-                chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
-                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
 
 
 class MemoryScatters(Scatters):
@@ -111,7 +70,23 @@ class MemoryScatters(Scatters):
             found = self._scatters.setdefault(known, _Scatter(scatter, fence, self._now()))
             found.fence = fence
             found.release(worker)
-            return found.record
+            return found.record._replace(carry=found.carry)
+
+    @override
+    async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None or found.fence != fence or found.record.state != "running":
+                return None
+            if found.record.facts == known:
+                found.record = found.record._replace(facts=facts)
+            return found.record.facts
+
+    @override
+    async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
+        with self._lock:
+            found = self._read(scatter)
+            return frozenset(() if found is None else filter(found.keys.__contains__, hashes))
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
@@ -131,7 +106,8 @@ class MemoryScatters(Scatters):
     def _add(self, found: _Scatter, page: NewPage, worker: str) -> PageAdded:
         record, first = found.record, found.record.read
         duplicates: set[int] = set()
-        for place, hash_ in enumerate(page.hashes or ()):
+        hashes = page.hashes or ()
+        for place, hash_ in zip(page.places or range(len(hashes)), hashes, strict=True):
             if found.keys.setdefault(hash_, first + place) != first + place:
                 duplicates.add(place)
         found.pages[page.no] = Page(
@@ -148,8 +124,7 @@ class MemoryScatters(Scatters):
             )
             start += count
         for each in page.failed:
-            position = first + each.position
-            found.failures[position] = StoredFailure(position, page.no, now, each.attempts, worker, each.error)
+            found.fail(each._replace(position=first + each.position), page.no, now, worker)
         found.record = record._replace(
             pages=record.pages + 1,
             read=record.read + page.size,
@@ -157,6 +132,9 @@ class MemoryScatters(Scatters):
             cursor=page.cursor,
             sealed=page.last,
         )
+        found.carry = page.carry
+        if page.distinct is not None:
+            found.distinct = (found.distinct or 0) + page.distinct
         return PageAdded(first, record.total, frozenset(duplicates))
 
     @override
@@ -198,8 +176,9 @@ class MemoryScatters(Scatters):
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)
             found.committed.append((page, flush.block))
+        found.split(flush, page)
         for each in flush.failures:
-            found.failures[each.position] = StoredFailure(each.position, page, now, each.attempts, worker, each.error)
+            found.fail(each, page, now, worker)
         return True
 
     @override
@@ -304,7 +283,7 @@ class MemoryScatters(Scatters):
                 due=min((each.due for each in ready if each.due is not None), default=None),
                 taken=sum(each.state == "running" for each in found.chunks.values()),
                 since=found.since,
-                read=found.record.read,
+                read=found.record.read if found.distinct is None else found.distinct,
             )
 
     @override
@@ -332,7 +311,8 @@ class MemoryScatters(Scatters):
         with self._lock:
             found = self._read(scatter)
             pages = () if found is None else found.pages.values()
-            return next((page.no for page in pages if page.first <= position < page.first + page.size), None)
+            read, _ = split_from(position)
+            return next((page.no for page in pages if page.first <= read < page.first + page.size), None)
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:

@@ -14,6 +14,7 @@ from asyncpg import Record
 from typing_extensions import override
 
 from flowstone_async.errors import Failure, StoreUnavailable
+from flowstone_async.store.batches import split_from
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
@@ -85,6 +86,16 @@ class PostgresScatters(Scatters):
         return record_of(row)
 
     @override
+    async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
+        rows = await self._fetch("decide_scatter", scatter, fence, known, facts) if self._owns() else []
+        return rows[0]["facts"] if rows else None
+
+    @override
+    async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
+        rows = await self._fetch("known_keys", scatter, list(hashes)) if hashes else []
+        return frozenset(row["hash"].hex for row in rows)
+
+    @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
         if not self._owns():
             return None
@@ -107,6 +118,9 @@ class PostgresScatters(Scatters):
             [failure_text(each.error) for each in page.failed],
             self._instants.given(),
             len(page.chunks) if page.owned is None else page.owned,
+            page.places,
+            page.carry,
+            page.distinct,
         )
         rows = await self._fetch("add_page", *given)
         for row in rows or await self._fetch("page_added", *which):
@@ -118,14 +132,32 @@ class PostgresScatters(Scatters):
         if not flushes or not self._owns():
             return frozenset()
         columns = _columns(flushes)
-        now = self._instants.given()
-        rows = await self._fetch("flush", worker, *columns, now)
-        kept = {row[0] - 1 for row in rows}
+        given = (worker, *columns, self._instants.given())
+        if any(flush.splits for flush in flushes):
+            kept = await self._patiently(partial(self._flush_and_split, flushes, given))
+        else:
+            kept = {row[0] - 1 for row in await self._fetch("flush", *given)}
         if len(kept) < len(flushes):
             scatters, firsts, alone, fences, numbers, *_ = columns
             known = await self._fetch("flushed", scatters, firsts, alone, fences, numbers)
             kept.update(row[0] - 1 for row in known)
         return frozenset(kept)
+
+    async def _flush_and_split(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
+        scatters = sorted({flush.chunk.scatter for flush in flushes})
+        async with self._connections.transaction() as session:
+            await session.fetch("lock_scatters", scatters)
+            kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
+            for scatter in scatters:
+                splits: list[tuple[object, ...]] = [
+                    (each.position, flush.chunk.page, each.attempts, each.due, failure_text(each.error), each.failed)
+                    for place, flush in enumerate(flushes)
+                    if place in kept and flush.chunk.scatter == scatter
+                    for each in flush.splits
+                ]
+                if splits:
+                    await session.fetch("split_chunks", scatter, *_turned(splits, 6))
+        return kept
 
     @override
     async def take(
@@ -220,7 +252,7 @@ class PostgresScatters(Scatters):
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:
-        rows = await self._connections.fetch("scatter_page_at", scatter, position)
+        rows = await self._connections.fetch("scatter_page_at", scatter, split_from(position)[0])
         return rows[0][0] if rows else None
 
     @override
@@ -228,7 +260,8 @@ class PostgresScatters(Scatters):
         rows = await self._connections.fetch("scatter_failures", scatter, after, limit)
         return tuple(
             StoredFailure(
-                row["item_no"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])
+                *(row["item_no"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])),
+                number=row["number"],
             )
             for row in rows
         )
@@ -268,6 +301,7 @@ def record_of(row: Record) -> ScatterRecord:
         total=row["total"],
         cursor=row["cursor"],
         facts=row["facts"],
+        carry=row.get("carry"),
     )
 
 
@@ -285,6 +319,7 @@ def _chunk(row: Record) -> Chunk:
         attempts=row["attempts"],
         lost=row["lost"],
         error=failure(row["error"]),
+        number=row["number"],
     )
 
 

@@ -146,7 +146,7 @@ def test_functions_of_an_item_are_plain(function: object) -> None:
         assert "give a plain function of an item" in only(pipe).message
 
 
-@pytest.mark.parametrize("option", ["rate", "batch", "io", "run_in", "retries", "source"])
+@pytest.mark.parametrize("option", ["rate", "io", "run_in", "retries", "source"])
 def test_options_that_there_are_not(option: str) -> None:
     """SCAT-01: an unknown keyword is a `TypeError` at the call."""
     with pytest.raises(TypeError, match=rf"scatter\(\) got an unexpected keyword argument '{option}'"):

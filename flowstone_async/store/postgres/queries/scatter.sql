@@ -9,7 +9,16 @@ SELECT FROM flowstone.run WHERE id = $1 AND fence = $2 AND state = 'running' FOR
 INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, asset, io, partition, facts)
 VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
 ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE SET fence = excluded.fence
-RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts;
+RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, carry;
+
+-- name: decide_scatter
+-- Keep what is decided for the scatter $1 under the fence $2, $4, unless more was than $3; returns what is.
+UPDATE flowstone.scatter SET facts = CASE facts WHEN $3 THEN $4 ELSE facts END
+WHERE id = $1 AND fence = $2 AND state = 'running'
+RETURNING facts;
+
+-- name: known_keys
+SELECT hash FROM flowstone.scatter_key WHERE scatter = $1 AND hash = ANY ($2::uuid[]);
 
 -- name: release_chunks
 -- Let go of what the worker $2 has of the scatter $1.
@@ -29,7 +38,8 @@ ORDER BY created_at, id;
 
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
--- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is not the next one.
+-- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is
+-- not the next one. With $19, each key is of the item in the place that it says.
 WITH may AS MATERIALIZED (
     SELECT id, read, total
     FROM flowstone.scatter
@@ -38,9 +48,9 @@ WITH may AS MATERIALIZED (
 ),
 keyed AS (
     INSERT INTO flowstone.scatter_key (scatter, hash, item_no)
-    SELECT may.id, n.hash, may.read + n.place - 1
+    SELECT may.id, n.hash, may.read + coalesce(n.place, n.no - 1)
     FROM may
-    CROSS JOIN unnest($5::uuid[]) WITH ORDINALITY AS n (hash, place)
+    CROSS JOIN unnest($5::uuid[], $19::integer[]) WITH ORDINALITY AS n (hash, place, no)
     ON CONFLICT DO NOTHING
     RETURNING item_no
 ),
@@ -53,7 +63,8 @@ duplicate AS MATERIALIZED (
 moved AS (
     UPDATE flowstone.scatter AS s
     SET pages = s.pages + 1, read = s.read + $4, total = s.total + $4 - (SELECT count(*) FROM duplicate),
-        cursor = $8, sealed = $9
+        cursor = $8, sealed = $9, carry = $20,
+        items = CASE WHEN $21::bigint IS NULL THEN s.items ELSE coalesce(s.items, 0) + $21 END
     FROM may
     WHERE s.id = $1
 ),
@@ -139,6 +150,24 @@ failures AS (
 )
 SELECT place::integer FROM mine ORDER BY place;
 
+-- name: lock_scatters
+-- Before chunks are locked, in the order in which everybody locks them.
+SELECT FROM flowstone.scatter WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE;
+
+-- name: split_chunks
+-- Batches of one that leave their batches, with the numbers that come next; in the transaction of the flush.
+WITH grown AS (
+    UPDATE flowstone.scatter SET total = total + cardinality($2::bigint[])
+    WHERE id = $1
+    RETURNING total - cardinality($2::bigint[]) AS before
+)
+INSERT INTO flowstone.scatter_chunk (scatter, first, due_at, page, count, failed, attempts, alone, state, error, number)
+SELECT $1, n.first, n.due_at, n.page, 1, n.failed::integer, n.attempts, true,
+    CASE WHEN n.failed THEN 'done' ELSE 'ready' END, n.error, grown.before + n.no - 1
+FROM grown
+CROSS JOIN unnest($2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::text[], $7::boolean[])
+    WITH ORDINALITY AS n (first, page, attempts, due_at, error, failed, no);
+
 -- name: flushed
 -- Those of some flushes that were accepted before, their reply being lost.
 SELECT n.place::integer
@@ -197,7 +226,8 @@ taken AS (
         AND (c.first, c.alone) IN (SELECT first, alone FROM found)
     RETURNING c.*
 )
-SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error
+SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error,
+    c.number
 FROM taken AS c
 ORDER BY c.first;
 
@@ -225,7 +255,7 @@ WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 -- name: scatter_counts
 SELECT s.state, s.sealed, s.total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
     coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
-    s.created_at, s.read
+    s.created_at, coalesce(s.items, s.read) AS read
 FROM flowstone.scatter AS s
 LEFT JOIN LATERAL (
     SELECT sum(c.succeeded) AS succeeded, sum(c.failed) AS failed,
@@ -248,12 +278,16 @@ WHERE scatter = $1 AND no = ANY ($2::integer[]);
 SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND page = $2 ORDER BY no;
 
 -- name: scatter_results
--- Results of the page $2 that are rows.
+-- Results of the page $2 that are rows: of its items, and of those that were split off from them.
 SELECT r.item_no, r.value
 FROM flowstone.scatter_page AS p
 CROSS JOIN LATERAL (
     SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
     WHERE r.scatter = $1 AND r.item_no >= p.first AND r.item_no < p.first + p.count
+    UNION ALL
+    SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
+    WHERE r.scatter = $1 AND r.item_no >= (1::bigint << 62) + (p.first << 24)
+        AND r.item_no < (1::bigint << 62) + (p.first + p.count << 24)
     OFFSET 0
 ) AS r
 WHERE p.scatter = $1 AND p.no = $2
@@ -267,7 +301,8 @@ SELECT r.no, r.item_no, r.value, p.no AS page
 FROM flowstone.scatter_result AS r
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $1 AND p.first <= r.item_no AND p.count > 0
+    WHERE p.scatter = $1 AND p.count > 0
+        AND p.first <= CASE WHEN r.item_no < 1::bigint << 62 THEN r.item_no ELSE (r.item_no - (1::bigint << 62)) >> 24 END
     ORDER BY p.first DESC
     LIMIT 1
 ) AS p
@@ -283,11 +318,16 @@ ORDER BY first DESC
 LIMIT 1;
 
 -- name: scatter_failures
-SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page
+-- With their numbers where they were split off.
+SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page,
+    CASE WHEN f.item_no >= 1::bigint << 62 THEN (
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.first = f.item_no AND c.alone
+    ) END AS number
 FROM flowstone.scatter_failure AS f
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $1 AND p.first <= f.item_no AND p.count > 0
+    WHERE p.scatter = $1 AND p.count > 0
+        AND p.first <= CASE WHEN f.item_no < 1::bigint << 62 THEN f.item_no ELSE (f.item_no - (1::bigint << 62)) >> 24 END
     ORDER BY p.first DESC
     LIMIT 1
 ) AS p

@@ -1,0 +1,40 @@
+"""The keys of items that run, for the bodies that ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async.store.scatters import Page
+
+
+class Keys:
+    """The keys of items that run, for the bodies that ask.
+
+    Args:
+        items: Encodes items.
+        key: The option `key`.
+    """
+
+    def __init__(self, items: Items, key: object) -> None:
+        self._items, self._key = items, key
+        self._of: tuple[int, list[Any]] = -1, []
+
+    def stored(self, page: Page, keys: bytes) -> list[Any]:
+        """Return the keys of a page as they are stored."""
+        if self._of[0] != page.no:
+            self._of = page.no, from_json(keys)
+        return self._of[1]
+
+    def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
+        """Return the key of an item, and the text that stands for it."""
+        page = chunk.page
+        if self._key is False:
+            return todo.number, str(todo.number)
+        if page.keys is None:
+            return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
+        key = as_key(self.stored(page, page.keys)[todo.position - page.first])
+        return key, hash_of(content_of(key))
