@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.records import AuditEntry
 from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
@@ -29,6 +30,7 @@ class ScatterRecord(NamedTuple):
         total: Distinct items.
         cursor: Where the source goes on, as JSON; None at its start.
         facts: What was decided when it began, as JSON.
+        origin: The scatter of an ended run that it goes on from.
     """
 
     id: str
@@ -41,6 +43,28 @@ class ScatterRecord(NamedTuple):
     total: int = 0
     cursor: str | None = None
     facts: str = "{}"
+    origin: str | None = None
+
+
+class Redrive(NamedTuple):
+    """A scatter that begins where one of an ended run is; see `Store.submit`.
+
+    Attributes:
+        origin: The one that it goes on from.
+        id: Its own id.
+        only: What is to be run: `failed` items and what never came to its end, `rest` for the latter alone, or `all`.
+            Results of the others are its own from the beginning; so are failures of items that cannot be run at all.
+        facts: As `ScatterRecord.facts`.
+        required: Whether the run is not stored if this cannot be; otherwise it begins a scatter of its own.
+        audit: The act, kept with it.
+    """
+
+    origin: str
+    id: str
+    only: Literal["failed", "rest", "all"]
+    facts: str = "{}"
+    required: bool = True
+    audit: AuditEntry | None = None
 
 
 class ItemFailed(NamedTuple):
@@ -190,6 +214,7 @@ class ScatterTotals(NamedTuple):
         taken: Chunks that somebody owns.
         since: When it began.
         read: Items that were read, duplicates included.
+        carried: Items that were final when it went on from another scatter.
     """
 
     state: ScatterState
@@ -203,6 +228,7 @@ class ScatterTotals(NamedTuple):
     taken: int
     since: datetime
     read: int
+    carried: int = 0
 
 
 class Page(NamedTuple):
@@ -317,7 +343,7 @@ class Scatters(Protocol):
         ...
 
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
-        """Return how often each kind of error occurs, with an example: the most frequent first."""
+        """Return how often each kind of error (`kind_of`) occurs, with an example: the most frequent first."""
         ...
 
     async def find(self, scatter: str, hash: str) -> int | None:  # noqa: A002 - what it is
@@ -331,5 +357,10 @@ class Scatters(Protocol):
         ...
 
     async def delete(self, scatters: Collection[str]) -> None:
-        """Delete scatters with all that is theirs."""
+        """Delete scatters with all that is theirs alone: what one that went on from them has stays."""
         ...
+
+
+def kind_of(error: Failure) -> str:
+    """Return what errors of items are grouped by: the type of what was raised, or the code of the library's own."""
+    return str(error.details.get("error_type", error.code))

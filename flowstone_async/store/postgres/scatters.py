@@ -18,6 +18,7 @@ from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.lines import Lines, delete_scatters
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -29,6 +30,7 @@ from flowstone_async.store.scatters import (
     Scatters,
     ScatterTotals,
     StoredFailure,
+    kind_of,
 )
 from flowstone_async.types import AssetKey
 
@@ -54,6 +56,7 @@ class PostgresScatters(Scatters):
         self._instants = instants
         self._owns = owns
         self._patience = patience
+        self._lines = Lines(connections)
 
     async def _fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a statement that may be repeated, for as long as commits are tried."""
@@ -82,7 +85,12 @@ class PostgresScatters(Scatters):
             given = (scatter.id, scatter.run_id, fence, *named, scatter.facts, self._instants.given())
             [row] = await session.fetch("begin_scatter", *given)
             await session.fetch("release_chunks", row["id"], worker)
-        return _record(row)
+        return self._record(row)
+
+    def _record(self, row: Record) -> ScatterRecord:
+        record = _record(row)
+        self._lines.learn(record.id, row["root"], row["kept"])
+        return record
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
@@ -103,12 +111,15 @@ class PostgresScatters(Scatters):
             counts,
             failed,
             [each.position for each in page.failed],
-            [each.error.code for each in page.failed],
+            [kind_of(each.error) for each in page.failed],
             [failure_text(each.error) for each in page.failed],
             self._instants.given(),
         )
         rows = await self._fetch("add_page", *given)
-        for row in rows or await self._fetch("page_added", *which):
+        if not rows:
+            root, _ = await self._lines.of(page.scatter)
+            rows = await self._fetch("page_added", root, page.fence, page.no)
+        for row in rows:
             return PageAdded(row["first"], row["before"], frozenset(row["duplicates"]))
         return None
 
@@ -162,12 +173,12 @@ class PostgresScatters(Scatters):
     @override
     async def scatter(self, scatter: str) -> ScatterRecord | None:
         rows = await self._connections.fetch("scatter", scatter) if is_id(scatter) else []
-        return _record(rows[0]) if rows else None
+        return self._record(rows[0]) if rows else None
 
     @override
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         rows = await self._connections.fetch("scatters_of_run", run_id) if is_id(run_id) else []
-        return tuple(map(_record, rows))
+        return tuple(map(self._record, rows))
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
@@ -176,7 +187,8 @@ class PostgresScatters(Scatters):
 
     @override
     async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
-        rows = await self._connections.fetch("scatter_pages", scatter, list(numbers))
+        root, _ = await self._lines.of(scatter)
+        rows = await self._connections.fetch("scatter_pages", root, list(numbers))
         return tuple(
             Page(
                 row["no"],
@@ -192,32 +204,36 @@ class PostgresScatters(Scatters):
 
     @override
     async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
-        rows = await self._connections.fetch("scatter_blocks", scatter, page)
+        root, parts = await self._lines.of(scatter)
+        rows = await self._connections.fetch("scatter_blocks", parts, page)
         if rows:
             return tuple(Block(_positions(row["first"], row["places"]), row["body"]) for row in rows)
-        rows = await self._connections.fetch("scatter_results", scatter, page)
+        rows = await self._connections.fetch("scatter_results", parts, page, root)
         if not rows:
             return ()
         return (Block([row[0] for row in rows], b"", [row[1] for row in rows]),)
 
     @override
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
-        rows = await self._connections.fetch("committed_blocks", scatter, after, limit)
+        root, parts = await self._lines.of(scatter)
+        rows = await self._connections.fetch("committed_blocks", parts, after, limit)
         if rows:
             return tuple(
                 (row["no"], row["page"], Block(_positions(row["first"], row["places"]), row["body"])) for row in rows
             )
-        rows = await self._connections.fetch("committed_results", scatter, after, limit)
+        rows = await self._connections.fetch("committed_results", parts, after, limit, root)
         return tuple((row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],))) for row in rows)
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:
-        rows = await self._connections.fetch("scatter_page_at", scatter, position)
+        root, _ = await self._lines.of(scatter)
+        rows = await self._connections.fetch("scatter_page_at", root, position)
         return rows[0][0] if rows else None
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
-        rows = await self._connections.fetch("scatter_failures", scatter, after, limit)
+        root, _ = await self._lines.of(scatter)
+        rows = await self._connections.fetch("scatter_failures", scatter, after, limit, root)
         return tuple(
             StoredFailure(
                 row["item_no"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])
@@ -232,7 +248,8 @@ class PostgresScatters(Scatters):
 
     @override
     async def find(self, scatter: str, hash: str) -> int | None:
-        rows = await self._connections.fetch("scatter_find", scatter, hash)
+        root, _ = await self._lines.of(scatter)
+        rows = await self._connections.fetch("scatter_find", root, hash)
         return rows[0][0] if rows else None
 
     @override
@@ -243,7 +260,8 @@ class PostgresScatters(Scatters):
     async def delete(self, scatters: Collection[str]) -> None:
         known = ids(scatters)
         if known:
-            await self._connections.fetch("delete_scatters", known)
+            async with self._connections.transaction() as session:
+                await delete_scatters(session, known)
 
 
 def _record(row: Record) -> ScatterRecord:
@@ -259,6 +277,7 @@ def _record(row: Record) -> ScatterRecord:
         total=row["total"],
         cursor=row["cursor"],
         facts=row["facts"],
+        origin=None if row["origin"] is None else str(row["origin"]),
     )
 
 
@@ -320,7 +339,8 @@ def _columns(flushes: Sequence[Flush]) -> tuple[list[Any], ...]:
         if block is not None and block.rows is not None:
             rows += ((place, *each) for each in zip(block.positions, block.rows, strict=True))
         failures += (
-            (place, each.position, each.attempts, each.error.code, failure_text(each.error)) for each in flush.failures
+            (place, each.position, each.attempts, kind_of(each.error), failure_text(each.error))
+            for each in flush.failures
         )
     return (*_turned(chunks, 14), *_turned(later, 6), *_turned(rows, 3), *_turned(failures, 5))
 

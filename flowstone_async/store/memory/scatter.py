@@ -1,0 +1,55 @@
+"""One scatter in memory, with all that is its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from flowstone_async.store.scatters import Block, Chunk, Page, ScatterRecord, StoredFailure
+
+OPEN = frozenset({"ready", "running"})
+"""States of chunks that are not done."""
+
+
+@dataclass(slots=True)
+class StoredChunk:
+    """A chunk with its owner; see `Chunk` and `Flush`."""
+
+    kept: Chunk
+    state: str = "running"
+    worker: str | None = None
+    flushes: int = 0
+    due: datetime | None = None
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class StoredScatter:
+    """One scatter with all that is its own."""
+
+    record: ScatterRecord
+    fence: int
+    since: datetime
+    carried: int = 0
+    pages: dict[int, Page] = field(default_factory=dict[int, Page])
+    fences: dict[int, int] = field(default_factory=dict[int, int])
+    keys: dict[str, int] = field(default_factory=dict[str, int])
+    chunks: dict[tuple[int, bool], StoredChunk] = field(default_factory=dict[tuple[int, bool], StoredChunk])
+    blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
+    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
+    failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
+
+    def cancel(self, state: Literal["failed", "cancelled"]) -> None:
+        """End it before its items are."""
+        self.record = self.record._replace(state=state)
+        for chunk in self.chunks.values():
+            if chunk.state in OPEN:
+                chunk.state, chunk.worker = "cancelled", None
+                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
+
+    def release(self, worker: str) -> None:
+        """Let go of what a worker has of it."""
+        for chunk in self.chunks.values():
+            if chunk.worker == worker and chunk.state == "running":
+                chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
+                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
