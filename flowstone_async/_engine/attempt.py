@@ -190,16 +190,21 @@ class Attempt:
             id=self._id,
             run_id=run.id,
             fence=run.record.fence,
+            version=self.runnable.version,
+            code_hash=self.runnable.code.hash,
             failing=failing(kind, unit, services, run.id),
         )
         try:
-            self._id, size, inputs = await beginning.run()
+            made = await beginning.run()
         except StoreUnavailable as error:
             # No outcome of the asset: whoever has the store again goes on with it.
             run.break_off(error)
             await asyncio.sleep(0)
             raise
-        return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
+        self._id = made.id
+        computed = self._computed(Stored(location=made.id, size=made.size), self._inputs(made.inputs))
+        of = computed.materialization._replace(version=made.version, code_hash=made.code_hash)
+        return computed._replace(materialization=of)
 
     def _make_call(self) -> Call:
         return Call(

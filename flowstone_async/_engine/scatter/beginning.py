@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 from pydantic_core import from_json
 
@@ -15,6 +15,7 @@ from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
+from flowstone_async._engine.scatter.facts import ScatterFacts
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
@@ -37,6 +38,23 @@ from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
 
 
+class Made(NamedTuple):
+    """A scatter that came to its end.
+
+    Attributes:
+        size: Bytes of the results that this process added.
+        inputs: What was consumed for all of its results.
+        version: Of the asset, when the first of its results were computed.
+        code_hash: Likewise.
+    """
+
+    id: str
+    size: int
+    inputs: tuple[Input, ...]
+    version: str | None
+    code_hash: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
     """An attempt at a scatter's asset.
@@ -45,6 +63,8 @@ class Beginning:
         id: Of the materialization that it may become.
         fence: Of the run.
         call: Its facts; each item has a copy.
+        version: Of the asset now.
+        code_hash: Likewise.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
     """
 
@@ -57,6 +77,8 @@ class Beginning:
     id: str
     run_id: str
     fence: int
+    version: str | None
+    code_hash: str
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
     @property
@@ -75,29 +97,27 @@ class Beginning:
     def _name(self) -> str:
         return f"scatter {self.unit.key}"
 
-    async def run(self) -> tuple[str, int, tuple[Input, ...]]:
+    async def run(self) -> Made:
         """Run the scatter, or go on with it.
-
-        Returns:
-            Its id, the bytes of the results that this process added, and the inputs that were consumed.
 
         Raises:
             FlowstoneError: What the asset fails with.
         """
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
-        inputs: list[Input] = []
+        inputs, consumed = list[Input](), list[Input]()
         arguments = await self._prepared(self.unit.node.bindings, inputs)
-        source_arguments = await self._prepared(bound.source.bindings, inputs)
+        source_arguments = await self._prepared(bound.source.bindings, consumed)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         worker = self.services.worker or ""
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key)
+        now = ScatterFacts(kind.results, (self.version,), self.code_hash, tuple(consumed), tuple(inputs))
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
         if record.state == "failed":
             raise await threshold(store, record.id, self._name, kind.tolerate)
-        size = 0
+        size, facts = 0, ScatterFacts.read(record.facts)
         if record.state == "running":
             names = self.unit.node.definition.scope.names
             items = Items(bound.item.wanted, names)
@@ -110,7 +130,7 @@ class Beginning:
                 source=source,
                 by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
                 intake=self._intake(items, select, key),
-                results=Results(self.unit.node.value_type, names, kind.results),
+                results=Results(self.unit.node.value_type, names, facts.results or kind.results),
                 call=self._caller(arguments, items),
                 failing=self.failing,
             )
@@ -118,7 +138,17 @@ class Beginning:
             async with source.lending():
                 await scattering.run()
             size = scattering.size
-        return record.id, size, tuple(dict.fromkeys(inputs))
+        return self._made(record, size, now, facts)
+
+    def _made(self, record: ScatterRecord, size: int, now: ScatterFacts, before: ScatterFacts) -> Made:
+        """Return the scatter as it ended; one that went on from another is of its inputs, version and code too."""
+        if record.origin is None:
+            return Made(record.id, size, _once(*now.inputs, *now.source), self.version, self.code_hash)
+        source = before.source if record.sealed and before.source else (*now.source, *before.source)
+        # The earlier ones last: they decide whether the value is fresh.
+        inputs = _once(*now.inputs, *source, *before.inputs)
+        version = self.version if before.version is None else before.version[0]
+        return Made(record.id, size, inputs, version, before.code or self.code_hash)
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
         if not bindings:
@@ -200,6 +230,10 @@ class Beginning:
                 self.call.params_read |= call.params_read
 
         return with_context if contexts else plainly
+
+
+def _once(*inputs: Input) -> tuple[Input, ...]:
+    return tuple(dict.fromkeys(inputs))
 
 
 class Keys:
