@@ -35,6 +35,7 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.definition.scatter_handle import PartitionedScatterAsset, ScatterAsset
+from flowstone_async.definition.scatter_item import ErrorGroup, ScatterItem
 from flowstone_async.definition.single import Single
 from flowstone_async.definition.stream import Stream
 from flowstone_async.definition.take import dep, param, resource
@@ -155,6 +156,7 @@ __all__ = [
     "EngineEvent",
     "EngineStarted",
     "EngineStopped",
+    "ErrorGroup",
     "Event",
     "Every",
     "ExecutionError",
@@ -223,6 +225,7 @@ __all__ = [
     "RunSucceeded",
     "ScatterAsset",
     "ScatterCounts",
+    "ScatterItem",
     "ScatterThreshold",
     "Single",
     "Skipped",

@@ -32,7 +32,7 @@ NAMES = {
     "answers": (
         "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
         " RunReport RunStatus"
-        " ScatterCounts Why"
+        " ErrorGroup ScatterCounts ScatterItem Why"
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded BackfillProgress Event"
