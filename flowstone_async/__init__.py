@@ -118,6 +118,7 @@ _HOMES: Final = {
     "ScatterAsset": "definition.scatter_handle",
     "ScatterCounts": "definition.scatter_counts",
     "ScatterItem": "definition.scatter_item",
+    "ScatterRedriven": "events",
     "ScatterThreshold": "errors",
     "Single": "definition.single",
     "Skipped": "types",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,8 +94,10 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
         await _check_ready(session, request)
     going_on = await unfinished(session, before)
     joins = request.joinable and BACKFILL not in before.options
-    without = () if going_on else (REDRIVES,)
-    record = record_again(before, {RESUMES: before.id}, request.joins() if joins else "", without=without)
+    added: dict[str, object] = {RESUMES: before.id}
+    if going_on and isinstance(redrives := before.options.get(REDRIVES), Mapping):
+        added[REDRIVES] = {**redrives, "of": before.id}
+    record = record_again(before, added, request.joins() if joins else "", without=(REDRIVES,))
     return await store_run(session, record, request.subject(), going_on=resumed(going_on, record))
 
 

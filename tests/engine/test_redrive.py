@@ -19,6 +19,7 @@ from flowstone_async import (
     Pipeline,
     Retry,
     RunHandle,
+    ScatterRedriven,
     dep,
 )
 from tests.support.crash import flight_of, kill, look_for_orphans
@@ -370,7 +371,9 @@ async def test_a_redrive_and_who_asked_for_it_are_on_record(open_engine: OpenEng
     assert (act.subject, act.actor, act.run_id) == ("case.items", "process", again.id)
     assert act.details == {"only": "failed", "of_run": run.id}
     told = [event.type async for event in again.events()]
-    assert (told[0], told[-1]) == ("run.started", "run.finished")
+    assert (told[:2], told[-1]) == (["run.started", "scatter.redriven"], "run.finished")
+    [event] = [each async for each in again.events() if isinstance(each, ScatterRedriven)]
+    assert (event.asset, event.partition, event.of_run, event.only) == ("items", None, run.id, "failed")
 
 
 async def test_items_are_listed_by_page(open_engine: OpenEngine):

@@ -36,7 +36,7 @@ NAMES = {
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded BackfillProgress Event"
-        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded ScatterRedriven"
         " EngineEvent EngineStarted EngineStopped LeaseAcquired LeaseEvent LeaseExpired LeaseReleased"
         " ResourceClosed ResourceEvent ResourceOpened"
         " StorageEvent StorageLoadFailed StorageLoadFinished StorageLoadStarted"
