@@ -36,11 +36,12 @@ async def redrive(
             hint="Redrive those: `engine.runs(asset=...)` lists them.",
         )
     name, scatters = await find_scatters(session, before, target, partition)
+    _check_ended(before, scatters)
     request = request_again(session, before)
     catalog = session.catalogs[before.pipeline]
     await _check_reached(session, catalog, request, [each.key for each in scatters])
     states = await session.store.states([each.key for each in scatters])
-    chosen = await _chosen(session, before, scatters, states, only)
+    chosen = await _chosen(session, scatters, states, only)
     partitions = [each.key.partition for each in chosen]
     record = record_again(
         before,
@@ -61,6 +62,23 @@ async def redrive(
 def _act(what: str, scatter: ScatterRecord, record: RunRecord, only: str) -> AuditEntry:
     details = {"only": only, "of_run": scatter.run_id}
     return AuditEntry(f"scatter.{what}", str(scatter.key), "process", "process", record.id, details)
+
+
+def _check_ended(before: RunRecord, scatters: Sequence[ScatterRecord]) -> None:
+    """Refuse a run that goes on: what depends on the scatter may be under way.
+
+    Raises:
+        ConfigError: It has not ended.
+    """
+    if before.state not in FINAL_RUN_STATES:
+        for each in scatters:
+            if each.state == "running":
+                raise redrives.goes_on(each.id, before.id)
+        raise ConfigError(
+            f"run {before.id} has not ended, it is {before.state}",
+            hint="Await it, or cancel it first.",
+            run_id=before.id,
+        )
 
 
 async def _check_reached(session: Session, catalog: Catalog, request: Request, keys: Sequence[AssetKey]) -> None:
@@ -84,7 +102,6 @@ async def _check_reached(session: Session, catalog: Catalog, request: Request, k
 
 async def _chosen(
     session: Session,
-    before: RunRecord,
     scatters: Sequence[ScatterRecord],
     states: Mapping[AssetKey, AssetState],
     only: Only,
@@ -99,8 +116,6 @@ async def _chosen(
         totals = await session.store.scatters.totals(each.id)
         if totals is None:
             raise redrives.gone(each.id)
-        if each.state == "running" and before.state not in FINAL_RUN_STATES:
-            raise redrives.goes_on(each.id, before.id)
         state = states.get(each.key)
         current = None if state is None else state.current
         if current is not None and current.id != each.id and current.committed_at > totals.since:
@@ -131,24 +146,26 @@ def _facts(scatter: ScatterRecord, state: AssetState | None, runnable: Runnable,
 
 
 class Unfinished(NamedTuple):
-    """A scatter of an ended run that did not come to its end, and what of it is to be run."""
+    """A scatter of an ended run that became no value, and what of it is to be run."""
 
     scatter: ScatterRecord
     only: Literal["failed", "rest"]
 
 
 async def unfinished(session: Session, before: RunRecord) -> list[Unfinished]:
-    """Return the scatters that a retried run goes on with: those that did not come to their end, where what they were
-    computed from is what there is, and nobody has computed the asset since.
+    """Return the scatters that a retried run goes on with: those that became no value, where what they were computed
+    from is what there is, and nobody has computed the asset since.
     """
     if BACKFILL in before.options:
         return []
     catalog = session.catalogs[before.pipeline]
     found: list[Unfinished] = []
-    for each in await session.store.scatters.of_run(before.id):
+    scatters = await session.store.scatters.of_run(before.id)
+    values = await session.store.recorded([each.id for each in scatters]) if scatters else frozenset[str]()
+    for each in scatters:
         node = catalog.graph.nodes.get(each.key.asset)
         totals = await session.store.scatters.totals(each.id)
-        if each.state == "closed" or node is None or node.scatter is None or totals is None:
+        if each.id in values or node is None or node.scatter is None or totals is None:
             continue
         facts, version = ScatterFacts.read(each.facts), catalog.runnable(node).version
         states = await session.store.states([each.key])
@@ -161,7 +178,7 @@ async def unfinished(session: Session, before: RunRecord) -> list[Unfinished]:
 
 
 def resumed(found: Sequence[Unfinished], record: RunRecord) -> list[Redrive]:
-    """Return how a retried run begins with scatters that did not come to their end; what is gone is begun anew."""
+    """Return how a retried run begins with scatters that became no value; what is gone is begun anew."""
     return [
         Redrive(
             scatter.id,

@@ -266,3 +266,31 @@ async def test_a_retried_run_survives_its_engine(open_engine: OpenEngine):
     await look_for_orphans(living)
     assert await soon(again) == list(range(12))
     assert await living._live().store.verify() == ()
+
+
+async def test_what_closed_and_became_no_value_is_taken_as_it_is(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """FLOW-13: the run was cancelled between the two."""
+    case = _Case(range(6))
+    case.broken.clear()
+    engine = await open_engine(case.pipe, slots=1)
+    session: Any = engine._live()
+    scatters = session.store.scatters
+    close, closed = scatters.close, Gate()
+
+    async def hold(*asked: Any) -> bool:
+        done = await close(*asked)
+        if done:
+            await closed()
+        return done
+
+    monkeypatch.setattr(scatters, "close", hold)
+    run = await engine.submit("total")
+    await closed.reached()
+    await run.cancel()
+    monkeypatch.undo()
+    with pytest.raises(Cancelled):
+        await soon(run)
+    assert await soon(await engine.retry(run.id)) == list(range(6))
+    assert case.calls == Counter(range(6))

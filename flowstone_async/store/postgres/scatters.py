@@ -37,6 +37,7 @@ from flowstone_async.types import AssetKey
 T = TypeVar("T")
 PLACE = "I"
 _PAUSE = 0.1
+_DELETING = 300.0  # seconds for what millions of items have left
 
 
 class PostgresScatters(Scatters):
@@ -261,6 +262,7 @@ class PostgresScatters(Scatters):
         known = ids(scatters)
         if known:
             async with self._connections.transaction() as session:
+                session.patience = _DELETING
                 await delete_scatters(session, known)
 
 
