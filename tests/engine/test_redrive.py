@@ -172,7 +172,7 @@ async def test_a_scatter_that_failed_goes_on(open_engine: OpenEngine):
     assert case.calls["numbers"] == 0
 
 
-async def test_only_the_last_of_a_line_is_redriven(open_engine: OpenEngine):
+async def test_only_the_last_of_a_chain_is_redriven(open_engine: OpenEngine):
     """SCAT-25: it has the results of those before."""
     case = _Case()
     engine = await open_engine(case.pipe)

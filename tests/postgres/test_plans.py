@@ -266,11 +266,11 @@ ASKED |= {
     "redrive_failures": [U, U, "'failed'"],
     "redrive_chunks": [U, U, "'failed'"],
     "redrive_scatter": [U, U, U, "'failed'", "'{}'", "0", "NULL"],
-    "scatter_line": [U],
-    "lock_lines": [US],
-    "lines": [US],
+    "scatter_chain": [U],
+    "lock_chains": [US],
+    "chains": [US],
     "delete_scatters": [US, US, US],
-    "trim_line": [U, "5", "50"],
+    "trim_chain": [U, "5", "50"],
 }
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
+from flowstone_async.store.postgres.chains import delete_scatters
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.instants import Instants
-from flowstone_async.store.postgres.lines import delete_scatters
 from flowstone_async.store.postgres.partitions import Partitions
 from flowstone_async.store.postgres.rows import materialization
 from flowstone_async.store.records import Pruned

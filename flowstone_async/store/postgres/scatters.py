@@ -14,11 +14,11 @@ from asyncpg import Record
 from typing_extensions import override
 
 from flowstone_async.errors import Failure, StoreUnavailable
+from flowstone_async.store.postgres.chains import Chains, delete_scatters
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
-from flowstone_async.store.postgres.lines import Lines, delete_scatters
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -57,7 +57,7 @@ class PostgresScatters(Scatters):
         self._instants = instants
         self._owns = owns
         self._patience = patience
-        self._lines = Lines(connections)
+        self._chains = Chains(connections)
 
     async def _fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a statement that may be repeated, for as long as commits are tried."""
@@ -90,7 +90,7 @@ class PostgresScatters(Scatters):
 
     def _record(self, row: Record) -> ScatterRecord:
         record = _record(row)
-        self._lines.learn(record.id, row["root"], row["kept"])
+        self._chains.learn(record.id, row["root"], row["kept"])
         return record
 
     @override
@@ -118,7 +118,7 @@ class PostgresScatters(Scatters):
         )
         rows = await self._fetch("add_page", *given)
         if not rows:
-            root, _ = await self._lines.of(page.scatter)
+            root, _ = await self._chains.of(page.scatter)
             rows = await self._fetch("page_added", root, page.fence, page.no)
         for row in rows:
             return PageAdded(row["first"], row["before"], frozenset(row["duplicates"]))
@@ -188,7 +188,7 @@ class PostgresScatters(Scatters):
 
     @override
     async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
-        root, _ = await self._lines.of(scatter)
+        root, _ = await self._chains.of(scatter)
         rows = await self._connections.fetch("scatter_pages", root, list(numbers))
         return tuple(
             Page(
@@ -205,7 +205,7 @@ class PostgresScatters(Scatters):
 
     @override
     async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
-        root, parts = await self._lines.of(scatter)
+        root, parts = await self._chains.of(scatter)
         rows = await self._connections.fetch("scatter_blocks", parts, page)
         if rows:
             return tuple(Block(_positions(row["first"], row["places"]), row["body"]) for row in rows)
@@ -216,7 +216,7 @@ class PostgresScatters(Scatters):
 
     @override
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
-        root, parts = await self._lines.of(scatter)
+        root, parts = await self._chains.of(scatter)
         rows = await self._connections.fetch("committed_blocks", parts, after, limit)
         if rows:
             return tuple(
@@ -227,13 +227,13 @@ class PostgresScatters(Scatters):
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:
-        root, _ = await self._lines.of(scatter)
+        root, _ = await self._chains.of(scatter)
         rows = await self._connections.fetch("scatter_page_at", root, position)
         return rows[0][0] if rows else None
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
-        root, _ = await self._lines.of(scatter)
+        root, _ = await self._chains.of(scatter)
         rows = await self._connections.fetch("scatter_failures", scatter, after, limit, root)
         return tuple(
             StoredFailure(
@@ -249,7 +249,7 @@ class PostgresScatters(Scatters):
 
     @override
     async def find(self, scatter: str, hash: str) -> int | None:
-        root, _ = await self._lines.of(scatter)
+        root, _ = await self._chains.of(scatter)
         rows = await self._connections.fetch("scatter_find", root, hash)
         return rows[0][0] if rows else None
 

@@ -1,5 +1,5 @@
--- Scatters that go on from another one: docs/adr/0008-scatter.md. A line is the first of them and all that come of it: its
--- pages and keys are under the first one's id, for as long as any of the line is there.
+-- Scatters that go on from another one: docs/adr/0008-scatter.md. A chain is the first of them and all that come of it: its
+-- pages and keys are under the first one's id, for as long as any of the chain is there.
 
 ALTER TABLE flowstone.scatter
     ADD COLUMN origin uuid,
@@ -11,8 +11,8 @@ CREATE UNIQUE INDEX scatter_origin ON flowstone.scatter (origin) WHERE origin IS
 CREATE INDEX scatter_root ON flowstone.scatter (root) WHERE root IS NOT NULL;
 
 COMMENT ON COLUMN flowstone.scatter.origin IS 'the scatter that it goes on from; no two go on from the same one';
-COMMENT ON COLUMN flowstone.scatter.root IS 'the first one of its line; NULL for that one itself';
-COMMENT ON COLUMN flowstone.scatter.kept IS 'scatters of its line whose results are its own too';
+COMMENT ON COLUMN flowstone.scatter.root IS 'the first one of its chain; NULL for that one itself';
+COMMENT ON COLUMN flowstone.scatter.kept IS 'scatters of its chain whose results are its own too';
 COMMENT ON COLUMN flowstone.scatter.carried IS 'items that were final when it went on from the other one';
 
 -- Bits, the first in the lowest bit of the first byte, `size` of them, without those at some places.

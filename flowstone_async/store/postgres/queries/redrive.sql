@@ -1,4 +1,4 @@
--- Scatters that go on from one of an ended run, in the transaction that stores the run which does so; and lines of them
+-- Scatters that go on from one of an ended run, in the transaction that stores the run which does so; and chains of them
 -- (docs/adr/0008-scatter.md). Lock order: the new run, then the scatter that is gone on from, which nobody else locks after
 -- anything of the new one.
 
@@ -78,38 +78,38 @@ SELECT $2, $3, 0, s.read, s.total, coalesce($7::timestamptz, statement_timestamp
 FROM flowstone.scatter AS s
 WHERE s.id = $1;
 
--- name: scatter_line
+-- name: scatter_chain
 -- Where the scatter $1 has its pages and keys, and whose results are its own.
 SELECT coalesce(root, id) AS root, kept FROM flowstone.scatter WHERE id = $1;
 
--- name: lock_lines
--- All scatters of the lines that the scatters $1 are of, in the order of their ids. By two indexes, hence twice.
+-- name: lock_chains
+-- All scatters of the chains that the scatters $1 are of, in the order of their ids. By two indexes, hence twice.
 WITH first AS MATERIALIZED (
     SELECT coalesce(root, id) AS id FROM flowstone.scatter WHERE id = ANY ($1::uuid[])
 ),
-line AS MATERIALIZED (
+chain AS MATERIALIZED (
     SELECT id FROM first
     UNION
     SELECT s.id FROM flowstone.scatter AS s WHERE s.root = ANY (ARRAY (SELECT id FROM first))
 )
-SELECT s.id FROM flowstone.scatter AS s WHERE s.id = ANY (ARRAY (SELECT id FROM line)) ORDER BY s.id FOR UPDATE;
+SELECT s.id FROM flowstone.scatter AS s WHERE s.id = ANY (ARRAY (SELECT id FROM chain)) ORDER BY s.id FOR UPDATE;
 
--- name: lines
--- As `lock_lines`, with what they have; asked after it.
+-- name: chains
+-- As `lock_chains`, with what they have; asked after it.
 WITH first AS MATERIALIZED (
     SELECT coalesce(root, id) AS id FROM flowstone.scatter WHERE id = ANY ($1::uuid[])
 ),
-line AS MATERIALIZED (
+chain AS MATERIALIZED (
     SELECT id FROM first
     UNION
     SELECT s.id FROM flowstone.scatter AS s WHERE s.root = ANY (ARRAY (SELECT id FROM first))
 )
 SELECT s.id, coalesce(s.root, s.id) AS root, s.kept, s.pages, s.read, s.id = ANY ($1::uuid[]) AS goes
 FROM flowstone.scatter AS s
-WHERE s.id = ANY (ARRAY (SELECT id FROM line));
+WHERE s.id = ANY (ARRAY (SELECT id FROM chain));
 
 -- name: delete_scatters
--- The scatters $1; the results under the ids $2, which no other scatter has; pages and keys of the lines $3, which end.
+-- The scatters $1; the results under the ids $2, which no other scatter has; pages and keys of the chains $3, which end.
 WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
 chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
 failures AS (DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[])),
@@ -118,7 +118,7 @@ results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($2::uuid[]
 pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($3::uuid[]))
 DELETE FROM flowstone.scatter_key WHERE scatter = ANY ($3::uuid[]);
 
--- name: trim_line
--- Forget what only a scatter that was deleted had read of the line $1: pages from $2 on, and keys of items from $3 on.
+-- name: trim_chain
+-- Forget what only a scatter that was deleted had read of the chain $1: pages from $2 on, and keys of items from $3 on.
 WITH pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = $1 AND no >= $2)
 DELETE FROM flowstone.scatter_key WHERE scatter = $1 AND item_no >= $3;

@@ -78,7 +78,7 @@ failed AS (
 SELECT first, before, duplicates FROM page;
 
 -- name: page_added
--- The page $3 of the line $1, if it was added under the fence $2.
+-- The page $3 of the chain $1, if it was added under the fence $2.
 SELECT first, before, duplicates FROM flowstone.scatter_page WHERE scatter = $1 AND no = $3 AND fence = $2;
 
 -- name: flush
@@ -237,7 +237,7 @@ LEFT JOIN LATERAL (
 WHERE s.id = $1;
 
 -- name: scatter_pages
--- Of the line $1.
+-- Of the chain $1.
 SELECT no, first, before, count, duplicates, items, keys
 FROM flowstone.scatter_page
 WHERE scatter = $1 AND no = ANY ($2::integer[]);
@@ -247,7 +247,7 @@ WHERE scatter = $1 AND no = ANY ($2::integer[]);
 SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[]) AND page = $2 ORDER BY no;
 
 -- name: scatter_results
--- Results of the page $2 of the line $3 that are rows, under the ids $1.
+-- Results of the page $2 of the chain $3 that are rows, under the ids $1.
 SELECT r.item_no, r.value
 FROM flowstone.scatter_page AS p
 CROSS JOIN LATERAL (
@@ -272,7 +272,7 @@ ORDER BY b.no
 LIMIT $3;
 
 -- name: committed_results
--- With the pages of the line $4 that they are in.
+-- With the pages of the chain $4 that they are in.
 SELECT r.no, r.item_no, r.value, p.no AS page
 FROM unnest($1::uuid[]) AS n (part)
 CROSS JOIN LATERAL (
@@ -292,14 +292,14 @@ ORDER BY r.no
 LIMIT $3;
 
 -- name: scatter_page_at
--- The page of the line $1 that the item $2 is in.
+-- The page of the chain $1 that the item $2 is in.
 SELECT no FROM flowstone.scatter_page AS p
 WHERE scatter = $1 AND first <= $2 AND first + count > $2
 ORDER BY first DESC
 LIMIT 1;
 
 -- name: scatter_failures
--- With the pages of the line $4 that they are in.
+-- With the pages of the chain $4 that they are in.
 SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page
 FROM flowstone.scatter_failure AS f
 CROSS JOIN LATERAL (
@@ -322,7 +322,7 @@ ORDER BY count(*) DESC, code
 LIMIT $2;
 
 -- name: scatter_find
--- In the line $1.
+-- In the chain $1.
 SELECT item_no FROM flowstone.scatter_key WHERE scatter = $1 AND hash = $2;
 
 -- name: valueless_scatters
