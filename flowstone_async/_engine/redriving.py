@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from flowstone_async._engine.catalog import Catalog, Runnable
@@ -56,7 +57,18 @@ async def redrive(
         asked.append(Redrive(each.id, new_id(), only, facts, audit=_act("redriven", each, record, only)))
     audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
     submission = Submission(run=record, subject=request.subject(), audit=audit)
-    return (await session.store.submit(submission, redrives=asked)).run
+    stored = await session.store.submit(submission, redrives=asked)
+    if stored.created:
+        await _drive_unclaimed(session, record)
+    return stored.run
+
+
+async def _drive_unclaimed(session: Session, record: RunRecord) -> None:
+    """Drive a run here that nobody would claim: the store is a test's own."""
+    services = session.services
+    if services.adopt is None and services.worker is not None:
+        for claimed in await services.store.claim(services.worker, (record.pipeline,), limit=1):
+            services.start_soon(partial(session.resume, begun=False), claimed, name=f"run {claimed.id}")
 
 
 def _act(what: str, scatter: ScatterRecord, record: RunRecord, only: str) -> AuditEntry:

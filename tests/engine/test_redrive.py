@@ -320,6 +320,7 @@ async def test_a_value_is_judged_by_what_its_results_came_from(open_engine: Open
     again = await run.redrive(items)
     assert await (await soon(again)).to_list(limit=9) == [1, 2, 3]
     assert not (await engine.status(items)).fresh
+    assert await engine._live().store.verify() == ()
     assert await (await engine.run(items)).to_list(limit=9) == [1, 2, 3, 4]
 
 
@@ -357,6 +358,19 @@ async def test_a_redrive_survives_its_engine(open_engine: OpenEngine):
     assert {no: case.items_called[no] for no in range(20) if no not in (3, 7)} == {
         no: 1 for no in range(20) if no not in (3, 7)
     }
+
+
+async def test_the_test_kit_drives_a_redrive():
+    """TEST-03: nobody else would."""
+    case = _Case(retry=False)
+    async with case.pipe.test() as t:
+        run = await t.submit("report")
+        await t.until(run)
+        case.broken.clear()
+        again = await run.redrive("items")
+        await t.until(again)
+        assert await again == "total 190"
+        assert t.calls("items") == 20 + 2
 
 
 async def test_a_redrive_and_who_asked_for_it_are_on_record(open_engine: OpenEngine):
