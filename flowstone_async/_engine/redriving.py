@@ -10,7 +10,7 @@ from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.repeating import record_again, request_again
 from flowstone_async._engine.request import BACKFILL, REDRIVES, RESUMES, Request, digest
-from flowstone_async._engine.scatter.facts import ScatterFacts
+from flowstone_async._engine.scatter.facts import ScatterFacts, facts_of
 from flowstone_async._engine.scatter.finding import find_scatters
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
@@ -146,7 +146,7 @@ async def _chosen(
 
 def _facts(scatter: ScatterRecord, state: AssetState | None, runnable: Runnable, only: str) -> ScatterFacts:
     """Return what holds for the results that are kept, so that the value is judged by what they were computed from."""
-    facts = ScatterFacts.read(scatter.facts)
+    facts = facts_of(scatter)
     current = None if state is None or state.current is None or state.current.id != scatter.id else state.current
     inputs: tuple[Input, ...] = facts.inputs if current is None else current.inputs
     if only == "all":
@@ -179,7 +179,7 @@ async def unfinished(session: Session, before: RunRecord) -> list[Unfinished]:
         totals = await session.store.scatters.totals(each.id)
         if each.id in values or node is None or node.scatter is None or totals is None:
             continue
-        facts, version = ScatterFacts.read(each.facts), catalog.runnable(node).version
+        facts, version = facts_of(each), catalog.runnable(node).version
         states = await session.store.states([each.key])
         current = states[each.key].current if each.key in states else None
         if current is not None and current.committed_at > totals.since:
@@ -196,7 +196,7 @@ def resumed(found: Sequence[Unfinished], record: RunRecord) -> list[Redrive]:
             scatter.id,
             new_id(),
             only,
-            scatter.facts,
+            facts_of(scatter).text(),
             required=False,
             audit=_act("resumed", scatter, record, only),
         )

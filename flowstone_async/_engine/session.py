@@ -177,19 +177,19 @@ class Session:
         raced = self._joinable.get(identity) if request.joinable else None
         if raced is not None and raced.driver.state == "running" and raced.driver.stopping is None:
             return raced
-        return self._fly(self._driver(prospect, record), identity)
+        return self._fly(self.driver(prospect, record), identity)
 
-    async def _resumed(self, record: RunRecord) -> Past:
+    async def resumed(self, record: RunRecord) -> Past:
         """Return what the run did that a run resumes, if it resumes one."""
         known = await self.store.run(str(record.options[RESUMES])) if RESUMES in record.options else None
         return Past() if known is None else await Past.read(self.store, known)
 
-    def _driver(
+    def driver(
         self, prospect: Prospect, record: RunRecord, past: Past | None = None, resumed: Past | None = None
     ) -> RunDriver:
-        units, current = prospect.units, prospect.current
-        before = as_stored(units, current, prospect.verdicts.forced) if prospect.request.again else {}
-        before |= {} if resumed is None else resumed.committed(units, current)
+        """Return what drives a run, or goes on with its past."""
+        before = as_stored(prospect.units, prospect.current, prospect.verdicts.forced) if prospect.request.again else {}
+        before |= {} if resumed is None else resumed.committed(prospect.units, prospect.current)
         driver = RunDriver(
             self.services,
             prospect.catalog,
@@ -244,7 +244,7 @@ class Session:
         if record.lost > patience:
             raise stopped.deadly(record.id, record.lost)
         request = past.request(record, self.catalogs[record.pipeline])
-        driver = self._driver(await self.prospect(request), record, past, await self._resumed(record))
+        driver = self.driver(await self.prospect(request), record, past, await self.resumed(record))
         if self.closing or self.lost:
             raise stopped.closed(record.id)
         flight, identity = Flight(driver, detached=True), self._identity(request)

@@ -31,6 +31,7 @@ class ScatterRecord(NamedTuple):
         cursor: Where the source goes on, as JSON; None at its start.
         facts: What was decided when it began, as JSON.
         origin: The scatter of an ended run that it goes on from.
+        before: What was decided for what it keeps of that one, as JSON.
     """
 
     id: str
@@ -44,6 +45,7 @@ class ScatterRecord(NamedTuple):
     cursor: str | None = None
     facts: str = "{}"
     origin: str | None = None
+    before: str | None = None
 
 
 class Redrive(NamedTuple):
@@ -54,7 +56,7 @@ class Redrive(NamedTuple):
         id: Its own id.
         only: What is to be run: `failed` items and what never came to its end, `rest` for the latter alone, or `all`.
             Results of the others are its own from the beginning; so are failures of items that cannot be run at all.
-        facts: As `ScatterRecord.facts`.
+        before: As `ScatterRecord.before`.
         required: Whether the run is not stored if this cannot be; otherwise it begins a scatter of its own.
         audit: The act, kept with it.
     """
@@ -62,7 +64,7 @@ class Redrive(NamedTuple):
     origin: str
     id: str
     only: Literal["failed", "rest", "all"]
-    facts: str = "{}"
+    before: str = "{}"
     required: bool = True
     audit: AuditEntry | None = None
 
@@ -106,6 +108,7 @@ class NewPage(NamedTuple):
         last: Whether the source has ended.
         failed: Items that cannot be run, by their places in the page (as `position`).
         chunks: Number of items of each chunk; together all of them.
+        owned: How many of the chunks, the first ones, the reader's worker owns; None for all. Anybody takes the others.
     """
 
     scatter: str
@@ -119,6 +122,7 @@ class NewPage(NamedTuple):
     last: bool
     failed: Sequence[ItemFailed]
     chunks: Sequence[int]
+    owned: int | None = None
 
 
 class PageAdded(NamedTuple):
@@ -283,7 +287,13 @@ class Scatters(Protocol):
         ...
 
     async def take(
-        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+        self,
+        scatter: str,
+        worker: str,
+        *,
+        limit: int,
+        fresh: int | None = None,
+        known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
         """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first.
 
@@ -291,6 +301,7 @@ class Scatters(Protocol):
             scatter: Which one.
             worker: Who takes them.
             limit: How many.
+            fresh: How many of those that wait for no time; None for `limit`.
             known: After a call whose answer was lost: the chunks that the worker knows to be its own, by `first` and
                 `alone`. Others that are its own are given again.
         """

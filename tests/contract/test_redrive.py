@@ -83,7 +83,8 @@ async def test_failed_items_are_run_again_and_the_others_kept(engine: Engine) ->
     record = await reader.store.scatter(reader.id)
     assert record is not None
     assert (record.state, record.sealed, record.pages, record.read, record.total) == ("running", True, 2, 6, 5)
-    assert (record.origin, record.facts, record.run_id) == (before.id, '{"b": 2}', reader.drive.id)
+    assert (record.origin, record.before, record.facts) == (before.id, '{"b": 2}', '{"a": 1}')
+    assert record.run_id == reader.drive.id
     totals = await reader.store.totals(reader.id)
     assert totals is not None
     assert (totals.succeeded, totals.failed, totals.carried, totals.open, totals.waiting) == (3, 1, 4, 1, 0)

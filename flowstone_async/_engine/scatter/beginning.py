@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, assert_never
@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple, assert_never
 from pydantic_core import from_json
 
 from flowstone_async._engine.arguments import Values, prepare
-from flowstone_async._engine.request import Request
+from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
-from flowstone_async._engine.scatter.facts import ScatterFacts
+from flowstone_async._engine.scatter.facts import ScatterFacts, form_of
 from flowstone_async._engine.scatter.flushing import Task
+from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
 from flowstone_async._engine.scatter.results import Results
@@ -107,48 +108,73 @@ class Beginning:
         inputs, consumed = list[Input](), list[Input]()
         arguments = await self._prepared(self.unit.node.bindings, inputs)
         source_arguments = await self._prepared(bound.source.bindings, consumed)
+        called = self._called(inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         worker = self.services.worker or ""
-        now = ScatterFacts(kind.results, (self.version,), self.code_hash, tuple(consumed), tuple(inputs))
+        now = ScatterFacts(kind.results, (self.version,), self.code_hash, tuple(consumed), tuple(inputs), called)
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
         if record.state == "failed":
             raise await threshold(store, record.id, self._name, kind.tolerate)
-        size, facts = 0, ScatterFacts.read(record.facts)
+        size = 0
         if record.state == "running":
-            names = self.unit.node.definition.scope.names
-            items = Items(bound.item.wanted, names)
+            items = self._items
             source = await self._source(source_arguments)
-            task = Task(
-                record=record,
-                fence=self.fence,
-                worker=worker,
-                kind=kind,
-                source=source,
-                by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
-                intake=self._intake(items, select, key),
-                results=Results(self.unit.node.value_type, names, facts.results or kind.results),
-                call=self._caller(arguments, items),
-                failing=self.failing,
-            )
+            task = self._task(record, arguments, source, self._intake(items, select, key))
             scattering = Scattering(self.services, task, self._name)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
-        return self._made(record, size, now, facts)
+        facts = now if record.before is None else now.after(ScatterFacts.read(record.before), sealed=record.sealed)
+        version = self.version if facts.version is None else facts.version[0]
+        inputs = tuple(dict.fromkeys((*facts.inputs, *facts.source)))
+        return Made(record.id, size, inputs, version, facts.code or self.code_hash)
 
-    def _made(self, record: ScatterRecord, size: int, now: ScatterFacts, before: ScatterFacts) -> Made:
-        """Return the scatter as it ended; one that went on from another is of its inputs, version and code too."""
-        if record.origin is None:
-            return Made(record.id, size, _once(*now.inputs, *now.source), self.version, self.code_hash)
-        source = before.source if record.sealed and before.source else (*now.source, *before.source)
-        # The earlier ones last: they decide whether the value is fresh.
-        inputs = _once(*now.inputs, *source, *before.inputs)
-        version = self.version if before.version is None else before.version[0]
-        return Made(record.id, size, inputs, version, before.code or self.code_hash)
+    async def help(self, record: ScatterRecord) -> Helping:
+        """Return who runs items of a scatter for another worker, which has begun it.
+
+        Raises:
+            ConfigError: Its bodies would be called with something else here, or it is other code.
+            FlowstoneError: Something that its bodies need cannot be had here.
+        """
+        inputs: list[Input] = []
+        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        if ScatterFacts.read(record.facts).called != self._called(inputs):
+            raise ConfigError(
+                f"{self._name} was begun with other inputs, or by other code, than are here",
+                hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
+            )
+        task = self._task(record, arguments, None, self._intake(self._items, None, None))
+        return Helping(self.services, task, self._name)
+
+    @property
+    def _items(self) -> Items:
+        return Items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+
+    def _called(self, inputs: Sequence[Input]) -> str:
+        """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
+        return digest(self.version, self.code_hash, [[each.kind, each.name, each.fingerprint] for each in inputs])
+
+    def _task(
+        self, record: ScatterRecord, arguments: Mapping[str, object], source: Source[Any] | None, intake: Intake
+    ) -> Task:
+        kind, node = self._kind, self.unit.node
+        return Task(
+            record=record,
+            continued=record.id != self.id,
+            fence=self.fence,
+            worker=self.services.worker or "",
+            kind=kind,
+            source=source,
+            by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
+            intake=intake,
+            results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
+            call=self._caller(arguments, intake.items),
+            failing=self.failing,
+        )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
         if not bindings:
@@ -230,10 +256,6 @@ class Beginning:
                 self.call.params_read |= call.params_read
 
         return with_context if contexts else plainly
-
-
-def _once(*inputs: Input) -> tuple[Input, ...]:
-    return tuple(dict.fromkeys(inputs))
 
 
 class Keys:

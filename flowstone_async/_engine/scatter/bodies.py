@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from anyio.abc import TaskGroup
@@ -82,9 +82,29 @@ class Bodies:
         self.stopping = False
 
     @property
-    def running(self) -> int:
-        """How many bodies run now."""
-        return len(self._tasks)
+    def workers(self) -> int:
+        """How many bodies run now, or are about to."""
+        return self._workers
+
+    @property
+    def at_hand(self) -> Sequence[LocalChunk]:
+        """Chunks with items that have not begun, in the order in which they will; suspects apart."""
+        return self._at_hand
+
+    @property
+    def waiting(self) -> int:
+        """How many items at hand have not begun."""
+        return sum(len(chunk.todo) for chunk in self._at_hand) + len(self._suspects)
+
+    def limit(self, most: int | None) -> None:
+        """Run at most so many from now on; None for no bound. Those above it end in their own time."""
+        self._most = most
+        self._staff()
+
+    def limit_to_running(self) -> int:
+        """Run no more than now until the next `limit`, and return how many that is."""
+        self._most = self._workers
+        return self._workers
 
     def add(self, chunk: LocalChunk) -> None:
         """Put the items of a chunk behind those at hand."""
@@ -108,7 +128,7 @@ class Bodies:
 
     def _staff(self) -> None:
         """Start one more worker if there is something for it."""
-        if self._workers < (self._most or self._workers + 1) and self._has_work():
+        if (self._most is None or self._workers < self._most) and self._has_work():
             self._workers += 1
             self._begun += 1
             self._group.start_soon(self._work, name=f"{self._name} {self._begun}")
@@ -126,7 +146,7 @@ class Bodies:
         self._idle.clear()
         calls, since = 0, time.monotonic()
         try:
-            while self._has_work():
+            while self._has_work() and (self._most is None or self._workers <= self._most):
                 isolated = not self._at_hand or (bool(self._suspects) and not self._tasks)
                 chunk = self._suspects.popleft() if isolated else self._at_hand[0]
                 self._isolated = isolated

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.crews import Gift
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
 
 
@@ -21,6 +22,14 @@ class Todo(NamedTuple):
     position: int
     number: int
     item: Any
+
+
+class Withheld(NamedTuple):
+    """Items of a chunk that its bodies do not begin: the last ones, so many, for others to take."""
+
+    chunk: LocalChunk
+    gift: Gift
+    size: int
 
 
 class LocalChunk:
@@ -40,7 +49,7 @@ class LocalChunk:
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
         self.chunk, self.page = chunk, page
-        self._done = int.from_bytes(chunk.done, "little")
+        self._done = int.from_bytes(chunk.done, "little") & ((1 << chunk.size) - 1)
         self._succeeded, self._failed = chunk.succeeded, chunk.failed
         self._flushes = 0
         self.positions: list[int] = []
@@ -64,6 +73,28 @@ class LocalChunk:
             index += 1
         todo.reverse()
         return todo
+
+    def withhold(self, count: int) -> Withheld | None:
+        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun.
+
+        Where items behind them are final already, the chunk goes whole or not at all: what is cut off begins anew.
+        """
+        count = 0 if self.chunk.alone else min(count, len(self.todo))
+        if not count:
+            return None
+        keep = self.todo[count - 1].position - self.chunk.first
+        if self._done >> keep:
+            if count < self.left or self._flushes or self.ended:
+                return None
+            keep = 0
+        del self.todo[:count]
+        return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep), count)
+
+    def cut(self, keep: int, size: int) -> bool:
+        """Be the first `keep` items from now on: `size` items that can be run are others' now. Tell if any is left."""
+        self.chunk = self.chunk._replace(size=keep)
+        self.left -= size
+        return self.left > 0
 
     def succeed(self, position: int, value: object) -> None:
         """Note a result."""

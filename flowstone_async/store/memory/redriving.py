@@ -82,7 +82,9 @@ def _carried(
 
 def begun(asked: Redrive, run_id: str, origin: StoredScatter, carried: Carried, now: datetime) -> StoredScatter:
     """Return the scatter that goes on from another one; what it has of that one is shared, and never changed."""
-    record = origin.record._replace(id=asked.id, run_id=run_id, state="running", facts=asked.facts, origin=asked.origin)
+    record = origin.record._replace(
+        id=asked.id, run_id=run_id, state="running", facts="{}", before=asked.before, origin=asked.origin
+    )
     made = StoredScatter(record, 0, now, carried.final)
     made.pages, made.fences, made.keys = dict(origin.pages), dict(origin.fences), dict(origin.keys)
     made.failures = carried.failures

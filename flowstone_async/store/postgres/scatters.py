@@ -89,7 +89,7 @@ class PostgresScatters(Scatters):
         return self._record(row)
 
     def _record(self, row: Record) -> ScatterRecord:
-        record = _record(row)
+        record = record_of(row)
         self._chains.learn(record.id, row["root"], row["kept"])
         return record
 
@@ -115,6 +115,7 @@ class PostgresScatters(Scatters):
             [kind_of(each.error) for each in page.failed],
             [failure_text(each.error) for each in page.failed],
             self._instants.given(),
+            len(page.chunks) if page.owned is None else page.owned,
         )
         rows = await self._fetch("add_page", *given)
         if not rows:
@@ -140,11 +141,18 @@ class PostgresScatters(Scatters):
 
     @override
     async def take(
-        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+        self,
+        scatter: str,
+        worker: str,
+        *,
+        limit: int,
+        fresh: int | None = None,
+        known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
         firsts, alone = (None, None) if known is None else ([k[0] for k in known], [k[1] for k in known])
         async with self._connections.translated(), self._connections.session() as session:
-            rows = await session.fetch("take_chunks", worker, scatter, limit, self._instants.given(), firsts, alone)
+            limits = limit, self._instants.given(), firsts, alone, limit if fresh is None else fresh
+            rows = await session.fetch("take_chunks", worker, scatter, *limits)
         return tuple(map(_chunk, rows))
 
     @override
@@ -266,7 +274,8 @@ class PostgresScatters(Scatters):
                 await delete_scatters(session, known)
 
 
-def _record(row: Record) -> ScatterRecord:
+def record_of(row: Record) -> ScatterRecord:
+    """Return a scatter as it is stored."""
     key = AssetKey(row["pipeline"], row["asset"], row["partition"], row["io"])
     return ScatterRecord(
         id=str(row["id"]),
@@ -280,6 +289,7 @@ def _record(row: Record) -> ScatterRecord:
         cursor=row["cursor"],
         facts=row["facts"],
         origin=None if row["origin"] is None else str(row["origin"]),
+        before=row["before"],
     )
 
 

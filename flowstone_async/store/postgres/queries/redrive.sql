@@ -71,9 +71,9 @@ SELECT coalesce(sum(succeeded + failed), 0)::bigint AS final, coalesce(sum(faile
 -- name: redrive_scatter
 -- Begin the scatter $2 of the run $3 where $1 is, with what `redrive_chunks` gave it: $6 final items.
 INSERT INTO flowstone.scatter (id, run_id, fence, read, total, created_at, pages, sealed, state, pipeline, asset, io,
-    partition, cursor, facts, origin, root, kept, carried)
+    partition, cursor, facts, before, origin, root, kept, carried)
 SELECT $2, $3, 0, s.read, s.total, coalesce($7::timestamptz, statement_timestamp()), s.pages, s.sealed, 'running',
-    s.pipeline, s.asset, s.io, s.partition, s.cursor, $5, s.id, coalesce(s.root, s.id),
+    s.pipeline, s.asset, s.io, s.partition, s.cursor, '{}', $5, s.id, coalesce(s.root, s.id),
     CASE WHEN $4::text = 'all' THEN '{}' ELSE s.kept || s.id END, $6
 FROM flowstone.scatter AS s
 WHERE s.id = $1;
@@ -113,6 +113,7 @@ WHERE s.id = ANY (ARRAY (SELECT id FROM chain));
 WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
 chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
 failures AS (DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[])),
+workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[])),
 blocks AS (DELETE FROM flowstone.scatter_block WHERE scatter = ANY ($2::uuid[])),
 results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($2::uuid[])),
 pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($3::uuid[]))

@@ -5,11 +5,13 @@
 SELECT FROM flowstone.run WHERE id = $1 AND fence = $2 AND state = 'running' FOR SHARE;
 
 -- name: begin_scatter
--- Begin the scatter $1, or go on with the one that the run has already. The reader before can add nothing from then on.
+-- Begin the scatter $1, or go on with the one that the run has already, which nobody has begun yet if its fence is 0. The
+-- reader before can add nothing from then on.
 INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, asset, io, partition, facts)
 VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
-ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE SET fence = excluded.fence
-RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, root, kept;
+ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE
+SET fence = excluded.fence, facts = CASE WHEN s.fence = 0 THEN excluded.facts ELSE s.facts END
+RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept;
 
 -- name: release_chunks
 -- Let go of what the worker $2 has of the scatter $1.
@@ -17,19 +19,19 @@ UPDATE flowstone.scatter_chunk SET state = 'ready', worker = NULL, fence = fence
 WHERE scatter = $1 AND worker = $2 AND state = 'running';
 
 -- name: scatter
-SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, root, kept
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept
 FROM flowstone.scatter
 WHERE id = $1;
 
 -- name: scatters_of_run
-SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, root, kept
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept
 FROM flowstone.scatter
 WHERE run_id = $1
 ORDER BY created_at, id;
 
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
--- duplicates, cut into chunks that the worker $10 owns. Nothing if the fence has moved, or the page is not the next one.
+-- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is not the next one.
 WITH may AS MATERIALIZED (
     SELECT id, coalesce(root, id) AS root, read, total
     FROM flowstone.scatter
@@ -65,9 +67,10 @@ page AS (
 ),
 chunks AS (
     INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, failed, alone, state, worker)
-    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, 'running', $10
+    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, CASE WHEN n.place <= $18 THEN 'running' ELSE 'ready' END,
+        CASE WHEN n.place <= $18 THEN $10 END
     FROM may
-    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) AS n (first, count, failed)
+    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) WITH ORDINALITY AS n (first, count, failed, place)
 ),
 failed AS (
     INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
@@ -151,7 +154,8 @@ CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: take_chunks
--- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns; with $5, also those of
+-- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns, $7 of them at most that wait
+-- for no time; with $5, also those of
 -- its own that are not among the chunks $5, $6. In two scans, so that neither reads what is done or what waits for later.
 WITH may AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
@@ -167,7 +171,7 @@ free AS MATERIALIZED (
                 WHERE k.first = c.first AND k.alone = c.alone)))
         AND (SELECT yes FROM may)
     ORDER BY c.due_at, c.first
-    LIMIT $3
+    LIMIT least($3::bigint, $7::bigint)
     FOR UPDATE OF c SKIP LOCKED
 ),
 due AS MATERIALIZED (
