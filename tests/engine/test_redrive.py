@@ -444,3 +444,38 @@ async def test_errors_of_different_types_are_apart(open_engine: OpenEngine):
     groups = await run.item_errors(items)
     assert [(each.error_type, each.count) for each in groups] == [("ValueError", 4), ("KeyError", 2)]
     assert len(await run.item_errors(items, limit=1)) == 1
+
+
+@pytest.mark.parametrize("page_size", [5, 40])
+async def test_several_workers_run_a_redrive(open_engine: OpenEngine, page_size: int):
+    """SCAT-16: what one gives to another has no result yet; each item is run once."""
+    pipe, broken, calls, gate = Pipeline("shared"), set(range(0, 40, 2)), Counter[int](), Gate()
+
+    @pipe.scatter(range(40), tolerate=0.5, retry=False, page_size=page_size, max_concurrent=4)
+    async def items(no: int) -> int:
+        calls[no] += 1
+        if no in broken:
+            raise ValueError("broken")
+        await gate()
+        return no
+
+    options: Any = {"poll": "10ms"}
+    one, other = await open_engine(pipe, **options), await open_engine(pipe, **options)
+    gate.open()
+    run = await one.submit(items)
+    assert (await soon(run)).succeeded == 20
+    broken.clear()
+    calls.clear()
+    gate.close()
+    began = gate.calls
+    again = await run.redrive(items)
+    for more in range(2, 20):
+        await gate.reached(began + more)
+        gate.open()
+        await asyncio.sleep(0)
+        gate.close()
+    gate.open()
+    found = await soon(again)
+    assert await found.to_list(limit=40) == list(range(40))
+    assert calls == Counter(range(0, 40, 2))
+    assert await other._live().store.verify() == ()
