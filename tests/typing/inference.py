@@ -21,7 +21,6 @@ from flowstone_async import (
     Daily,
     Dynamic,
     Engine,
-    ErrorGroup,
     Event,
     Failed,
     Gathered,
@@ -43,7 +42,6 @@ from flowstone_async import (
     RunHandle,
     ScatterAsset,
     ScatterCounts,
-    ScatterItem,
     Single,
     Skipped,
     Slot,
@@ -523,10 +521,6 @@ async def submit(engine: Engine) -> None:
     assert_type(await engine.submit("plain"), RunHandle[Any])
     assert_type(await engine.submit("plain", plain, "blocking"), RunHandle[tuple[Any, ...]])
     assert_type(await engine.find("some-id"), RunHandle[Any])
-    run = await engine.submit(gathered)
-    assert_type(await run.redrive(of_asset, only="failed"), RunHandle[int])
-    assert_type(await run.items(of_asset, state="done", limit=3, after=7), tuple[ScatterItem, ...])
-    assert_type(await run.item_errors("of_asset"), tuple[ErrorGroup, ...])
 
 
 async def tried() -> None:
