@@ -102,8 +102,8 @@ class Bodies:
         self._staff()
 
     def limit_to_running(self) -> int:
-        """Run no more than now until the next `limit`, and return how many that is."""
-        self._most = self._workers
+        """Run no more than now until the next `limit`, nor more than allowed; return how many that is now."""
+        self._most = self._workers if self._most is None else min(self._most, self._workers)
         return self._workers
 
     def add(self, chunk: LocalChunk) -> None:

@@ -32,9 +32,9 @@ class Helping(Working):
 
     async def drain(self) -> None:
         """Begin no further item, and return once those that run have ended and are kept, or let go of."""
-        bodies = self._bodies
+        bodies, self._draining = self._bodies, True
         if bodies is not None:
-            bodies.stopping = True
+            bodies.limit(0)
             with anyio.move_on_after(self._services.settings.grace):
                 await bodies.idle()
         self._finished.set()

@@ -119,7 +119,7 @@ class Scattering(Working):
     async def _noticed(self, attendance: Attendance) -> None:
         if attendance.state == "failed" and not self._ending:
             raise await threshold(self._store, self._id, self._name, self._task.kind.tolerate)
-        if attendance.state != "running" or attendance.fence != self._fence:
+        if attendance.fence != self._fence or attendance.state == "cancelled":
             raise await self._refused()
 
     @override

@@ -48,7 +48,7 @@ class Working(Flushing):
         self._permits = task.kind.max_concurrent
         self._others: int = 0
         self._elsewhere: int = 0
-        self._attended = self._blocked = False
+        self._attended = self._blocked = self._draining = False
         self._gifts: list[Withheld] = []
         self._pace = _PACE
         self._attend_at = services.clock.monotonic() + services.settings.poll
@@ -231,7 +231,7 @@ class Working(Flushing):
     def _is_hungry(self) -> bool:
         """Whether there is room for more than is at hand."""
         bodies = self._bodies
-        if bodies is None or bodies.stopping or self._permits == 0:
+        if bodies is None or bodies.stopping or self._draining or self._permits == 0:
             return False
         return bodies.waiting < (_AT_HAND if self._permits is None else self._permits)
 
@@ -240,7 +240,7 @@ class Working(Flushing):
         return bodies is not None and self._permits is not None and bodies.workers > self._permits
 
     async def _attend_in_time(self) -> None:
-        if self._crews is not None and self._services.clock.monotonic() >= self._attend_at:
+        if self._crews is not None and not self._draining and self._services.clock.monotonic() >= self._attend_at:
             await self._attend()
 
     async def _attend(self) -> None:
