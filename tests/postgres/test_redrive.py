@@ -107,6 +107,43 @@ async def test_a_lost_reply_is_made_good(dsn: str, monkeypatch: pytest.MonkeyPat
         assert acts.count("scatter.redriven") == 1
 
 
+@pytest.mark.parametrize(
+    "point",
+    ["submit", "lock_scatter", "redriven_by", "redrive_failures", "redrive_chunks", "redrive_scatter", "append_audit"],
+)
+async def test_whoever_dies_in_the_middle_has_done_nothing(
+    sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Before any of its statements: the next one who asks begins from the same."""
+    pipe, broken, _ = _pipeline()
+    async with asyncio.timeout(60), Engine(pipe, store=dsn, notify=False, poll="50ms") as engine:
+        run = await engine.submit("total")
+        await run
+        broken.clear()
+        before = await rows(sql)
+        send, here = connections.Session.fetch_text, asyncio.current_task()
+
+        async def die(session: connections.Session, text: str, *arguments: object) -> list[asyncpg.Record]:
+            if NAMES.get(text) == point and asyncio.current_task() is here:
+                raise _Died
+            return await send(session, text, *arguments)
+
+        async with Engine(pipe, store=dsn, notify=False, slots=0) as asking:
+            handle = await asking.find(run.id)
+            with monkeypatch.context() as patched, pytest.raises(_Died):
+                patched.setattr(connections.Session, "fetch_text", die)
+                await handle.redrive("items")
+            assert await rows(sql) == before
+            assert await sql.fetchval("SELECT count(*) FROM flowstone.run") == 1
+            again = await handle.redrive("items")
+        assert await (await engine.find(again.id)) == ITEMS
+        assert await engine._live().store.verify() == ()
+
+
+class _Died(BaseException):
+    """Stands for the end of the process."""
+
+
 async def test_what_nobody_needs_any_more_is_pruned(sql: asyncpg.Connection, dsn: str) -> None:
     """CFG-06: the value that a redrive has superseded goes, and what the new one has of it stays."""
     pipe, broken, _ = _pipeline()
