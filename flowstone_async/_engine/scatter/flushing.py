@@ -182,15 +182,15 @@ class Flushing(ABC):
     async def _check(self) -> None:
         """See whether this is the end."""
 
-    async def _judge(self) -> None:
-        """End the scatter if more of its items failed than it tolerates.
+    async def _judge(self, failed: int, total: int, *, sealed: bool) -> None:
+        """End the scatter if more of its items failed than it tolerates; arguments as for `Tolerance.exceeded`.
 
         Raises:
             ScatterThreshold: It is so.
             LeaseLost: Somebody else has ended it, or goes on with it.
         """
         task = self._task
-        if task.kind.tolerate.exceeded(self._failed, self._total, sealed=self._sealed):
+        if task.kind.tolerate.exceeded(failed, total, sealed=sealed):
             self._ending = True
             if self._bodies is not None:
                 self._bodies.stopping = True
@@ -203,7 +203,6 @@ class Flushing(ABC):
         totals = await self._store.totals(self._id)
         if totals is None:
             raise no_longer_ours(self._name)
-        self._total, self._failed, self._sealed = totals.total, totals.failed, totals.sealed
         return totals
 
     async def _refused(self) -> FlowstoneError:
