@@ -11,10 +11,13 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from flowstone_async._engine.scatter.packing import Items, Packed, content_of, hash_of
-from flowstone_async.errors import ConfigError, Failure, FlowstoneError
+from flowstone_async.errors import ConfigError, Failure, FlowstoneError, StorageError
 from flowstone_async.failures import ENDINGS
 from flowstone_async.sources.source import BadRow
 from flowstone_async.store.scatters import ItemFailed
+
+LARGEST_PAGE = 512 << 20
+"""Bytes of the items of a page: a statement takes 1 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ class Intake:
         Args:
             items: As the source gave them.
             position: Of the first one, in the source.
+
+        Raises:
+            StorageError: They are too large together.
         """
         page = _Page(dict(enumerate(items)))
         for place, item in enumerate(items):
@@ -85,8 +91,14 @@ class Intake:
                 for place in range(len(items))
             ]
             packed = self._without(packed, page)
+        data = self.items.page(packed, len(items))
+        if len(data) > LARGEST_PAGE:
+            raise StorageError(
+                f"{len(items):,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+                hint="Lower page_size=, or let items say where their contents are.",
+            )
         return Prepared(
-            data=self.items.page(packed, len(items)),
+            data=data,
             items=dict(zip(packed.places, packed.values, strict=True)),
             hashes=hashes,
             keys=None if keys is None else to_json([keys.get(place) for place in range(len(items))]),
