@@ -37,6 +37,7 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.definition.scatter_handle import PartitionedScatterAsset, ScatterAsset
+from flowstone_async.definition.scatter_item import ErrorGroup, ScatterItem
 from flowstone_async.definition.single import Single
 from flowstone_async.definition.stream import Stream
 from flowstone_async.definition.take import dep, param, resource
@@ -101,6 +102,7 @@ from flowstone_async.events import (
     RunFinished,
     RunStarted,
     RunSucceeded,
+    ScatterRedriven,
     StorageEvent,
     StorageLoadFailed,
     StorageLoadFinished,
@@ -160,6 +162,7 @@ __all__ = [
     "EngineEvent",
     "EngineStarted",
     "EngineStopped",
+    "ErrorGroup",
     "Event",
     "Every",
     "ExecutionError",
@@ -228,6 +231,8 @@ __all__ = [
     "RunSucceeded",
     "ScatterAsset",
     "ScatterCounts",
+    "ScatterItem",
+    "ScatterRedriven",
     "ScatterThreshold",
     "Single",
     "Skipped",

@@ -180,13 +180,16 @@ class Attempt:
 
     async def _scattered(self, call: Call, scope: ResourceScope) -> Computed:
         try:
-            self._id, size, inputs = await self._beginning(call, scope).run()
+            made = await self._beginning(call, scope).run()
         except StoreUnavailable as error:
             # No outcome of the asset: whoever has the store again goes on with it.
             self.run.break_off(error)
             await asyncio.sleep(0)
             raise
-        return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
+        self._id = made.id
+        computed = self._computed(Stored(location=made.id, size=made.size), self._inputs(made.inputs))
+        of = computed.materialization._replace(version=made.version, code_hash=made.code_hash)
+        return computed._replace(materialization=of)
 
     async def help(self, record: ScatterRecord, scope: ResourceScope) -> Helping:
         """Return who runs items of the asset's scatter, which the run's owner has begun. Raises as `Beginning.help`."""
@@ -206,7 +209,8 @@ class Attempt:
             id=self._id,
             run_id=run.id,
             fence=run.record.fence,
-            code=f"{runnable.version} {runnable.code.hash}",
+            version=runnable.version,
+            code_hash=runnable.code.hash,
             failing=failing(kind, unit, services, run.id),
         )
 

@@ -37,7 +37,7 @@ from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
-from flowstone_async.events import OBSERVATIONS, RunStarted
+from flowstone_async.events import OBSERVATIONS
 from flowstone_async.failures import ENDINGS, without_endings
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.planning.verdicts import Verdicts
@@ -155,7 +155,7 @@ class RunDriver(RunEnding):
         try:
             first = self.board.begin(self.history)
             if not self._announced:
-                self.journal.add(RunStarted, self.started_at, self.facts())
+                self.note_start(self.started_at)
             await self._step(first, create=self.record if self._new else None)
             self.created.set()
             self._staff()

@@ -31,6 +31,8 @@ class ScatterRecord(NamedTuple):
         cursor: Where the source goes on, as JSON; None at its start.
         facts: What was decided when it began, as JSON.
         carry: Items that were read and are in no page yet, as bytes; only `begin` tells.
+        origin: The scatter of an ended run that it goes on from.
+        before: What was decided for what it keeps of that one, as JSON.
     """
 
     id: str
@@ -44,6 +46,8 @@ class ScatterRecord(NamedTuple):
     cursor: str | None = None
     facts: str = "{}"
     carry: bytes | None = None
+    origin: str | None = None
+    before: str | None = None
 
 
 class ItemFailed(NamedTuple):
@@ -205,6 +209,7 @@ class ScatterTotals(NamedTuple):
         taken: Chunks that somebody owns.
         since: When it began.
         read: Items that were read, duplicates included; of a scatter in batches those items that are distinct.
+        carried: Items that were final when it went on from another scatter.
     """
 
     state: ScatterState
@@ -218,6 +223,7 @@ class ScatterTotals(NamedTuple):
     taken: int
     since: datetime
     read: int
+    carried: int = 0
 
 
 class Page(NamedTuple):
@@ -352,7 +358,7 @@ class Scatters(Protocol):
         ...
 
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
-        """Return how often each kind of error occurs, with an example: the most frequent first."""
+        """Return how often each kind of error (`kind_of`) occurs, with an example: the most frequent first."""
         ...
 
     async def find(self, scatter: str, hash: str) -> int | None:  # noqa: A002 - what it is
@@ -366,5 +372,10 @@ class Scatters(Protocol):
         ...
 
     async def delete(self, scatters: Collection[str]) -> None:
-        """Delete scatters with all that is theirs."""
+        """Delete scatters with all that is theirs alone: what one that went on from them has stays."""
         ...
+
+
+def kind_of(error: Failure) -> str:
+    """Return what errors of items are grouped by: the type of what was raised, or the code of the library's own."""
+    return str(error.details.get("error_type", error.code))

@@ -22,12 +22,14 @@ from flowstone_async import (
     Batching,
     Daily,
     Engine,
+    ErrorGroup,
     Gathered,
     Keys,
     Pipeline,
     Retry,
     RunFailed,
     RunHandle,
+    ScatterItem,
     Stream,
     dep,
     io,
@@ -178,6 +180,9 @@ async def durable() -> None:
         run = await engine.submit(album)
         assert_type(run, RunHandle[list[Image]])
         assert_type(await run, list[Image])
+        assert_type(await run.redrive(images, only="failed"), RunHandle[list[Image]])
+        assert_type(await run.items(images, state="done", limit=3, after=7), tuple[ScatterItem, ...])
+        assert_type(await run.item_errors("images"), tuple[ErrorGroup, ...])
         assert_type(await engine.get(total), int)
         rep = await engine.report(total)
         assert_type(rep[doubled].value, list[int])

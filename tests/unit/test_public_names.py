@@ -32,11 +32,11 @@ NAMES = {
     "answers": (
         "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
         " RunReport RunStatus"
-        " ScatterCounts Why"
+        " ErrorGroup ScatterCounts ScatterItem Why"
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded BackfillProgress Event"
-        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded ScatterRedriven"
         " EngineEvent EngineStarted EngineStopped LeaseAcquired LeaseEvent LeaseExpired LeaseReleased"
         " ResourceClosed ResourceEvent ResourceOpened"
         " StorageEvent StorageLoadFailed StorageLoadFinished StorageLoadStarted"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request, digest
@@ -23,6 +22,7 @@ from flowstone_async._engine.scatter.batches import (
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
+from flowstone_async._engine.scatter.facts import ScatterFacts, form_of
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
@@ -47,6 +47,23 @@ from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
 
 
+class Made(NamedTuple):
+    """A scatter that came to its end.
+
+    Attributes:
+        size: Bytes of the results that this process added.
+        inputs: What was consumed for all of its results.
+        version: Of the asset, when the first of its results were computed.
+        code_hash: Likewise.
+    """
+
+    id: str
+    size: int
+    inputs: tuple[Input, ...]
+    version: str | None
+    code_hash: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
     """An attempt at a scatter's asset.
@@ -54,8 +71,9 @@ class Beginning:
     Attributes:
         id: Of the materialization that it may become.
         fence: Of the run.
-        code: What tells the code of its body from others.
         call: Its facts; each item has a copy.
+        version: Of the asset now.
+        code_hash: Likewise.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
     """
 
@@ -68,7 +86,8 @@ class Beginning:
     id: str
     run_id: str
     fence: int
-    code: str
+    version: str | None
+    code_hash: str
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
     @property
@@ -87,26 +106,23 @@ class Beginning:
     def _name(self) -> str:
         return f"scatter {self.unit.key}"
 
-    async def run(self) -> tuple[str, int, tuple[Input, ...]]:
+    async def run(self) -> Made:
         """Run the scatter, or go on with it.
-
-        Returns:
-            Its id, the bytes of the results that this process added, and the inputs that were consumed.
 
         Raises:
             FlowstoneError: What the asset fails with.
         """
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
-        inputs: list[Input] = []
+        inputs, consumed = list[Input](), list[Input]()
         arguments = await self._prepared(self.unit.node.bindings, inputs)
-        used = tuple(inputs)
-        source_arguments = await self._prepared(bound.source.bindings, inputs)
+        source_arguments = await self._prepared(bound.source.bindings, consumed)
+        called = self._called(inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         functions = None if bound.batch is None else await self._batch_functions(bound.batch, inputs)
         worker = self.services.worker or ""
-        facts = json.dumps({"called": self._called(used)})
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=facts)
+        now = ScatterFacts(kind.results, (self.version,), self.code_hash, tuple(consumed), tuple(inputs), called)
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
@@ -124,7 +140,10 @@ class Beginning:
             async with source.lending():
                 await scattering.run()
             size = scattering.size
-        return record.id, size, tuple(dict.fromkeys(inputs))
+        facts = now if record.before is None else now.after(ScatterFacts.read(record.before), sealed=record.sealed)
+        version = self.version if facts.version is None else facts.version[0]
+        inputs = tuple(dict.fromkeys((*facts.inputs, *facts.source)))
+        return Made(record.id, size, inputs, version, facts.code or self.code_hash)
 
     async def help(self, record: ScatterRecord) -> Helping:
         """Return who runs items of a scatter for another worker, which has begun it.
@@ -135,7 +154,7 @@ class Beginning:
         """
         inputs: list[Input] = []
         arguments = await self._prepared(self.unit.node.bindings, inputs)
-        if json.loads(record.facts).get("called") != self._called(inputs):
+        if ScatterFacts.read(record.facts).called != self._called(inputs):
             raise ConfigError(
                 f"{self._name} was begun with other inputs, or by other code, than are here",
                 hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
@@ -158,7 +177,7 @@ class Beginning:
 
     def _called(self, inputs: Sequence[Input]) -> str:
         """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
-        return digest(self.code, [[each.kind, each.name, each.fingerprint] for each in inputs])
+        return digest(self.version, self.code_hash, [[each.kind, each.name, each.fingerprint] for each in inputs])
 
     def _task(
         self,
@@ -179,7 +198,7 @@ class Beginning:
             source=source,
             by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
             intake=intake,
-            results=Results(node.value_type, node.definition.scope.names, kind.results),
+            results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=self._caller(arguments, keys, batches),
             failing=self.failing,
         )

@@ -55,7 +55,7 @@ class LocalChunk:
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
         self.chunk, self.page = chunk, page
-        self._done = int.from_bytes(chunk.done, "little")
+        self._done = int.from_bytes(chunk.done, "little") & ((1 << chunk.size) - 1)
         self._succeeded, self._failed = chunk.succeeded, chunk.failed
         self._flushes = 0
         self._rest: list[int] = []
@@ -88,11 +88,18 @@ class LocalChunk:
         return todo
 
     def withhold(self, count: int) -> Withheld | None:
-        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun."""
+        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun.
+
+        Where items behind them are final already, the chunk goes whole or not at all: what is cut off begins anew.
+        """
         count = 0 if self.chunk.alone else min(count, len(self.todo))
         if not count:
             return None
         keep = self.todo[count - 1].position - self.chunk.first
+        if self._done >> keep:
+            if count < self.left or self._flushes or self.ended:
+                return None
+            keep = 0
         del self.todo[:count]
         return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep), count)
 

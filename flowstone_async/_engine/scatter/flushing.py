@@ -81,13 +81,8 @@ class Flushing(ABC):
         self._held: dict[tuple[int, bool], LocalChunk] = {}
         self._outstanding: int = 0
         self._number: int = task.record.pages
-<<<<<<< ours
         self._sealed: bool = task.record.sealed
         self._failed: int = 0
-=======
-        self._sealed = task.record.sealed
-        self._failed = 0
->>>>>>> theirs
         self._total: int = task.record.total
         self._due: list[float] = []
         self._timer: Timer | None = None

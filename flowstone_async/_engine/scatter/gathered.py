@@ -51,6 +51,16 @@ class Labels:
         if len(self._kept) > _PAGES_KEPT:
             self._kept.popitem(last=False)
 
+    def positions(self, number: int) -> range:
+        """Return the positions of a page that is at hand, duplicates included."""
+        page, _, _ = self._kept[number]
+        return range(page.first, page.first + page.size)
+
+    def is_duplicate(self, number: int, position: int) -> bool:
+        """Tell whether the item at a position was known before."""
+        page, _, _ = self._kept[number]
+        return position - page.first in page.duplicates
+
     def item(self, number: int, position: int) -> Any:
         """Return an item of a page that is at hand; None if it could not be stored."""
         page, items, _ = self._kept[number]

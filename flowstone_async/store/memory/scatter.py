@@ -9,10 +9,11 @@ from typing import Literal
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, Page, ScatterRecord, StoredFailure
 
 OPEN = frozenset({"ready", "running"})
+"""States of chunks that are not done."""
 
 
 @dataclass(slots=True)
-class MemoryChunk:
+class StoredChunk:
     """A chunk with its owner; see `Chunk` and `Flush`."""
 
     kept: Chunk
@@ -21,18 +22,23 @@ class MemoryChunk:
     flushes: int = 0
     due: datetime | None = None
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether it waits for no time any more."""
+        return self.due is None or self.due <= now
+
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
-class MemoryScatter:
+class StoredScatter:
     """One scatter with all that is its own."""
 
     record: ScatterRecord
     fence: int
     since: datetime
+    carried: int = 0
     pages: dict[int, Page] = field(default_factory=dict[int, Page])
     fences: dict[int, int] = field(default_factory=dict[int, int])
     keys: dict[str, int] = field(default_factory=dict[str, int])
-    chunks: dict[tuple[int, bool], MemoryChunk] = field(default_factory=dict[tuple[int, bool], MemoryChunk])
+    chunks: dict[tuple[int, bool], StoredChunk] = field(default_factory=dict[tuple[int, bool], StoredChunk])
     blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
     committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
@@ -68,7 +74,7 @@ class MemoryScatter:
                 error=each.error,
                 number=self.record.total,
             )
-            self.chunks[each.position, True] = MemoryChunk(kept, state="done" if each.failed else "ready", due=each.due)
+            self.chunks[each.position, True] = StoredChunk(kept, state="done" if each.failed else "ready", due=each.due)
             self.record = self.record._replace(total=self.record.total + 1)
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:

@@ -12,11 +12,12 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
-from flowstone_async.errors import Failure
+from flowstone_async.errors import ConfigError, Failure
+from flowstone_async.store import redrives
 from flowstone_async.store.batches import split_from
-from flowstone_async.store.memory.scatter import OPEN as _OPEN
-from flowstone_async.store.memory.scatter import MemoryChunk as _Chunk
-from flowstone_async.store.memory.scatter import MemoryScatter as _Scatter
+from flowstone_async.store.memory.redriving import begun, carry
+from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
+from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -28,6 +29,7 @@ from flowstone_async.store.scatters import (
     Scatters,
     ScatterTotals,
     StoredFailure,
+    kind_of,
 )
 from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiters
@@ -53,12 +55,12 @@ class MemoryScatters(Scatters):
         owns: Callable[[str, int], bool],
     ) -> None:
         self._lock, self._now, self._leases, self._waiters, self._owns = lock, now, leases, waiters, owns
-        self._scatters: dict[str, _Scatter] = {}
+        self._scatters: dict[str, StoredScatter] = {}
         self._of: dict[str, dict[AssetKey, str]] = {}
         # What was deleted while somebody held it.
-        self._let_go: WeakValueDictionary[str, _Scatter] = WeakValueDictionary()
+        self._let_go: WeakValueDictionary[str, StoredScatter] = WeakValueDictionary()
 
-    def _read(self, scatter: str) -> _Scatter | None:
+    def _read(self, scatter: str) -> StoredScatter | None:
         return self._scatters.get(scatter) or self._let_go.get(scatter)
 
     @override
@@ -67,7 +69,9 @@ class MemoryScatters(Scatters):
             if worker not in self._leases or not self._owns(scatter.run_id, fence):
                 return None
             known = self._of.setdefault(scatter.run_id, {}).setdefault(scatter.key, scatter.id)
-            found = self._scatters.setdefault(known, _Scatter(scatter, fence, self._now()))
+            found = self._scatters.setdefault(known, StoredScatter(scatter, fence, self._now()))
+            if not found.fence:  # a redrive made it, and nobody has begun it yet
+                found.record = found.record._replace(facts=scatter.facts)
             found.fence = fence
             found.release(worker)
             return found.record._replace(carry=found.carry)
@@ -103,7 +107,7 @@ class MemoryScatters(Scatters):
                 return None
             return self._add(found, page, worker)
 
-    def _add(self, found: _Scatter, page: NewPage, worker: str) -> PageAdded:
+    def _add(self, found: StoredScatter, page: NewPage, worker: str) -> PageAdded:
         record, first = found.record, found.record.read
         duplicates: set[int] = set()
         hashes = page.hashes or ()
@@ -119,7 +123,7 @@ class MemoryScatters(Scatters):
             failed = sum(start <= each.position < start + count for each in page.failed)
             kept = Chunk(page.scatter, first + start, alone=False, page=page.no, size=count, failed=failed)
             ours = page.owned is None or place < page.owned
-            found.chunks[first + start, False] = _Chunk(
+            found.chunks[first + start, False] = StoredChunk(
                 kept, state="running" if ours else "ready", worker=worker if ours else None
             )
             start += count
@@ -172,7 +176,7 @@ class MemoryScatters(Scatters):
                 lost=each.lost,
                 error=each.error,
             )
-            found.chunks[each.position, True] = _Chunk(kept, state="ready", due=each.due)
+            found.chunks[each.position, True] = StoredChunk(kept, state="ready", due=each.due)
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)
             found.committed.append((page, flush.block))
@@ -199,17 +203,17 @@ class MemoryScatters(Scatters):
             free = sorted(
                 key
                 for key, each in found.chunks.items()
-                if _is_due(each, now)
+                if each.is_due(now)
                 and (self._is_free(each) or (known is not None and each.worker == worker and key not in known))
             )
             new = [key for key in free if found.chunks[key].due is None][:fresh]
             due = [key for key in free if found.chunks[key].due is not None]
             return tuple(self._take(found.chunks[key], worker) for key in sorted((*new, *due)[:limit]))
 
-    def _is_free(self, chunk: _Chunk) -> bool:
-        return chunk.state in _OPEN and chunk.worker not in self._leases
+    def _is_free(self, chunk: StoredChunk) -> bool:
+        return chunk.state in OPEN and chunk.worker not in self._leases
 
-    def _take(self, chunk: _Chunk, worker: str) -> Chunk:
+    def _take(self, chunk: StoredChunk, worker: str) -> Chunk:
         lost = chunk.kept.lost + (chunk.worker not in (None, worker))
         chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=lost)
         chunk.state, chunk.worker, chunk.flushes = "running", worker, 0
@@ -228,7 +232,7 @@ class MemoryScatters(Scatters):
             if found is None or found.fence != fence:
                 return False
             record = found.record
-            if record.state == "running" and record.sealed and not any(c.state in _OPEN for c in found.chunks.values()):
+            if record.state == "running" and record.sealed and not any(c.state in OPEN for c in found.chunks.values()):
                 found.record = record._replace(state="closed")
             return found.record.state == "closed"
 
@@ -241,6 +245,43 @@ class MemoryScatters(Scatters):
             if found.record.state == "running":
                 found.cancel(state)
             return found.record.state == state
+
+    def redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter | None:
+        """Return the scatter that a run begins with, not kept yet; None if it cannot be, and need not.
+
+        Raises:
+            ConfigError: It cannot be, and is required.
+        """
+        try:
+            return self._redriven(asked, run_id, active)
+        except ConfigError:
+            if asked.required:
+                raise
+            return None
+
+    def _redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter:
+        origin = self._scatters.get(asked.origin)
+        if origin is None:
+            raise redrives.gone(asked.origin)
+        for each in self._scatters.values():
+            if each.record.origin == asked.origin:
+                raise redrives.redriven(asked.origin, each.record.run_id)
+        record = origin.record
+        if record.state == "running" and active(record.run_id):
+            raise redrives.goes_on(asked.origin, record.run_id)
+        chunks = [(each.kept, each.state == "done") for each in origin.chunks.values()]
+        carried = carry(asked, chunks, origin.failures.values())
+        if record.sealed and carried.final == record.total and asked.required:
+            raise redrives.nothing_left(asked.origin, refused=len(carried.failures))
+        if record.state == "running":  # its run has ended: nobody adds to it any more
+            origin.cancel("cancelled")
+        return begun(asked, run_id, origin, carried, self._now())
+
+    def keep(self, scatter: StoredScatter) -> None:
+        """Keep a scatter that a run begins with."""
+        record = scatter.record
+        self._scatters[record.id] = scatter
+        self._of.setdefault(record.run_id, {})[record.key] = record.id
 
     def forget_run(self, run_id: str) -> None:
         """Delete the scatters of a run that became no value: those of values go with them."""
@@ -279,11 +320,12 @@ class MemoryScatters(Scatters):
                 succeeded=sum(each.kept.succeeded for each in found.chunks.values()),
                 failed=sum(each.kept.failed for each in found.chunks.values()),
                 waiting=sum(each.kept.alone for each in ready),
-                open=sum(each.state in _OPEN for each in found.chunks.values()),
+                open=sum(each.state in OPEN for each in found.chunks.values()),
                 due=min((each.due for each in ready if each.due is not None), default=None),
                 taken=sum(each.state == "running" for each in found.chunks.values()),
                 since=found.since,
                 read=found.record.read if found.distinct is None else found.distinct,
+                carried=found.carried,
             )
 
     @override
@@ -325,7 +367,7 @@ class MemoryScatters(Scatters):
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
         groups: dict[str, list[Failure]] = {}
         for each in await self.failures(scatter, limit=sys.maxsize):
-            groups.setdefault(each.error.code, []).append(each.error)
+            groups.setdefault(kind_of(each.error), []).append(each.error)
         ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
         return tuple((len(errors), errors[0]) for _, errors in ordered[:limit])
 
@@ -353,7 +395,3 @@ class MemoryScatters(Scatters):
             del of[gone.record.key]
             if not of:
                 del self._of[gone.record.run_id]
-
-
-def _is_due(chunk: _Chunk, now: datetime) -> bool:
-    return chunk.due is None or chunk.due <= now
