@@ -83,7 +83,8 @@ class Flushing(ABC):
         self._number: int = task.record.pages
         self._sealed = task.record.sealed
         self._failed = 0
-        self._total = task.record.total
+        self._total: int = task.record.total
+        self._counted: ScatterTotals | None = None
         self._due: list[float] = []
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
@@ -93,7 +94,9 @@ class Flushing(ABC):
 
     @property
     def total(self) -> int | None:
-        """How many items there are; None as long as the source is read."""
+        """How many items there are, as far as is known here; None as long as the source is read."""
+        if self._counted is not None and self._counted.sealed:
+            return max(self._counted.total, self._total)
         return self._total if self._sealed else None
 
     def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
@@ -196,15 +199,15 @@ class Flushing(ABC):
     async def _check(self) -> None:
         """See whether this is the end."""
 
-    async def _judge(self) -> None:
-        """End the scatter if more of its items failed than it tolerates.
+    async def _judge(self, failed: int, total: int, *, sealed: bool) -> None:
+        """End the scatter if more of its items failed than it tolerates; arguments as for `Tolerance.exceeded`.
 
         Raises:
             ScatterThreshold: It is so.
             LeaseLost: Somebody else has ended it, or goes on with it.
         """
         task = self._task
-        if task.kind.tolerate.exceeded(self._failed, self._total, sealed=self._sealed):
+        if task.kind.tolerate.exceeded(failed, total, sealed=sealed):
             self._ending = True
             if self._bodies is not None:
                 self._bodies.stopping = True
@@ -217,7 +220,7 @@ class Flushing(ABC):
         totals = await self._store.totals(self._id)
         if totals is None:
             raise no_longer_ours(self._name)
-        self._total, self._failed, self._sealed = totals.total, totals.failed, totals.sealed
+        self._counted = totals
         return totals
 
     async def _refused(self) -> FlowstoneError:
