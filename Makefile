@@ -22,8 +22,8 @@ setup:  ## make .venv from requirements.lock, or bring it up to date
 $(READY): requirements.lock pyproject.toml tools/bootstrap.py
 	@$(PYTHON) tools/bootstrap.py
 
-demo: $(READY)  ## run a real asset graph on an embedded Postgres, twice
-	@$(BIN)/python examples/stdlib_census.py $(ARGS)
+demo: $(READY)  ## kill a run over the standard library halfway, and let it go on
+	@$(BIN)/python tools/demo.py
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)

@@ -227,7 +227,7 @@ class RunDriver(RunEnding):
         number = self.tried.get(index, Tried()).attempts + 1
         runnable = self.catalog.runnable(unit.node)
         observer: Observer | None = None
-        if lost > self.services.settings.max_lost:
+        if lost > stopped.patience(unit, self.services.settings.max_lost):
             error = stopped.worker_lost(unit, lost)
             outcome: Computed | Failing | Interrupted = Failing(
                 error=error, started_at=self.services.store.now(), seconds=0.0

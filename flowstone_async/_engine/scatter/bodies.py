@@ -41,6 +41,10 @@ class Items(Protocol):
         """Hear that a body ends the program, or that something is wrong here."""
         ...
 
+    async def tried_alone(self, chunk: LocalChunk) -> bool:
+        """Hear that an item is about to run with nothing beside it; return whether it may."""
+        ...
+
 
 class Bodies:
     """Calls the body for the items of chunks.
@@ -144,14 +148,17 @@ class Bodies:
         # Not when it is made: a task that is cancelled before its first step never comes here, nor to the end.
         self._at_work += 1
         self._idle.clear()
-        calls, since = 0, time.monotonic()
+        calls, since, isolated = 0, time.monotonic(), False
         try:
             while self._has_work() and (self._most is None or self._workers <= self._most):
                 isolated = not self._at_hand or (bool(self._suspects) and not self._tasks)
                 chunk = self._suspects.popleft() if isolated else self._at_hand[0]
                 self._isolated = isolated
+                # On record before it begins: the death of this process is put down to nothing else from then on.
+                if isolated and (not await self._items.tried_alone(chunk) or self.stopping):
+                    break
                 waited = await self._one(chunk, chunk.todo.pop())
-                self._isolated = False
+                self._isolated = isolated = False
                 calls += 1
                 if waited:
                     since = time.monotonic()
@@ -164,7 +171,7 @@ class Bodies:
         finally:
             self._workers -= 1
             self._at_work -= 1
-            self._isolated = False
+            self._isolated = self._isolated and not isolated
             if not self._at_work:
                 self._idle.set()
             self._staff()

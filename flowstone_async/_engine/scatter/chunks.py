@@ -7,9 +7,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from flowstone_async.errors import Failure
+from flowstone_async.io.bulk import bulk
 from flowstone_async.store.batches import Split, split_from
 from flowstone_async.store.crews import Gift
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
+
+MOST_AT_ONCE = 64 << 20
+"""Bytes of results from which on no more is added to a flush: a statement takes 1 GB, and holds it several times."""
 
 
 class Todo(NamedTuple):
@@ -41,11 +45,12 @@ class LocalChunk:
         todo: What has not begun, the last one first.
         left: How many items of it have not ended.
         changed: Whether it waits for a flush.
+        trial: What is put on record of an item while it runs with nothing beside it.
     """
 
     __slots__ = (
-        *("_done", "_failed", "_flushes", "_succeeded"),
-        *("changed", "chunk", "failures", "later", "left", "page", "positions", "splits", "todo", "values"),
+        *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded"),
+        *("changed", "chunk", "failures", "later", "left", "page", "positions", "splits", "todo", "trial", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
@@ -53,12 +58,15 @@ class LocalChunk:
         self._done = int.from_bytes(chunk.done, "little")
         self._succeeded, self._failed = chunk.succeeded, chunk.failed
         self._flushes = 0
+        self._rest: list[int] = []
+        self._at_once = chunk.size
         self.positions: list[int] = []
         self.values: list[Any] = []
         self.failures: list[ItemFailed] = []
         self.later: list[ItemLater] = []
         self.splits: list[Split] = []
         self.changed = False
+        self.trial: Failure | None = None
         self.todo = self._what_is_left(items)
         self.left = len(self.todo)
 
@@ -122,20 +130,33 @@ class LocalChunk:
         return len(self.positions) + len(self.failures) + len(self.later)
 
     def flush(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Flush:
-        """Return what ended since the last flush, and begin anew.
+        """Return what ended since the last flush, and begin anew. Results that are too many stay for the next one.
 
         Args:
             pack: Encodes results; tells which of them, by place, cannot be.
         """
+        values, self._rest = self.values, []
         block = self._block(pack) if self.positions else None
+        rest = frozenset(self._rest)  # what left a batch goes with the result of the others
+        waiting = [each for each in self.splits if split_from(each.position)[0] in rest]
+        self.splits = [each for each in self.splits if each not in waiting] if waiting else self.splits
         flush = self._flush(block)
         self._flushes += 1
-        self.positions, self.values, self.failures, self.later, self.changed = [], [], [], [], False
-        self.splits = []
+        self.positions, self.failures, self.later, self.changed = self._rest, [], [], False
+        self.values = values[len(values) - len(self._rest) :]
+        self.splits = waiting
         return flush
 
     def _block(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Block:
-        block, refused = pack(self.values)
+        count = min(len(self.values), self._at_once)
+        size = bulk(self.values[:count])
+        if size > MOST_AT_ONCE:
+            count = self._at_once = max(1, count * MOST_AT_ONCE // size)
+        block, refused = pack(self.values[:count])
+        while count > 1 and (size := weight(block)) > MOST_AT_ONCE:
+            count = self._at_once = max(1, min(count // 2, count * MOST_AT_ONCE // size))
+            block, refused = pack(self.values[:count])
+        self.positions, self._rest = self.positions[:count], self.positions[count:]
         positions = self.positions
         if refused:
             attempts = self.chunk.attempts + 1
@@ -148,9 +169,9 @@ class LocalChunk:
         self._failed += len(self.failures)
         chunk = self.chunk
         again = self.later[0] if chunk.alone and self.later else None
-        state = "ready" if again is not None else "running" if self.left else "done"
+        state = "ready" if again is not None else "running" if self.left or self._rest else "done"
         attempts, due, error = (
-            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, chunk.error)
+            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, self.trial or chunk.error)
         )
         return Flush(
             chunk,
@@ -176,3 +197,10 @@ class LocalChunk:
             done |= 1 << (each.position - first)
         self._done = done
         return done.to_bytes(-(-self.chunk.size // 8), "little")
+
+
+def weight(block: Block | None) -> int:
+    """Return how much a block adds to a statement: bytes, or characters of rows."""
+    if block is None:
+        return 0
+    return len(block.body) if block.rows is None else sum(map(len, block.rows))

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async._engine.scatter.bodies import Bodies
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import MOST_AT_ONCE, LocalChunk, Todo, weight
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.parting import part
@@ -81,8 +81,8 @@ class Flushing(ABC):
         self._held: dict[tuple[int, bool], LocalChunk] = {}
         self._outstanding: int = 0
         self._number: int = task.record.pages
-        self._sealed = task.record.sealed
-        self._failed = 0
+        self._sealed: bool = task.record.sealed
+        self._failed: int = 0
         self._total: int = task.record.total
         self._counted: ScatterTotals | None = None
         self._due: list[float] = []
@@ -136,29 +136,46 @@ class Flushing(ABC):
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            async with self._flushing:
-                changed, self._changed = self._changed, []
-                if changed:
-                    await self._flush_these(changed)
+            await self._flush_once()
             await self._check()
             self._flushed()
+
+    async def _flush_once(self) -> None:
+        async with self._flushing:
+            changed, self._changed = self._changed, []
+            if changed:
+                await self._flush_these(changed)
 
     @abstractmethod
     def _flushed(self) -> None:
         """Hear that what ended has been kept, and has not ended the scatter."""
 
     def _flushes(self, chunks: list[LocalChunk]) -> list[Flush]:
-        return [chunk.flush(self._task.results.pack) for chunk in chunks]
+        """Return what ended in the first of some chunks, as much as one statement is to hold; the rest waits."""
+        flushes: list[Flush] = []
+        held = 0
+        for place, chunk in enumerate(chunks):
+            if held > MOST_AT_ONCE:
+                self._changed += chunks[place:]
+                self._dirty.set()
+                break
+            flush = chunk.flush(self._task.results.pack)
+            flushes.append(flush)
+            held += weight(flush.block)
+            if chunk.ended:
+                self._changes(chunk)
+        return flushes
 
     async def _flush_these(self, chunks: list[LocalChunk]) -> None:
         ended = sum(chunk.ended for chunk in chunks)
         flushes = self._flushes(chunks)
+        ended -= sum(chunk.ended for chunk in chunks)
         kept = await self._store.flush(flushes, self._task.worker)
         if len(kept) < len(flushes):
             raise await self._refused()
         self._outstanding -= ended
         self._room.set()
-        for chunk, flush in zip(chunks, flushes, strict=True):
+        for chunk, flush in zip(chunks, flushes, strict=False):
             self.size += 0 if flush.block is None else len(flush.block.body)
             self._failed += len(flush.failures)
             self._total += len(flush.splits)

@@ -11,10 +11,13 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from flowstone_async._engine.scatter.packing import Items, Packed, content_of, hash_of
-from flowstone_async.errors import ConfigError, Failure, FlowstoneError
+from flowstone_async.errors import ConfigError, Failure, FlowstoneError, StorageError
 from flowstone_async.failures import ENDINGS
 from flowstone_async.sources.source import BadRow
 from flowstone_async.store.scatters import ItemFailed
+
+LARGEST_PAGE = 512 << 20
+"""Bytes of the items of a page: a statement takes 1 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,17 @@ class Intake:
         Args:
             items: As the source gave them.
             position: Of the first one, in the source.
+
+        Raises:
+            StorageError: They are too large together.
         """
         accepted = await self.accept(items)
-        hashes, keys = None, accepted.keys
+        data, hashes, keys = self.items.page(accepted.packed, len(items)), None, accepted.keys
+        refuse_too_large(data, len(items))
         if accepted.contents is not None:
             hashes = [accepted.hash(place, position + place) for place in range(len(items))]
         return Prepared(
-            data=self.items.page(accepted.packed, len(items)),
+            data=data,
             items=dict(zip(accepted.packed.places, accepted.packed.values, strict=True)),
             hashes=hashes,
             keys=None if keys is None else to_json([keys.get(place) for place in range(len(items))]),
@@ -174,6 +181,19 @@ class Intake:
         if len(page.left) == len(packed.places):
             return packed
         return self._pack(page)
+
+
+def refuse_too_large(data: bytes, count: int) -> None:
+    """Refuse items that are too large together.
+
+    Raises:
+        StorageError: They are.
+    """
+    if len(data) > LARGEST_PAGE:
+        raise StorageError(
+            f"{count:,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+            hint="Lower page_size=, or let items say where their contents are.",
+        )
 
 
 def cursor_of(token: Mapping[str, object]) -> str:

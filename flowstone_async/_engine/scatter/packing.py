@@ -15,6 +15,8 @@ from flowstone_async.errors import StorageError
 from flowstone_async.io.codec import Codec, codec_for
 
 LONGEST_KEY = 1024
+LARGEST = 256 << 20
+"""Bytes of the largest value that is kept, as `io.Postgres` has it."""
 _PLAIN = (None, object, Any, Item, Mapping, dict)
 
 
@@ -51,18 +53,22 @@ class Packer:
         """Encode values, leaving out those that do not fit."""
         given = list(values)
         try:
-            return Packed(self._codec.encode_chunk(given), given, list(range(len(given))), {})
+            data = self._codec.encode_chunk(given)
         except StorageError:
             return self._one_by_one(given)
+        return Packed(data, given, list(range(len(given))), {}) if len(data) <= LARGEST else self._one_by_one(given)
 
     def _one_by_one(self, values: list[Any]) -> Packed:
         refused: dict[int, StorageError] = {}
         places: list[int] = []
         for place, value in enumerate(values):
             try:
-                self._codec.encode_chunk([value])
+                size = len(self._codec.encode_chunk([value]))
             except StorageError as error:
                 refused[place] = error
+                continue
+            if size > LARGEST:
+                refused[place] = _too_large(size)
             else:
                 places.append(place)
         kept = [values[place] for place in places]
@@ -87,6 +93,13 @@ class Packer:
     def of_row(self, text: str) -> Any:
         """Return the value of a row."""
         return self._codec.decode_chunk(f" [{text}]".encode())[0]
+
+
+def _too_large(size: int) -> StorageError:
+    return StorageError(
+        f"the value has {size:,} bytes as it is stored; a scatter keeps {LARGEST:,} of each at most",
+        hint="Keep it elsewhere, and let the value say where.",
+    )
 
 
 class Items:

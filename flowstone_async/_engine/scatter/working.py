@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import LocalChunk, Withheld
-from flowstone_async._engine.scatter.errors import no_longer_ours, worker_lost
+from flowstone_async._engine.scatter.errors import died_on_trial, no_longer_ours, on_trial, worker_lost
 from flowstone_async._engine.scatter.flushing import Flushing, Task
 from flowstone_async._engine.services import Services
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
@@ -110,8 +110,9 @@ class Working(Flushing):
             try:
                 if not self._closed:
                     async with self._flushing:
-                        changed, self._changed = self._changed, []
-                        await self._store.flush(self._flushes(changed), self._task.worker)
+                        while self._changed:
+                            changed, self._changed = self._changed, []
+                            await self._store.flush(self._flushes(changed), self._task.worker)
                     await self._store.release(self._id, self._task.worker)
                 if self._attended and self._crews is not None:
                     await self._crews.leave(self._id, self._task.worker)
@@ -195,10 +196,10 @@ class Working(Flushing):
             self._hold(local)
         elif not chunk.alone:
             self._dissolve(local)
-        elif chunk.lost >= self._services.settings.max_lost:
+        elif died_on_trial(chunk) and chunk.lost >= self._services.settings.max_lost:
             self._hold_lost(local)
         else:
-            self._hold(local, suspect=chunk.lost >= _SUSPECT)
+            self._hold(local, suspect=chunk.lost >= min(_SUSPECT, self._services.settings.max_lost))
 
     def _dissolve(self, chunk: LocalChunk) -> None:
         """Let every item of a chunk whose worker died go on by itself: so it is found out which one killed it."""
@@ -207,6 +208,18 @@ class Working(Flushing):
         while chunk.todo:
             chunk.postpone(chunk.todo.pop().position, 0, None, None, lost=chunk.chunk.lost)
         self._changes(chunk)
+
+    async def tried_alone(self, chunk: LocalChunk) -> bool:
+        """Put on record that an item runs alone now, after all that ended before; return whether it may run."""
+        chunk.trial = on_trial(self._name, chunk.todo[-1].number, chunk.chunk)
+        self._changes(chunk)
+        try:
+            while chunk.changed:
+                await self._flush_once()
+        except (*ENDINGS, Exception) as error:
+            self._fail(error)
+            return False
+        return True
 
     def _hold_lost(self, chunk: LocalChunk) -> None:
         """Let an item fail under which too many workers died."""
