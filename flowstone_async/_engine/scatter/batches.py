@@ -74,10 +74,11 @@ class Batches:
 
     def given(self, chunk: LocalChunk, todo: Todo) -> Todo:
         """Return what is to be run with the batch as the body receives it."""
+        total = None if self.scattering is None else self.scattering.total
         batch = Batch[Any](
             todo.item,
             number=todo.number,
-            of=None if self.scattering is None else self.scattering.total,
+            of=None if total is None else max(total, todo.number + 1),  # others may have split more off by now
             shared=self._shared,
             keys=self.keys.items(chunk, todo),
         )

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.composing import Composer, Entry, Limits, OpenBatch
-from flowstone_async._engine.scatter.intake import Accepted, Intake, Prepared
+from flowstone_async._engine.scatter.intake import Accepted, Intake, Prepared, refuse_too_large
 from flowstone_async._engine.scatter.packing import LONGEST_KEY, Items, as_key, content_of, hash_of
 from flowstone_async.config import seconds
 from flowstone_async.definition.batching import OPEN_GROUPS, Batching
@@ -39,6 +39,7 @@ class BatchItems(Items):
         packed = self.pack(items)
         for error in packed.refused.values():
             raise StorageError(f"an item was changed after it was read: {error.message}", retryable=False) from error
+        refuse_too_large(packed.data, len(items))
         return packed.data
 
     @override

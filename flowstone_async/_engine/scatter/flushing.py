@@ -84,6 +84,7 @@ class Flushing(ABC):
         self._sealed: bool = task.record.sealed
         self._failed: int = 0
         self._total: int = task.record.total
+        self._counted: ScatterTotals | None = None
         self._due: list[float] = []
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
@@ -93,7 +94,9 @@ class Flushing(ABC):
 
     @property
     def total(self) -> int | None:
-        """How many items there are; None as long as the source is read."""
+        """How many items there are, as far as is known here; None as long as the source is read."""
+        if self._counted is not None and self._counted.sealed:
+            return max(self._counted.total, self._total)
         return self._total if self._sealed else None
 
     def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
@@ -234,6 +237,7 @@ class Flushing(ABC):
         totals = await self._store.totals(self._id)
         if totals is None:
             raise no_longer_ours(self._name)
+        self._counted = totals
         return totals
 
     async def _refused(self) -> FlowstoneError:

@@ -97,7 +97,8 @@ class Intake:
             StorageError: They are too large together.
         """
         accepted = await self.accept(items)
-        hashes, keys = None, accepted.keys
+        data, hashes, keys = self.items.page(accepted.packed, len(items)), None, accepted.keys
+        refuse_too_large(data, len(items))
         if accepted.contents is not None:
             hashes = [accepted.hash(place, position + place) for place in range(len(items))]
         data = self.items.page(accepted.packed, len(items))
@@ -186,6 +187,19 @@ class Intake:
         if len(page.left) == len(packed.places):
             return packed
         return self._pack(page)
+
+
+def refuse_too_large(data: bytes, count: int) -> None:
+    """Refuse items that are too large together.
+
+    Raises:
+        StorageError: They are.
+    """
+    if len(data) > LARGEST_PAGE:
+        raise StorageError(
+            f"{count:,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+            hint="Lower page_size=, or let items say where their contents are.",
+        )
 
 
 def cursor_of(token: Mapping[str, object]) -> str:
