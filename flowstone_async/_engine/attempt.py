@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
+from functools import partial
 from typing import Any, Protocol, TypedDict, assert_never
 
 import anyio
@@ -56,6 +57,7 @@ class Running(Values, Protocol):
     resources: ResourceScope
     interrupted: bool
     bodies: dict[int, asyncio.Task[Any]]
+    still: dict[int, Callable[[], bool]]
     cache_keys: dict[int, str]
     running: dict[int, tuple[int, float]]
 
@@ -191,6 +193,7 @@ class Attempt:
             run_id=run.id,
             fence=run.record.fence,
             failing=failing(kind, unit, services, run.id),
+            still=partial(run.still.__setitem__, unit.place),
         )
         try:
             self._id, size, inputs = await beginning.run()
@@ -199,6 +202,8 @@ class Attempt:
             run.break_off(error)
             await asyncio.sleep(0)
             raise
+        finally:
+            run.still.pop(unit.place, None)
         return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
 
     def _make_call(self) -> Call:

@@ -46,7 +46,7 @@ class BoundSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFunction:
-    """A function of an item: `select` or `key`. It takes the item by position and the rest by name.
+    """A function of an item: `select`, `key`, or the key of a rate. It takes the item by position and the rest by name.
 
     Attributes:
         parameter: Name of the item's parameter; empty where it has none.
@@ -68,15 +68,17 @@ class BoundScatter:
     Attributes:
         select: Makes of an item what the body receives; None for the item itself.
         key: Gives what the body receives its identity; None for what the kind's `key` says.
+        rate_key: Says what the rate of an item counts for; None if for all of them.
     """
 
     item: ItemBinding
     source: BoundSource
     select: ItemFunction | None = None
     key: ItemFunction | None = None
+    rate_key: ItemFunction | None = None
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """What the source takes, then `select`, then `key`."""
-        functions = (each.bindings for each in (self.select, self.key) if each is not None)
+        """What the source takes, then `select`, then `key`, then the key of the rate."""
+        functions = (each.bindings for each in (self.select, self.key, self.rate_key) if each is not None)
         return (*self.source.bindings, *(binding for bindings in functions for binding in bindings))

@@ -50,8 +50,9 @@ def bind_scatter(definition: AssetDefinition, kind: ScatterKind, place: Place) -
     source = _source(definition, kind.source, place, found)
     select = _function(definition, "select", kind.select, place, found)
     key = _function(definition, "key", kind.key or None, place, found)
+    rate_key = _function(definition, "rate key", None if kind.rate is None else kind.rate.key, place, found)
     if item is not None:
-        found.scatter = BoundScatter(item=item, source=source, select=select, key=key)
+        found.scatter = BoundScatter(item=item, source=source, select=select, key=key, rate_key=rate_key)
     return found
 
 

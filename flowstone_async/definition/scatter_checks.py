@@ -81,15 +81,16 @@ def _not_a_source(source: BoundSource, nodes: Mapping[str, Node]) -> Iterator[Fi
 
 
 def _misfits(scatter: BoundScatter) -> Iterator[Finding]:
-    read, select, key = scatter.source.item_type, scatter.select, scatter.key
+    read, select = scatter.source.item_type, scatter.select
     whose = f"the items of {_named(scatter.source)} are"
     given = read
     if select is not None:
         yield from _misfit(read, select.annotation, f"select({select.parameter}", whose)
         given, whose = select.returns, "select= gives"
     yield from _misfit(given, scatter.item.annotation, f"({scatter.item.parameter}", whose)
-    if key is not None:
-        yield from _misfit(given, key.annotation, f"key({key.parameter}", whose)
+    for option, function in (("key", scatter.key), ("rate key", scatter.rate_key)):
+        if function is not None:
+            yield from _misfit(given, function.annotation, f"{option}({function.parameter}", whose)
 
 
 def _named(source: BoundSource) -> str:

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.intake import Intake
@@ -46,6 +46,7 @@ class Beginning:
         fence: Of the run.
         call: Its facts; each item has a copy.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
+        still: Is given what tells whether nothing but time brings it on.
     """
 
     values: Values
@@ -58,6 +59,7 @@ class Beginning:
     run_id: str
     fence: int
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    still: Callable[[Callable[[], bool]], None]
 
     @property
     def _kind(self) -> ScatterKind:
@@ -90,6 +92,7 @@ class Beginning:
         source_arguments = await self._prepared(bound.source.bindings, inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
+        rate_key = await self._function(bound.rate_key, inputs)
         worker = self.services.worker or ""
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key)
         record = await store.begin(asked, self.fence, worker)
@@ -112,9 +115,11 @@ class Beginning:
                 intake=self._intake(items, select, key),
                 results=Results(self.unit.node.value_type, names, kind.results),
                 call=self._caller(arguments, items),
+                rate_key=rate_key,
                 failing=self.failing,
             )
             scattering = Scattering(self.services, task, self._name)
+            self.still(lambda: scattering.still)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
@@ -219,6 +224,8 @@ class Keys:
         page = chunk.page
         if self._key is False:
             return todo.number, str(todo.number)
+        if todo.key is not UNTOLD:
+            return as_key(todo.key), hash_of(content_of(as_key(todo.key)))
         if page.keys is None:
             return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
         if self._of[0] != page.no:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
+
+UNTOLD: Final = object()
+"""Stands for a key that its page tells."""
 
 
 class Todo(NamedTuple):
@@ -16,11 +21,13 @@ class Todo(NamedTuple):
     Attributes:
         position: Among all that were read.
         number: Among the distinct ones.
+        key: What `key=` made of it, as it is stored, if the page is not kept for it.
     """
 
     position: int
     number: int
     item: Any
+    key: Any = UNTOLD
 
 
 class LocalChunk:
@@ -63,6 +70,16 @@ class LocalChunk:
                 todo.append(Todo(page.first + place, index, items[place]))
             index += 1
         todo.reverse()
+        return todo
+
+    def apart(self) -> list[Todo]:
+        """Take out what has not begun, for lines of its own; few may wait there long, and keep no page for it."""
+        todo, self.todo = self.todo, []
+        page = self.page
+        if page.keys is not None:
+            keys = from_json(page.keys)
+            todo = [each._replace(key=keys[each.position - page.first]) for each in todo]
+        self.page = page._replace(items=b"", keys=None)
         return todo
 
     def succeed(self, position: int, value: object) -> None:

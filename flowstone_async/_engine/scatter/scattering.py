@@ -15,6 +15,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,6 +25,8 @@ from flowstone_async._engine.scatter.chunks import LocalChunk
 from flowstone_async._engine.scatter.errors import worker_lost
 from flowstone_async._engine.scatter.flushing import Flushing
 from flowstone_async._engine.scatter.intake import Prepared, cursor_of
+from flowstone_async._engine.scatter.rating import Rating
+from flowstone_async._engine.scatter.supply import AtHand
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.failures import ENDINGS, describe
 from flowstone_async.sources.reading import ReadPage, read_pages
@@ -50,11 +53,13 @@ class Scattering(Flushing):
         totals = await self._store.totals(self._id)
         self._failed = 0 if totals is None else totals.failed
         kind = self._task.kind
+        rating = self._rating()
         try:
             async with anyio.create_task_group() as group:
-                self._bodies = Bodies(
+                self._bodies = bodies = Bodies(
                     self._task.call,
                     self,
+                    rating or AtHand(),
                     most=kind.max_concurrent,
                     timeout=kind.timeout,
                     grace=self._services.settings.cancel_grace,
@@ -64,18 +69,42 @@ class Scattering(Flushing):
                 )
                 if not self._sealed:
                     group.start_soon(self._guarded, self._read, name=f"{self._name} reader")
+                if rating is not None:
+                    group.start_soon(
+                        self._guarded, partial(rating.run, bodies, self._resting), name=f"{self._name} rate"
+                    )
                 group.start_soon(self._guarded, self._take, name=f"{self._name} taker")
                 group.start_soon(self._guarded, self._flush, name=f"{self._name} flusher")
                 try:
                     await self._finished.wait()
                 finally:
-                    await self._end(self._bodies)
+                    await self._end(bodies)
                     group.cancel_scope.cancel()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
         if self._error is not None:
             raise self._error
+
+    @property
+    def still(self) -> bool:
+        """Whether it waits for nothing but time."""
+        return self._resting.all and self._bodies is not None and self._bodies.still
+
+    def _rating(self) -> Rating | None:
+        task, services = self._task, self._services
+        if task.kind.rate is None:
+            return None
+        # Its id, so that whoever else runs it shares the rate.
+        return Rating(
+            services.limits,
+            services.clock,
+            f"scatter:{self._id}",
+            task.kind.rate,
+            key=task.rate_key,
+            refuse=self.refused,
+            poll=services.settings.poll,
+        )
 
     async def _end(self, bodies: Bodies) -> None:
         """End the bodies in good order, keep what ended, and let go of the rest."""
@@ -94,7 +123,7 @@ class Scattering(Flushing):
 
     async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
         try:
-            await part()
+            await self._resting.part(part)
         except (*ENDINGS, Exception) as error:
             self._fail(error)
 
@@ -102,7 +131,6 @@ class Scattering(Flushing):
 
     async def _read(self) -> None:
         kind, record = self._task.kind, self._task.record
-        most = PAGES_AHEAD * max(kind.page_size, kind.max_concurrent or 0)
         token = None if record.cursor is None else json.loads(record.cursor)
         pages = read_pages(
             self._task.source,
@@ -114,10 +142,18 @@ class Scattering(Flushing):
         async with aclosing(pages):
             async for page in pages:
                 await self._add(page)
-                while self._outstanding + kind.page_size > most:
-                    self._room.clear()
-                    await self._room.wait()
+                while self._outstanding + kind.page_size > self._most:
+                    await self._until_room()
         await self._check()
+
+    @property
+    def _most(self) -> int:
+        """The most items that are ahead of those that ended."""
+        return PAGES_AHEAD * max(self._task.kind.page_size, self._task.kind.max_concurrent or 0)
+
+    async def _until_room(self) -> None:
+        self._room.clear()
+        await self._resting.on(self._room)
 
     async def _add(self, read: ReadPage[Any]) -> None:
         if not read.items and not read.last:
@@ -172,24 +208,26 @@ class Scattering(Flushing):
     async def _take(self) -> None:
         """Take what is free whenever something may be: at the beginning, at a due time, and once each poll."""
         if not self._task.record.pages:
-            await self._look.wait()
+            await self._resting.on(self._look)
         while True:
             self._look.clear()
+            while (limit := min(_TAKEN_AT_ONCE, self._most - self._outstanding)) <= 0:
+                await self._until_room()
             try:
-                taken = await self._take_some()
+                taken = await self._take_some(limit)
             except StoreUnavailable as error:
                 _logger.info("%s: what is free is looked for again: %s", self._name, error.message)
                 self._look_at(self._next_poll())
                 taken, self._unsure = 0, True
-            if taken < _TAKEN_AT_ONCE:
+            if taken < limit:
                 await self._check()
-                await self._look.wait()
+                await self._resting.on(self._look)
 
-    async def _take_some(self) -> int:
+    async def _take_some(self, limit: int) -> int:
         """Take what is free; after a call that nobody has answered also what is ours without our knowing."""
         async with self._claiming:
             known = frozenset(self._held) if self._unsure else None
-            chunks = await self._store.take(self._id, self._task.worker, limit=_TAKEN_AT_ONCE, known=known)
+            chunks = await self._store.take(self._id, self._task.worker, limit=limit, known=known)
             self._unsure = False
             for chunk in chunks:
                 await self._taken(chunk)
@@ -228,7 +266,8 @@ class Scattering(Flushing):
         found = self._pages.get(number)
         if found is None:
             [page] = await self._store.pages(self._id, [number])
-            found = self._pages[number] = page, self._task.intake.items.unpack(page.items)
+            items = self._task.intake.items.unpack(page.items)
+            found = self._pages[number] = page._replace(items=b""), items
             if len(self._pages) > _PAGES_KEPT:
                 self._pages.popitem(last=False)
         return found
