@@ -168,7 +168,7 @@ class Rating(Supply):
             return [(self._name, chunk.todo)] if chunk.todo else []
         known: dict[object, str] = {}
         found: dict[str, list[Todo]] = {}
-        for todo in chunk.apart():
+        for todo in reversed(chunk.apart()):
             try:
                 given = self._key(todo.item)
                 if type(given) is not str:
@@ -181,6 +181,8 @@ class Rating(Supply):
                 self._refuse(chunk, todo, error)
             else:
                 found.setdefault(name, []).append(todo)
+        for todos in found.values():
+            todos.reverse()
         return found.items()
 
     def _named(self, key: object) -> str:
