@@ -10,13 +10,15 @@ from typing import Any
 from flowstone_async.definition.annotations import Hints, resolve
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import render
+from flowstone_async.definition.binding import Binding, DependencyBinding
 from flowstone_async.definition.body import Body, signature_of, way_of
 from flowstone_async.definition.bound_scatter import SOURCE, BoundScatter, BoundSource, ItemBinding, ItemFunction
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.injection import EMPTY, Found, Place, bind, bind_edge, is_context, split_annotation
-from flowstone_async.definition.item_source import AssetSource, FunctionSource, SourceSpec
+from flowstone_async.definition.item_source import AssetSource, CustomSource, FunctionSource, SourceSpec
 from flowstone_async.definition.marker import MARKERS
 from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.sources.source import Source
 
 _FIRST = "Put the parameter for the item first; the others are injected."
 
@@ -120,8 +122,35 @@ def _source(definition: AssetDefinition, spec: SourceSpec, place: Place, found: 
             taken = bind(function, definition.scope, replace(place, deps={}))
             found.note(SOURCE, *taken.problems)
             return BoundSource(spec=spec, bindings=taken.bindings)
+        case CustomSource(source=Source() as source):
+            return BoundSource(spec=spec, bindings=_options(definition, source, place, found))
         case _:
             return BoundSource(spec=spec)
+
+
+def _options(
+    definition: AssetDefinition, source: Source[Any], place: Place, found: ScatterFound
+) -> tuple[Binding, ...]:
+    """Bind what the functions among the options of a source take; one name is one thing in all of them."""
+    bindings: dict[str, Binding] = {}
+    for function in source.functions():
+        taken = bind(function, definition.scope, replace(place, deps={}, bare_context=True))
+        found.note(SOURCE, *taken.problems)
+        for each in taken.bindings:
+            known = bindings.get(each.parameter)
+            if known is None or (_means(known) == _means(each) and not getattr(known, "wanted", None)):
+                bindings[each.parameter] = each
+            elif _means(known) != _means(each):
+                text = f"({each.parameter}) — two functions among its options take different things by this name."
+                found.note(SOURCE, Finding("FS106", text, "Give one of the parameters another name."))
+    return tuple(bindings.values())
+
+
+def _means(binding: Binding) -> object:
+    """Return a binding without what its annotation says of the value."""
+    if isinstance(binding, DependencyBinding):
+        return replace(binding, annotation=None, wanted=None)
+    return replace(binding, annotation=None) if hasattr(binding, "annotation") else binding
 
 
 def _function(

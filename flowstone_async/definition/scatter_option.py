@@ -150,9 +150,6 @@ def _misused(spec: SourceSpec) -> Iterator[Finding]:
                 yield Finding("FS109", "source=dep(..., over=...): a mapping from keys to values is no source.", hint)
         case CustomSource(source=Source() as source):
             yield from (Finding("FS109", f"source={source.label}: {problem}.") for problem in source.problems())
-            if source.functions():
-                text = f"source={source.label}: options that are functions of dependencies are not built yet."
-                yield Finding("FS109", text, "Give values, or write an async generator function that takes them.")
         case CustomSource(source=source):
             if way_of(source.read) != "async generator":
                 hint = "Write: async def read(self, cursor): ... yield Page(items, cursor)."

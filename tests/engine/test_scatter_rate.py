@@ -212,7 +212,7 @@ def _divides(no: int) -> object:
 
 
 def _unsayable(no: int) -> object:
-    return object() if not no else no
+    return no if no else object()
 
 
 def _too_long(no: int) -> object:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 from pydantic_core import from_json
 
@@ -23,7 +24,7 @@ from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
 from flowstone_async.definition.binding import Binding, ContextBinding
-from flowstone_async.definition.bound_scatter import BoundScatter, ItemFunction
+from flowstone_async.definition.bound_scatter import SOURCE, BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
 from flowstone_async.definition.scatter import ScatterKind
@@ -88,13 +89,15 @@ class Beginning:
         """
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
         inputs: list[Input] = []
-        arguments = await self._prepared(self.unit.node.bindings, inputs)
         source_arguments = await self._prepared(bound.source.bindings, inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         rate_key = await self._function(bound.rate_key, inputs)
+        # The body's at last: `ctx` tells of what was prepared last.
+        arguments = await self._prepared(self.unit.node.bindings, inputs)
         worker = self.services.worker or ""
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key)
+        settled = await self._settled(source_arguments)
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=settled.facts)
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
@@ -104,7 +107,7 @@ class Beginning:
         if record.state == "running":
             names = self.unit.node.definition.scope.names
             items = Items(bound.item.wanted, names)
-            source = await self._source(source_arguments)
+            source = await self._source(source_arguments, settled, record.facts)
             task = Task(
                 record=record,
                 fence=self.fence,
@@ -138,7 +141,18 @@ class Beginning:
         arguments = await self._prepared(function.bindings, inputs)
         return partial(function.function, **arguments) if arguments else function.function
 
-    async def _source(self, arguments: Mapping[str, Any]) -> Source[Any]:
+    async def _settled(self, arguments: Mapping[str, Any]) -> Settled:
+        """Call the functions among the options of the source, unless what they returned is on record."""
+        spec = self._bound.source.spec
+        if not isinstance(spec, CustomSource) or not isinstance(spec.source, Source) or not spec.source.functions():
+            return Settled("{}", None)
+        known = await self.services.store.scatters.of_run(self.run_id)
+        if any(scatter.key == self.unit.key for scatter in known):
+            return Settled("{}", None)
+        source, recorded = await spec.source.resolved(arguments)
+        return Settled(json.dumps({SOURCE: recorded}), source)
+
+    async def _source(self, arguments: Mapping[str, Any], settled: Settled, facts: str) -> Source[Any]:
         spec = self._bound.source.spec
         match spec:
             case FixedSource(items=items):
@@ -154,7 +168,9 @@ class Beginning:
                     raise ConfigError(
                         f"source={source!r} of {self._name} is no Source", hint="Derive its class from sources.Source."
                     )
-                read_from, _ = await source.resolved({})
+                read_from = settled.source
+                if read_from is None or facts != settled.facts:  # it was begun before
+                    read_from, _ = await source.resolved(arguments, json.loads(facts).get(SOURCE))
                 return read_from.bound_to(self.services.database)
             case _:
                 assert_never(spec)
@@ -205,6 +221,18 @@ class Beginning:
                 self.call.params_read |= call.params_read
 
         return with_context if contexts else plainly
+
+
+class Settled(NamedTuple):
+    """What is decided when a scatter begins, once and for all.
+
+    Attributes:
+        facts: As it is recorded.
+        source: With values in place of functions; None where there are none, or they are on record already.
+    """
+
+    facts: str
+    source: Source[Any] | None
 
 
 class Keys:
