@@ -31,6 +31,7 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable, TimedOut
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
+from flowstone_async.mapped import Fan
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
@@ -169,7 +170,15 @@ class Attempt:
             prepared = await prepare(self._values, unit, unit.node.bindings, unit.inputs, self._call, scope)
             return await self._called(prepared)
         finally:
-            await scope.close()
+            try:
+                await self._end_calls()
+            finally:
+                await scope.close()
+
+    async def _end_calls(self) -> None:
+        """End what the body left going with `ctx.map`, before its resources close."""
+        if self._call is not None and self._call.fan is not None:
+            await self._call.fan.close()
 
     async def _called(self, prepared: Prepared) -> Computed:
         services = self._services
@@ -207,6 +216,7 @@ class Attempt:
         return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
 
     def _make_call(self) -> Call:
+        services = self._services
         return Call(
             pipeline=self.unit.key.pipeline,
             asset=self.unit.node.name,
@@ -216,6 +226,7 @@ class Attempt:
             started_at=self.started_at,
             params=self.run.request.params,
             limits=attempt_limits(self.run, self.unit, self.observer),
+            fan=Fan(services.spawn, services.clock, services.settings.cancel_grace, f"body {self.unit.node.name}"),
         )
 
     async def _store(self, value: Any) -> Stored:

@@ -212,7 +212,7 @@ def _divides(no: int) -> object:
 
 
 def _unsayable(no: int) -> object:
-    return no if no else object()
+    return no or object()
 
 
 def _too_long(no: int) -> object:

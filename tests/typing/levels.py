@@ -2,7 +2,7 @@
 
 """The levels of the API that exist so far, as a user writes them; pyright must be content with all of it.
 
-What is left out comes with its own issue: rates, batches and scatters on scatters (6), sources (7), routes (8), parallel
+What is left out comes with its own issue: batches and scatters on scatters (6), sources (7), routes (8), parallel
 branches (9), approvals, signals and steps (10), schedules (12), and `io.Parquet`. Each adds its part of api/levels.py
 here.
 """
@@ -23,6 +23,7 @@ from flowstone_async import (
     Gathered,
     Keys,
     Pipeline,
+    Rate,
     Retry,
     RunFailed,
     RunHandle,
@@ -101,7 +102,7 @@ async def image_urls() -> AsyncIterator[str]:
         yield f"http://x/{i}"
 
 
-@pipe.scatter(image_urls, max_concurrent=50, tolerate=0.02)  # rate=Rate(100, per="1s") comes later
+@pipe.scatter(image_urls, max_concurrent=50, rate=Rate(100, per="1s"), tolerate=0.02)
 async def images(url: str) -> Image:
     return Image(url)
 

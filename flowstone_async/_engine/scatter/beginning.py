@@ -212,11 +212,14 @@ class Beginning:
             attempt = chunk.chunk.attempts + 1
             key, identity = keys.of(chunk, todo)
             facts = ItemFacts(key=key, index=todo.number, attempt=attempt, identity=identity)
-            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=self.services.store.now())
+            now, fan = self.services.store.now(), None if self.call.fan is None else self.call.fan.another()
+            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=now, fan=fan)
             context = Context(call)
             try:
                 return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
             finally:
+                if fan is not None:
+                    await fan.close()
                 call.open = False
                 self.call.params_read |= call.params_read
 
