@@ -29,7 +29,6 @@ from flowstone_async import (
     ItemFailure,
     Keys,
     Limits,
-    Mapped,
     OpenRef,
     PartitionedAsset,
     PartitionedBlockingAsset,
@@ -582,25 +581,6 @@ def built_in() -> None:
     items_of(sources.S3("bucket", prefix=yesterday, suffix=[".pdf", yesterday], start_after=yesterday))
     widest: sources.Source[object] = Feed()
     print(widest)
-
-
-async def _length(text: str) -> int:
-    return len(text)
-
-
-async def _words() -> AsyncIterator[str]:
-    yield "a"
-
-
-async def mapped(ctx: Context) -> None:
-    """What a mapped function returns is what the loop gets, whatever is iterated."""
-    assert_type(ctx.map(_length, ["a"], max_concurrent=5, key=len), Mapped[int])
-    async for length in ctx.map(_length, _words()):
-        assert_type(length, int)
-    async with ctx.map(lambda text: _length(text.upper()), ("a", "b")) as results:
-        assert_type([result async for result in results], list[int])
-    pipe.scatter([("a", 1)], rate=Rate(5, per="1m", key=lambda item: item[0]))
-    pipe.scatter([("a", 1)], rate=False)
 
 
 async def limited(ctx: Context) -> None:

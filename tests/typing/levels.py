@@ -18,10 +18,12 @@ from typing import assert_type
 from flowstone_async import (
     Asset,
     AssetFinished,
+    Context,
     Daily,
     Engine,
     Gathered,
     Keys,
+    Mapped,
     Pipeline,
     Rate,
     Retry,
@@ -112,6 +114,25 @@ async def album(results: Gathered[Image]) -> list[Image]:
     return [img async for img in results]
 
 
+async def length_of(url: str) -> int:
+    return len(url)
+
+
+@pipe.asset
+async def lengths(image_urls: Stream[str], ctx: Context) -> list[int]:
+    assert_type(ctx.map(length_of, ["a"], max_concurrent=5, key=len), Mapped[int])
+    async with ctx.map(lambda url: length_of(url.upper()), ("a", "b")) as results:
+        assert_type([result async for result in results], list[int])
+    found = [length async for length in ctx.map(length_of, image_urls, max_concurrent=20)]
+    assert_type(found, list[int])
+    return sorted(found)
+
+
+@pipe.scatter([("a", 1)], rate=Rate(5, per="1m", key=lambda item: item[0]))
+async def by_tenant(item: tuple[str, int]) -> int:
+    return item[1]
+
+
 @pipe.scatter(raw)  # batch= and a scatter on a scatter come later
 async def squares(n: int, total: int) -> int:
     return n * n
@@ -183,6 +204,7 @@ if __name__ == "__main__":
 
     async def demo() -> None:
         print(await pipe.run(greeting), await pipe.run(total), await pipe.run(metrics, partition=date(2025, 1, 15)))
+        assert await pipe.run(lengths) == [10] * 10
         print(await (await pipe.run(image_urls)).to_list(limit=100), await etl.run(fetched))
 
     asyncio.run(demo())
