@@ -23,6 +23,7 @@ from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Outc
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.scatter.beginning import Beginning, failing
+from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call
@@ -36,6 +37,7 @@ from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
 from flowstone_async.store.records import RunRecord
+from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import NOTHING, Input, Materialization, new_id
 
 STORE_ATTEMPTS = 3
@@ -188,10 +190,26 @@ class Attempt:
         return self._computed(await self._store(value), self._inputs(prepared.inputs))
 
     async def _scattered(self, call: Call, scope: ResourceScope) -> Computed:
+        try:
+            self._id, size, inputs = await self._beginning(call, scope).run()
+        except StoreUnavailable as error:
+            # No outcome of the asset: whoever has the store again goes on with it.
+            self.run.break_off(error)
+            await asyncio.sleep(0)
+            raise
+        finally:
+            self.run.still.pop(self.unit.place, None)
+        return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
+
+    async def help(self, record: ScatterRecord, scope: ResourceScope) -> Helping:
+        """Return who runs items of the asset's scatter, which the run's owner has begun. Raises as `Beginning.help`."""
+        return await self._beginning(self._make_call(), scope).help(record)
+
+    def _beginning(self, call: Call, scope: ResourceScope) -> Beginning:
         run, unit, services = self.run, self.unit, self._services
-        kind = unit.node.definition.kind
+        kind, runnable = unit.node.definition.kind, self.runnable
         assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: what has a BoundScatter is one
-        beginning = Beginning(
+        return Beginning(
             values=self._values,
             services=services,
             unit=unit,
@@ -201,19 +219,10 @@ class Attempt:
             id=self._id,
             run_id=run.id,
             fence=run.record.fence,
+            code=f"{runnable.version} {runnable.code.hash}",
             failing=failing(kind, unit, services, run.id),
             still=partial(run.still.__setitem__, unit.place),
         )
-        try:
-            self._id, size, inputs = await beginning.run()
-        except StoreUnavailable as error:
-            # No outcome of the asset: whoever has the store again goes on with it.
-            run.break_off(error)
-            await asyncio.sleep(0)
-            raise
-        finally:
-            run.still.pop(unit.place, None)
-        return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
 
     def _make_call(self) -> Call:
         services = self._services

@@ -17,6 +17,7 @@ from flowstone_async._engine import stopped
 from flowstone_async._engine.backfill_job import drive_backfill
 from flowstone_async._engine.cancelling import cancel
 from flowstone_async._engine.ending_orphans import end_run
+from flowstone_async._engine.helpers import Helpers
 from flowstone_async._engine.request import BACKFILL, PARENT
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
@@ -45,6 +46,7 @@ class Dispatcher:
         self._looked = self._compared = float("-inf")
         self._undriven: set[tuple[str, int]] = set()
         session.services.adopt = self.adopt
+        self._helpers = Helpers(session)
 
     async def run(self) -> None:
         """Take runs on until `stop`."""
@@ -59,6 +61,7 @@ class Dispatcher:
     async def stop(self) -> None:
         """Take nothing more on; what was taken goes on."""
         self._scope.cancel()
+        self._helpers.stop()
 
     async def _listen(self) -> None:
         """Wake the loop when there may be something in the queue, and once each poll."""
@@ -100,6 +103,8 @@ class Dispatcher:
                 self._take(await store.take_orphans(worker, pipelines, limit=limit), begun=True)
             if self._free:
                 self._take(await store.claim(worker, pipelines, limit=self._free), begun=False)
+            if self._free:
+                await self._helpers.look(worker, pipelines)
         except StoreUnavailable:
             self._unsure = True
             raise
@@ -160,6 +165,7 @@ class Dispatcher:
             if BACKFILL in record.options:
                 await drive_backfill(session, record, begun=begun)
             elif not await self._ended_with_parent(record):
+                await self._helpers.leave(record.id)
                 await session.resume(record, begun=begun)
         except (StoreUnavailable, Cancelled, asyncio.CancelledError, *ENDINGS):
             raise

@@ -92,7 +92,7 @@ class RunDriver(RunEnding):
         self.interrupted = False
         self.cache_keys, self.held = dict[int, str](), list[object]()
         self.begun = services.clock.monotonic() - max(0.0, (now - self.started_at).total_seconds())
-        self._new, self._history = new, dict(history or {})
+        self._new, self.history = new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
         self.cut_off: dict[int, Interrupted] = {}
@@ -153,7 +153,7 @@ class RunDriver(RunEnding):
 
     async def _begin(self) -> None:
         try:
-            first = self.board.begin(self._history)
+            first = self.board.begin(self.history)
             if not self._announced:
                 self.journal.add(RunStarted, self.started_at, self.facts())
             await self._step(first, create=self.record if self._new else None)

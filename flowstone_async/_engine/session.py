@@ -177,16 +177,17 @@ class Session:
         raced = self._joinable.get(identity) if request.joinable else None
         if raced is not None and raced.driver.state == "running" and raced.driver.stopping is None:
             return raced
-        return self._fly(self._driver(prospect, record), identity)
+        return self._fly(self.driver(prospect, record), identity)
 
-    async def _resumed(self, record: RunRecord) -> Past:
+    async def resumed(self, record: RunRecord) -> Past:
         """Return what the run did that a run resumes, if it resumes one."""
         known = await self.store.run(str(record.options[RESUMES])) if RESUMES in record.options else None
         return Past() if known is None else await Past.read(self.store, known)
 
-    def _driver(
+    def driver(
         self, prospect: Prospect, record: RunRecord, past: Past | None = None, resumed: Past | None = None
     ) -> RunDriver:
+        """Return what drives a run, or goes on with its past."""
         before = {} if resumed is None else resumed.committed(prospect.units, prospect.current)
         driver = RunDriver(
             self.services,
@@ -242,7 +243,7 @@ class Session:
         if record.lost > patience:
             raise stopped.deadly(record.id, record.lost)
         request = past.request(record, self.catalogs[record.pipeline])
-        driver = self._driver(await self.prospect(request), record, past, await self._resumed(record))
+        driver = self.driver(await self.prospect(request), record, past, await self.resumed(record))
         if self.closing or self.lost:
             raise stopped.closed(record.id)
         flight, identity = Flight(driver, detached=True), self._identity(request)

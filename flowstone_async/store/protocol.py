@@ -13,6 +13,7 @@ from typing import Protocol
 
 from flowstone_async.errors import Failure, FlowstoneError
 from flowstone_async.limits.book import LimitBook
+from flowstone_async.store.crews import Crews
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -101,6 +102,7 @@ class Store(Protocol):
     partition_keys: PartitionKeys
     limits: LimitBook
     scatters: Scatters
+    crews: Crews | None
 
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
         """Connect, migrate, and register `worker` under a lease that is renewed until `close`.

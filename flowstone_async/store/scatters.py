@@ -82,6 +82,7 @@ class NewPage(NamedTuple):
         last: Whether the source has ended.
         failed: Items that cannot be run, by their places in the page (as `position`).
         chunks: Number of items of each chunk; together all of them.
+        owned: How many of the chunks, the first ones, the reader's worker owns; None for all. Anybody takes the others.
     """
 
     scatter: str
@@ -95,6 +96,7 @@ class NewPage(NamedTuple):
     last: bool
     failed: Sequence[ItemFailed]
     chunks: Sequence[int]
+    owned: int | None = None
 
 
 class PageAdded(NamedTuple):
@@ -257,7 +259,13 @@ class Scatters(Protocol):
         ...
 
     async def take(
-        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+        self,
+        scatter: str,
+        worker: str,
+        *,
+        limit: int,
+        fresh: int | None = None,
+        known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
         """Give `worker` at most `limit` chunks that are due and that nobody alive owns, the first ones first.
 
@@ -265,6 +273,7 @@ class Scatters(Protocol):
             scatter: Which one.
             worker: Who takes them.
             limit: How many.
+            fresh: How many of those that wait for no time; None for `limit`.
             known: After a call whose answer was lost: the chunks that the worker knows to be its own, by `first` and
                 `alone`. Others that are its own are given again.
         """

@@ -222,7 +222,7 @@ ASKED |= {
     "scatters_of_run": [U],
     "add_page": [
         *(U, "1", "1", "2", f"ARRAY[{HASH}, {U}]", "''", "NULL", "'{}'", "false", "'w'", "'{0}'", "'{2}'", "'{1}'"),
-        *("'{0}'", "'{E}'", "'{{}}'", "NULL"),
+        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "1"),
     ],
     "page_added": [U, "1", "1"],
     "flush": [
@@ -245,7 +245,14 @@ ASKED |= {
         *("'{1}'", "'{5000}'", "'{1}'", "'{1}'", "'{5001}'", "'{1}'", "'{E}'", "'{E}'", "NULL"),
     ],
     "flushed": [US, "'{0}'", "'{false}'", "'{1}'", "'{0}'"],
-    "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'"],
+    "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'", "100"],
+    "attended": [U, "'w'"],
+    "crew": [U, "'w'"],
+    "attend": [U, "'w'", "5", "true"],
+    "leave": [U, "'w'"],
+    "give_chunks": ["'w'", U, "'{0}'", "'{1}'", "'{1}'"],
+    "given_chunks": [U, "'{0}'", "'{1}'", "'{1}'"],
+    "joinable": ["'w'", "'{p0}'", "16"],
     "close_scatter": [U, "1"],
     "end_scatter": [U, "1", "'failed'"],
     "end_scatters": [U],
@@ -373,8 +380,8 @@ async def test_what_is_free_of_a_scatter_costs_the_same_however_much_of_it_is_do
     await history.execute(
         "UPDATE flowstone.scatter_chunk SET due_at = now() WHERE scatter = md5('s1')::uuid AND first = 990"
     )
-    arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL"]
-    types = "text, uuid, int, timestamptz, bigint[], boolean[]"
+    arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL", "10"]
+    types = "text, uuid, int, timestamptz, bigint[], boolean[], int"
     await history.execute(f"PREPARE taking ({types}) AS {QUERIES['take_chunks']}")
     for _ in range(2):  # the first time, the catalogues are read too
         await history.execute("BEGIN")

@@ -18,8 +18,8 @@ async def kill(engine: Engine) -> None:
     expired = store.expire(engine._live().services.worker)
     if inspect.isawaitable(expired):
         await expired
-    for flight in list(engine._live().flights.values()):
-        await flight.driver.done.wait()
+    for driven in [*(flight.driver for flight in engine._live().flights.values()), *engine._live().jobs.values()]:
+        await driven.done.wait()
 
 
 async def look_for_orphans(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, assert_never
@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple, assert_never
 from pydantic_core import from_json
 
 from flowstone_async._engine.arguments import Values, prepare
-from flowstone_async._engine.request import Request
+from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.flushing import Task
+from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
 from flowstone_async._engine.scatter.results import Results
@@ -45,6 +46,7 @@ class Beginning:
     Attributes:
         id: Of the materialization that it may become.
         fence: Of the run.
+        code: What tells the code of its body from others.
         call: Its facts; each item has a copy.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
         still: Is given what tells whether nothing but time brings it on.
@@ -59,6 +61,7 @@ class Beginning:
     id: str
     run_id: str
     fence: int
+    code: str
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
     still: Callable[[Callable[[], bool]], None]
 
@@ -93,11 +96,14 @@ class Beginning:
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
         rate_key = await self._function(bound.rate_key, inputs)
+        used: list[Input] = []
         # The body's at last: `ctx` tells of what was prepared last.
-        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        arguments = await self._prepared(self.unit.node.bindings, used)
+        inputs += used
         worker = self.services.worker or ""
         settled = await self._settled(source_arguments)
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=settled.facts)
+        facts = json.dumps({"called": self._called(used), SOURCE: settled.recorded})
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=facts)
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
@@ -105,28 +111,67 @@ class Beginning:
             raise await threshold(store, record.id, self._name, kind.tolerate)
         size = 0
         if record.state == "running":
-            names = self.unit.node.definition.scope.names
-            items = Items(bound.item.wanted, names)
-            source = await self._source(source_arguments, settled, record.facts)
-            task = Task(
-                record=record,
-                fence=self.fence,
-                worker=worker,
-                kind=kind,
-                source=source,
-                by_position=kind.key is False or isinstance(bound.source.spec, FixedSource | AssetSource),
-                intake=self._intake(items, select, key),
-                results=Results(self.unit.node.value_type, names, kind.results),
-                call=self._caller(arguments, items),
-                rate_key=rate_key,
-                failing=self.failing,
-            )
+            items = self._items
+            source = await self._source(source_arguments, settled, json.loads(record.facts).get(SOURCE))
+            task = self._task(record, arguments, source, self._intake(items, select, key), rate_key)
             scattering = Scattering(self.services, task, self._name)
             self.still(lambda: scattering.still)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
         return record.id, size, tuple(dict.fromkeys(inputs))
+
+    async def help(self, record: ScatterRecord) -> Helping:
+        """Return who runs items of a scatter for another worker, which has begun it.
+
+        Raises:
+            ConfigError: Its bodies would be called with something else here, or it is other code.
+            FlowstoneError: Something that its bodies need cannot be had here.
+        """
+        inputs: list[Input] = []
+        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        if json.loads(record.facts).get("called") != self._called(inputs):
+            raise ConfigError(
+                f"{self._name} was begun with other inputs, or by other code, than are here",
+                hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
+            )
+        call = dataclasses.replace(self.call)
+        rate_key = await self._function(self._bound.rate_key, [])
+        self.call.resources, self.call.dep_status = call.resources, call.dep_status
+        task = self._task(record, arguments, None, self._intake(self._items, None, None), rate_key)
+        return Helping(self.services, task, self._name)
+
+    @property
+    def _items(self) -> Items:
+        return Items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+
+    def _called(self, inputs: Sequence[Input]) -> str:
+        """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
+        return digest(self.code, [[each.kind, each.name, each.fingerprint] for each in inputs])
+
+    def _task(
+        self,
+        record: ScatterRecord,
+        arguments: Mapping[str, object],
+        source: Source[Any] | None,
+        intake: Intake,
+        rate_key: Callable[[Any], Any] | None,
+    ) -> Task:
+        kind, node = self._kind, self.unit.node
+        return Task(
+            record=record,
+            continued=record.id != self.id,
+            fence=self.fence,
+            worker=self.services.worker or "",
+            kind=kind,
+            source=source,
+            by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
+            intake=intake,
+            results=Results(node.value_type, node.definition.scope.names, kind.results),
+            call=self._caller(arguments, intake.items),
+            rate_key=rate_key,
+            failing=self.failing,
+        )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
         if not bindings:
@@ -145,14 +190,14 @@ class Beginning:
         """Call the functions among the options of the source, unless what they returned is on record."""
         spec = self._bound.source.spec
         if not isinstance(spec, CustomSource) or not isinstance(spec.source, Source) or not spec.source.functions():
-            return Settled("{}", None)
+            return Settled(None, None)
         known = await self.services.store.scatters.of_run(self.run_id)
         if any(scatter.key == self.unit.key for scatter in known):
-            return Settled("{}", None)
+            return Settled(None, None)
         source, recorded = await spec.source.resolved(arguments)
-        return Settled(json.dumps({SOURCE: recorded}), source)
+        return Settled(recorded, source)
 
-    async def _source(self, arguments: Mapping[str, Any], settled: Settled, facts: str) -> Source[Any]:
+    async def _source(self, arguments: Mapping[str, Any], settled: Settled, recorded: object) -> Source[Any]:
         spec = self._bound.source.spec
         match spec:
             case FixedSource(items=items):
@@ -169,8 +214,8 @@ class Beginning:
                         f"source={source!r} of {self._name} is no Source", hint="Derive its class from sources.Source."
                     )
                 read_from = settled.source
-                if read_from is None or facts != settled.facts:  # it was begun before
-                    read_from, _ = await source.resolved(arguments, json.loads(facts).get(SOURCE))
+                if read_from is None or recorded != settled.recorded:  # it was begun before
+                    read_from, _ = await source.resolved(arguments, recorded)
                 return read_from.bound_to(self.services.database)
             case _:
                 assert_never(spec)
@@ -230,11 +275,11 @@ class Settled(NamedTuple):
     """What is decided when a scatter begins, once and for all.
 
     Attributes:
-        facts: As it is recorded.
-        source: With values in place of functions; None where there are none, or they are on record already.
+        recorded: What the functions among the options of its source returned, as JSON-compatible values.
+        source: With these values in place; None where there are none, or they are on record already.
     """
 
-    facts: str
+    recorded: object
     source: Source[Any] | None
 
 

@@ -83,8 +83,13 @@ class Bodies:
         self.stopping = False
 
     @property
+    def workers(self) -> int:
+        """How many bodies run now, or are about to."""
+        return self._workers
+
+    @property
     def running(self) -> int:
-        """How many bodies run now, those apart that have never waited."""
+        """How many bodies run now, but for those that have never waited."""
         return len(self._tasks)
 
     @property
@@ -92,12 +97,28 @@ class Bodies:
         """How many more may begin now."""
         if self.stopping or self._isolated:
             return 0
-        return max(0, (self._most or _PLENTY) - len(self._tasks))
+        return max(0, (_PLENTY if self._most is None else self._most) - len(self._tasks))
 
     @property
     def still(self) -> bool:
         """Whether nothing runs, and nothing is about to."""
         return not self._workers
+
+    @property
+    def waiting(self) -> int:
+        """How many items at hand have not begun, and could."""
+        return self._supply.waiting
+
+    def limit(self, most: int | None) -> None:
+        """Run at most so many from now on; None for no bound. Those above it end in their own time."""
+        self._most = most
+        self._supply.look()
+        self.staff()
+
+    def limit_to_running(self) -> int:
+        """Run no more than now until the next `limit`, nor more than allowed; return how many that is now."""
+        self._most = self._workers if self._most is None else min(self._most, self._workers)
+        return self._workers
 
     def add(self, chunk: LocalChunk) -> None:
         """Put the items of a chunk behind those at hand."""
@@ -121,7 +142,7 @@ class Bodies:
 
     def staff(self) -> None:
         """Start one more worker if there is something for it."""
-        if self._workers < (self._most or self._workers + 1) and self._has_work():
+        if (self._most is None or self._workers < self._most) and self._has_work():
             self._workers += 1
             self._begun += 1
             self._group.start_soon(self._work, name=f"{self._name} {self._begun}")
@@ -132,7 +153,7 @@ class Bodies:
         return self._supply.ready() or (not self._tasks and self._supply.ready(alone=True))
 
     def _next(self) -> tuple[LocalChunk, Todo] | None:
-        if self.stopping or self._isolated:
+        if self.stopping or self._isolated or (self._most is not None and self._workers > self._most):
             return None
         if not self._tasks and (taken := self._supply.take(alone=True)) is not None:
             self._isolated = True

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.crews import Gift
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
 
 UNTOLD: Final = object()
@@ -28,6 +29,14 @@ class Todo(NamedTuple):
     number: int
     item: Any
     key: Any = UNTOLD
+
+
+class Withheld(NamedTuple):
+    """Items of a chunk that its bodies do not begin: the last ones, so many, for others to take."""
+
+    chunk: LocalChunk
+    gift: Gift
+    size: int
 
 
 class LocalChunk:
@@ -81,6 +90,21 @@ class LocalChunk:
             todo = [each._replace(key=keys[each.position - page.first]) for each in todo]
         self.page = page._replace(items=b"", keys=None)
         return todo
+
+    def withhold(self, count: int) -> Withheld | None:
+        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun."""
+        count = 0 if self.chunk.alone else min(count, len(self.todo))
+        if not count:
+            return None
+        keep = self.todo[count - 1].position - self.chunk.first
+        del self.todo[:count]
+        return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep), count)
+
+    def cut(self, keep: int, size: int) -> bool:
+        """Be the first `keep` items from now on: `size` items that can be run are others' now. Tell if any is left."""
+        self.chunk = self.chunk._replace(size=keep)
+        self.left -= size
+        return self.left > 0
 
     def succeed(self, position: int, value: object) -> None:
         """Note a result."""

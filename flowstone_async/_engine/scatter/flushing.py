@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.failures import describe
 from flowstone_async.sources.source import Source
-from flowstone_async.store.scatters import Flush, Page, ScatterRecord
+from flowstone_async.store.scatters import Flush, Page, ScatterRecord, ScatterTotals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +32,10 @@ class Task:
 
     Attributes:
         record: As it was begun.
+        continued: Whether others may have begun it before.
         fence: Of the run.
         kind: Its options.
-        source: Where items come from, its options resolved.
+        source: Where items come from, its options resolved; None for who does not read.
         by_position: Whether a source that cannot go on gives the same items again in the same order.
         intake: Prepares its pages.
         results: Encodes what bodies return.
@@ -43,10 +45,11 @@ class Task:
     """
 
     record: ScatterRecord
+    continued: bool
     fence: int
     worker: str
     kind: ScatterKind
-    source: Source[Any]
+    source: Source[Any] | None
     by_position: bool
     intake: Intake
     results: Results
@@ -55,7 +58,7 @@ class Task:
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
 
-class Flushing:
+class Flushing(ABC):
     """The side of a scatter that keeps what its bodies return.
 
     Args:
@@ -70,7 +73,7 @@ class Flushing:
     def __init__(self, services: Services, task: Task, name: str) -> None:
         self._services, self._task, self._name = services, task, name
         self._store = services.store.scatters
-        self._id = task.record.id
+        self._id, self._fence = task.record.id, task.fence
         self._bodies: Bodies | None = None
         self._finished = asyncio.Event()
         self._dirty, self._room, self._look = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -131,6 +134,11 @@ class Flushing:
                 if changed:
                     await self._flush_these(changed)
             await self._check()
+            self._flushed()
+
+    @abstractmethod
+    def _flushed(self) -> None:
+        """Hear that what ended has been kept, and has not ended the scatter."""
 
     def _flushes(self, chunks: list[LocalChunk]) -> list[Flush]:
         return [chunk.flush(self._task.results.pack) for chunk in chunks]
@@ -158,13 +166,12 @@ class Flushing:
         if due is None:
             self._look.set()
             return
-        clock = self._services.clock
-        wait = max(0.0, (due - self._services.store.now()).total_seconds())
-        heapq.heappush(self._due, clock.monotonic() + wait)
-        self._set_timer()
+        self._look_by(self._services.clock.monotonic() + (due - self._services.store.now()).total_seconds())
 
-    def _next_poll(self) -> datetime:
-        return self._services.store.now() + timedelta(seconds=self._services.settings.poll)
+    def _look_by(self, instant: float) -> None:
+        """Look for free chunks at an instant of the clock."""
+        heapq.heappush(self._due, instant)
+        self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -180,36 +187,42 @@ class Flushing:
         self._look.set()
         self._set_timer()
 
+    @abstractmethod
     async def _check(self) -> None:
         """See whether this is the end."""
+
+    async def _judge(self) -> None:
+        """End the scatter if more of its items failed than it tolerates.
+
+        Raises:
+            ScatterThreshold: It is so.
+            LeaseLost: Somebody else has ended it, or goes on with it.
+        """
         task = self._task
-        if self._finished.is_set() or self._ending:
-            return
         if task.kind.tolerate.exceeded(self._failed, self._total, sealed=self._sealed):
             self._ending = True
             if self._bodies is not None:
                 self._bodies.stopping = True
-            if not await self._store.end(self._id, task.fence, "failed"):
+            if not await self._store.end(self._id, self._fence, "failed"):
                 raise no_longer_ours(self._name)
             raise await threshold(self._store, self._id, self._name, task.kind.tolerate)
-        if self._sealed and not self._held:
-            if await self._store.close(self._id, task.fence):
-                self._closed = True
-                self._finished.set()
-            elif not self._due:
-                await self._look_later()
+
+    async def _count(self) -> ScatterTotals:
+        """Ask the store how far all workers together are."""
+        totals = await self._store.totals(self._id)
+        if totals is None:
+            raise no_longer_ours(self._name)
+        self._total, self._failed, self._sealed = totals.total, totals.failed, totals.sealed
+        return totals
 
     async def _refused(self) -> FlowstoneError:
         """Return why the store keeps nothing more; if it is we who end it, once that has been said."""
         if self._ending:
             await self._finished.wait()
+        record = await self._store.scatter(self._id)
+        if record is not None and record.state == "failed":  # another worker has found out first
+            return await threshold(self._store, self._id, self._name, self._task.kind.tolerate)
         return no_longer_ours(self._name)
-
-    async def _look_later(self) -> None:
-        """Look again when the first of the items that wait is due, or somebody else may have let go of what it has."""
-        totals = await self._store.totals(self._id)
-        poll = self._next_poll()
-        self._look_at(poll if totals is None or totals.due is None else min(totals.due, poll))
 
     def _fail(self, error: BaseException) -> None:
         self._error = self._error or error

@@ -24,10 +24,10 @@ from typing import Any, Literal, Protocol
 
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo, Withheld
 from flowstone_async._engine.scatter.packing import content_of, hash_of
 from flowstone_async._engine.scatter.resting import Resting
-from flowstone_async._engine.scatter.supply import Supply
+from flowstone_async._engine.scatter.supply import Supply, withheld
 from flowstone_async.clock import Clock, Timer
 from flowstone_async.errors import StoreUnavailable
 from flowstone_async.failures import ENDINGS
@@ -103,12 +103,20 @@ class _Line:
 
     def pop(self) -> tuple[LocalChunk, Todo]:
         """Take the first item."""
+        while not self._blocks[0][1]:  # all of it was withheld
+            self._blocks.popleft()
         chunk, todos = self._blocks[0]
         todo = todos.pop()
         if not todos:
             self._blocks.popleft()
         self.count -= 1
         return chunk, todo
+
+    def withhold(self, count: int) -> list[Withheld]:
+        """Take out the last items of its chunks, `count` at most."""
+        found = withheld([chunk for chunk, _ in self._blocks], count)
+        self.count -= sum(each.size for each in found)
+        return found
 
 
 class Rating(Supply):
@@ -148,7 +156,7 @@ class Rating(Supply):
         self._timer: Timer | None = None
         self._timed = math.inf
         self._wake = asyncio.Event()
-        self._stocked = self._begun = self._ahead = 0
+        self._stocked = self._begun = self._ahead = self._count = self._held_up = 0
         self._asked_at, self._span = -math.inf, 0.0
 
     # -- the lines ----------------------------------------------------------------------------------------------
@@ -160,8 +168,11 @@ class Rating(Supply):
             if line is None:
                 line = self._lines[key, alone] = _Line(key, alone=alone)
             line.add(chunk, todos)
+            self._count += len(todos)
+            if line.place == "late":
+                self._held_up += len(todos)
             self._put(line)
-        self._look()
+        self.look()
 
     def _by_key(self, chunk: LocalChunk) -> Iterable[tuple[str, list[Todo]]]:
         if self._key is None:
@@ -192,6 +203,23 @@ class Rating(Supply):
         text = content.decode()
         return f"{self._name}:{text if len(text) <= _LONGEST else f'#{hash_of(content)}'}"
 
+    @property
+    @override
+    def waiting(self) -> int:
+        return self._count - self._held_up
+
+    @override
+    def withhold(self, count: int) -> list[Withheld]:
+        # Of a chunk whose items have several keys nobody knows which of the last ones have begun.
+        line = self._lines.get((self._name, False)) if self._key is None else None
+        if line is None:
+            return []
+        before, found = line.count, line.withhold(count)
+        self._count += line.count - before
+        if line.place == "late":
+            self._held_up += line.count - before
+        return found
+
     @override
     def ready(self, *, alone: bool = False) -> bool:
         return bool(self._ready[alone])
@@ -203,12 +231,13 @@ class Rating(Supply):
         while ready and taken is None:
             line = ready.popleft()
             line.place = ""
-            drawn = self._draws(line)
+            drawn = bool(line.count) and self._draws(line)
             if drawn:
                 taken = line.pop()
                 self._begun += 1
+                self._count -= 1
             self._put(line, refused=not drawn)
-        self._look()
+        self.look()
         return taken
 
     def _draws(self, line: _Line) -> bool:
@@ -243,6 +272,7 @@ class Rating(Supply):
             self._ready[line.alone].append(line)
         elif late:
             line.place = "late"
+            self._held_up += line.count
             heapq.heappush(self._late, (line.due, next(self._order), line))
             self._set_timer(line.due)
 
@@ -273,8 +303,8 @@ class Rating(Supply):
             for _, _, stock in self._good:
                 stock.give_back()
 
-    def _look(self) -> None:
-        """Let permits be asked for if some are wanted, and could be used."""
+    @override
+    def look(self) -> None:
         if self._wanting[False] or self._wanting[True]:
             free = 0 if self._bodies is None else self._bodies.free
             if not self._ahead_of_use or 2 * self._stocked < free + self._ahead:
@@ -316,7 +346,7 @@ class Rating(Supply):
                 stock.give_back()
             raise
         now = self._clock.monotonic()
-        for (line, _), stock, permits in zip(wants, stocks, answers, strict=True):
+        for stock, (line, _), permits in zip(stocks, wants, answers, strict=True):
             self._answered(line, stock, permits, now)
 
     def _answered(self, line: _Line, stock: Stock, permits: Permits, now: float) -> None:
@@ -351,6 +381,7 @@ class Rating(Supply):
         now = self._clock.monotonic()
         while self._late and self._late[0][0] <= now:
             _, _, line = heapq.heappop(self._late)
+            self._held_up -= line.count
             line.place = ""
             self._put(line)
         while self._good and (self._good[0][0] < now or not self._good[0][2].count):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo, Withheld
 
 
 class Supply(Protocol):
@@ -18,6 +19,19 @@ class Supply(Protocol):
 
     def add(self, chunk: LocalChunk, *, alone: bool = False) -> None:
         """Put the items of a chunk behind those of their kind."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many items could begin if there were room."""
+        ...
+
+    def look(self) -> None:
+        """Hear that there may be room for more."""
+        ...
+
+    def withhold(self, count: int) -> list[Withheld]:
+        """Take out some of the items that can go to others, `count` at most: the last ones of their chunks."""
         ...
 
     def ready(self, *, alone: bool = False) -> bool:
@@ -39,6 +53,19 @@ class AtHand(Supply):
     def add(self, chunk: LocalChunk, *, alone: bool = False) -> None:
         self._chunks[alone].append(chunk)
 
+    @property
+    @override
+    def waiting(self) -> int:
+        return sum(len(chunk.todo) for chunks in self._chunks.values() for chunk in chunks)
+
+    @override
+    def look(self) -> None:
+        pass
+
+    @override
+    def withhold(self, count: int) -> list[Withheld]:
+        return withheld(self._chunks[False], count)
+
     @override
     def ready(self, *, alone: bool = False) -> bool:
         chunks = self._chunks[alone]
@@ -52,3 +79,16 @@ class AtHand(Supply):
             return None
         chunk = self._chunks[alone][0]
         return chunk, chunk.todo.pop()
+
+
+def withheld(chunks: Sequence[LocalChunk], count: int) -> list[Withheld]:
+    """Take the last items of chunks, `count` at most, those of the last chunks first."""
+    found: list[Withheld] = []
+    for chunk in reversed(chunks):
+        if count <= 0:
+            break
+        taken = chunk.withhold(count)
+        if taken is not None:
+            found.append(taken)
+            count -= taken.size
+    return found

@@ -139,10 +139,13 @@ class MemoryScatters(Scatters):
         )
         found.fences[page.no] = page.fence
         start, now = 0, self._now()
-        for count in page.chunks:
+        for place, count in enumerate(page.chunks):
             failed = sum(start <= each.position < start + count for each in page.failed)
             kept = Chunk(page.scatter, first + start, alone=False, page=page.no, size=count, failed=failed)
-            found.chunks[first + start, False] = _Chunk(kept, worker=worker)
+            ours = page.owned is None or place < page.owned
+            found.chunks[first + start, False] = _Chunk(
+                kept, state="running" if ours else "ready", worker=worker if ours else None
+            )
             start += count
         for each in page.failed:
             position = first + each.position
@@ -201,7 +204,13 @@ class MemoryScatters(Scatters):
 
     @override
     async def take(
-        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+        self,
+        scatter: str,
+        worker: str,
+        *,
+        limit: int,
+        fresh: int | None = None,
+        known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
         with self._lock:
             found = self._scatters.get(scatter)
@@ -214,7 +223,9 @@ class MemoryScatters(Scatters):
                 if _is_due(each, now)
                 and (self._is_free(each) or (known is not None and each.worker == worker and key not in known))
             )
-            return tuple(self._take(found.chunks[key], worker) for key in free[:limit])
+            new = [key for key in free if found.chunks[key].due is None][:fresh]
+            due = [key for key in free if found.chunks[key].due is not None]
+            return tuple(self._take(found.chunks[key], worker) for key in sorted((*new, *due)[:limit]))
 
     def _is_free(self, chunk: _Chunk) -> bool:
         return chunk.state in _OPEN and chunk.worker not in self._leases

@@ -82,7 +82,7 @@ class PostgresScatters(Scatters):
             given = (scatter.id, scatter.run_id, fence, *named, scatter.facts, self._instants.given())
             [row] = await session.fetch("begin_scatter", *given)
             await session.fetch("release_chunks", row["id"], worker)
-        return _record(row)
+        return record_of(row)
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
@@ -106,6 +106,7 @@ class PostgresScatters(Scatters):
             [each.error.code for each in page.failed],
             [failure_text(each.error) for each in page.failed],
             self._instants.given(),
+            len(page.chunks) if page.owned is None else page.owned,
         )
         rows = await self._fetch("add_page", *given)
         for row in rows or await self._fetch("page_added", *which):
@@ -128,11 +129,18 @@ class PostgresScatters(Scatters):
 
     @override
     async def take(
-        self, scatter: str, worker: str, *, limit: int, known: Collection[tuple[int, bool]] | None = None
+        self,
+        scatter: str,
+        worker: str,
+        *,
+        limit: int,
+        fresh: int | None = None,
+        known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
         firsts, alone = (None, None) if known is None else ([k[0] for k in known], [k[1] for k in known])
         async with self._connections.translated(), self._connections.session() as session:
-            rows = await session.fetch("take_chunks", worker, scatter, limit, self._instants.given(), firsts, alone)
+            limits = limit, self._instants.given(), firsts, alone, limit if fresh is None else fresh
+            rows = await session.fetch("take_chunks", worker, scatter, *limits)
         return tuple(map(_chunk, rows))
 
     @override
@@ -162,12 +170,12 @@ class PostgresScatters(Scatters):
     @override
     async def scatter(self, scatter: str) -> ScatterRecord | None:
         rows = await self._connections.fetch("scatter", scatter) if is_id(scatter) else []
-        return _record(rows[0]) if rows else None
+        return record_of(rows[0]) if rows else None
 
     @override
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         rows = await self._connections.fetch("scatters_of_run", run_id) if is_id(run_id) else []
-        return tuple(map(_record, rows))
+        return tuple(map(record_of, rows))
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
@@ -246,7 +254,8 @@ class PostgresScatters(Scatters):
             await self._connections.fetch("delete_scatters", known)
 
 
-def _record(row: Record) -> ScatterRecord:
+def record_of(row: Record) -> ScatterRecord:
+    """Return a scatter as it is stored."""
     key = AssetKey(row["pipeline"], row["asset"], row["partition"], row["io"])
     return ScatterRecord(
         id=str(row["id"]),

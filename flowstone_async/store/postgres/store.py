@@ -15,6 +15,7 @@ from flowstone_async.errors import ConfigError, Failure, FlowstoneError, StoreUn
 from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
+from flowstone_async.store.postgres.crews import PostgresCrews
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.history import History
 from flowstone_async.store.postgres.identifiers import is_id
@@ -116,6 +117,7 @@ class PostgresStore(LookingStore):
             poll=poll,
         )
         self.scatters = PostgresScatters(self._connections, self._instants, owns=self._owns, patience=patience)
+        self.crews = PostgresCrews(self._connections, owns=self._owns)
         self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
 

@@ -29,7 +29,7 @@ ORDER BY created_at, id;
 
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
--- duplicates, cut into chunks that the worker $10 owns. Nothing if the fence has moved, or the page is not the next one.
+-- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is not the next one.
 WITH may AS MATERIALIZED (
     SELECT id, read, total
     FROM flowstone.scatter
@@ -65,9 +65,10 @@ page AS (
 ),
 chunks AS (
     INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, failed, alone, state, worker)
-    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, 'running', $10
+    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, CASE WHEN n.place <= $18 THEN 'running' ELSE 'ready' END,
+        CASE WHEN n.place <= $18 THEN $10 END
     FROM may
-    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) AS n (first, count, failed)
+    CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) WITH ORDINALITY AS n (first, count, failed, place)
 ),
 failed AS (
     INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
@@ -151,7 +152,8 @@ CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: take_chunks
--- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns; with $5, also those of
+-- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns, $7 of them at most that wait
+-- for no time; with $5, also those of
 -- its own that are not among the chunks $5, $6. In two scans, so that neither reads what is done or what waits for later.
 WITH may AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
@@ -167,7 +169,7 @@ free AS MATERIALIZED (
                 WHERE k.first = c.first AND k.alone = c.alone)))
         AND (SELECT yes FROM may)
     ORDER BY c.due_at, c.first
-    LIMIT $3
+    LIMIT least($3::bigint, $7::bigint)
     FOR UPDATE OF c SKIP LOCKED
 ),
 due AS MATERIALIZED (
@@ -317,5 +319,6 @@ pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($1::uuid[])),
 keys AS (DELETE FROM flowstone.scatter_key WHERE scatter = ANY ($1::uuid[])),
 chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
 blocks AS (DELETE FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[])),
-results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($1::uuid[]))
+results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($1::uuid[])),
+workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[]))
 DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[]);

@@ -1,0 +1,57 @@
+"""A worker of a scatter whose run is another's: it runs items, and leaves reading and closing to the run's owner."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import anyio
+from typing_extensions import override
+
+from flowstone_async._engine.scatter.errors import no_longer_ours
+from flowstone_async._engine.scatter.working import Working
+from flowstone_async.errors import LeaseLost, ScatterThreshold
+from flowstone_async.store.crews import Attendance
+
+
+class Helping(Working):
+    """Runs items of one scatter for as long as it goes on."""
+
+    async def run(self) -> None:
+        """Help until the scatter ends, or `stop`.
+
+        Raises:
+            FlowstoneError: The store cannot be reached, or something is wrong here.
+        """
+        with suppress(LeaseLost, ScatterThreshold):  # it has ended: its owner tells
+            await self._run()
+
+    def stop(self) -> None:
+        """Let go of all of it at once; bodies are cancelled."""
+        self._finished.set()
+
+    async def drain(self) -> None:
+        """Begin no further item, and return once those that run have ended and are kept, or let go of."""
+        bodies, self._draining = self._bodies, True
+        if bodies is not None:
+            bodies.limit(0)
+            with anyio.move_on_after(self._services.settings.grace):
+                await bodies.idle()
+        self._finished.set()
+
+    @override
+    def _parts(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        return {"taker": self._take, "flusher": self._flush}
+
+    @override
+    async def _noticed(self, attendance: Attendance) -> None:
+        self._fence = attendance.fence
+        if attendance.state != "running":
+            raise no_longer_ours(self._name)
+
+    @override
+    async def _check(self) -> None:
+        if self._failed and not self._ending:
+            self._failed = 0
+            await self._count()
+            await self._judge()
