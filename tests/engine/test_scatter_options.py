@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
@@ -179,7 +180,7 @@ async def test_rows_of_a_query_whose_arguments_are_computed(engines: SharedEngin
     connection = await asyncpg.connect(engines.dsn)
     facts = await connection.fetchval("SELECT facts FROM flowstone.scatter")
     await connection.close()
-    assert facts == '{"source": {"args[0]": 3}}'
+    assert json.loads(facts)["source"] == {"args[0]": 3}
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,8 @@ class Working(Flushing):
     async def _taken(self, chunk: Chunk) -> None:
         page, items = await self._page(chunk.page)
         local = LocalChunk(chunk, page, items)
+        if not chunk.alone:  # counted when we last attended, or given away since
+            self._elsewhere = max(0, self._elsewhere - local.left)
         if not chunk.lost:
             self._hold(local)
         elif not chunk.alone:
