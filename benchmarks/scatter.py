@@ -4,9 +4,8 @@
 `durable_rows`: the same on the embedded Postgres, with results many in a row and a row each; the floor inserts the same
 pages, keys and results with the bare driver, a statement for each page. Each is measured in a process of its own, for
 its peak of memory. `io_10ms_200`, `io_10ms_1000`: bodies that wait 10 ms, so many at once; the floor is the ideal,
-items / at once x 10 ms.
-
-Scatters that several workers share (`workers_2`, `workers_4`) are not built, and not measured.
+items / at once x 10 ms. `workers_2`, `workers_4`: no-op items of one scatter on the embedded Postgres, run by so many
+processes; the floor is one of them alone.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ def peak_mb() -> float:
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def noop(items: int, results: Literal["packed", "rows"]) -> Pipeline:
-    """Return a pipeline that scatters and gathers, an item at a time."""
+def noop(items: int, results: Literal["packed", "rows"], called: list[int] | None = None) -> Pipeline:
+    """Return a pipeline that scatters and gathers, an item at a time, and counts its calls where it is told to."""
     pipe = Pipeline("scattered")
 
     async def source() -> AsyncIterator[int]:
@@ -74,6 +73,8 @@ def noop(items: int, results: Literal["packed", "rows"]) -> Pipeline:
 
     @pipe.scatter(source, page_size=PAGE, results=results)
     async def each(no: int) -> int:
+        if called is not None:
+            called[0] += 1
         return no
 
     @each.gather
@@ -194,6 +195,43 @@ async def waiting(given: Options, at_once: int, items: int) -> None:
     show(given, name, floor=ideal, figure=seconds, unit="s", aim="the ideal", **more)
 
 
+async def work(items: int, dsn: str) -> None:
+    """Be one of several workers, until the standard input ends."""
+    called: list[int] = [0]
+    async with Engine(noop(items, "packed", called), store=dsn, block_warning=False, poll="100ms"):
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    print(called[0])
+
+
+async def worked(items: int, dsn: str, count: int) -> tuple[float, int]:
+    """Run one scatter with so many workers; return seconds, and the fewest bodies that one of them called."""
+    command = [sys.executable, "-m", "benchmarks.scatter", "--measure", "worker", "--items", str(items), dsn, ""]
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    workers = [await asyncio.create_subprocess_exec(*command, **pipes) for _ in range(count)]
+    for worker in workers:
+        assert worker.stdout is not None
+        await worker.stdout.readline()
+    async with Engine(noop(items, "packed"), store=dsn, block_warning=False, slots=0, poll="100ms") as engine:
+        begun = time.perf_counter()
+        assert await (await engine.submit("total")) == items
+        seconds = time.perf_counter() - begun
+    called = [int((await worker.communicate(b""))[0]) for worker in workers]
+    return seconds, min(called)
+
+
+async def shared(given: Options, server: EmbeddedServer, items: int) -> None:
+    """Measure one scatter on several processes."""
+    seconds: dict[int, float] = {}
+    for count in (1, 2, 4):
+        async with database(server, f"workers_{count}") as dsn:
+            seconds[count], fewest = await worked(items, dsn, count)
+        if count > 1:
+            more = {"items": items, "items_per_s": items / seconds[count], "fewest_bodies": fewest}
+            name, floor = f"workers_{count}", seconds[1] / items * 1e6
+            show(given, name, floor=floor, figure=seconds[count] / items * 1e6, unit="us_per_item", aim="1", **more)
+
+
 async def all_of(given: Options, items: int) -> None:
     """Measure everything."""
     memory = in_process("memory", items)
@@ -205,6 +243,7 @@ async def all_of(given: Options, items: int) -> None:
             for name in ("durable_rows", "durable_packed"):
                 async with database(server, name) as dsn, database(server, f"{name}_floor") as floor:
                     told(given, name, items, in_process(name, items, dsn, floor), memory, "2x the floor")
+            await shared(given, server, items)
         finally:
             await server.close()
     for at_once in (200, 1000):
@@ -219,6 +258,9 @@ def main() -> None:
     own, rest = parser.parse_known_args()
     if own.measure:
         dsn, floor = own.dsn
+        if own.measure == "worker":
+            asyncio.run(work(own.items, dsn))
+            return
         found: Any = asyncio.run(measure(own.measure, own.items, dsn, floor))
         print(json.dumps({name: getattr(found, name) for name in Measured.__slots__}))
         return
