@@ -18,6 +18,7 @@ from flowstone_async import (
     Gathered,
     LeaseLost,
     Pipeline,
+    Rate,
     Retry,
     Tolerance,
 )
@@ -376,3 +377,25 @@ async def test_nobody_is_asked_while_a_scatter_is_short(engines: Engines, sql: a
     await engine.run(items)
     assert await sql.fetchval("SELECT pg_stat_get_live_tuples('flowstone.scatter_worker'::regclass)") == 0
     assert await sql.fetchval("SELECT last_value FROM flowstone.scatter_worker_no_seq") == 1
+
+
+@pytest.mark.parametrize("key", [None, lambda no: "all"])
+async def test_their_rate_is_one(engines: Engines, key: Any) -> None:
+    """SCAT-08, RATE-06: no window sees more over both; what one does not use the other has soon, and what is set holds."""
+    crew = Crew(engines, rate=Rate(15, per="1h", key=key), page_size=5)
+    first, _ = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.until(lambda: crew.calls.total() >= 10)
+    crew.let_all()
+    await crew.until(lambda: crew.calls.total() == 15)
+    await crew.until(lambda: not crew.running)
+    store: Any = first._live().store
+    [record] = await first.runs()
+    [scatter] = await store.scatters.of_run(record.id)
+    name = f"scatter:{scatter.id}" + ("" if key is None else ':"all"')
+    assert (await first.limits.status(name)).count == 15
+    await kept(first, 15)
+    assert crew.calls.total() == 15
+    await first.limits.set(name, Rate(100, per="1h"))
+    assert await soon(run) == sum(no * no for no in range(40))
+    assert set(crew.times.values()) == {1}

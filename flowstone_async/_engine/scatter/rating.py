@@ -40,9 +40,9 @@ from flowstone_async.limits.stock import Stock
 _LINES = 200
 # Keys that are longer, as JSON, are told apart by their hash.
 _LONGEST = 400
-# Seconds between two looks at a key: the least, where rounding says "at once"; and the most, since what a person set
-# for it, or reset, may let it go on earlier.
-_LEAST, _MOST = 0.001, 30.0
+# Seconds between two looks at a key: the least, where rounding says "at once"; and the most, since what others give
+# back, or a person sets, may let it go on earlier. Elsewhere a second, unless that were more than `_LINES` a second.
+_LEAST, _MOST, _MOST_ELSEWHERE = 0.001, 30.0, 1.0
 _logger = logging.getLogger("flowstone")
 
 Refuse = Callable[[LocalChunk, Todo, BaseException | str], None]
@@ -359,7 +359,8 @@ class Rating(Supply):
             self._good.append((stock.until, line, stock))
             self._set_timer(stock.until)
         if permits.outlook is not None:
-            line.due = now + min(max(permits.outlook.after(1), _LEAST), _MOST)
+            most = max(_MOST_ELSEWHERE, len(self._late) / _LINES) if self._ahead_of_use else _MOST
+            line.due = now + min(max(permits.outlook.after(1), _LEAST), most)
         self._put(line, refused=not stock.count)
 
     # -- time ---------------------------------------------------------------------------------------------------
