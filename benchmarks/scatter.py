@@ -207,8 +207,8 @@ async def work(items: int, dsn: str) -> None:
 async def worked(items: int, dsn: str, count: int) -> tuple[float, int]:
     """Run one scatter with so many workers; return seconds, and the fewest bodies that one of them called."""
     command = [sys.executable, "-m", "benchmarks.scatter", "--measure", "worker", "--items", str(items), dsn, ""]
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-    workers = [await asyncio.create_subprocess_exec(*command, **pipes) for _ in range(count)]
+    pipe = asyncio.subprocess.PIPE
+    workers = [await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe) for _ in range(count)]
     for worker in workers:
         assert worker.stdout is not None
         await worker.stdout.readline()

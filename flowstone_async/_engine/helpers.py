@@ -17,7 +17,7 @@ from flowstone_async._engine.resume import Past
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.session import Session
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.store.records import RunRecord
 from flowstone_async.store.scatters import ScatterRecord
 
@@ -112,6 +112,8 @@ class Helpers:
         try:
             _logger.info("helping with scatter %s of run %s", scatter.key, scatter.run_id)
             await help_.run()
+        except StoreUnavailable as error:
+            _logger.info("no longer helping with scatter %s of run %s: %s", scatter.key, scatter.run_id, error.message)
         except FlowstoneError as error:
             self._avoid(scatter)
             _logger.info("not helping with scatter %s of run %s: %s", scatter.key, scatter.run_id, error.message)

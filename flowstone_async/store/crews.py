@@ -17,6 +17,7 @@ class Attendance(NamedTuple):
 
     Attributes:
         fence: Under which it is read now.
+        led: Whether the worker that owns its run takes part, or nobody owns the run just now.
         permits: Up to how many bodies the worker may run at once; None for no bound. More that run already may end.
         others: Other workers of the crew that are alive.
         hungry: How many of them could run more than they have.
@@ -26,6 +27,7 @@ class Attendance(NamedTuple):
     state: ScatterState
     sealed: bool
     fence: int
+    led: bool
     permits: int | None
     others: int
     hungry: int
@@ -61,7 +63,7 @@ class Crews(Protocol):
             hungry: Whether it could run more than it has.
 
         Returns:
-            None if the worker's lease is over, or there is no such scatter.
+            None if the worker's lease is over, or there is no such scatter of a run that goes on.
         """
         ...
 

@@ -20,6 +20,7 @@ from flowstone_async import (
     Pipeline,
     Rate,
     Retry,
+    TimedOut,
     Tolerance,
 )
 from flowstone_async._engine.scatter.bodies import Bodies
@@ -377,6 +378,38 @@ async def test_nobody_is_asked_while_a_scatter_is_short(engines: Engines, sql: a
     await engine.run(items)
     assert await sql.fetchval("SELECT pg_stat_get_live_tuples('flowstone.scatter_worker'::regclass)") == 0
     assert await sql.fetchval("SELECT last_value FROM flowstone.scatter_worker_no_seq") == 1
+
+
+async def test_nobody_goes_on_with_a_scatter_whose_source_has_failed(engines: Engines) -> None:
+    """READ-09: its asset has failed, and what is not on record waits for whoever resumes it."""
+    failing = asyncio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        for no in range(40):
+            yield no
+        await failing.wait()
+        raise OSError("the feed is gone")
+
+    crew = Crew(engines, numbers, page_size=40)
+    first, _ = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.shared()
+    failing.set()
+    with pytest.raises(DependencyFailed, match="the feed is gone"):
+        await soon(run)
+    await crew.until(lambda: not crew.running)
+    assert len(crew.times) < 40
+
+
+async def test_a_run_that_is_out_of_time_is_helped_no_longer(engines: Engines) -> None:
+    crew = Crew(engines)
+    first, _ = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total", timeout="2s"))
+    await crew.shared()
+    with pytest.raises(TimedOut):
+        await soon(run)
+    await crew.until(lambda: not crew.running)
+    assert len(crew.times) < 40
 
 
 @pytest.mark.parametrize("key", [None, lambda no: "all"])

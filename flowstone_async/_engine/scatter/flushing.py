@@ -82,9 +82,9 @@ class Flushing(ABC):
         self._held: dict[tuple[int, bool], LocalChunk] = {}
         self._outstanding: int = 0
         self._number: int = task.record.pages
-        self._sealed = task.record.sealed
-        self._failed = 0
-        self._total = task.record.total
+        self._sealed: bool = task.record.sealed
+        self._failed: int = 0
+        self._total: int = task.record.total
         self._due: list[float] = []
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
@@ -191,15 +191,15 @@ class Flushing(ABC):
     async def _check(self) -> None:
         """See whether this is the end."""
 
-    async def _judge(self) -> None:
-        """End the scatter if more of its items failed than it tolerates.
+    async def _judge(self, failed: int, total: int, *, sealed: bool) -> None:
+        """End the scatter if more of its items failed than it tolerates; arguments as for `Tolerance.exceeded`.
 
         Raises:
             ScatterThreshold: It is so.
             LeaseLost: Somebody else has ended it, or goes on with it.
         """
         task = self._task
-        if task.kind.tolerate.exceeded(self._failed, self._total, sealed=self._sealed):
+        if task.kind.tolerate.exceeded(failed, total, sealed=sealed):
             self._ending = True
             if self._bodies is not None:
                 self._bodies.stopping = True
@@ -212,7 +212,6 @@ class Flushing(ABC):
         totals = await self._store.totals(self._id)
         if totals is None:
             raise no_longer_ours(self._name)
-        self._total, self._failed, self._sealed = totals.total, totals.failed, totals.sealed
         return totals
 
     async def _refused(self) -> FlowstoneError:

@@ -46,12 +46,12 @@ class Helping(Working):
     @override
     async def _noticed(self, attendance: Attendance) -> None:
         self._fence = attendance.fence
-        if attendance.state != "running":
+        if attendance.state != "running" or not attendance.led:
             raise no_longer_ours(self._name)
 
     @override
     async def _check(self) -> None:
-        if self._failed and not self._ending:
-            self._failed = 0
-            await self._count()
-            await self._judge()
+        failed, self._failed = self._failed, 0
+        if failed and not self._ending:
+            totals = await self._count()
+            await self._judge(totals.failed, totals.total, sealed=totals.sealed)

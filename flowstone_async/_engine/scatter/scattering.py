@@ -34,6 +34,9 @@ class Scattering(Working):
         self._failed = 0 if totals is None else totals.failed
         await self._run()
 
+    _judged = -1
+    """How many items had failed here when all workers' were counted last."""
+
     @override
     def _parts(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         parts = {"taker": self._take, "flusher": self._flush}
@@ -123,12 +126,13 @@ class Scattering(Working):
     async def _check(self) -> None:
         if self._finished.is_set() or self._ending:
             return
-        final = self._sealed and not self._held
-        if self._attended and (final or self._failed):
+        final, failed, total = self._sealed and not self._held, self._failed, self._total
+        if self._attended and (final or failed > self._judged):
             # Others may have failed items, too: all of them are known once nothing is open.
+            self._judged = failed
             totals = await self._count()
-            final = final and not totals.open
-        await self._judge()
+            final, failed, total = final and not totals.open, totals.failed, totals.total
+        await self._judge(failed, total, sealed=self._sealed)
         if final:
             await self._close()
 

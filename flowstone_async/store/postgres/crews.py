@@ -33,7 +33,7 @@ class PostgresCrews(Crews):
             found = await session.fetch("attended", scatter, worker)
             if not found:
                 return None
-            state, sealed, fence = found[0]
+            state, sealed, fence, led = found[0]
             crew = await session.fetch("crew", scatter, worker)
             elsewhere, names = crew[0]["elsewhere"], [row["worker"] for row in crew if row["worker"] is not None]
             others = [row for row in crew if row["worker"] not in (None, worker)]
@@ -50,6 +50,7 @@ class PostgresCrews(Crews):
             state=state,
             sealed=sealed,
             fence=fence,
+            led=led,
             permits=given,
             others=len(others),
             hungry=sum(row["hungry"] for row in others),

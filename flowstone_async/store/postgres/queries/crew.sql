@@ -1,11 +1,14 @@
 -- Who runs which scatter, and who gets what; see docs/adr/0008-scatter.md.
 
 -- name: attended
--- The scatter $1, if the worker $2 is alive. While this is held nobody else's permits change.
-SELECT state, sealed, fence
-FROM flowstone.scatter
-WHERE id = $1 AND EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $2 AND NOT w.dead)
-FOR NO KEY UPDATE;
+-- The scatter $1, if its run goes on and the worker $2 is alive. While this is held nobody else's permits change.
+SELECT s.state, s.sealed, s.fence,
+    r.worker IS NULL OR r.worker = $2
+        OR EXISTS (SELECT FROM flowstone.scatter_worker AS c WHERE c.scatter = $1 AND c.worker = r.worker) AS led
+FROM flowstone.scatter AS s
+JOIN flowstone.run AS r ON r.id = s.run_id AND r.state = 'running'
+WHERE s.id = $1 AND EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $2 AND NOT w.dead)
+FOR NO KEY UPDATE OF s;
 
 -- name: crew
 -- The living workers of the scatter $1, in the order in which they came; and the items that are in chunks of others than $2.
