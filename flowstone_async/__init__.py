@@ -75,6 +75,7 @@ _HOMES: Final = {
     "LimitStatus": "limits.status",
     "Limits": "limits.limits",
     "LoopBlocked": "events",
+    "Mapped": "mapped",
     "Monthly": "definition.calendar_windows",
     "NotFound": "errors",
     "NotMaterialized": "errors",

@@ -116,6 +116,7 @@ from flowstone_async.limits.limits import Limits
 from flowstone_async.limits.rate import Rate
 from flowstone_async.limits.slot_line import Slot
 from flowstone_async.limits.status import LimitStatus
+from flowstone_async.mapped import Mapped
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.planning.plan import Plan, PlanEntry
 from flowstone_async.rate_events import RateChecked, RateEvent, RateSlotAcquired, RateSlotReleased, RateWaited
@@ -186,6 +187,7 @@ __all__ = [
     "LimitStatus",
     "Limits",
     "LoopBlocked",
+    "Mapped",
     "Monthly",
     "NotFound",
     "NotMaterialized",

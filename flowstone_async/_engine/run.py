@@ -27,7 +27,7 @@ from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.claiming import await_claim
 from flowstone_async._engine.ending import RunEnding
 from flowstone_async._engine.hooks import Hooks
-from flowstone_async._engine.interruption import RunningState, Stop
+from flowstone_async._engine.interruption import RunningState, Still, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.outcome import Computed, Failing, Interrupted, Settled, Tried
@@ -103,7 +103,7 @@ class RunDriver(RunEnding):
         self._flush: Timer | None = None
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
-        self.waiting: set[asyncio.Task[Any]] = set()
+        self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
 
     # -- the way of a run ---------------------------------------------------------------------------------------
 

@@ -47,7 +47,9 @@ class BoundSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFunction:
-    """A function of an item: `select`, `key`, or one of a `Batching`. It takes the item by position, the rest by name.
+    """A function of an item: `select`, `key`, the key of a rate, or one of a `Batching`.
+
+    It takes the item by position, the rest by name.
 
     Attributes:
         parameter: Name of the item's parameter; empty where it has none.
@@ -91,6 +93,7 @@ class BoundScatter:
         select: Makes of an item what the body receives; None for the item itself.
         key: Gives what the body receives its identity; None for what the kind's `key` says.
         batch: How items are put together; None if the body receives them one by one.
+        rate_key: Says what the rate of an item counts for; None if for all of them.
     """
 
     item: ItemBinding
@@ -98,10 +101,11 @@ class BoundScatter:
     select: ItemFunction | None = None
     key: ItemFunction | None = None
     batch: BoundBatching | None = None
+    rate_key: ItemFunction | None = None
 
     def parts(self) -> Iterator[tuple[str, ItemFunction]]:
         """Yield its functions, each with what it is called."""
-        named = (("select", self.select), ("key", self.key))
+        named = (("select", self.select), ("key", self.key), ("rate key", self.rate_key))
         yield from ((name, function) for name, function in named if function is not None)
         if self.batch is not None:
             yield from self.batch.parts()

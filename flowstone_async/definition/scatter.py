@@ -11,6 +11,7 @@ from flowstone_async.definition.gathered import Gathered, ItemOrder
 from flowstone_async.definition.item_source import SourceSpec
 from flowstone_async.definition.policy import Retry
 from flowstone_async.definition.tolerance import NO_FAILURE, Tolerance
+from flowstone_async.limits.rate import Rate
 
 ResultForm: TypeAlias = Literal["packed", "rows"]
 MAX_CONCURRENT = 50
@@ -28,6 +29,7 @@ class ScatterKind:
     Attributes:
         source: Where the items come from.
         max_concurrent: Most bodies at once, over all workers; None for no bound.
+        rate: How often items may begin, over all workers; None for no bound.
         tolerate: How many items may fail for good.
         retry: How often an item is tried.
         timeout: Seconds for each attempt at an item; None for no limit.
@@ -41,6 +43,7 @@ class ScatterKind:
 
     source: SourceSpec
     max_concurrent: int | None = MAX_CONCURRENT
+    rate: Rate | None = None
     tolerate: Tolerance = NO_FAILURE
     retry: Retry = RETRY
     timeout: float | None = TIMEOUT

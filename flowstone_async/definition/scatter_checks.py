@@ -88,6 +88,9 @@ def _misfits(scatter: BoundScatter) -> Iterator[Finding]:
     if select is not None:
         yield from _misfit(read, select.annotation, f"select({select.parameter}", whose)
         given, whose = select.returns, "select= gives"
+    if scatter.batch is not None and scatter.rate_key is not None:
+        text = "rate=Rate(..., key=...) takes single items, and batch= makes batches of them."
+        yield Finding("FS109", text, "Leave key= out, which limits batches, or use ctx.limit in the body.")
     yield from (_batch_misfits if scatter.batch is not None else _item_misfits)(scatter.item, given, whose)
     for name, function in scatter.parts():
         if name not in ("select", "shared"):

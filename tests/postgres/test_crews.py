@@ -18,6 +18,7 @@ from flowstone_async import (
     Gathered,
     LeaseLost,
     Pipeline,
+    Rate,
     Retry,
     TimedOut,
     Tolerance,
@@ -409,3 +410,25 @@ async def test_a_run_that_is_out_of_time_is_helped_no_longer(engines: Engines) -
         await soon(run)
     await crew.until(lambda: not crew.running)
     assert len(crew.times) < 40
+
+
+@pytest.mark.parametrize("key", [None, lambda no: "all"])
+async def test_their_rate_is_one(engines: Engines, key: Any) -> None:
+    """SCAT-08, RATE-06: no window sees more over both; what one does not use the other has soon, and what is set holds."""
+    crew = Crew(engines, rate=Rate(15, per="1h", key=key), page_size=5)
+    first, _ = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.until(lambda: crew.calls.total() >= 10)
+    crew.let_all()
+    await crew.until(lambda: crew.calls.total() == 15)
+    await crew.until(lambda: not crew.running)
+    store: Any = first._live().store
+    [record] = await first.runs()
+    [scatter] = await store.scatters.of_run(record.id)
+    name = f"scatter:{scatter.id}" + ("" if key is None else ':"all"')
+    assert (await first.limits.status(name)).count == 15
+    await kept(first, 15)
+    assert crew.calls.total() == 15
+    await first.limits.set(name, Rate(100, per="1h"))
+    assert await soon(run) == sum(no * no for no in range(40))
+    assert set(crew.times.values()) == {1}

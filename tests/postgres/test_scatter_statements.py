@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asyncpg import Record
 
-from flowstone_async import Batch, Batching, Engine, Gathered, Pipeline, Retry
+from flowstone_async import Batch, Batching, Engine, Gathered, Pipeline, Rate, Retry
 from flowstone_async.store.postgres import connections
 from flowstone_async.store.postgres.queries import QUERIES
 from tests.support.gate import Gate, soon
@@ -173,3 +173,22 @@ async def test_batches_cost_a_look_up_for_each_page(dsn: str, sent: Counter[str]
         assert (await engine.run(unkeyed)).total == ITEMS / 5
         assert not sent["known_keys"]
         assert not sent["split_chunks"] + sent["lock_scatters"]
+
+
+@pytest.mark.parametrize("key", [None, lambda no: no % 7])
+async def test_permits_are_asked_for_in_blocks(dsn: str, sent: Counter[str], key: Any) -> None:
+    """SCAT-08, SCAT-22: neither a statement nor a task for an item, where the rate holds nobody back."""
+    pipe = Pipeline("counted")
+
+    @pipe.scatter(source, page_size=PAGE, max_concurrent=AT_ONCE, rate=Rate(10**6, per="1m", key=key))
+    async def items(no: int) -> int:
+        await asyncio.sleep(0)
+        return no
+
+    async with Engine(pipe, store=dsn, notify=False) as engine:
+        sent.clear()
+        made = tasks_made()
+        assert (await engine.run(items)).succeeded == ITEMS
+        assert sent["take_permits"] < ITEMS / 10
+        assert sent["give_back_permits"] <= sent["take_permits"]
+        assert len(made) < ITEMS / 2

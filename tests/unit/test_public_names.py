@@ -23,7 +23,7 @@ NAMES = {
         " PartitionedScatterAsset PartitionedStreamAsset ScatterAsset StreamAsset"
     ),
     "markers": "dep mapping param resource",
-    "in bodies": "Batch BatchFailed Context Failed Gathered Item ItemFailure Skipped Stream",
+    "in bodies": "Batch BatchFailed Context Failed Gathered Item ItemFailure Mapped Skipped Stream",
     "policies": "Batching Cache Rate Retention Retry Tolerance",
     "limits": "LimitHolder Limits LimitStatus Slot",
     "partition sets": (

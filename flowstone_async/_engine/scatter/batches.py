@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours
 from flowstone_async._engine.scatter.flushing import Flushing
 from flowstone_async._engine.scatter.keys import Keys
@@ -38,6 +38,8 @@ class BatchKeys(Keys):
 
     def items(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, ...]:
         """Return the keys of the items of a batch that is to be run."""
+        if todo.key is not UNTOLD:
+            return tuple(map(as_key, todo.key))
         if chunk.page.keys is None:
             return todo.item
         position, place = split_from(todo.position)
@@ -49,7 +51,7 @@ class BatchKeys(Keys):
         batch: Batch[Any] = todo.item
         if self._key is False:
             return batch.keys, str(todo.number)
-        if chunk.page.keys is None:
+        if chunk.page.keys is None and todo.key is UNTOLD:
             contents = self._items.contents(self._items.pack(list(batch)))
         else:
             contents = [content_of(key) for key in batch.keys]

@@ -22,7 +22,7 @@ from flowstone_async._engine.scatter.batches import (
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
-from flowstone_async._engine.scatter.facts import ScatterFacts, form_of
+from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, facts_of, form_of
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
@@ -75,6 +75,7 @@ class Beginning:
         version: Of the asset now.
         code_hash: Likewise.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
+        still: Is given what tells whether nothing but time brings it on.
     """
 
     values: Values
@@ -89,6 +90,7 @@ class Beginning:
     version: str | None
     code_hash: str
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    still: Callable[[Callable[[], bool]], None]
 
     @property
     def _kind(self) -> ScatterKind:
@@ -113,15 +115,25 @@ class Beginning:
             FlowstoneError: What the asset fails with.
         """
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
-        inputs, consumed = list[Input](), list[Input]()
-        arguments = await self._prepared(self.unit.node.bindings, inputs)
+        inputs, consumed, used = list[Input](), list[Input](), list[Input]()
         source_arguments = await self._prepared(bound.source.bindings, consumed)
-        called = self._called(inputs)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
+        rate_key = await self._function(bound.rate_key, inputs)
         functions = None if bound.batch is None else await self._batch_functions(bound.batch, inputs)
-        worker = self.services.worker or ""
-        now = ScatterFacts(kind.results, (self.version,), self.code_hash, tuple(consumed), tuple(inputs), called)
+        # The body's at last: `ctx` tells of what was prepared last.
+        arguments = await self._prepared(self.unit.node.bindings, used)
+        worker, called = self.services.worker or "", self._called(used)
+        settled = await self._settled(source_arguments)
+        now = ScatterFacts(
+            results=kind.results,
+            version=(self.version,),
+            code=self.code_hash,
+            source=tuple(consumed),
+            inputs=(*used, *inputs),
+            called=called,
+            options=settled.recorded,
+        )
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
         if record is None:
@@ -134,9 +146,10 @@ class Beginning:
             if functions is not None:
                 names = self.unit.node.definition.scope.names
                 batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))
-            source = await self._source(source_arguments)
-            task = self._task(record, arguments, source, self._intake(self._items, select, key), batches)
+            source = await self._source(source_arguments, settled, facts_of(record).options)
+            task = self._task(record, arguments, source, self._intake(self._items, select, key), batches, rate_key)
             scattering = self._scattering(task, functions, batches)
+            self.still(lambda: scattering.still)
             async with source.lending():
                 await scattering.run()
             size = scattering.size
@@ -159,9 +172,12 @@ class Beginning:
                 f"{self._name} was begun with other inputs, or by other code, than are here",
                 hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
             )
+        call = dataclasses.replace(self.call)
+        rate_key = await self._function(self._bound.rate_key, [])
+        self.call.resources, self.call.dep_status = call.resources, call.dep_status
         batch, names = self._bound.batch, self.unit.node.definition.scope.names
         batches = None if batch is None else self._batches(shared_on_record(batch, record, self._name, names))
-        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches)
+        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches, rate_key)
         helping = Helping(self.services, task, self._name)
         if batches is not None:
             batches.scattering = helping
@@ -186,6 +202,7 @@ class Beginning:
         source: Source[Any] | None,
         intake: Intake,
         batches: Batches | None,
+        rate_key: Callable[[Any], Any] | None,
     ) -> Task:
         kind, node = self._kind, self.unit.node
         keys = Keys(intake.items, kind.key) if batches is None else batches.keys
@@ -200,6 +217,7 @@ class Beginning:
             intake=intake,
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=self._caller(arguments, keys, batches),
+            rate_key=rate_key,
             failing=self.failing,
         )
 
@@ -216,7 +234,18 @@ class Beginning:
         arguments = await self._prepared(function.bindings, inputs)
         return partial(function.function, **arguments) if arguments else function.function
 
-    async def _source(self, arguments: Mapping[str, Any]) -> Source[Any]:
+    async def _settled(self, arguments: Mapping[str, Any]) -> Settled:
+        """Call the functions among the options of the source, unless what they returned is on record."""
+        spec = self._bound.source.spec
+        if not isinstance(spec, CustomSource) or not isinstance(spec.source, Source) or not spec.source.functions():
+            return Settled(None, None)
+        known = await self.services.store.scatters.of_run(self.run_id)
+        if any(scatter.key == self.unit.key for scatter in known):
+            return Settled(None, None)
+        source, recorded = await spec.source.resolved(arguments)
+        return Settled(recorded, source)
+
+    async def _source(self, arguments: Mapping[str, Any], settled: Settled, recorded: object) -> Source[Any]:
         spec = self._bound.source.spec
         match spec:
             case FixedSource(items=items):
@@ -232,7 +261,9 @@ class Beginning:
                     raise ConfigError(
                         f"source={source!r} of {self._name} is no Source", hint="Derive its class from sources.Source."
                     )
-                read_from, _ = await source.resolved({})
+                read_from = settled.source
+                if read_from is None or recorded != settled.recorded:  # it was begun before
+                    read_from, _ = await source.resolved(arguments, recorded)
                 return read_from.bound_to(self.services.database)
             case _:
                 assert_never(spec)
@@ -298,11 +329,14 @@ class Beginning:
             attempt = chunk.chunk.attempts + 1
             key, identity = keys.of(chunk, todo)
             facts = ItemFacts(key=key, index=todo.number, attempt=attempt, identity=identity)
-            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=self.services.store.now())
+            now, fan = self.services.store.now(), None if self.call.fan is None else self.call.fan.another()
+            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=now, fan=fan)
             context = Context(call)
             try:
                 return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
             finally:
+                if fan is not None:
+                    await fan.close()
                 call.open = False
                 self.call.params_read |= call.params_read
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
 
 from flowstone_async.errors import Failure
 from flowstone_async.io.bulk import bulk
@@ -14,6 +16,8 @@ from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, Item
 
 MOST_AT_ONCE = 64 << 20
 """Bytes of results from which on no more is added to a flush: a statement takes 1 GB, and holds it several times."""
+UNTOLD: Final = object()
+"""Stands for a key that its page tells."""
 
 
 class Todo(NamedTuple):
@@ -22,11 +26,13 @@ class Todo(NamedTuple):
     Attributes:
         position: Among all that were read.
         number: Among the distinct ones.
+        key: What `key=` made of it, as it is stored, if the page is not kept for it.
     """
 
     position: int
     number: int
     item: Any
+    key: Any = UNTOLD
 
 
 class Withheld(NamedTuple):
@@ -85,6 +91,16 @@ class LocalChunk:
                 todo.append(Todo(page.first + place, index, items[place]))
             index += 1
         todo.reverse()
+        return todo
+
+    def apart(self) -> list[Todo]:
+        """Take out what has not begun, for lines of its own; few may wait there long, and keep no page for it."""
+        todo, self.todo = self.todo, []
+        page = self.page
+        if page.keys is not None:
+            keys = from_json(page.keys)
+            todo = [each._replace(key=_key_among(keys, page.first, each.position)) for each in todo]
+        self.page = page._replace(items=b"", keys=None)
         return todo
 
     def withhold(self, count: int) -> Withheld | None:
@@ -205,6 +221,13 @@ class LocalChunk:
             done |= 1 << (each.position - first)
         self._done = done
         return done.to_bytes(-(-self.chunk.size // 8), "little")
+
+
+def _key_among(keys: Sequence[Any], first: int, position: int) -> Any:
+    """Return the key of an item, or the keys of a batch, among those of a page as they are stored."""
+    read, place = split_from(position)
+    key = keys[read - first]
+    return key if place is None else [key[place]]
 
 
 def weight(block: Block | None) -> int:

@@ -6,8 +6,21 @@ import json
 from typing import Any, NamedTuple
 
 from flowstone_async.definition.scatter import ResultForm
+from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import AssetKey, Input
+
+
+class Settled(NamedTuple):
+    """What is decided of its source when a scatter begins, once and for all.
+
+    Attributes:
+        recorded: What the functions among its options returned, as JSON-compatible values.
+        source: With these values in place; None where there are none, or they are on record already.
+    """
+
+    recorded: object
+    source: Source[Any] | None
 
 
 class ScatterFacts(NamedTuple):
@@ -20,6 +33,7 @@ class ScatterFacts(NamedTuple):
         source: What its items came from.
         inputs: What else it was computed from.
         called: A hash of what must be the same wherever its bodies are called.
+        options: What the functions among the options of its source returned.
     """
 
     results: ResultForm | None = None
@@ -28,6 +42,7 @@ class ScatterFacts(NamedTuple):
     source: tuple[Input, ...] = ()
     inputs: tuple[Input, ...] = ()
     called: str | None = None
+    options: object = None
 
     @staticmethod
     def read(text: str) -> ScatterFacts:
@@ -41,6 +56,7 @@ class ScatterFacts(NamedTuple):
             source=tuple(map(_input, found.get("source", ()))),
             inputs=tuple(map(_input, found.get("inputs", ()))),
             called=found.get("called"),
+            options=found.get("options"),
         )
 
     def text(self) -> str:
@@ -63,6 +79,7 @@ class ScatterFacts(NamedTuple):
             code=before.code or self.code,
             source=source,
             inputs=(*self.inputs, *before.inputs),
+            options=self.options if before.options is None else before.options,
         )
 
 

@@ -16,6 +16,7 @@ from flowstone_async._engine.scatter.chunks import MOST_AT_ONCE, LocalChunk, Tod
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.parting import part
+from flowstone_async._engine.scatter.resting import Resting
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
@@ -41,6 +42,7 @@ class Task:
         intake: Prepares its pages.
         results: Encodes what bodies return.
         call: Begins the call of the body for an item.
+        rate_key: What the rate of an item counts for; None if for all.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
     """
 
@@ -54,6 +56,7 @@ class Task:
     intake: Intake
     results: Results
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
+    rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
 
 
@@ -90,6 +93,7 @@ class Flushing(ABC):
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
         self._error: BaseException | None = None
         self._closed = self._ending = False
+        self._resting = Resting()
         self.size = 0
 
     @property
@@ -121,6 +125,11 @@ class Flushing(ABC):
             chunk.postpone(todo.position, attempts, due, describe(told), lost=chunk.chunk.lost)
         self._changes(chunk)
 
+    def refused(self, chunk: LocalChunk, todo: Todo, reason: BaseException | str) -> None:
+        """Note that an item cannot be run, and why."""
+        chunk.fail(todo.position, chunk.chunk.attempts, describe(self._task.intake.failure(reason)))
+        self._changes(chunk)
+
     def ended_program(self, ending: BaseException) -> None:
         """A body ends the program."""
         self._fail(ending)
@@ -134,7 +143,7 @@ class Flushing(ABC):
     async def _flush(self) -> None:
         """Flush what ended, again and again; what ends meanwhile goes with the next flush."""
         while True:
-            await self._dirty.wait()
+            await self._resting.on(self._dirty)
             self._dirty.clear()
             await self._flush_once()
             await self._check()

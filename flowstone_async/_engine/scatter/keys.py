@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
 from flowstone_async.store.scatters import Page
 
@@ -34,6 +34,8 @@ class Keys:
         page = chunk.page
         if self._key is False:
             return todo.number, str(todo.number)
+        if todo.key is not UNTOLD:
+            return as_key(todo.key), hash_of(content_of(as_key(todo.key)))
         if page.keys is None:
             return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
         key = as_key(self.stored(page, page.keys)[todo.position - page.first])

@@ -18,8 +18,6 @@ from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
 from flowstone_async.store.scatters import Chunk, NewPage, Page
 
-PAGES_AHEAD = 4
-
 
 class Scattering(Working):
     """Runs one scatter to its end."""
@@ -49,7 +47,6 @@ class Scattering(Working):
     async def _read(self) -> None:
         kind, record, source = self._task.kind, self._task.record, self._task.source
         assert source is not None  # noqa: S101 - who reads has one
-        most = PAGES_AHEAD * max(kind.per_page, kind.max_concurrent or 0)
         token = None if record.cursor is None else json.loads(record.cursor)
         pages = read_pages(
             source,
@@ -61,7 +58,7 @@ class Scattering(Working):
         async with aclosing(pages):
             async for page in pages:
                 await self._add(page)
-                while self._outstanding + self._elsewhere + kind.per_page > most:
+                while self._outstanding + self._elsewhere + kind.per_page > self._ahead:
                     await self._wait_for_room()
         await self._check()
 
@@ -113,7 +110,7 @@ class Scattering(Working):
         self._room.clear()
         if self._others:
             self._look.set()
-        await self._room.wait()
+        await self._resting.on(self._room)
         self._blocked = False
 
     # -- the end ------------------------------------------------------------------------------------------------
