@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -20,6 +21,7 @@ from flowstone_async import (
     Pipeline,
     Rate,
     Retry,
+    StoreUnavailable,
     TimedOut,
     Tolerance,
 )
@@ -432,3 +434,27 @@ async def test_their_rate_is_one(engines: Engines, key: Any) -> None:
     await first.limits.set(name, Rate(100, per="1h"))
     assert await soon(run) == sum(no * no for no in range(40))
     assert set(crew.times.values()) == {1}
+
+
+async def test_what_a_helper_could_not_let_go_of_is_taken_by_others(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SCAT-16: its worker lives on, the store was away when it gave up, and it does not help again."""
+    crew = Crew(engines)
+    first, second = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.shared()
+    store: Any = second._live().store
+    away = AsyncMock(side_effect=StoreUnavailable("away"))
+    with monkeypatch.context() as patched:
+        for port, verb in ((store.scatters, "flush"), (store.scatters, "release"), (store.crews, "leave")):
+            patched.setattr(port, verb, away)
+        patched.setattr(store.crews, "joinable", AsyncMock(return_value=()))
+        [helping] = second._live().jobs.values()
+        helping.lose()
+        await soon(helping.done.wait())
+        assert away.await_count >= 1
+    patched.setattr(store.crews, "joinable", AsyncMock(return_value=()))
+    crew.let_all()
+    assert await soon(run) == sum(no * no for no in range(40))
+    await attended(first, 0)

@@ -393,6 +393,9 @@ async def test_what_is_free_of_a_scatter_costs_the_same_however_much_of_it_is_do
     await history.execute(
         "UPDATE flowstone.scatter_chunk SET due_at = now() WHERE scatter = md5('s1')::uuid AND first = 990"
     )
+    await history.execute(
+        "INSERT INTO flowstone.scatter_worker (scatter, worker, hungry) VALUES (md5('s1')::uuid, 'w', false)"
+    )
     arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL", "10"]
     types = "text, uuid, int, timestamptz, bigint[], boolean[], int"
     await history.execute(f"PREPARE taking ({types}) AS {QUERIES['take_chunks']}")

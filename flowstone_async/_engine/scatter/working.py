@@ -151,7 +151,8 @@ class Working(Flushing):
                 if self._attended and self._crews is not None:
                     await self._crews.leave(self._id, self._task.worker)
             except FlowstoneError as error:
-                _logger.info("%s: what it had is free once its worker is gone: %s", self._name, error.message)
+                self._services.unleft.add(self._id)
+                _logger.info("%s: what it had is free as soon as the store answers: %s", self._name, error.message)
 
     async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
         try:

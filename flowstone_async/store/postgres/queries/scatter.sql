@@ -185,18 +185,26 @@ CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: take_chunks
--- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns, $7 of them at most that wait
--- for no time; with $5, also those of
--- its own that are not among the chunks $5, $6. In two scans, so that neither reads what is done or what waits for later.
+-- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody runs, $7 of them at most that wait for
+-- no time; with $5, also those of its own that are not among the chunks $5, $6. In two scans, so that neither reads what is
+-- done or what waits for later. Who is alive, but neither owns the run nor takes part, has left without letting go.
 WITH may AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
         AND EXISTS (SELECT FROM flowstone.scatter AS s WHERE s.id = $2 AND s.state = 'running') AS yes
+),
+crew AS MATERIALIZED (
+    SELECT w.id
+    FROM flowstone.worker AS w
+    WHERE NOT w.dead
+        AND (w.id IN (SELECT n.worker FROM flowstone.scatter_worker AS n WHERE n.scatter = $2)
+            OR w.id = (
+                SELECT r.worker FROM flowstone.scatter AS s JOIN flowstone.run AS r ON r.id = s.run_id WHERE s.id = $2))
 ),
 free AS MATERIALIZED (
     SELECT c.first, c.alone
     FROM flowstone.scatter_chunk AS c
     WHERE c.scatter = $2 AND c.state IN ('ready', 'running') AND c.due_at IS NULL
-        AND ((c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+        AND ((c.worker IN (SELECT id FROM crew)) IS NOT TRUE
             OR ($5::bigint[] IS NOT NULL AND c.worker = $1 AND NOT EXISTS (
                 SELECT FROM unnest($5::bigint[], $6::boolean[]) AS k (first, alone)
                 WHERE k.first = c.first AND k.alone = c.alone)))
@@ -210,7 +218,7 @@ due AS MATERIALIZED (
     FROM flowstone.scatter_chunk AS c
     WHERE c.scatter = $2 AND c.state IN ('ready', 'running')
         AND c.due_at <= coalesce($4::timestamptz, statement_timestamp())
-        AND ((c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+        AND ((c.worker IN (SELECT id FROM crew)) IS NOT TRUE
             OR ($5::bigint[] IS NOT NULL AND c.worker = $1 AND NOT EXISTS (
                 SELECT FROM unnest($5::bigint[], $6::boolean[]) AS k (first, alone)
                 WHERE k.first = c.first AND k.alone = c.alone)))
@@ -225,7 +233,9 @@ found AS MATERIALIZED (
 taken AS (
     UPDATE flowstone.scatter_chunk AS c
     SET state = 'running', worker = $1, fence = c.fence + 1, flushes = 0,
-        lost = c.lost + CASE WHEN c.worker IS NULL OR c.worker = $1 THEN 0 ELSE 1 END
+        lost = c.lost + CASE
+            WHEN c.worker IS NULL OR EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = c.worker AND NOT w.dead) THEN 0
+            ELSE 1 END
     WHERE c.scatter = $2 AND c.first = ANY (ARRAY (SELECT first FROM found))
         AND (c.first, c.alone) IN (SELECT first, alone FROM found)
     RETURNING c.*
