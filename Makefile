@@ -22,8 +22,8 @@ setup:  ## make .venv from requirements.lock, or bring it up to date
 $(READY): requirements.lock pyproject.toml tools/bootstrap.py
 	@$(PYTHON) tools/bootstrap.py
 
-demo: $(READY)  ## run a real asset graph on an embedded Postgres, twice
-	@$(BIN)/python examples/stdlib_census.py $(ARGS)
+demo: $(READY)  ## kill a run over the standard library halfway, and let it go on
+	@$(BIN)/python tools/demo.py
 
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
@@ -35,7 +35,7 @@ modes: $(READY)  ## run what needs a store by polling alone, then behind a trans
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py examples benchmarks tools
+	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py tests/typing/batches.py examples benchmarks tools
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python -m pytest -q tests/architecture tests/typing
 

@@ -9,6 +9,8 @@ from flowstone_async._engine.report import AssetReport, RunReport
 from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.upkeep import Retention
+from flowstone_async.definition.batch import Batch, BatchFailed
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.calendar_windows import Daily, Monthly, Weekly
 from flowstone_async.definition.context import Context
 from flowstone_async.definition.custom import Custom
@@ -35,6 +37,7 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import Cache
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.definition.scatter_handle import PartitionedScatterAsset, ScatterAsset
+from flowstone_async.definition.scatter_item import ErrorGroup, ScatterItem
 from flowstone_async.definition.single import Single
 from flowstone_async.definition.stream import Stream
 from flowstone_async.definition.take import dep, param, resource
@@ -99,6 +102,7 @@ from flowstone_async.events import (
     RunFinished,
     RunStarted,
     RunSucceeded,
+    ScatterRedriven,
     StorageEvent,
     StorageLoadFailed,
     StorageLoadFinished,
@@ -112,6 +116,7 @@ from flowstone_async.limits.limits import Limits
 from flowstone_async.limits.rate import Rate
 from flowstone_async.limits.slot_line import Slot
 from flowstone_async.limits.status import LimitStatus
+from flowstone_async.mapped import Mapped
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.planning.plan import Plan, PlanEntry
 from flowstone_async.rate_events import RateChecked, RateEvent, RateSlotAcquired, RateSlotReleased, RateWaited
@@ -139,6 +144,9 @@ __all__ = [
     "BackfillHandle",
     "BackfillProgress",
     "BackfillReport",
+    "Batch",
+    "BatchFailed",
+    "Batching",
     "BlockingAsset",
     "Cache",
     "Cancelled",
@@ -155,6 +163,7 @@ __all__ = [
     "EngineEvent",
     "EngineStarted",
     "EngineStopped",
+    "ErrorGroup",
     "Event",
     "Every",
     "ExecutionError",
@@ -178,6 +187,7 @@ __all__ = [
     "LimitStatus",
     "Limits",
     "LoopBlocked",
+    "Mapped",
     "Monthly",
     "NotFound",
     "NotMaterialized",
@@ -223,6 +233,8 @@ __all__ = [
     "RunSucceeded",
     "ScatterAsset",
     "ScatterCounts",
+    "ScatterItem",
+    "ScatterRedriven",
     "ScatterThreshold",
     "Single",
     "Skipped",

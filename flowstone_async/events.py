@@ -166,6 +166,15 @@ class AssetSkipped(AssetEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScatterRedriven(AssetEvent):
+    """The run begins with a scatter where that of the run `of_run` is, and runs `only` its failed items, or all."""
+
+    type: ClassVar[str] = "scatter.redriven"
+    of_run: str = ""
+    only: str = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceEvent(Event):
     """Something that happened to a resource. Those of scope `"engine"` are opened and closed in no run."""
 
@@ -352,7 +361,7 @@ class LoopBlocked(EngineEvent):
 JOURNALED: tuple[type[Event], ...] = (
     RunStarted, BackfillProgress, RunFinished, RunSucceeded, RunFailed, RunCancelled,
     AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
-    ResourceFailed,
+    ScatterRedriven, ResourceFailed,
 )  # fmt: skip
 OBSERVATIONS: tuple[type[Event], ...] = (
     ResourceOpened, ResourceClosed,

@@ -17,6 +17,7 @@ from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call
 from flowstone_async.failures import ENDINGS
+from flowstone_async.mapped import Fan
 from flowstone_async.planning.units import Unit
 
 
@@ -62,6 +63,7 @@ def _passed_on(error: BaseException) -> None:
 async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindings: Sequence[Binding]) -> Any:
     services = run.services
     observer = run.observe()
+    fan = Fan(services.spawn, services.clock, services.settings.cancel_grace, f"condition of {unit.node.name}")
     call = Call(
         pipeline=unit.key.pipeline,
         asset=unit.node.name,
@@ -71,6 +73,7 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         started_at=services.store.now(),
         params=run.request.params,
         limits=attempt_limits(run, unit, observer),
+        fan=fan,
     )
     values = run if observer is None else ObservedValues(run, observer, services.given)
     scope = run.resources.inner("asset", observer)
@@ -79,7 +82,10 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
     try:
         prepared = await prepare(values, unit, bindings, unit.asked, call, scope)
         answer = function(**prepared.arguments)
-        return await answer if inspect.isawaitable(answer) else answer
+        try:
+            return await answer if inspect.isawaitable(answer) else answer
+        finally:
+            await fan.close()
     except BaseException as raised:
         error = raised
         raise

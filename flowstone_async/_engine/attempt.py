@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Protocol, TypedDict, assert_never
@@ -33,6 +33,7 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable, TimedOut
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
+from flowstone_async.mapped import Fan
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
@@ -60,6 +61,7 @@ class Running(Values, Protocol):
     resources: ResourceScope
     interrupted: bool
     bodies: dict[int, asyncio.Task[Any]]
+    still: dict[int, Callable[[], bool]]
     cache_keys: dict[int, str]
     running: dict[int, tuple[int, float]]
     catalog: Catalog
@@ -182,7 +184,15 @@ class Attempt:
             prepared = await prepare(self._values, unit, unit.node.bindings, unit.inputs, self._call, scope)
             return await self._called(prepared)
         finally:
-            await scope.close()
+            try:
+                await self._end_calls()
+            finally:
+                await scope.close()
+
+    async def _end_calls(self) -> None:
+        """End what the body left going with `ctx.map`, before its resources close."""
+        if self._call is not None and self._call.fan is not None:
+            await self._call.fan.close()
 
     async def _called(self, prepared: Prepared) -> Computed:
         services = self._services
@@ -193,13 +203,18 @@ class Attempt:
 
     async def _scattered(self, call: Call, scope: ResourceScope) -> Computed:
         try:
-            self._id, size, inputs = await self._beginning(call, scope).run()
+            made = await self._beginning(call, scope).run()
         except StoreUnavailable as error:
             # No outcome of the asset: whoever has the store again goes on with it.
             self.run.break_off(error)
             await asyncio.sleep(0)
             raise
-        return self._computed(Stored(location=self._id, size=size), self._inputs(inputs))
+        finally:
+            self.run.still.pop(self.unit.place, None)
+        self._id = made.id
+        computed = self._computed(Stored(location=made.id, size=made.size), self._inputs(made.inputs))
+        of = computed.materialization._replace(version=made.version, code_hash=made.code_hash)
+        return computed._replace(materialization=of)
 
     async def help(self, record: ScatterRecord, scope: ResourceScope) -> Helping:
         """Return who runs items of the asset's scatter, which the run's owner has begun. Raises as `Beginning.help`."""
@@ -219,14 +234,17 @@ class Attempt:
             id=self._id,
             run_id=run.id,
             fence=run.record.fence,
-            code=f"{runnable.version} {runnable.code.hash}",
+            version=runnable.version,
+            code_hash=runnable.code.hash,
             nodes=run.catalog.graph.nodes,
             begun=partial(run.scatter_begun, unit.place),
             follows=run.followed(unit.place),
             failing=failing(kind, unit, services, run.id),
+            still=partial(run.still.__setitem__, unit.place),
         )
 
     def _make_call(self) -> Call:
+        services = self._services
         return Call(
             pipeline=self.unit.key.pipeline,
             asset=self.unit.node.name,
@@ -236,6 +254,7 @@ class Attempt:
             started_at=self.started_at,
             params=self.run.request.params,
             limits=attempt_limits(self.run, self.unit, self.observer),
+            fan=Fan(services.spawn, services.clock, services.settings.cancel_grace, f"body {self.unit.node.name}"),
         )
 
     async def _store(self, value: Any) -> Stored:

@@ -139,6 +139,9 @@ class Background(Verbs):
     async def retry(self, run_id: str) -> RunHandle[Any]:
         """Submit what an ended run was asked for once more; values that it committed are taken as they are.
 
+        A scatter that became no value goes on where it was: at the recorded cursor, with the results that it has. Its
+        failed items are run again where they were too many.
+
         Raises:
             RunNotFound: The store has no such run.
             AssetNotFound: It is of a pipeline, or an asset, that the engine does not have.

@@ -140,7 +140,7 @@ class Board:
             self.current.pop(unit.key, None)
         else:
             self.current[unit.key] = current
-        if self._asked.force == "all" or (self._asked.force is True and index in self._targets):
+        if index in self._verdicts.forced:
             return Judgement("stale", "forced")
         own = judge_alone(unit.node, current, self._facts(unit.node))
         if own.verdict != "fresh" or current is None or unit.node.definition.cache == "exists":

@@ -11,8 +11,11 @@ from typing import Any, cast
 from flowstone_async._engine.given_items import print_of_items
 from flowstone_async._engine.params_type import RunParams
 from flowstone_async._engine.run_params import params_of
+from flowstone_async._engine.scatter.batch_results import BatchResults
+from flowstone_async._engine.scatter.batching import BatchItems
 from flowstone_async._engine.scatter.gathered import ScatterValues
-from flowstone_async._engine.scatter.keys import items_of, key_form
+from flowstone_async._engine.scatter.key_forms import key_form
+from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.config import seconds
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.binding import DependencyBinding
@@ -146,7 +149,7 @@ class Catalog:
         timeout = definition.timeout
         return Runnable(
             node=node,
-            manager=ScatterValues(self.managers.scatters, kind, items_of(node), key_form(node, self.graph.nodes))
+            manager=_scattered(node, kind, self.managers.scatters, self.graph.nodes)
             if isinstance(kind, ScatterKind)
             else self.managers.find(definition.io),
             retry=definition.retry or ONCE,
@@ -205,6 +208,14 @@ def make_catalog(
             if node.definition.io is not None:
                 catalog.runnable(node)
     return catalog
+
+
+def _scattered(node: Node, kind: ScatterKind, store: Scatters, nodes: Mapping[str, Node]) -> IOManager:
+    wanted = None if node.scatter is None else node.scatter.item.wanted
+    names = node.definition.scope.names
+    if kind.batch is not None:
+        return ScatterValues(store, kind, BatchItems(wanted, names), BatchResults)
+    return ScatterValues(store, kind, Items(wanted, names), form=key_form(node, nodes))
 
 
 def _print_of(node: Node, kind: ConstantKind) -> str:

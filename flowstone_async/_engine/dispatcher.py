@@ -92,11 +92,12 @@ class Dispatcher:
         for run_id, fence in list(session.to_hand_back.items()):
             if run_id not in self._busy:
                 await store.hand_back(run_id, fence)
-                del session.to_hand_back[run_id]
+                session.to_hand_back.pop(run_id, None)  # the lease may have been lost meanwhile
         worker = session.services.worker
         if worker is None or session.lost or session.closing:
             return
         pipelines = tuple(session.catalogs)
+        await self._helpers.leave_rest(worker)
         try:
             if self._is_time_for_orphans():
                 limit = min(self._free, ORPHANS_AT_ONCE)

@@ -8,14 +8,18 @@ from typing import Any, Generic, TypeVar, cast
 
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.journal import event_of
+from flowstone_async._engine.redriving import Only, redrive
 from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.run_status import RunStatus, run_status
+from flowstone_async._engine.scatter.listing import list_errors, list_items
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
+from flowstone_async._engine.targets import Target
 from flowstone_async.config import seconds, whole
 from flowstone_async.definition.policy import Duration
+from flowstone_async.definition.scatter_item import ErrorGroup, ItemState, ScatterItem
 from flowstone_async.errors import NothingToCancel, RunNotFound, TimedOut
 from flowstone_async.events import Event
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
@@ -153,6 +157,70 @@ class RunHandle(Generic[T_co]):
                 if (await self._look()).state in FINAL_RUN_STATES and not await store.events(self.id, after=after):
                     return
                 await self._session.changed(f"run:{self.id}", within=poll, run_id=self.id)
+
+    async def redrive(self, asset: Target, *, only: Only = "failed", partition: object = None) -> RunHandle[T_co]:
+        """Submit a run that runs items of an ended scatter of this one again, with fresh attempts, then all that
+        depends on it; everything else is taken as it is stored. The same redrive, while it goes on, is the same run.
+
+        Results of the other items are kept, and what this run has stays as it is: its value is the current one until
+        the new run has another. How many items may fail is judged anew.
+
+        Args:
+            asset: The scatter, by handle or name.
+            only: `"failed"` for items that failed for good, and what never came to its end; `"all"` for all items.
+            partition: Only of this key; without it, whatever keys the run has.
+
+        Returns:
+            The handle of the new run, whose result is what this run was asked for.
+
+        Raises:
+            RunNotFound: The store has not this run any more.
+            AssetNotFound: There is no such asset.
+            ConfigError: The scatter has not ended, or has no item to be run; it was redriven already (the message names
+                the run), or a later run has computed the asset since; or the run cannot be repeated from its record.
+        """
+        return RunHandle(
+            self._session, await redrive(self._session, await self._look(), asset, only=only, partition=partition)
+        )
+
+    async def items(
+        self,
+        asset: Target,
+        *,
+        state: ItemState = "failed",
+        partition: object = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> tuple[ScatterItem, ...]:
+        """Return items of a scatter of this run in the order of its source, whether or not it has ended.
+
+        Args:
+            asset: The scatter, by handle or name.
+            state: Only `"failed"`, `"done"` or `"pending"` ones.
+            partition: Of this key; needed where the run has several.
+            limit: At most so many.
+            after: `ScatterItem.place` of the last item of the previous page.
+
+        Raises:
+            RunNotFound: The store has not this run any more.
+            AssetNotFound: There is no such asset.
+            ConfigError: An option is wrong, or the run has no items of that asset on record.
+        """
+        run = await self._look()
+        return await list_items(self._session, run, asset, state=state, partition=partition, limit=limit, after=after)
+
+    async def item_errors(self, asset: Target, *, partition: object = None, limit: int = 100) -> tuple[ErrorGroup, ...]:
+        """Return what failed items of a scatter of this run raised, by type, the most frequent first.
+
+        Args:
+            asset: The scatter, by handle or name.
+            partition: Of this key; needed where the run has several.
+            limit: At most so many types.
+
+        Raises:
+            RunNotFound, AssetNotFound, ConfigError: As `items`.
+        """
+        return await list_errors(self._session, await self._look(), asset, partition=partition, limit=limit)
 
     async def cancel(self) -> None:
         """Record that the run is cancelled: its bodies get the event loop's cancellation; a queued one never starts.

@@ -98,6 +98,14 @@ class Helpers:
             if scatter.id not in self._helps and scatter.id not in self._misfits and len(self._helps) < AT_ONCE:
                 await self._begin(scatter)
 
+    async def leave_rest(self, worker: str) -> None:
+        """Leave the scatters that could not be left when work on them ended: then others take what this worker had."""
+        services = self._session.services
+        for scatter in list(services.unleft):
+            if services.store.crews is not None and scatter not in self._helps:
+                await services.store.crews.leave(scatter, worker)
+            services.unleft.discard(scatter)
+
     async def _begin(self, scatter: ScatterRecord) -> None:
         session = self._session
         record = await session.store.run(scatter.run_id)

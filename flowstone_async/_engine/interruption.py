@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from flowstone_async.errors import FlowstoneError
 from flowstone_async.planning.units import Units
 
 Stop: TypeAlias = Literal["cancelled", "timed_out", "lease_lost", "shutdown", "broken"]
+Still: TypeAlias = Callable[[], bool]
 RunningState: TypeAlias = Literal["running", "succeeded", "failed", "cancelled"]
 _logger = logging.getLogger("flowstone")
 
@@ -29,6 +30,7 @@ class Interruption:
         stopping: Why nothing new starts.
         interrupted: Whether bodies were cancelled; what they still return is no outcome.
         workers: How many tasks work on it.
+        still: Tells of a body of many parts, by its place, whether all of them wait.
     """
 
     id: str
@@ -41,14 +43,18 @@ class Interruption:
     begun: float
     bodies: dict[int, asyncio.Task[Any]]
     waiting: set[asyncio.Task[Any]]
+    still: dict[int, Still]
     group: TaskGroup | None
     workers: int
 
     @property
     def only_waits(self) -> bool:
         """Whether it does nothing but wait for time to pass or for another run."""
-        pausing = sum(task in self.waiting for task in self.bodies.values())
-        return bool(self.waiting) and self.workers == pausing == len(self.bodies)
+        pausing = sum(task in self.waiting or self._is_still(place) for place, task in self.bodies.items())
+        return bool(self.waiting or pausing) and self.workers == pausing == len(self.bodies)
+
+    def _is_still(self, place: int) -> bool:
+        return place in self.still and self.still[place]()
 
     def stop(self, reason: Stop) -> None:
         """Start nothing more, and cancel the bodies (not for a shutdown, which gives them time first)."""

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 from flowstone_async.planning.verdicts import Asked, Force
-from flowstone_async.types import Materialization
+from flowstone_async.types import AssetKey, Materialization
 
 CONCURRENCY = 32
 BACKFILL = "backfill"
@@ -19,6 +19,8 @@ RESUMES = "resumes"
 """The stored option that names the run whose committed values are taken as they are."""
 PARENT = "parent"
 """The stored option that names the backfill that a run is a partition of, with which it is cancelled."""
+REDRIVES = "redrives"
+"""The stored option that says which scatters a run goes on with: `asset`, `partitions`, `of`, `only`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,8 @@ class Request:
         submitted: Whether nobody need await it.
         parent: The backfill that it is a partition of, or None.
         given: Made-up materializations that stand for assets, in tests.
+        again: Keys of the scatters that it redrives: they are computed, and what depends on them; the rest is taken as
+            it is stored.
     """
 
     pipeline: str
@@ -63,16 +67,17 @@ class Request:
     submitted: bool = False
     parent: str | None = None
     given: Mapping[str, Materialization] = field(default_factory=dict[str, Materialization])
+    again: frozenset[AssetKey] = frozenset()
 
     @property
     def asked(self) -> Asked:
         """The options that decide what is computed."""
-        return Asked(force=self.force, with_deps=self.with_deps, given=frozenset(self.given))
+        return Asked(force=self.force, with_deps=self.with_deps, given=frozenset(self.given), again=self.again)
 
     @property
     def joinable(self) -> bool:
-        """Whether an equal request that is running is joined; `force`, `run_id` and secrets never join."""
-        return not self.force and self.run_id is None and not self.secrets
+        """Whether an equal request that is running is joined; `force`, a redrive, `run_id` and secrets never join."""
+        return not self.force and not self.again and self.run_id is None and not self.secrets
 
     def identity(self) -> tuple[object, ...]:
         """Return what two requests must share to be one run."""
@@ -101,6 +106,16 @@ class Request:
 def digest(*parts: object) -> str:
     """Return a hash of JSON-compatible values."""
     return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def stored_again(pipeline: str, options: Mapping[str, Any]) -> frozenset[AssetKey]:
+    """Read back which keys a run redrives."""
+    found = options.get(REDRIVES)
+    if not isinstance(found, Mapping):
+        return frozenset()
+    named = cast("Mapping[str, Any]", found)
+    io = str(options.get("io") or "")
+    return frozenset(AssetKey(pipeline, str(named["asset"]), str(each), io) for each in named["partitions"])
 
 
 def stored_force(options: Mapping[str, object]) -> Force:

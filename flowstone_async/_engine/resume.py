@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import failure_of
 from flowstone_async._engine.outcome import Settled, Tried
-from flowstone_async._engine.request import CONCURRENCY, Request, stored_force
+from flowstone_async._engine.request import CONCURRENCY, Request, stored_again, stored_force
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.failures import rebuild
 from flowstone_async.planning.units import Unit, Units
@@ -93,6 +93,7 @@ class Past:
             concurrency=int(options.get("concurrency") or CONCURRENCY),
             run_id=record.id,
             submitted=True,
+            again=stored_again(record.pipeline, options),
         )
 
     def settled(self, units: Units, current: Mapping[AssetKey, Materialization]) -> dict[int, Settled]:
@@ -118,6 +119,15 @@ class Past:
         """Return the failed attempts of each unit that had any."""
         found = ((unit, self.tried.get((unit.node.name, unit.key.partition))) for unit in units.all)
         return {unit.place: tried for unit, tried in found if tried is not None}
+
+
+def as_stored(units: Units, current: Mapping[AssetKey, Materialization], forced: Collection[int]) -> dict[int, Settled]:
+    """Return the units that a redrive does not compute, as they are stored."""
+    return {
+        unit.place: Settled("cached", current[unit.key], reason="taken as it is stored: the run redrives a scatter")
+        for unit in units.all
+        if unit.place not in forced and unit.key in current
+    }
 
 
 def _retried(tried: Tried, body: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from flowstone_async._engine.board import Next
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.giving_out import RunGivingOut
 from flowstone_async._engine.hooks import Hooks
-from flowstone_async._engine.interruption import RunningState, Stop
+from flowstone_async._engine.interruption import RunningState, Still, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Settled, Tried
@@ -38,7 +38,7 @@ from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
-from flowstone_async.events import OBSERVATIONS, RunStarted
+from flowstone_async.events import OBSERVATIONS
 from flowstone_async.failures import ENDINGS, without_endings
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.planning.verdicts import Verdicts
@@ -104,7 +104,7 @@ class RunDriver(RunGivingOut):
         self._flush: Timer | None = None
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
-        self.waiting: set[asyncio.Task[Any]] = set()
+        self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
 
     # -- the way of a run ---------------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class RunDriver(RunGivingOut):
         try:
             first = self.board.begin(self.history)
             if not self._announced:
-                self.journal.add(RunStarted, self.started_at, self.facts())
+                self.note_start(self.started_at)
             await self._step(first, create=self.record if self._new else None)
             self.created.set()
             self._staff()
@@ -238,7 +238,7 @@ class RunDriver(RunGivingOut):
         number = self.tried.get(index, Tried()).attempts + 1
         runnable = self.catalog.runnable(unit.node)
         observer: Observer | None = None
-        if lost > self.services.settings.max_lost:
+        if lost > stopped.patience(unit, self.services.settings.max_lost):
             error = stopped.worker_lost(unit, lost)
             outcome: Outcome = Failing(error=error, started_at=self.services.store.now(), seconds=0.0)
         else:

@@ -109,7 +109,8 @@ def counts_of(totals: ScatterTotals, now: datetime, skipped: int = 0) -> Scatter
     elif totals.taken:
         running = max(0, rest - totals.waiting)
     elapsed = (now - totals.since).total_seconds()
-    rate = ended / elapsed if ended and elapsed > 0 and totals.state == "running" else None
+    since = ended - totals.carried
+    rate = since / elapsed if since and elapsed > 0 and totals.state == "running" else None
     return ScatterCounts(
         total=totals.total + skipped,
         done=totals.succeeded,

@@ -47,6 +47,7 @@ class Services:
         worker: The engine's id in the store, or None if it may own no runs.
         adopt: Takes over a run whose owner is dead; None where nobody does.
         given: Values that tests put in place of stored ones, by the id of their made-up materialization.
+        unleft: Scatters that this worker could not leave for want of the store.
         called: Told the asset's name before each call of a body.
         database: Where sources read from that name no other place: an address, or a pool; None where there is none.
     """
@@ -63,6 +64,7 @@ class Services:
     adopt: Callable[[str], Awaitable[None]] | None = None
     host: str = field(default_factory=socket.gethostname)
     given: dict[str, object] = field(default_factory=dict[str, object])
+    unleft: set[str] = field(default_factory=set[str])
     called: Callable[[str], None] | None = None
     database: object = field(default=None, repr=False)
 

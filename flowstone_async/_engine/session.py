@@ -17,7 +17,7 @@ from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.observing import SessionObserver
 from flowstone_async._engine.request import RESUMES, Request
 from flowstone_async._engine.requesting import Timeout, make_request
-from flowstone_async._engine.resume import Past
+from flowstone_async._engine.resume import Past, as_stored
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.run_params import Prints
 from flowstone_async._engine.services import Services
@@ -188,7 +188,8 @@ class Session:
         self, prospect: Prospect, record: RunRecord, past: Past | None = None, resumed: Past | None = None
     ) -> RunDriver:
         """Return what drives a run, or goes on with its past."""
-        before = {} if resumed is None else resumed.committed(prospect.units, prospect.current)
+        before = as_stored(prospect.units, prospect.current, prospect.verdicts.forced) if prospect.request.again else {}
+        before |= {} if resumed is None else resumed.committed(prospect.units, prospect.current)
         driver = RunDriver(
             self.services,
             prospect.catalog,
@@ -249,7 +250,7 @@ class Session:
         flight, identity = Flight(driver, detached=True), self._identity(request)
         self.flights[record.id] = flight
         self.to_hand_back.pop(record.id, None)
-        if not request.force:
+        if not (request.force or request.again):
             self._joinable.setdefault(identity, flight)
         await self._drive(flight, identity)
 

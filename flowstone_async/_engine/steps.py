@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from flowstone_async._engine.board import Next
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import Interruption
 from flowstone_async._engine.record import audit_of, note_settled
+from flowstone_async._engine.request import REDRIVES
 from flowstone_async._engine.values import RunValues
-from flowstone_async.events import AssetFinished, Event, RunCancelled, RunFailed, RunFinished, RunSucceeded
+from flowstone_async.events import (
+    AssetFinished,
+    Event,
+    RunCancelled,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    RunSucceeded,
+    ScatterRedriven,
+)
 from flowstone_async.failures import describe
 from flowstone_async.store.records import Advance, AssetDone, RunDone, RunRecord
 from flowstone_async.types import AssetKey
@@ -31,6 +42,14 @@ class RunSteps(RunValues, Interruption):
     def facts(self) -> dict[str, object]:
         """Return what every event of the run as a whole says."""
         return {"targets": list(self.request.targets), "partition": self.request.encoded}
+
+    def note_start(self, at: datetime) -> None:
+        """Note that the run starts, and which scatters it redrives."""
+        self.journal.add(RunStarted, at, self.facts())
+        redrives: Any = self.record.options.get(REDRIVES, {})
+        for key in sorted(self.request.again):
+            where = {"asset": key.asset, "partition": key.partition}
+            self.journal.add(ScatterRedriven, at, {**where, "of_run": redrives["of"], "only": redrives["only"]})
 
     def make_step(
         self,

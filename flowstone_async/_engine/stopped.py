@@ -15,6 +15,16 @@ from flowstone_async.errors import (
 )
 from flowstone_async.planning.units import Unit
 
+_SCATTER = 10
+
+
+def patience(unit: Unit, most: int) -> int:
+    """Return how many workers may die under an asset before it fails, if `most` is what the engine says.
+
+    An item of a scatter that ends its worker every time fails by itself once it is found out: that takes a few.
+    """
+    return most if unit.node.scatter is None else most * _SCATTER
+
 
 def timed_out(run_id: str, request: Request) -> FlowstoneError:
     """The run took longer than its timeout."""

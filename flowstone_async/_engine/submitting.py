@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +12,16 @@ from flowstone_async._engine.board import Board
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.listing import find_run
-from flowstone_async._engine.request import BACKFILL, PARENT, RESUMES, Request
-from flowstone_async._engine.resume import Past
+from flowstone_async._engine.redriving import resumed, unfinished
+from flowstone_async._engine.repeating import record_again, request_again
+from flowstone_async._engine.request import BACKFILL, REDRIVES, RESUMES, Request
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.verbs import RunOptions, checked
-from flowstone_async.errors import AssetNotFound, ConfigError, DependencyNotReady
+from flowstone_async.errors import ConfigError, DependencyNotReady
 from flowstone_async.planning.units import expand
 from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission
+from flowstone_async.store.redrives import Redrive
 from flowstone_async.types import new_id
 
 LOWEST = 3
@@ -87,49 +88,32 @@ async def retry(session: Session, run_id: object) -> RunHandle[Any]:
             hint="Await it, or cancel it first.",
             run_id=before.id,
         )
-    if not before.continuable or before.unreadable is not None:
-        raise ConfigError(
-            f"run {before.id} cannot be repeated from its record: "
-            f"{before.unreadable or 'its io= object or its secret params were not stored'}",
-            run_id=before.id,
-            hint="Submit it anew.",
-        )
-    if before.pipeline not in session.catalogs:
-        raise AssetNotFound(
-            f"run {before.id} is of pipeline {before.pipeline!r}, which this engine does not have",
-            run_id=before.id,
-            hint="Retry it with an engine that has the pipeline.",
-        )
-    request = replace(Past().request(before, session.catalogs[before.pipeline]), run_id=None)
+    request = request_again(session, before)
     refuse_unstorable(request)
     if BACKFILL not in before.options:
         await _check_ready(session, request)
-    options = {name: value for name, value in before.options.items() if name != PARENT}  # it stands for itself now
-    record = replace(
-        before,
-        id=new_id(),
-        options={**options, RESUMES: before.id},
-        state="queued",
-        worker=None,
-        fence=1,
-        lost=0,
-        created_at=None,
-        finished_at=None,
-        error=None,
-        submitted=True,
-        at=None,
-        request=request.joins() if request.joinable and BACKFILL not in before.options else "",
-    )
-    return await store_run(session, record, request.subject())
+    going_on = await unfinished(session, before)
+    joins = request.joinable and BACKFILL not in before.options
+    added: dict[str, object] = {RESUMES: before.id}
+    if going_on and isinstance(redrives := before.options.get(REDRIVES), Mapping):
+        added[REDRIVES] = {**redrives, "of": before.id}
+    record = record_again(before, added, request.joins() if joins else "", without=(REDRIVES,))
+    return await store_run(session, record, request.subject(), going_on=resumed(going_on, record))
 
 
 async def store_run(
-    session: Session, record: RunRecord, subject: str, *, key: str | None = None, conn: object = None
+    session: Session,
+    record: RunRecord,
+    subject: str,
+    *,
+    key: str | None = None,
+    conn: object = None,
+    going_on: Sequence[Redrive] = (),
 ) -> RunHandle[Any]:
     """Put a run into the queue, and return its handle or that of the run that it joins."""
     audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
     submission = Submission(run=record, subject=subject, key=key, audit=audit)
-    stored = await session.store.submit(submission, connection=conn)
+    stored = await session.store.submit(submission, connection=conn, redrives=going_on)
     return RunHandle(session, stored.run)
 
 

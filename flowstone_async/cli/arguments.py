@@ -56,7 +56,7 @@ class Options(Namespace):
     yes: bool = False
     verify: bool = False
     parallel: int = 1
-    only: str = "all"
+    only: str | None = None
     on_error: str = "continue"
     state: str | None = None
     limit: int = 50
@@ -75,6 +75,8 @@ class Options(Namespace):
     no_notify: bool = False
     direct: str | None = None
     burst: int | None = None
+    group_by: str | None = None
+    after: int | None = None
     words: Sequence[str] = ()
 
 

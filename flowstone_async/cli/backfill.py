@@ -69,7 +69,7 @@ async def run_range(
                     partitions=keys,
                     parallel=options.parallel,
                     force=options.force,
-                    only=cast("Only", options.only),
+                    only=cast("Only", options.only or "all"),
                     on_error=cast("OnError", options.on_error),
                     timeout=timeout,
                     params=params,

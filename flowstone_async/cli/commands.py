@@ -66,6 +66,7 @@ _PARAM = Option(
 _FORCE = Option(("--force",), "compute the asset even if its stored value is fresh")
 _NO_DEPS = Option(("--no-deps",), "take upstream values as they are stored")
 _CONCURRENCY = Option(("--concurrency",), "assets computed at once", "N", number=True)
+_RUN = Option(("--run",), "id of the run that the items are of [the newest that tried to compute the asset]", "RUN")
 _COMMON = (_STORE, _VERBOSE)
 
 COMMANDS: tuple[Command, ...] = (
@@ -273,6 +274,37 @@ COMMANDS: tuple[Command, ...] = (
                 ("queued", "running", "waiting", "succeeded", "failed", "cancelled"),
             ),
             Option(("--limit",), "at most so many [50]", "N", number=True),
+            _JSON,
+            *_COMMON,
+        ),
+    ),
+    Command(
+        "items",
+        "list items of a scatter, of its newest run or another; failed ones, unless --state says otherwise",
+        "items:items",
+        "needed",
+        (
+            _KEY,
+            _RUN,
+            Option(("--state",), "failed (the default), done or pending", "STATE", ("failed", "done", "pending")),
+            Option(("--group-by",), "count failed items by the type of their error", "WHAT", ("error",)),
+            Option(("--limit",), "at most so many [50]", "N", number=True),
+            Option(
+                ("--after",), "only those behind this place, as the page before tells", "PLACE", number=True, least=0
+            ),
+            _JSON,
+            *_COMMON,
+        ),
+    ),
+    Command(
+        "redrive",
+        "submit a run that runs failed items of a scatter again, and what depends on them; prints its id",
+        "items:redrive",
+        "needed",
+        (
+            _KEY,
+            _RUN,
+            Option(("--only",), "failed (the default) or all items", "WHICH", ("failed", "all")),
             _JSON,
             *_COMMON,
         ),

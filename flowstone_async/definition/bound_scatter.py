@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.item_source import SourceSpec
 
@@ -46,7 +47,9 @@ class BoundSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFunction:
-    """A function of an item: `select` or `key`. It takes the item by position and the rest by name.
+    """A function of an item: `select`, `key`, the key of a rate, or one of a `Batching`.
+
+    It takes the item by position, the rest by name.
 
     Attributes:
         parameter: Name of the item's parameter; empty where it has none.
@@ -62,21 +65,52 @@ class ItemFunction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BoundBatching:
+    """How items are put together for the body.
+
+    Attributes:
+        size: Measures an item; None for its encoded length.
+        group: Gives an item its group; None for no groups.
+        shared: Gives what all batches share, from dependencies alone; None where it is a value.
+    """
+
+    batching: Batching[Any]
+    size: ItemFunction | None = None
+    group: ItemFunction | None = None
+    shared: ItemFunction | None = None
+
+    def parts(self) -> Iterator[tuple[str, ItemFunction]]:
+        """Yield its functions, each with what it is called."""
+        named = (("size", self.size), ("group_by", self.group), ("shared", self.shared))
+        return ((name, function) for name, function in named if function is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoundScatter:
     """What decides which items the body of a scatter is called with.
 
     Attributes:
         select: Makes of an item what the body receives; None for the item itself.
         key: Gives what the body receives its identity; None for what the kind's `key` says.
+        batch: How items are put together; None if the body receives them one by one.
+        rate_key: Says what the rate of an item counts for; None if for all of them.
     """
 
     item: ItemBinding
     source: BoundSource
     select: ItemFunction | None = None
     key: ItemFunction | None = None
+    batch: BoundBatching | None = None
+    rate_key: ItemFunction | None = None
+
+    def parts(self) -> Iterator[tuple[str, ItemFunction]]:
+        """Yield its functions, each with what it is called."""
+        named = (("select", self.select), ("key", self.key), ("rate key", self.rate_key))
+        yield from ((name, function) for name, function in named if function is not None)
+        if self.batch is not None:
+            yield from self.batch.parts()
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """What the source takes, then `select`, then `key`."""
-        functions = (each.bindings for each in (self.select, self.key) if each is not None)
-        return (*self.source.bindings, *(binding for bindings in functions for binding in bindings))
+        """What the source takes, then its functions."""
+        return (*self.source.bindings, *(binding for _, function in self.parts() for binding in function.bindings))

@@ -46,9 +46,8 @@ def _parts(node: Node) -> Iterator[tuple[str, tuple[Binding, ...]]]:
     if scatter is None:
         return
     yield "" if isinstance(scatter.source.spec, AssetSource) else "source", scatter.source.bindings
-    for part, function in (("select", scatter.select), ("key", scatter.key)):
-        if function is not None:
-            yield part, function.bindings
+    for part, function in scatter.parts():
+        yield part, function.bindings
 
 
 def _check_all(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 from uuid import UUID, uuid5
 
 from flowstone_async.config import Duration
@@ -18,8 +18,11 @@ from flowstone_async.limits import refusals
 from flowstone_async.limits.limits import Limits
 from flowstone_async.limits.rate import Rate
 from flowstone_async.limits.slot_line import Slot
+from flowstone_async.mapped import Fan, Mapped, elsewhere
 from flowstone_async.redaction import Redactor
 
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
 DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
 _logger = logging.getLogger("flowstone")
 
@@ -29,8 +32,9 @@ class ItemFacts:
     """Which item of a scatter a body is called with.
 
     Attributes:
-        key: What identifies it: what `key=` gave for it, else what its content does.
-        index: Its position among the distinct items in the order of the source, from 0; the same after a restart.
+        key: What identifies it: what `key=` gave for it, else what its content does; of a batch, those of its items.
+        index: Its position among the distinct items in the order of the source, from 0; the same after a restart. Of a
+            batch its number.
         attempt: Number of this attempt at it, from 1.
         identity: Text that stands for the key, the same in every process.
     """
@@ -52,6 +56,7 @@ class Call:
         notes: What was noted with `ctx.metadata`.
         redactor: Hides secrets in what is logged; one that knows names only where none is given.
         limits: Those of the engine; None in a process of the body's own.
+        fan: What `ctx.map` has going; likewise.
     """
 
     pipeline: str
@@ -70,6 +75,7 @@ class Call:
     notes: dict[str, object] = field(default_factory=dict[str, object])
     redactor: Redactor | None = field(default=None, repr=False)
     limits: Limits | None = field(default=None, repr=False)
+    fan: Fan | None = field(default=None, repr=False)
 
 
 class Context:
@@ -219,6 +225,38 @@ class Context:
             max_wait: The longest wait, 30 s without it; False is no limit.
         """
         return self.limits.slots(key, n, max_wait=max_wait)
+
+    def map(
+        self,
+        fn: Callable[[I], Awaitable[R]],
+        items: Iterable[I] | AsyncIterable[I],
+        *,
+        max_concurrent: int | None = None,
+        key: Callable[[I], object] | None = None,
+    ) -> Mapped[R]:
+        """Call an async function for many items, some at once: `async for result in ctx.map(fetch, urls): ...`.
+
+        Results come in the order in which the calls end. The first error is raised in the loop, after the other calls
+        were cancelled and have ended. Leaving the loop cancels what still runs; it has ended before the body does, or
+        where `async with ctx.map(...) as results:` ends. Items are taken as there is room, so that there may be any
+        number of them.
+
+        Nothing of it is recorded: a body that is called again makes all calls again.
+
+        Args:
+            fn: Takes an item and returns, when awaited, its result. It may use `ctx.map` itself.
+            items: What can be iterated, or iterated with `async for`.
+            max_concurrent: Most calls at once, 20 without it.
+            key: Gives each item a key of its own, which is remembered; the same one twice is an error.
+
+        Raises:
+            ConfigError: An argument cannot be used, two items have the same key, or the body does not run on the
+                event loop of its engine.
+        """
+        fan = self._live().fan
+        if fan is None:
+            raise elsewhere()
+        return fan.map(fn, items, max_concurrent=max_concurrent, key=key)
 
     def metadata(self, **values: object) -> None:
         """Note facts about the value (row counts, previews): kept with the record, shown beside it.

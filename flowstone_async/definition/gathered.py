@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
@@ -150,6 +151,25 @@ class Gathered(Generic[T_co]):
             NotFound: No item has that key, or it did not succeed.
         """
         return await self._reader.get(key)
+
+    async def flat(self: Gathered[Iterable[R]]) -> AsyncGenerator[R]:
+        """Iterate the elements of results that are lists, tuples or sets, as those of a scatter in batches often are.
+
+        Raises:
+            ConfigError: A result is none of these.
+
+        Example:
+            >>> @sizes.gather
+            ... async def total(results: Gathered[list[int]]) -> int:
+            ...     return sum([size async for size in results.flat()])
+        """
+        async with aclosing(cast("AsyncClosing[Iterable[R]]", self._reader.values())) as values:
+            async for value in values:
+                if not isinstance(value, list | tuple | AbstractSet):
+                    kind = type(cast("object", value)).__name__
+                    raise ConfigError(f"flat() needs results that are lists, and found one that is a {kind}")
+                for element in cast("Iterable[R]", value):
+                    yield element
 
     async def to_list(self, *, limit: int) -> list[T_co]:
         """Return the results as a list.

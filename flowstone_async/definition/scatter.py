@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.gathered import Gathered, ItemOrder
 from flowstone_async.definition.item_source import SourceSpec
 from flowstone_async.definition.policy import Retry
 from flowstone_async.definition.tolerance import NO_FAILURE, Tolerance
+from flowstone_async.limits.rate import Rate
 
 ResultForm: TypeAlias = Literal["packed", "rows"]
 MAX_CONCURRENT = 50
@@ -27,6 +29,7 @@ class ScatterKind:
     Attributes:
         source: Where the items come from.
         max_concurrent: Most bodies at once, over all workers; None for no bound.
+        rate: How often items may begin, over all workers; None for no bound.
         tolerate: How many items may fail for good.
         retry: How often an item is tried.
         timeout: Seconds for each attempt at an item; None for no limit.
@@ -35,10 +38,12 @@ class ScatterKind:
         order: In which a `Gathered` of the results is read.
         page_size: Items that are read and recorded together.
         results: How results are stored: many in a row, or a row for each.
+        batch: How items are put together for the body; None if it receives them one by one.
     """
 
     source: SourceSpec
     max_concurrent: int | None = MAX_CONCURRENT
+    rate: Rate | None = None
     tolerate: Tolerance = NO_FAILURE
     retry: Retry = RETRY
     timeout: float | None = TIMEOUT
@@ -47,8 +52,14 @@ class ScatterKind:
     order: ItemOrder = "source"
     page_size: int = PAGE_SIZE
     results: ResultForm = "packed"
+    batch: Batching[Any] | None = None
 
     label = "scatter"
+
+    @property
+    def per_page(self) -> int:
+        """What a full page of the source gives the body to do: items, or batches."""
+        return self.page_size if self.batch is None else -(-self.page_size // self.batch.max_items)
 
     def value_type(self, returns: object) -> object:
         """Return the type of one result."""

@@ -10,13 +10,23 @@ from typing import Any
 from flowstone_async.definition.annotations import Hints, resolve
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import render
+from flowstone_async.definition.batching import Batching
+from flowstone_async.definition.binding import Binding, DependencyBinding
 from flowstone_async.definition.body import Body, signature_of, way_of
-from flowstone_async.definition.bound_scatter import SOURCE, BoundScatter, BoundSource, ItemBinding, ItemFunction
+from flowstone_async.definition.bound_scatter import (
+    SOURCE,
+    BoundBatching,
+    BoundScatter,
+    BoundSource,
+    ItemBinding,
+    ItemFunction,
+)
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.injection import EMPTY, Found, Place, bind, bind_edge, is_context, split_annotation
-from flowstone_async.definition.item_source import AssetSource, FunctionSource, SourceSpec
+from flowstone_async.definition.item_source import AssetSource, CustomSource, FunctionSource, SourceSpec
 from flowstone_async.definition.marker import MARKERS
 from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.sources.source import Source
 
 _FIRST = "Put the parameter for the item first; the others are injected."
 
@@ -50,8 +60,10 @@ def bind_scatter(definition: AssetDefinition, kind: ScatterKind, place: Place) -
     source = _source(definition, kind.source, place, found)
     select = _function(definition, "select", kind.select, place, found)
     key = _function(definition, "key", kind.key or None, place, found)
+    batch = None if kind.batch is None else _batching(definition, kind.batch, place, found)
+    rate_key = _function(definition, "rate key", None if kind.rate is None else kind.rate.key, place, found)
     if item is not None:
-        found.scatter = BoundScatter(item=item, source=source, select=select, key=key)
+        found.scatter = BoundScatter(item=item, source=source, select=select, key=key, batch=batch, rate_key=rate_key)
     return found
 
 
@@ -119,8 +131,35 @@ def _source(definition: AssetDefinition, spec: SourceSpec, place: Place, found: 
             taken = bind(function, definition.scope, replace(place, deps={}))
             found.note(SOURCE, *taken.problems)
             return BoundSource(spec=spec, bindings=taken.bindings)
+        case CustomSource(source=Source() as source):
+            return BoundSource(spec=spec, bindings=_options(definition, source, place, found))
         case _:
             return BoundSource(spec=spec)
+
+
+def _options(
+    definition: AssetDefinition, source: Source[Any], place: Place, found: ScatterFound
+) -> tuple[Binding, ...]:
+    """Bind what the functions among the options of a source take; one name is one thing in all of them."""
+    bindings: dict[str, Binding] = {}
+    for function in source.functions():
+        taken = bind(function, definition.scope, replace(place, deps={}, bare_context=True))
+        found.note(SOURCE, *taken.problems)
+        for each in taken.bindings:
+            known = bindings.get(each.parameter)
+            if known is None or (_means(known) == _means(each) and not getattr(known, "wanted", None)):
+                bindings[each.parameter] = each
+            elif _means(known) != _means(each):
+                text = f"({each.parameter}) — two functions among its options take different things by this name."
+                found.note(SOURCE, Finding("FS106", text, "Give one of the parameters another name."))
+    return tuple(bindings.values())
+
+
+def _means(binding: Binding) -> object:
+    """Return a binding without what its annotation says of the value."""
+    if isinstance(binding, DependencyBinding):
+        return replace(binding, annotation=None, wanted=None)
+    return replace(binding, annotation=None) if hasattr(binding, "annotation") else binding
 
 
 def _function(
@@ -147,6 +186,25 @@ def _function(
         annotation=annotation,
         returns=made or taken.returns,
     )
+
+
+def _batching(definition: AssetDefinition, batching: Batching[Any], place: Place, found: ScatterFound) -> BoundBatching:
+    shared = batching.shared
+    return BoundBatching(
+        batching=batching,
+        size=_function(definition, "size", batching.size, place, found),
+        group=_function(definition, "group_by", batching.group_by or None, place, found),
+        shared=_shared(definition, shared, place, found) if callable(shared) else None,
+    )
+
+
+def _shared(
+    definition: AssetDefinition, function: Callable[..., Any], place: Place, found: ScatterFound
+) -> ItemFunction:
+    made = function if isinstance(function, type) else None
+    taken = bind(function, definition.scope, replace(place, deps={}))
+    found.note("shared", *taken.problems)
+    return ItemFunction(function=function, bindings=taken.bindings, returns=made or taken.returns)
 
 
 def _takes_anything(function: Callable[..., Any]) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
-from flowstone_async.definition.assignable import Annotation, assignable, render
+from flowstone_async.definition.assignable import Annotation, assignable, bare, render
+from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.binding import DependencyBinding
-from flowstone_async.definition.bound_scatter import BoundScatter, BoundSource
+from flowstone_async.definition.bound_scatter import BoundScatter, BoundSource, ItemBinding
 from flowstone_async.definition.compatibility import read_from
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import Node
-from flowstone_async.definition.injection import EMPTY
+from flowstone_async.definition.injection import EMPTY, union_members
 from flowstone_async.definition.item import Item
 from flowstone_async.definition.item_source import AssetSource
 from flowstone_async.definition.item_type import described_type, element_type, is_iterable, is_mapping
@@ -26,7 +27,7 @@ def typed(node: Node, nodes: Mapping[str, Node]) -> Node:
         return node
     read = _item_type(scatter.source, node, nodes)
     arrives = read if scatter.select is None else scatter.select.returns
-    annotation = scatter.item.annotation
+    annotation = scatter.item.annotation if scatter.batch is None else batched_type(scatter.item.annotation)
     known = [each for each in (arrives, annotation) if _is_told(each)]
     item = replace(scatter.item, wanted=known[0] if known else None)
     return replace(node, scatter=replace(scatter, item=item, source=replace(scatter.source, item_type=read)))
@@ -62,7 +63,7 @@ def check_scatter(node: Node, nodes: Mapping[str, Node]) -> Iterator[Finding]:
     scatter = node.scatter
     if scatter is None:
         return
-    reason = tuple(_not_a_source(scatter.source, nodes))
+    reason = (*_not_a_source(scatter.source, nodes), *_in_batches(scatter, nodes))
     yield from reason
     if not reason:
         yield from _misfits(scatter)
@@ -77,9 +78,21 @@ def _not_a_source(source: BoundSource, nodes: Mapping[str, Node]) -> Iterator[Fi
     if isinstance(upstream.kind, ScatterKind) and _is_external(source):
         text = f"source={upstream.name}: a scatter of another pipeline is no source."
         yield Finding("FS109", text, "Scatter over what gathers it there, or take it as a dependency.")
+    elif isinstance(upstream.kind, ScatterKind) and upstream.kind.batch is not None:
+        text = f"source={upstream.name}: it is a scatter in batches, whose results are no source yet."
+        yield Finding("FS109", text, "Scatter over what gathers it.")
     elif produced is not None and not is_iterable(produced):
         text = f"source={upstream.name}: it produces {render(produced)}, which has no items."
         yield Finding("FS160", text, "Let it produce a collection, or yield: an async generator is a stream.")
+
+
+def _in_batches(scatter: BoundScatter, nodes: Mapping[str, Node]) -> Iterator[Finding]:
+    if scatter.batch is None or not isinstance(scatter.source.spec, AssetSource):
+        return
+    upstream, _ = _upstream(scatter.source, nodes)
+    if upstream is not None and isinstance(upstream.kind, ScatterKind):
+        text = f"source={upstream.name}: batch= on the results of another scatter is not supported yet."
+        yield Finding("FS109", text, "Leave batch= out, or scatter over what gathers the first.")
 
 
 def _is_external(source: BoundSource) -> bool:
@@ -87,15 +100,49 @@ def _is_external(source: BoundSource) -> bool:
 
 
 def _misfits(scatter: BoundScatter) -> Iterator[Finding]:
-    read, select, key = scatter.source.item_type, scatter.select, scatter.key
+    read, select = scatter.source.item_type, scatter.select
     whose = f"the items of {_named(scatter.source)} are"
     given = read
     if select is not None:
         yield from _misfit(read, select.annotation, f"select({select.parameter}", whose)
         given, whose = select.returns, "select= gives"
-    yield from _misfit(given, scatter.item.annotation, f"({scatter.item.parameter}", whose)
-    if key is not None:
-        yield from _misfit(given, key.annotation, f"key({key.parameter}", whose)
+    if scatter.batch is not None and scatter.rate_key is not None:
+        text = "rate=Rate(..., key=...) takes single items, and batch= makes batches of them."
+        yield Finding("FS109", text, "Leave key= out, which limits batches, or use ctx.limit in the body.")
+    yield from (_batch_misfits if scatter.batch is not None else _item_misfits)(scatter.item, given, whose)
+    for name, function in scatter.parts():
+        if name not in ("select", "shared"):
+            yield from _misfit(given, function.annotation, f"{name}({function.parameter}", whose)
+
+
+def _item_misfits(item: ItemBinding, given: Annotation, whose: str) -> Iterator[Finding]:
+    kinds = [each for each in map(bare, union_members(item.annotation)) if (get_origin(each) or each) is Batch]
+    if kinds and len(kinds) == len(union_members(item.annotation)):
+        text = f"({item.parameter}: {render(item.annotation)}) but the body is called with one item."
+        yield Finding("FS160", text, "Say batch=Batching(...), or annotate it with the type of an item.")
+        return
+    yield from _misfit(given, item.annotation, f"({item.parameter}", whose)
+
+
+def _batch_misfits(item: ItemBinding, given: Annotation, whose: str) -> Iterator[Finding]:
+    annotation = item.annotation
+    if annotation is EMPTY:
+        return
+    head = f"({item.parameter}: {render(annotation)})"
+    if not assignable(Batch, annotation):
+        wanted = f"Batch[{render(annotation if given is None else given)}]"
+        yield Finding("FS160", f"{head} but the body is called with batches.", f"Annotate it {wanted}.")
+    elif not _fits(given, batched_type(annotation)):
+        yield Finding("FS160", f"{head} but {whose} {render(given)}.")
+
+
+def batched_type(annotation: Annotation) -> Annotation:
+    """Return the type of an item of what is annotated to be a batch; `EMPTY` where it is not told."""
+    plain = bare(annotation)
+    if (get_origin(plain) or plain) is Batch:
+        return next(iter(get_args(plain)), EMPTY)
+    found = None if annotation is EMPTY else element_type(plain)
+    return EMPTY if found is None else found
 
 
 def _named(source: BoundSource) -> str:
@@ -105,7 +152,12 @@ def _named(source: BoundSource) -> str:
 
 
 def _misfit(given: Annotation, annotation: object, head: str, whose: str) -> Iterator[Finding]:
-    if given is None or annotation is EMPTY or assignable(given, annotation):
-        return
-    if not (is_mapping(given) and assignable(Item, annotation)):
+    if not _fits(given, annotation):
         yield Finding("FS160", f"{head}: {render(annotation)}) but {whose} {render(given)}.")
+
+
+def _fits(given: Annotation, annotation: object) -> bool:
+    """Tell whether items of a type may be received as another; unknown counts as yes."""
+    if given is None or annotation is EMPTY or assignable(given, annotation):
+        return True
+    return is_mapping(given) and assignable(Item, annotation)

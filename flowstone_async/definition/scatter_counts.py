@@ -22,7 +22,7 @@ class ScatterCounts:
         sealed: Whether all items are read, so that `total` is final.
         rate: Items that ended in a second, on average since it began; None where that is not known.
         eta: How long the rest takes at that rate; None before it is sealed.
-        items: Items that were read; the other numbers are in batches, where the body takes batches.
+        items: Items that were read; where the body takes batches, the distinct ones: all other numbers are in batches.
 
     Raises:
         ValueError: A part is negative, or they do not add up.

@@ -8,6 +8,8 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, Typ
 from typing_extensions import Unpack
 
 from flowstone_async.definition.asset import AssetDefinition, AssetOptions
+from flowstone_async.definition.batch import Batch
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.collection import Collection
 from flowstone_async.definition.decorating import check_known, handle, plain
 from flowstone_async.definition.handle import AssetRef
@@ -54,6 +56,12 @@ class ScatterDecorator(_Decorator, Generic[Given_co]):
     def __call__(
         self: ScatterDecorator[Mapping[str, Any]], body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T]], /
     ) -> ScatterAsset[Concatenate[Item, P], T]: ...
+    @overload
+    def __call__(
+        self: ScatterDecorator[Batch[Mapping[str, Any]]],
+        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T]],
+        /,
+    ) -> ScatterAsset[Concatenate[Batch[Item], P], T]: ...
     def __call__(self, body: Any, /) -> Any:
         """Make a scatter of a coroutine function."""
         return self._decorate(body)
@@ -72,6 +80,12 @@ class PartitionedScatterDecorator(_Decorator, Generic[Given_co, K]):
         body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T]],
         /,
     ) -> PartitionedScatterAsset[Concatenate[Item, P], T, K]: ...
+    @overload
+    def __call__(
+        self: PartitionedScatterDecorator[Batch[Mapping[str, Any]], K],
+        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T]],
+        /,
+    ) -> PartitionedScatterAsset[Concatenate[Batch[Item], P], T, K]: ...
     def __call__(self, body: Any, /) -> Any:
         """Make a scatter of a coroutine function."""
         return self._decorate(body)
@@ -88,6 +102,7 @@ class ScatterDecorators(Collection):
         *,
         select: None = None,
         key: Key[Raw] | None = None,
+        batch: Literal[False] | None = None,
         partitions: Single | None = None,
         **options: Unpack[ScatterOptions],
     ) -> ScatterDecorator[Raw]: ...
@@ -99,6 +114,7 @@ class ScatterDecorators(Collection):
         *,
         select: Select[Raw, Selected],
         key: Key[Selected] | None = None,
+        batch: Literal[False] | None = None,
         partitions: Single | None = None,
         **options: Unpack[ScatterOptions],
     ) -> ScatterDecorator[Selected]: ...
@@ -110,6 +126,7 @@ class ScatterDecorators(Collection):
         *,
         select: None = None,
         key: Key[Raw] | None = None,
+        batch: Literal[False] | None = None,
         partitions: PartitionSet[K],
         **options: Unpack[ScatterOptions],
     ) -> PartitionedScatterDecorator[Raw, K]: ...
@@ -121,9 +138,58 @@ class ScatterDecorators(Collection):
         *,
         select: Select[Raw, Selected],
         key: Key[Selected] | None = None,
+        batch: Literal[False] | None = None,
         partitions: PartitionSet[K],
         **options: Unpack[ScatterOptions],
     ) -> PartitionedScatterDecorator[Selected, K]: ...
+    @overload
+    def scatter(
+        self,
+        source: ItemSource[Raw],
+        /,
+        *,
+        select: None = None,
+        key: Key[Raw] | None = None,
+        batch: Batching[Raw],
+        partitions: Single | None = None,
+        **options: Unpack[ScatterOptions],
+    ) -> ScatterDecorator[Batch[Raw]]: ...
+    @overload
+    def scatter(
+        self,
+        source: ItemSource[Raw],
+        /,
+        *,
+        select: Select[Raw, Selected],
+        key: Key[Selected] | None = None,
+        batch: Batching[Selected],
+        partitions: Single | None = None,
+        **options: Unpack[ScatterOptions],
+    ) -> ScatterDecorator[Batch[Selected]]: ...
+    @overload
+    def scatter(
+        self,
+        source: ItemSource[Raw],
+        /,
+        *,
+        select: None = None,
+        key: Key[Raw] | None = None,
+        batch: Batching[Raw],
+        partitions: PartitionSet[K],
+        **options: Unpack[ScatterOptions],
+    ) -> PartitionedScatterDecorator[Batch[Raw], K]: ...
+    @overload
+    def scatter(
+        self,
+        source: ItemSource[Raw],
+        /,
+        *,
+        select: Select[Raw, Selected],
+        key: Key[Selected] | None = None,
+        batch: Batching[Selected],
+        partitions: PartitionSet[K],
+        **options: Unpack[ScatterOptions],
+    ) -> PartitionedScatterDecorator[Batch[Selected], K]: ...
     def scatter(
         self,
         source: Any,
@@ -131,12 +197,14 @@ class ScatterDecorators(Collection):
         *,
         select: Any = None,
         key: Any = None,
+        batch: Batching[Any] | Literal[False] | None = None,
         partitions: PartitionSet[Any] | None = None,
         **options: Unpack[ScatterOptions],
     ) -> Any:
         """Add an asset whose body is called once for each item of a source; its value is a `Gathered`.
 
-        The first parameter of the body is the item; the others are injected as in any asset.
+        The first parameter of the body is the item, or with `batch=` a `Batch` of them; the others are injected as in
+        any asset.
 
         Args:
             source: Where items come from: a collection, an asset whose value is iterable, a stream asset, `dep(...)` of
@@ -144,6 +212,7 @@ class ScatterDecorators(Collection):
             select: Makes of an item what the body receives. It may take dependencies too, by name.
             key: Gives what the body receives its identity [its content]; items with equal keys run once. False makes
                 every position an item of its own. It may take dependencies too, by name.
+            batch: Calls the body once for several items together, with a `Batch` of them; see `Batching`.
             partitions: The set of keys it has values for. Without one it follows the run's key.
             options: See `ScatterOptions`.
 
@@ -154,7 +223,7 @@ class ScatterDecorators(Collection):
         """
         check_known("scatter", options, ScatterOptions.__optional_keys__)
         check_source(source)
-        given = {**options, "select": select, "key": key}
+        given = {**options, "select": select, "key": key, "batch": batch}
 
         def decorate(body: object) -> AssetRef[Any]:
             definition = self.define_scatter(plain("scatter", body), source, given, partitions=partitions)

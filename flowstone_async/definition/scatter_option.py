@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from flowstone_async.config import seconds
 from flowstone_async.definition.asset import CommonOptions
+from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.body import way_of
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.gathered import ItemOrder
@@ -25,11 +26,12 @@ from flowstone_async.definition.option import misuse
 from flowstone_async.definition.policy import Duration, Retry
 from flowstone_async.definition.scatter import ResultForm, ScatterKind
 from flowstone_async.definition.tolerance import ToleranceOption, misuse_of, tolerance_of
+from flowstone_async.limits.rate import Rate
 from flowstone_async.sources.source import Source
 
 
 class ScatterOptions(CommonOptions, total=False):
-    """Options of a scatter, beside `source`, `select`, `key` and `partitions`, which have types of their own.
+    """Options of a scatter, beside `source`, `select`, `key`, `batch` and `partitions`, which have types of their own.
 
     `retry` and `timeout` of the pipeline hold for the items of its scatters too, where these give none: they are for
     assets that give none, and of each attempt. There is no `io`: results are kept in the store.
@@ -37,6 +39,8 @@ class ScatterOptions(CommonOptions, total=False):
     Attributes:
         name: What it is called; the function's name without it.
         max_concurrent: Most bodies at once, over all workers [50]; False for no bound.
+        rate: How often items may begin, attempts after the first included, over all workers [False: no bound].
+            `Rate(..., key=fn)` limits each key by itself; `fn` takes the item, and dependencies by name.
         tolerate: How many items may fail for good [0]: a share of all, from 0 to 1, or a `Tolerance`.
         retry: How often an item is tried [`Retry(3)`]; False is once.
         timeout: Of each attempt at an item [30 min]; False is no limit.
@@ -47,6 +51,7 @@ class ScatterOptions(CommonOptions, total=False):
 
     name: str | None
     max_concurrent: int | Literal[False] | None
+    rate: Rate | Literal[False] | None
     tolerate: ToleranceOption | None
     retry: Retry | Literal[False] | None
     timeout: Duration | Literal[False] | None
@@ -79,10 +84,13 @@ def read_scatter(
 
 def _as_fields(usable: Mapping[str, object]) -> dict[str, Any]:
     fields: dict[str, Any] = dict(usable)
-    if fields.get("max_concurrent") is False:
-        fields["max_concurrent"] = None
+    for name in ("max_concurrent", "rate"):
+        if fields.get(name) is False:
+            fields[name] = None
     if "tolerate" in fields:
         fields["tolerate"] = tolerance_of(fields["tolerate"])
+    if fields.get("batch") is False:
+        fields["batch"] = None
     if fields.get("retry") is False:
         fields["retry"] = Retry(1)
     if "timeout" in fields:
@@ -145,9 +153,6 @@ def _misused(spec: SourceSpec) -> Iterator[Finding]:
                 yield Finding("FS109", "source=dep(..., over=...): a mapping from keys to values is no source.", hint)
         case CustomSource(source=Source() as source):
             yield from (Finding("FS109", f"source={source.label}: {problem}.") for problem in source.problems())
-            if source.functions():
-                text = f"source={source.label}: options that are functions of dependencies are not built yet."
-                yield Finding("FS109", text, "Give values, or write an async generator function that takes them.")
         case CustomSource(source=source):
             if way_of(source.read) != "async generator":
                 hint = "Write: async def read(self, cursor): ... yield Page(items, cursor)."
@@ -178,6 +183,15 @@ def _bound(option: str, value: object) -> Iterator[str]:
         yield f"{option}={value!r}: give a whole number of 1 or more, or False for no bound"
 
 
+def _rate(option: str, value: object) -> Iterator[str]:
+    if isinstance(value, Rate):
+        if value.key is not None:
+            yield from _function(f"{option} key", value.key)
+    elif value is not False:
+        named = " (for a limit by name, shared with others, take ctx.limit in the body)" * isinstance(value, str)
+        yield f'{option}={value!r}: give a Rate, such as Rate(100, per="1s"), or False for no bound{named}'
+
+
 def _size(option: str, value: object) -> Iterator[str]:
     if not _is_positive(value):
         yield f"{option}={value!r}: give a whole number of 1 or more"
@@ -205,6 +219,17 @@ def _key(option: str, value: object) -> Iterator[str]:
         yield from _function(option, value)
 
 
+def _batch(option: str, value: object) -> Iterator[str]:
+    if isinstance(value, Batching):
+        batching = cast("Batching[Any]", value)
+        if isinstance(batching.shared, (AssetRef, *MARKERS)):
+            yield "Batching(shared=...) is no value: for an asset's give a function that takes it, shared=lambda a: a"
+        else:
+            yield from batching.problems()
+    elif value is not False:
+        yield f"{option}={value!r}: give Batching(...), or False for one item at a time"
+
+
 def _function(option: str, value: object) -> Iterator[str]:
     if not callable(value) or way_of(value) != "plain" or inspect.iscoroutinefunction(value):
         yield f"{option}={value!r}: give a plain function of an item"
@@ -212,6 +237,7 @@ def _function(option: str, value: object) -> Iterator[str]:
 
 _OWN: Mapping[str, Callable[[str, object], Iterator[str]]] = {
     "max_concurrent": _bound,
+    "rate": _rate,
     "tolerate": _tolerance,
     "retry": misuse,
     "timeout": misuse,
@@ -220,4 +246,5 @@ _OWN: Mapping[str, Callable[[str, object], Iterator[str]]] = {
     "order": _word("source", "completion"),
     "page_size": _size,
     "results": _word("packed", "rows"),
+    "batch": _batch,
 }

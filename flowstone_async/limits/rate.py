@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple
 
 from flowstone_async.config import Duration, seconds
 from flowstone_async.errors import ConfigError
@@ -33,7 +33,8 @@ class Rate:
         n: Permits in each window.
         per: Length of the windows.
         burst: Permits at once, from 1 to `n`; `n` without it. With less, those that follow come `per / n` apart.
-        key: Of the rate of a scatter only: takes an item and returns what it is limited by, each by itself.
+        key: Of the rate of a scatter only: takes an item, and dependencies by name, and returns what it is limited by,
+            each by itself: text, a number, or a tuple of them.
 
     Raises:
         ConfigError: `n` is below 1, `burst` is not from 1 to `n`, or `per` is no duration.
@@ -46,7 +47,7 @@ class Rate:
     n: int
     per: Duration = field(default="1s", compare=False)
     burst: int | None = field(default=None, compare=False)
-    key: Callable[[Any], str] | None = field(default=None, kw_only=True)
+    key: Callable[Concatenate[Any, ...], object] | None = field(default=None, kw_only=True)
     pace: Pace = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class Rate:
                 hint=f"Give a whole number from 1 to {self.n}, or leave it out for {self.n}.",
             )
         if self.key is not None and not callable(self.key):
-            raise ConfigError(f"Rate(key={self.key!r})", hint="Give a function that takes an item and returns text.")
+            raise ConfigError(f"Rate(key={self.key!r})", hint="Give a function that takes an item and returns its key.")
         object.__setattr__(self, "pace", Pace(self.n, seconds(self.per, what="Rate per"), burst))
 
 

@@ -66,6 +66,11 @@ class Stock:
         self._at: object = None
         self.line: Waiting | None = None
 
+    @property
+    def until(self) -> float:
+        """When they are too old, in seconds on the clock; infinite if they are good for ever."""
+        return self._until
+
     def fill(self, permits: Permits, until: float) -> None:
         """Keep permits that are good until an instant; what was left of others is given back."""
         self.give_back()

@@ -31,11 +31,14 @@ class Asked:
         force: True computes the targets whatever is stored, `"all"` every unit.
         with_deps: Whether upstreams are computed; otherwise they are taken as they are stored.
         given: Names of assets whose values are given, whatever is stored.
+        again: Keys that are computed whatever is stored, with all that depends on them; everything else is taken as it
+            is stored, where it is.
     """
 
     force: Force = False
     with_deps: bool = True
     given: frozenset[str] = frozenset()
+    again: frozenset[AssetKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,13 @@ class Verdicts:
         judgements: One for each unit, by index.
         needed: 0: not looked at; 1: looked at only if a dependant turns out to run; 2: needed.
         beyond: For units with a condition, by index: the judgement if it holds.
+        forced: Units that are computed whatever is stored.
     """
 
     judgements: tuple[Judgement, ...]
     needed: tuple[int, ...]
     beyond: Mapping[int, Judgement] = field(default_factory=dict[int, Judgement])
+    forced: frozenset[int] = frozenset()
 
     def stored(self, index: int) -> Judgement:
         """Return the judgement of a unit's stored value, whatever its conditions will say."""
@@ -72,7 +77,7 @@ def judge_all(
         asked: Options of the run.
     """
     targets = frozenset(units.targets)
-    forced = targets if asked.force is True else frozenset[int]()
+    forced = _forced(units, asked)
     computed = None if asked.with_deps else targets
     judged: list[Judgement] = []
     beyond: dict[int, Judgement] = {}
@@ -80,18 +85,31 @@ def judge_all(
         if unit.node.name in asked.given:
             judged.append(FRESH)
             continue
-        if asked.force == "all" or unit.place in forced:
+        if unit.place in forced:
             judged.append(Judgement("stale", "forced"))
         else:
             judged.append(_judge(unit, units, judged, current, facts, computed))
         if unit.node.conditions:
             beyond[unit.place], judged[-1] = judged[-1], Judgement("maybe", _asks(unit))
     if not asked.with_deps:
-        return _shallow(units, judged, current)
+        return _shallow(units, judged, current, forced)
     needed = _needed(units, judged, current)
     if _disturb(units, judged, needed, asked):
         needed = _needed(units, judged, current)
-    return Verdicts(tuple(judged), needed, beyond)
+    return Verdicts(tuple(judged), needed, beyond, forced)
+
+
+def _forced(units: Units, asked: Asked) -> frozenset[int]:
+    if asked.force == "all":
+        return frozenset(range(len(units.all)))
+    forced = set(units.targets if asked.force is True else ())
+    if asked.again:
+        below: set[int] = set()
+        for unit in units.all:  # in topological order
+            if unit.key in asked.again or not below.isdisjoint(unit.upstreams):
+                below.add(unit.place)
+        forced |= below
+    return frozenset(forced)
 
 
 def _asks(unit: Unit) -> str:
@@ -189,7 +207,9 @@ def _disturb(units: Units, judged: list[Judgement], needed: Sequence[int], asked
     return bool(doubted)
 
 
-def _shallow(units: Units, judged: list[Judgement], current: Mapping[AssetKey, Materialization]) -> Verdicts:
+def _shallow(
+    units: Units, judged: list[Judgement], current: Mapping[AssetKey, Materialization], forced: frozenset[int]
+) -> Verdicts:
     """Take everything but the targets as it is stored."""
     targets = frozenset(units.targets)
     needed = [0] * len(units.all)
@@ -200,4 +220,4 @@ def _shallow(units: Units, judged: list[Judgement], current: Mapping[AssetKey, M
     for unit in units.all:
         if unit.place not in targets:
             judged[unit.place] = FRESH if unit.key in current else MISSING
-    return Verdicts(tuple(judged), tuple(needed))
+    return Verdicts(tuple(judged), tuple(needed), forced=forced)

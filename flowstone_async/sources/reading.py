@@ -20,7 +20,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 PAGE_SIZE = 1000
-_HINT = "What was read is kept: resume the run, and it goes on at that cursor."
+_HINT = "What was read is kept: retry the run (`engine.retry`, `flowstone retry`), and it goes on at that cursor."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

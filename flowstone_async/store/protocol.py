@@ -33,6 +33,7 @@ from flowstone_async.store.records import (
     Submitted,
     Worker,
 )
+from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import Scatters
 from flowstone_async.types import AssetKey
 
@@ -171,7 +172,9 @@ class Store(Protocol):
         """
         ...
 
-    async def submit(self, submission: Submission, *, connection: object = None) -> Submitted:
+    async def submit(
+        self, submission: Submission, *, connection: object = None, redrives: Sequence[Redrive] = ()
+    ) -> Submitted:
         """Put a run into the queue, with its audit entry; or return the run that it joins.
 
         That is the run that its key stands for, in whatever state it is; else an active run with the same `request`
@@ -183,10 +186,14 @@ class Store(Protocol):
             connection: A connection of the caller's, in whose transaction everything is done; only where the store
                 is on that database. The run then joins nothing but what its key stands for, and is not joined: one
                 that has begun does not see what else the transaction writes.
+            redrives: Scatters that the run begins with, each where one of an ended run is, which is left as it is
+                (one that its run never ended is cancelled). Stored with the run, or not at all; not where it joins
+                another one. No two scatters go on from the same one. Not with `connection`.
 
         Raises:
             KeyConflict: The key stands for another subject, or the run's id is taken.
-            ConfigError: `connection` is none that the store can use.
+            ConfigError: `connection` is none that the store can use; or a required redrive cannot be: the scatter is
+                gone, goes on, has been gone on from already, or there is nothing to run.
         """
         ...
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
+from flowstone_async.store.batches import Split
 from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
@@ -29,6 +30,9 @@ class ScatterRecord(NamedTuple):
         total: Distinct items.
         cursor: Where the source goes on, as JSON; None at its start.
         facts: What was decided when it began, as JSON.
+        carry: Items that were read and are in no page yet, as bytes; only `begin` tells.
+        origin: The scatter of an ended run that it goes on from.
+        before: What was decided for what it keeps of that one, as JSON.
     """
 
     id: str
@@ -41,6 +45,9 @@ class ScatterRecord(NamedTuple):
     total: int = 0
     cursor: str | None = None
     facts: str = "{}"
+    carry: bytes | None = None
+    origin: str | None = None
+    before: str | None = None
 
 
 class ItemFailed(NamedTuple):
@@ -69,7 +76,7 @@ class ItemLater(NamedTuple):
 
 
 class NewPage(NamedTuple):
-    """Items that were read together.
+    """Items that were read together; of a scatter in batches, the batches that were closed.
 
     Attributes:
         fence: The run's, under which its owner reads.
@@ -83,6 +90,9 @@ class NewPage(NamedTuple):
         failed: Items that cannot be run, by their places in the page (as `position`).
         chunks: Number of items of each chunk; together all of them.
         owned: How many of the chunks, the first ones, the reader's worker owns; None for all. Anybody takes the others.
+        places: The place in the page that each of the hashes belongs to; None where each has its own.
+        carry: What was read and is in no page yet: kept instead of what was kept before.
+        distinct: Of a scatter in batches, the number of items that were read with it and not known.
     """
 
     scatter: str
@@ -97,6 +107,9 @@ class NewPage(NamedTuple):
     failed: Sequence[ItemFailed]
     chunks: Sequence[int]
     owned: int | None = None
+    places: Sequence[int] | None = None
+    carry: bytes | None = None
+    distinct: int | None = None
 
 
 class PageAdded(NamedTuple):
@@ -127,6 +140,7 @@ class Chunk(NamedTuple):
         attempts: Attempts that failed, of an item on its own.
         lost: Workers that died with it.
         error: Of the last of the attempts.
+        number: Its place among the distinct items, if it was split off; else its page tells.
     """
 
     scatter: str
@@ -141,6 +155,7 @@ class Chunk(NamedTuple):
     attempts: int = 0
     lost: int = 0
     error: Failure | None = None
+    number: int | None = None
 
 
 class Block(NamedTuple):
@@ -166,6 +181,7 @@ class Flush(NamedTuple):
         due: When an item on its own is tried again.
         error: Why.
         later: Items that leave it.
+        splits: Items that leave their batch, and so make the total grow.
     """
 
     chunk: Chunk
@@ -180,6 +196,7 @@ class Flush(NamedTuple):
     block: Block | None = None
     failures: Sequence[ItemFailed] = ()
     later: Sequence[ItemLater] = ()
+    splits: Sequence[Split] = ()
 
 
 class ScatterTotals(NamedTuple):
@@ -191,7 +208,8 @@ class ScatterTotals(NamedTuple):
         due: When the first that waits may be tried; None if none waits for its time.
         taken: Chunks that somebody owns.
         since: When it began.
-        read: Items that were read, duplicates included.
+        read: Items that were read, duplicates included; of a scatter in batches those items that are distinct.
+        carried: Items that were final when it went on from another scatter.
     """
 
     state: ScatterState
@@ -205,6 +223,7 @@ class ScatterTotals(NamedTuple):
     taken: int
     since: datetime
     read: int
+    carried: int = 0
 
 
 class Page(NamedTuple):
@@ -220,7 +239,7 @@ class Page(NamedTuple):
 
 
 class StoredFailure(NamedTuple):
-    """A failed item as it is stored."""
+    """A failed item as it is stored; `number` as in `Chunk`."""
 
     position: int
     page: int
@@ -228,6 +247,7 @@ class StoredFailure(NamedTuple):
     attempts: int
     worker: str
     error: Failure
+    number: int | None = None
 
 
 class Scatters(Protocol):
@@ -240,6 +260,18 @@ class Scatters(Protocol):
         Returns:
             The scatter as it is; None if the run is not owned so any more.
         """
+        ...
+
+    async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
+        """Keep what is decided for a scatter that runs under `fence`, where it is `known` that no more was before.
+
+        Returns:
+            What is decided from now on; None if the scatter goes on under another fence or not at all.
+        """
+        ...
+
+    async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
+        """Return those of some hashes that keys on record have; for the reader, besides whom nobody adds any."""
         ...
 
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
@@ -326,7 +358,7 @@ class Scatters(Protocol):
         ...
 
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
-        """Return how often each kind of error occurs, with an example: the most frequent first."""
+        """Return how often each kind of error (`kind_of`) occurs, with an example: the most frequent first."""
         ...
 
     async def find(self, scatter: str, hash: str) -> int | None:  # noqa: A002 - what it is
@@ -340,5 +372,10 @@ class Scatters(Protocol):
         ...
 
     async def delete(self, scatters: Collection[str]) -> None:
-        """Delete scatters with all that is theirs."""
+        """Delete scatters with all that is theirs alone: what one that went on from them has stays."""
         ...
+
+
+def kind_of(error: Failure) -> str:
+    """Return what errors of items are grouped by: the type of what was raised, or the code of the library's own."""
+    return str(error.details.get("error_type", error.code))

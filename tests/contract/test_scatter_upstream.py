@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from flowstone_async._engine.scatter.gathered import Labels
-from flowstone_async._engine.scatter.keys import PLAIN
+from flowstone_async._engine.scatter.key_forms import PLAIN
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.upstream import Arrived, Seen, UpstreamResults

@@ -43,6 +43,15 @@ SELECT m.id, m.run_id, m.asset, m.partition, m.inputs, m.payload IS NOT NULL OR 
     ARRAY (SELECT l.upstream FROM flowstone.lineage AS l WHERE l.materialization = m.id ORDER BY 1) AS edges
 FROM flowstone.materialization AS m
 """
+_SCATTERS = "SELECT id, asset, state, sealed, pages, read, total FROM flowstone.scatter"
+_PAGES = "SELECT no, count, first, before, duplicates FROM flowstone.scatter_page WHERE scatter = $1 ORDER BY no"
+_CHUNKS = """
+SELECT page, first, count, alone, state, succeeded, failed, lost
+FROM flowstone.scatter_chunk WHERE scatter = $1 ORDER BY first, alone
+"""
+_BLOCKS = "SELECT page, first, places FROM flowstone.scatter_block WHERE scatter = $1"
+_ROWS = "SELECT item_no FROM flowstone.scatter_result WHERE scatter = $1"
+_FAILED = "SELECT item_no FROM flowstone.scatter_failure WHERE scatter = $1"
 
 
 class Call(NamedTuple):
@@ -172,3 +181,81 @@ def _of_materializations(rows: list[asyncpg.Record], told: dict[Any, list[list[A
             yield f"materialization {row['id']} of {row['asset']} was not announced once by its run"
     for (run_id, made), times in announced.items():
         yield f"run {run_id} announced {made} {times} times, which there is not"
+
+
+# -- scatters ---------------------------------------------------------------------------------------------------------
+
+
+async def assert_scatters(connection: asyncpg.Connection, *, closed: bool = True) -> None:
+    """Fail with a list of everything that is wrong with scatters: gaps, overlaps, items with several ends or none.
+
+    Args:
+        connection: To the database.
+        closed: Whether every scatter must have come to its end.
+    """
+    problems: list[str] = []
+    for scatter in await connection.fetch(_SCATTERS):
+        pages = await connection.fetch(_PAGES, scatter["id"])
+        chunks = await connection.fetch(_CHUNKS, scatter["id"])
+        ended = await recorded(connection, scatter["id"])
+        failed = [row[0] for row in await connection.fetch(_FAILED, scatter["id"])]
+        found = [*_of_pages(scatter, pages), *_of_chunks(pages, chunks), *_of_ends(pages, chunks, ended, failed)]
+        if closed and (scatter["state"], {chunk["state"] for chunk in chunks} - {"done"}) != ("closed", set()):
+            found.append(f"is {scatter['state']}, and chunks of it are {Counter(chunk['state'] for chunk in chunks)}")
+        if closed and len(ended) + len(failed) != scatter["total"]:
+            found.append(f"has {len(ended)} results and {len(failed)} failures of {scatter['total']} items")
+        problems += (f"scatter {scatter['asset']} {scatter['id']}: {problem}" for problem in found)
+    assert not problems, "\n".join(["", *problems])
+
+
+async def recorded(connection: asyncpg.Connection, scatter: Any) -> list[int]:
+    """Return the positions of a scatter that have a result, each as often as it has one."""
+    blocks = await connection.fetch(_BLOCKS, scatter)
+    packed = [
+        block["first"] + int.from_bytes(block["places"][at : at + 4], "little")
+        for block in blocks
+        for at in range(0, len(block["places"]), 4)
+    ]
+    return sorted([*packed, *(row[0] for row in await connection.fetch(_ROWS, scatter))])
+
+
+def _of_pages(scatter: asyncpg.Record, pages: list[asyncpg.Record]) -> Iterator[str]:
+    if [page["no"] for page in pages] != list(range(scatter["pages"])):
+        yield f"has {scatter['pages']} pages: {[page['no'] for page in pages]}"
+    first = before = 0
+    for page in pages:
+        if (page["first"], page["before"]) != (first, before):
+            yield f"page {page['no']} begins at {page['first']} ({page['before']}) and not at {first} ({before})"
+        first += page["count"]
+        before += page["count"] - len(page["duplicates"])
+    if (first, before) != (scatter["read"], scatter["total"]):
+        yield f"{scatter['read']} items were read, {scatter['total']} distinct; its pages have {first}, {before}"
+
+
+def _of_chunks(pages: list[asyncpg.Record], chunks: list[asyncpg.Record]) -> Iterator[str]:
+    reached = 0
+    for chunk in chunks:
+        if chunk["alone"]:
+            if chunk["count"] != 1 or chunk["first"] >= reached:
+                yield f"the item {chunk['first']} on its own has left no chunk"
+            continue
+        if chunk["first"] != reached:
+            yield f"a chunk begins at {chunk['first']} and not at {reached}"
+        reached = chunk["first"] + chunk["count"]
+    if reached != sum(page["count"] for page in pages):
+        yield f"its chunks end at {reached}, its pages at {sum(page['count'] for page in pages)}"
+
+
+def _of_ends(
+    pages: list[asyncpg.Record], chunks: list[asyncpg.Record], ended: list[int], failed: list[int]
+) -> Iterator[str]:
+    items = {page["first"] + place for page in pages for place in range(page["count"])}
+    items -= {page["first"] + place for page in pages for place in page["duplicates"]}
+    for position, times in Counter([*ended, *failed]).items():
+        if times > 1:
+            yield f"item {position} ended {times} times"
+        if position not in items:
+            yield f"item {position} ended, which there is not"
+    counted = (sum(chunk["succeeded"] for chunk in chunks), sum(chunk["failed"] for chunk in chunks))
+    if counted != (len(ended), len(failed)):
+        yield f"its chunks count {counted}, and {(len(ended), len(failed))} are on record"

@@ -60,7 +60,11 @@ def test_every_command_of_a_document_is_one(document: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", sorted(str(each.relative_to(ROOT)) for each in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    "document",
+    sorted(
+        str(each.relative_to(ROOT))
+        for each in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "examples/README.md"]
+    ),
 )
 def test_every_relative_link_leads_somewhere(document: str) -> None:
     """A link of a document to a file of the repository is not broken."""

@@ -13,23 +13,56 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flowstone_async.store.embedded.locks import is_held
 from tests.support.postgres import short_folder
+from tools import demo
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_census_is_taken_once_and_reused() -> None:
-    """`make demo`: every package is computed, then every one is reused; the table and the way on are printed."""
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.faults)])
+def test_the_demo_is_killed_and_reads_no_file_again_that_was_on_record(times: int) -> None:
+    """`make demo`: what it says is what the log of calls says; it leaves its folder only, and can be repeated."""
     with short_folder() as folder:
-        arguments = [sys.executable, str(ROOT / "examples" / "stdlib_census.py")]
-        ran = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
-    first, second = (line.split() for line in ran.stdout.splitlines() if " reused, " in line)
-    computed = int(first[0])
-    assert computed > 100
-    assert (first[2], first[4]) == ("0", "0"), ran.stderr
-    assert (second[0], second[2], second[4]) == ("0", str(computed), "0")
-    assert "most imported" in ran.stdout
-    assert "flowstone plan" in ran.stdout
+        for _ in range(times):
+            said = _python(folder, str(ROOT / "tools" / "demo.py"))
+            [recorded, total] = _numbers(r"It is dead, and ([\d,]+) of ([\d,]+) files are on record", said)
+            assert total // 3 <= recorded < total
+            calls = [line.split(" ", 1) for line in (folder / ".flowstone/census-calls.log").read_text().splitlines()]
+            first, second = ({file for by, file in calls if by == pid} for pid in dict.fromkeys(by for by, _ in calls))
+            assert len(first | second) == total
+            assert len(first) + len(second) == len(calls)
+            assert len(first & second) <= len(first) - recorded
+            assert _numbers(r"([\d,]+) by the first process, ([\d,]+) of them recorded", said) == [len(first), recorded]
+            assert _numbers(r"([\d,]+) by the second: ([\d,]+) again", said) == [len(second), len(first & second)]
+            [whole, broken] = _numbers(r" lines in ([\d,]+) files; ([\d,]+) more are no valid Python", said)
+            assert whole + broken == total
+            assert "most imported" in said
+            assert len(said.splitlines()) < 30
+            assert [each.name for each in folder.iterdir()] == [".flowstone"]
+            assert not is_held(folder / ".flowstone/server.lock")
+
+
+def test_the_demo_tells_of_a_file_that_was_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not say what it says if it were not so."""
+    monkeypatch.setattr(demo, "CALLS", tmp_path / "calls")
+    (tmp_path / "calls").write_text("1 a.py\n1 b.py\n2 b.py\n2 c.py\n")
+    demo.show_proof(demo.Progress(recorded=1, total=3))
+    with pytest.raises(SystemExit, match="this is a bug"):
+        demo.show_proof(demo.Progress(recorded=2, total=3))
+
+
+def _python(folder: Path, *words: str) -> str:
+    """Run Python in a folder and return what it prints."""
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=300, check=True
+    ).stdout
+
+
+def _numbers(pattern: str, text: str) -> list[int]:
+    found = re.search(pattern, text)
+    assert found, text
+    return [int(each.replace(",", "")) for each in found.groups()]
 
 
 def test_the_web_app_awaits_submits_and_refuses() -> None:

@@ -161,6 +161,41 @@ async def test_only_the_item_that_kills_its_workers_fails(open_engine: OpenEngin
     assert calls[7] == 3
 
 
+async def test_items_that_were_in_hand_when_another_killed_the_worker_do_not_fail(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """SCAT-14: it takes a death while nothing else ran; those that had not begun then, or ran beside others, go on."""
+
+    async def die(self: Scattering, bodies: Bodies) -> None:
+        bodies.cancel()
+
+    monkeypatch.setattr(Scattering, "_end", die)  # without handing anything back
+    pipe, gate, calls = Pipeline("poison"), Gate(), Counter[int]()
+
+    @pipe.scatter(range(5), tolerate=0.2)
+    async def items(no: int) -> int:
+        calls[no] += 1
+        await gate()
+        return no
+
+    living = await open_engine(pipe, **RARELY, slots=0)
+    dying = await open_engine(pipe, **RARELY)
+    run = await dying.submit("items")
+    for begun in (5, 10, 11):  # all, all again, and one of them alone
+        if begun > 5:
+            dying = await open_engine(pipe, **RARELY)
+            await look_for_orphans(dying)
+        await gate.reached(begun)
+        await kill(dying)
+    gate.open()
+    await look_for_orphans(living)
+    found = await soon((await living.find(run.id)).result())
+    assert await found.to_list(limit=5) == [1, 2, 3, 4]
+    [failure] = [each async for each in found.failures()]
+    assert (failure.item, failure.error_type) == (0, "WorkerLost")
+    assert calls == Counter(dict.fromkeys(range(5), 3))
+
+
 async def test_what_is_closed_and_not_committed_is_not_computed_again(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ):

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from flowstone_async import Context, Pipeline, sources
-from flowstone_async.errors import ConfigError, DefinitionError
+from flowstone_async.errors import ConfigError
 from flowstone_async.sources import Page, Source
 from tests.support.engines import OpenEngine, PostgresEngines, SharedEngines
 from tests.support.gate import soon
@@ -92,16 +92,3 @@ async def test_a_database_that_nobody_named_is_told():
 
     with pytest.raises(ConfigError, match="pool"):
         await soon(pipe.run(texts))
-
-
-def test_functions_in_the_options_of_a_source_are_refused_for_now():
-    """READ-04."""
-    pipe = Pipeline("sources")
-    pipe.constant("least", 3)
-
-    @pipe.scatter(sources.Postgres(Doc, "SELECT id, text FROM docs WHERE id > $1", lambda least: least))
-    async def texts(doc: Doc) -> str:
-        return doc.text
-
-    with pytest.raises(DefinitionError, match="not built yet"):
-        pipe.validate()

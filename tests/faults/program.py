@@ -10,13 +10,25 @@ import random
 import signal
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowstone_async import Context, Engine, FlowstoneError, Gathered, Keys, LeaseExpired, Pipeline, Retry, dep
+from flowstone_async import (
+    Batch,
+    Batching,
+    Context,
+    Engine,
+    FlowstoneError,
+    Gathered,
+    Keys,
+    LeaseExpired,
+    Pipeline,
+    Retry,
+    dep,
+)
 from flowstone_async.store.postgres import connections
 from tests.e2e.programs.chain import lost, written
 
@@ -114,6 +126,39 @@ async def parts(number: int, ctx: Context) -> int:
 async def whole(results: Gathered[int], ctx: Context) -> list[int]:
     async with _called(ctx):
         return [value async for value in results]
+
+
+async def numbers() -> AsyncIterator[int]:
+    for number in range(ITEMS):
+        if not number % 9:
+            await _pass(asyncio.Event(), random.uniform(0, LONGEST_BODY))
+        yield number
+
+
+def salt() -> str:
+    return uuid.uuid4().hex
+
+
+@shop.scatter(
+    numbers,
+    batch=Batching(max_items=5, max_wait="10ms", group_by=lambda number: number % 3, shared=salt),
+    page_size=9,
+    max_concurrent=4,
+    retry=Retry(3, initial="20ms", jitter=False),
+    partitions=KEYS,
+)
+async def packs(batch: Batch[int], ctx: Context) -> list[tuple[int, str]]:
+    await _pass(asyncio.Event(), random.uniform(0, LONGEST_BODY / 4))
+    odd = {place: Flaky(ctx.asset) for place, number in enumerate(batch) if number % 10 == 3}
+    if odd and ctx.item.attempt == 1:
+        raise batch.failed(odd, value=[(number, batch.shared) for number in batch if number % 10 != 3])
+    return [(number, batch.shared) for number in batch]
+
+
+@packs.gather
+async def unpacked(results: Gathered[list[tuple[int, str]]], ctx: Context) -> list[tuple[int, str]]:
+    async with _called(ctx):
+        return [pair async for pair in results.flat()]
 
 
 @deadly.asset

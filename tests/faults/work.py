@@ -31,9 +31,10 @@ SELECT m.asset, m.partition, m.payload, l.asset AS of, l.partition AS key, u.pay
 FROM flowstone.materialization AS m
 JOIN flowstone.lineage AS l ON l.materialization = m.id
 JOIN flowstone.materialization AS u ON u.id = l.upstream
-WHERE m.asset <> 'whole'
+WHERE m.asset NOT IN ('whole', 'unpacked')
 """
 _GATHERED = "SELECT partition, payload FROM flowstone.materialization WHERE asset = 'whole'"
+_UNPACKED = "SELECT partition, payload FROM flowstone.materialization WHERE asset = 'unpacked'"
 
 
 class Wanted(NamedTuple):
@@ -68,6 +69,7 @@ def choose(chance: random.Random, *, doomed: bool) -> list[Wanted]:
         *(Wanted("raw", key, force=True, later=0.4) for key in chance.sample(keys, 2)),
         *(Wanted("text", key) for key in chance.sample(keys, 4)),
         *(Wanted("whole", key) for key in chance.sample(keys, 2)),
+        *(Wanted("unpacked", key) for key in chance.sample(keys, 2)),
         *(Wanted("odd", key, "failed", "StorageError") for key in chance.sample(keys, 2)),
         *(Wanted("endless", key, "cancelled") for key in chance.sample(keys, 2)),
     ]
@@ -130,6 +132,11 @@ async def check(sql: asyncpg.Connection, dsn: str, folder: Path, wanted: dict[st
         f"whole {partition} is {_value(payload)}"
         for partition, payload in await sql.fetch(_GATHERED)
         if _value(payload) != list(range(ITEMS))
+    ]
+    problems += [
+        f"unpacked {partition} is {pairs}"
+        for partition, pairs in ((partition, _value(payload)) for partition, payload in await sql.fetch(_UNPACKED))
+        if sorted(number for number, _ in pairs) != list(range(ITEMS)) or len({salt for _, salt in pairs}) > 1
     ]
     try:
         await assert_whole(sql)

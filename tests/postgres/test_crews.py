@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -18,7 +19,9 @@ from flowstone_async import (
     Gathered,
     LeaseLost,
     Pipeline,
+    Rate,
     Retry,
+    StoreUnavailable,
     TimedOut,
     Tolerance,
 )
@@ -409,3 +412,49 @@ async def test_a_run_that_is_out_of_time_is_helped_no_longer(engines: Engines) -
         await soon(run)
     await crew.until(lambda: not crew.running)
     assert len(crew.times) < 40
+
+
+@pytest.mark.parametrize("key", [None, lambda no: "all"])
+async def test_their_rate_is_one(engines: Engines, key: Any) -> None:
+    """SCAT-08, RATE-06: no window sees more over both; what one does not use the other has soon, and what is set holds."""
+    crew = Crew(engines, rate=Rate(15, per="1h", key=key), page_size=5)
+    first, _ = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.until(lambda: crew.calls.total() >= 10)
+    crew.let_all()
+    await crew.until(lambda: crew.calls.total() == 15)
+    await crew.until(lambda: not crew.running)
+    store: Any = first._live().store
+    [record] = await first.runs()
+    [scatter] = await store.scatters.of_run(record.id)
+    name = f"scatter:{scatter.id}" + ("" if key is None else ':"all"')
+    assert (await first.limits.status(name)).count == 15
+    await kept(first, 15)
+    assert crew.calls.total() == 15
+    await first.limits.set(name, Rate(100, per="1h"))
+    assert await soon(run) == sum(no * no for no in range(40))
+    assert set(crew.times.values()) == {1}
+
+
+async def test_what_a_helper_could_not_let_go_of_is_taken_by_others(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SCAT-16: its worker lives on, the store was away when it gave up, and it does not help again."""
+    crew = Crew(engines)
+    first, second = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.shared()
+    store: Any = second._live().store
+    away = AsyncMock(side_effect=StoreUnavailable("away"))
+    with monkeypatch.context() as patched:
+        for port, verb in ((store.scatters, "flush"), (store.scatters, "release"), (store.crews, "leave")):
+            patched.setattr(port, verb, away)
+        patched.setattr(store.crews, "joinable", AsyncMock(return_value=()))
+        [helping] = second._live().jobs.values()
+        helping.lose()
+        await soon(helping.done.wait())
+        assert away.await_count >= 1
+    patched.setattr(store.crews, "joinable", AsyncMock(return_value=()))
+    crew.let_all()
+    assert await soon(run) == sum(no * no for no in range(40))
+    await attended(first, 0)

@@ -217,12 +217,16 @@ HASH = "md5('k1')::uuid"
 ASKED |= {
     "scatter_run": [U, "1"],
     "begin_scatter": [U, U, "1", "'p0'", "'a'", "''", "''", "'{}'", "NULL"],
+    "decide_scatter": [U, "1", "'{}'", "'{}'"],
+    "known_keys": [U, f"ARRAY[{HASH}, {U}]"],
+    "lock_scatters": [US],
+    "split_chunks": [U, "'{5000}'", "'{1}'", "'{1}'", "'{NULL}'", "'{NULL}'", "'{false}'"],
     "release_chunks": [U, "'w'"],
     "scatter": [U],
     "scatters_of_run": [U],
     "add_page": [
         *(U, "1", "1", "2", f"ARRAY[{HASH}, {U}]", "''", "NULL", "'{}'", "false", "'w'", "'{0}'", "'{2}'", "'{1}'"),
-        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "1"),
+        *("'{0}'", "'{E}'", "'{{}}'", "NULL", "1", "'{0, 1}'", "NULL", "NULL"),
     ],
     "page_added": [U, "1", "1"],
     "flush": [
@@ -259,16 +263,25 @@ ASKED |= {
     "cancel_chunks": [US],
     "scatter_counts": [U],
     "scatter_pages": [U, "'{1, 2}'"],
-    "scatter_blocks": [U, "1"],
-    "scatter_results": [U, "1"],
-    "committed_blocks": [U, "0", "50"],
-    "committed_results": [U, "0", "50"],
+    "scatter_blocks": [US, "1"],
+    "scatter_results": [US, "1", U],
+    "committed_blocks": [US, "0", "50"],
+    "committed_results": [US, "0", "50", U],
     "scatter_page_at": [U, "1"],
-    "scatter_failures": [U, "0", "100"],
+    "scatter_failures": [U, "0", "100", U],
     "scatter_errors": [U, "10"],
     "scatter_find": [U, HASH],
     "valueless_scatters": [US],
-    "delete_scatters": [US],
+    "lock_scatter": [U],
+    "redriven_by": [U],
+    "redrive_failures": [U, U, "'failed'"],
+    "redrive_chunks": [U, U, "'failed'"],
+    "redrive_scatter": [U, U, U, "'failed'", "'{}'", "0", "NULL"],
+    "scatter_chain": [U],
+    "lock_chains": [US],
+    "chains": [US],
+    "delete_scatters": [US, US, US],
+    "trim_chain": [U, "5", "50"],
 }
 
 
@@ -379,6 +392,9 @@ async def test_what_is_free_of_a_scatter_costs_the_same_however_much_of_it_is_do
     """SCAT-22: 20,000 items that were tried again and are done, 99 that wait for later; counted in blocks."""
     await history.execute(
         "UPDATE flowstone.scatter_chunk SET due_at = now() WHERE scatter = md5('s1')::uuid AND first = 990"
+    )
+    await history.execute(
+        "INSERT INTO flowstone.scatter_worker (scatter, worker, hungry) VALUES (md5('s1')::uuid, 'w', false)"
     )
     arguments = ["'w'", "md5('s1')::uuid", "10", "NULL", "NULL", "NULL", "10"]
     types = "text, uuid, int, timestamptz, bigint[], boolean[], int"

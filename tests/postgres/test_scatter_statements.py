@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asyncpg import Record
 
-from flowstone_async import Engine, Gathered, Pipeline, Retry
+from flowstone_async import Batch, Batching, Engine, Gathered, Pipeline, Rate, Retry
 from flowstone_async.store.postgres import connections
 from flowstone_async.store.postgres.queries import QUERIES
 from tests.support.gate import Gate, soon
@@ -143,3 +143,52 @@ async def test_items_that_are_tried_again_share_statements(dsn: str, sent: Count
         assert sent["take_chunks"] < ITEMS / 20
         assert sent["flush"] < ITEMS / 10
         assert sent["scatter_pages"] < ITEMS / 20
+
+
+async def test_batches_cost_a_look_up_for_each_page(dsn: str, sent: Counter[str]) -> None:
+    """BATCH-07, SCAT-22: none for a batch, nor for an item that leaves one, and none to dedupe what has no keys."""
+    pipe = Pipeline("counted")
+
+    @pipe.scatter(source, batch=Batching(max_items=5), page_size=PAGE, retry=Retry(2, backoff="none"))
+    async def items(batch: Batch[int]) -> list[int]:
+        if len(batch) > 1 and not batch.number % 10:
+            raise batch.failed({1: ConnectionError("once")}, value=[*batch[:1], *batch[2:]])
+        return list(batch)
+
+    @pipe.scatter(source, batch=Batching(max_items=5), page_size=PAGE, key=False)
+    async def unkeyed(batch: Batch[int]) -> int:
+        return len(batch)
+
+    async with Engine(pipe, store=dsn, notify=False) as engine:
+        sent.clear()
+        found = await engine.run(items)
+        assert found.total > ITEMS / 5
+        assert sorted([no async for no in found.flat()]) == list(range(ITEMS))
+        assert sent["add_page"] - PAGES in (0, 1)
+        assert sent["known_keys"] <= PAGES + 1
+        assert sent["flush"] < ITEMS / 25
+        assert sent["split_chunks"] <= sent["flush"]
+        assert sent["take_chunks"] < ITEMS / 50
+        sent.clear()
+        assert (await engine.run(unkeyed)).total == ITEMS / 5
+        assert not sent["known_keys"]
+        assert not sent["split_chunks"] + sent["lock_scatters"]
+
+
+@pytest.mark.parametrize("key", [None, lambda no: no % 7])
+async def test_permits_are_asked_for_in_blocks(dsn: str, sent: Counter[str], key: Any) -> None:
+    """SCAT-08, SCAT-22: neither a statement nor a task for an item, where the rate holds nobody back."""
+    pipe = Pipeline("counted")
+
+    @pipe.scatter(source, page_size=PAGE, max_concurrent=AT_ONCE, rate=Rate(10**6, per="1m", key=key))
+    async def items(no: int) -> int:
+        await asyncio.sleep(0)
+        return no
+
+    async with Engine(pipe, store=dsn, notify=False) as engine:
+        sent.clear()
+        made = tasks_made()
+        assert (await engine.run(items)).succeeded == ITEMS
+        assert sent["take_permits"] < ITEMS / 10
+        assert sent["give_back_permits"] <= sent["take_permits"]
+        assert len(made) < ITEMS / 2

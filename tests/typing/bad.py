@@ -9,6 +9,8 @@ from typing import Annotated
 
 from flowstone_async import (
     AssetFinished,
+    Batch,
+    Batching,
     Cache,
     Context,
     Daily,
@@ -18,6 +20,7 @@ from flowstone_async import (
     Keys,
     PartitionSet,
     Pipeline,
+    Rate,
     Retry,
     RunFailed,
     Tolerance,
@@ -163,6 +166,21 @@ async def wrong_kind(item: Item) -> int:
     return len(item)
 
 
+@pipe.scatter(urls, batch=Batching(max_items=3))                   # bad: it is called with batches
+async def no_batch(url: str) -> int:
+    return len(url)
+
+
+@pipe.scatter(urls)                                                # bad: it is called with one item
+async def no_item(urls: Batch[str]) -> int:
+    return len(urls)
+
+
+@pipe.scatter(raw, batch=Batching(shared=3))                       # bad: items are int
+async def wrong_batch(texts: Batch[str]) -> int:
+    return len(texts)
+
+
 @pipe.scatter(raw)                                                 # bad: no parameter for the item
 async def itemless() -> int:
     return 1
@@ -210,7 +228,9 @@ async def wrong_gathered(xs: Gathered[str] = dep(squares)) -> int:      # bad: r
 
 pipe.scatter(3)                                                    # bad: it has no items
 pipe.scatter(constant_number)                                      # bad: nor has its value
-pipe.scatter(raw, rate=1)                                          # bad: there is no such option yet
+pipe.scatter(raw, rate=1)                                          # bad: a rate is a Rate
+pipe.scatter(raw, rate="openai")                                   # bad: nor a name
+Rate(1, key=lambda: 1)                                             # bad: a key takes an item
 pipe.scatter(raw, io="files")                                      # bad: results are kept in the store
 pipe.scatter(raw, order="random")                                  # bad: no such order
 pipe.scatter(raw, results="columns")                               # bad: no such form
@@ -218,6 +238,9 @@ pipe.scatter(raw, key=lambda n: n.id)                              # bad: items 
 pipe.scatter(raw, max_concurrent="50")                             # bad: not a number
 pipe.scatter(raw, retry=3)                                         # bad: not a policy
 pipe.scatter(raw, tolerate="2%")                                   # bad: not a share
+pipe.scatter(raw, batch=10)                                        # bad: not a Batching
+pipe.scatter(raw, batch=Batching(group_by=lambda n: n.kind))       # bad: items are int
+Batching(10)                                                       # bad: items or bytes?
 Tolerance(10)                                                      # bad: a count or a fraction?
 constant = pipe.constant("constant", 1, name="other")              # bad: the name is given already
 added = pipe.add(raw, name="added", deps={"x": 1})                 # bad: not an asset
@@ -251,6 +274,19 @@ async def main() -> None:
     for _ in await pipe.run(squares): print(results)               # bad: ... and are read with async for
     await (await pipe.run(squares)).to_list()                      # bad: a list needs a limit
     await pipe.backfill(raw, only="new")                           # bad: no such choice
+
+
+async def text_length(text: str) -> int:
+    return len(text)
+
+
+async def mapped(ctx: Context) -> None:
+    async for value in ctx.map(text_length, [1, 2]): print(value)  # bad: it takes text
+    async for _ in ctx.map(len, ["a"]): pass                       # bad: it gives nothing to await
+    for _ in ctx.map(text_length, ["a"]): pass                     # bad: results come with async for
+    found: str = await anext(ctx.map(text_length, ["a"]))          # bad: int is not str
+    print(found, ctx.map(text_length, ["a"], max_concurrent="2"))  # bad: calls are counted
+    ctx.map(text_length, ["a"], key=lambda text: text.id)          # bad: items are text
 
 
 async def durable(ctx: Context) -> None:

@@ -2,7 +2,7 @@
 
 """The levels of the API that exist so far, as a user writes them; pyright must be content with all of it.
 
-What is left out comes with its own issue: rates, batches and scatters on scatters (6), sources (7), routes (8), parallel
+What is left out comes with its own issue: scatters on scatters (6), sources (7), routes (8), parallel
 branches (9), approvals, signals and steps (10), schedules (12), and `io.Parquet`. Each adds its part of api/levels.py
 here.
 """
@@ -18,14 +18,21 @@ from typing import assert_type
 from flowstone_async import (
     Asset,
     AssetFinished,
+    Batch,
+    Batching,
+    Context,
     Daily,
     Engine,
+    ErrorGroup,
     Gathered,
     Keys,
+    Mapped,
     Pipeline,
+    Rate,
     Retry,
     RunFailed,
     RunHandle,
+    ScatterItem,
     Stream,
     dep,
     io,
@@ -101,7 +108,7 @@ async def image_urls() -> AsyncIterator[str]:
         yield f"http://x/{i}"
 
 
-@pipe.scatter(image_urls, max_concurrent=50, tolerate=0.02)  # rate=Rate(100, per="1s") comes later
+@pipe.scatter(image_urls, max_concurrent=50, rate=Rate(100, per="1s"), tolerate=0.02)
 async def images(url: str) -> Image:
     return Image(url)
 
@@ -111,7 +118,31 @@ async def album(results: Gathered[Image]) -> list[Image]:
     return [img async for img in results]
 
 
-@pipe.scatter(raw)  # batch= and a scatter on a scatter come later
+@pipe.scatter(image_urls, batch=Batching(max_items=10))
+async def sizes(urls: Batch[str]) -> list[int]:
+    return [len(u) for u in urls]
+
+
+async def length_of(url: str) -> int:
+    return len(url)
+
+
+@pipe.asset
+async def lengths(image_urls: Stream[str], ctx: Context) -> list[int]:
+    assert_type(ctx.map(length_of, ["a"], max_concurrent=5, key=len), Mapped[int])
+    async with ctx.map(lambda url: length_of(url.upper()), ("a", "b")) as results:
+        assert_type([result async for result in results], list[int])
+    found = [length async for length in ctx.map(length_of, image_urls, max_concurrent=20)]
+    assert_type(found, list[int])
+    return sorted(found)
+
+
+@pipe.scatter([("a", 1)], rate=Rate(5, per="1m", key=lambda item: item[0]))
+async def by_tenant(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+@pipe.scatter(raw)  # a scatter on a scatter comes later
 async def squares(n: int, total: int) -> int:
     return n * n
 
@@ -158,6 +189,7 @@ async def main() -> None:
     assert_type(await pipe.run(image_urls), Stream[str])
     assert_type(await pipe.run(album), list[Image])
     assert_type(await pipe.run(images), Gathered[Image])
+    assert_type(await pipe.run(sizes), Gathered[list[int]])
     assert_type(await pipe.run(squares), Gathered[int])
     assert_type(await doubled([1, 2]), list[int])  # a unit test is a plain call
     assert_type(crunch(3), float)  # ... also for a blocking body
@@ -170,6 +202,9 @@ async def durable() -> None:
         run = await engine.submit(album)
         assert_type(run, RunHandle[list[Image]])
         assert_type(await run, list[Image])
+        assert_type(await run.redrive(images, only="failed"), RunHandle[list[Image]])
+        assert_type(await run.items(images, state="done", limit=3, after=7), tuple[ScatterItem, ...])
+        assert_type(await run.item_errors("images"), tuple[ErrorGroup, ...])
         assert_type(await engine.get(total), int)
         rep = await engine.report(total)
         assert_type(rep[doubled].value, list[int])
@@ -182,6 +217,7 @@ if __name__ == "__main__":
 
     async def demo() -> None:
         print(await pipe.run(greeting), await pipe.run(total), await pipe.run(metrics, partition=date(2025, 1, 15)))
+        assert await pipe.run(lengths) == [10] * 10
         print(await (await pipe.run(image_urls)).to_list(limit=100), await etl.run(fetched))
 
     asyncio.run(demo())

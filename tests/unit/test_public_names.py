@@ -23,8 +23,8 @@ NAMES = {
         " PartitionedScatterAsset PartitionedStreamAsset ScatterAsset StreamAsset"
     ),
     "markers": "dep mapping param resource",
-    "in bodies": "Context Failed Gathered Item ItemFailure Skipped Stream",
-    "policies": "Cache Rate Retention Retry Tolerance",
+    "in bodies": "Batch BatchFailed Context Failed Gathered Item ItemFailure Mapped Skipped Stream",
+    "policies": "Batching Cache Rate Retention Retry Tolerance",
     "limits": "LimitHolder Limits LimitStatus Slot",
     "partition sets": (
         "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"
@@ -32,11 +32,11 @@ NAMES = {
     "answers": (
         "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
         " RunReport RunStatus"
-        " ScatterCounts Why"
+        " ErrorGroup ScatterCounts ScatterItem Why"
     ),
     "events": (
         "AssetEvent AssetFailed AssetFinished AssetRetrying AssetReused AssetSkipped AssetStarted AssetSucceeded BackfillProgress Event"
-        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded"
+        " LoopBlocked ResourceFailed RunCancelled RunEvent RunFailed RunFinished RunStarted RunSucceeded ScatterRedriven"
         " EngineEvent EngineStarted EngineStopped LeaseAcquired LeaseEvent LeaseExpired LeaseReleased"
         " ResourceClosed ResourceEvent ResourceOpened"
         " StorageEvent StorageLoadFailed StorageLoadFinished StorageLoadStarted"

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.request import Request, digest
+from flowstone_async._engine.scatter.batch_scattering import BatchScattering
+from flowstone_async._engine.scatter.batches import (
+    Batches,
+    BatchFunctions,
+    BatchKeys,
+    recorded_shared,
+    shared_on_record,
+)
+from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
+from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, facts_of, form_of
 from flowstone_async._engine.scatter.flushing import Task
-from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
-from flowstone_async._engine.scatter.keys import PLAIN, KeyForm, followed, items_of, key_form
-from flowstone_async._engine.scatter.packing import Items, hash_of
+from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, followed, key_form
+from flowstone_async._engine.scatter.keys import Keys
+from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
-from flowstone_async._engine.scatter.upstream import UpstreamResults
+from flowstone_async._engine.scatter.upstream_source import results_of, upstream_scatter
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
 from flowstone_async.definition.binding import Binding, ContextBinding
-from flowstone_async.definition.bound_scatter import BoundScatter, ItemFunction
+from flowstone_async.definition.bound_scatter import BoundBatching, BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
@@ -46,6 +55,23 @@ class UpstreamEnded(Exception):
     """The scatter that this one follows has ended without a value."""
 
 
+class Made(NamedTuple):
+    """A scatter that came to its end.
+
+    Attributes:
+        size: Bytes of the results that this process added.
+        inputs: What was consumed for all of its results.
+        version: Of the asset, when the first of its results were computed.
+        code_hash: Likewise.
+    """
+
+    id: str
+    size: int
+    inputs: tuple[Input, ...]
+    version: str | None
+    code_hash: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
     """An attempt at a scatter's asset.
@@ -53,12 +79,14 @@ class Beginning:
     Attributes:
         id: Of the materialization that it may become.
         fence: Of the run.
-        code: What tells the code of its body from others.
+        call: Its facts; each item has a copy.
+        version: Of the asset now.
+        code_hash: Likewise.
         nodes: Those of its pipeline.
         begun: Hears of its id once it is on record.
         follows: The scatter that its items are results of, while that goes on.
-        call: Its facts; each item has a copy.
         failing: What to tell of an error, and how long to wait before the next attempt: None if there is none.
+        still: Is given what tells whether nothing but time brings it on.
     """
 
     values: Values
@@ -70,11 +98,13 @@ class Beginning:
     id: str
     run_id: str
     fence: int
-    code: str
+    version: str | None
+    code_hash: str
     nodes: Mapping[str, Node]
     begun: Callable[[str], None]
     follows: Begun | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    still: Callable[[Callable[[], bool]], None]
 
     @property
     def _kind(self) -> ScatterKind:
@@ -92,27 +122,35 @@ class Beginning:
     def _name(self) -> str:
         return f"scatter {self.unit.key}"
 
-    async def run(self) -> tuple[str, int, tuple[Input, ...]]:
+    async def run(self) -> Made:
         """Run the scatter, or go on with it.
-
-        Returns:
-            Its id, the bytes of the results that this process added, and the inputs that were consumed.
 
         Raises:
             FlowstoneError: What the asset fails with.
             UpstreamEnded: The scatter that it follows has ended without a value.
         """
         bound, kind, store = self._bound, self._kind, self.services.store.scatters
-        inputs: list[Input] = []
-        arguments = await self._prepared(self.unit.node.bindings, inputs)
-        used = tuple(inputs)
+        inputs, consumed, used = list[Input](), list[Input](), list[Input]()
         follows = self.follows
-        source_arguments = None if follows else await self._prepared(bound.source.bindings, inputs)
+        source_arguments = {} if follows else await self._prepared(bound.source.bindings, consumed)
         select = await self._function(bound.select, inputs)
         key = False if kind.key is False else await self._function(bound.key, inputs)
-        worker = self.services.worker or ""
-        facts = json.dumps({"called": self._called(used)})
-        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=facts)
+        rate_key = await self._function(bound.rate_key, inputs)
+        functions = None if bound.batch is None else await self._batch_functions(bound.batch, inputs)
+        # The body's at last: `ctx` tells of what was prepared last.
+        arguments = await self._prepared(self.unit.node.bindings, used)
+        worker, called = self.services.worker or "", self._called(used)
+        settled = await self._settled(source_arguments)
+        now = ScatterFacts(
+            results=kind.results,
+            version=(self.version,),
+            code=self.code_hash,
+            source=tuple(consumed),
+            inputs=(*used, *inputs),
+            called=called,
+            options=settled.recorded,
+        )
+        asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
@@ -121,10 +159,14 @@ class Beginning:
         self.begun(record.id)
         size = 0
         if record.state == "running":
-            items = self._items
-            source = await self._source(source_arguments)
-            task = self._task(record, arguments, source, self._intake(items, select, key))
-            scattering = Scattering(self.services, task, self._name)
+            batches = None
+            if functions is not None:
+                names = self.unit.node.definition.scope.names
+                batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))
+            source = await self._source(source_arguments, settled, facts_of(record).options)
+            task = self._task(record, arguments, source, self._intake(self._items, select, key), batches, rate_key)
+            scattering = self._scattering(task, functions, batches)
+            self.still(lambda: scattering.still)
             try:
                 async with source.lending():
                     await scattering.run()
@@ -133,11 +175,15 @@ class Beginning:
                 raise
             size = scattering.size
         if follows is not None:
-            await self._followed(follows)
-            await self._prepared(bound.source.bindings, inputs)
-        return record.id, size, tuple(dict.fromkeys(inputs))
+            await self._committed(follows)
+            await self._prepared(bound.source.bindings, consumed)
+            now = now._replace(source=tuple(consumed))
+        facts = now if record.before is None else now.after(ScatterFacts.read(record.before), sealed=record.sealed)
+        version = self.version if facts.version is None else facts.version[0]
+        inputs = tuple(dict.fromkeys((*facts.inputs, *facts.source)))
+        return Made(record.id, size, inputs, version, facts.code or self.code_hash)
 
-    async def _followed(self, follows: Begun) -> None:
+    async def _committed(self, follows: Begun) -> None:
         """Return once the scatter that this one follows is committed.
 
         Raises:
@@ -157,26 +203,49 @@ class Beginning:
         """
         inputs: list[Input] = []
         arguments = await self._prepared(self.unit.node.bindings, inputs)
-        if json.loads(record.facts).get("called") != self._called(inputs):
+        if ScatterFacts.read(record.facts).called != self._called(inputs):
             raise ConfigError(
                 f"{self._name} was begun with other inputs, or by other code, than are here",
                 hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
             )
-        task = self._task(record, arguments, None, self._intake(self._items, None, None))
-        return Helping(self.services, task, self._name)
+        call = dataclasses.replace(self.call)
+        rate_key = await self._function(self._bound.rate_key, [])
+        self.call.resources, self.call.dep_status = call.resources, call.dep_status
+        batch, names = self._bound.batch, self.unit.node.definition.scope.names
+        batches = None if batch is None else self._batches(shared_on_record(batch, record, self._name, names))
+        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches, rate_key)
+        helping = Helping(self.services, task, self._name)
+        if batches is not None:
+            batches.scattering = helping
+        return helping
 
     @property
     def _items(self) -> Items:
-        return Items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+        items = Items if self._kind.batch is None else BatchItems
+        return items(self._bound.item.wanted, self.unit.node.definition.scope.names)
+
+    @property
+    def _form(self) -> KeyForm | None:
+        return key_form(self.unit.node, self.nodes)
+
+    def _batches(self, shared: object) -> Batches:
+        return Batches(BatchKeys(self._items, self._kind.key), shared)
 
     def _called(self, inputs: Sequence[Input]) -> str:
         """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
-        return digest(self.code, [[each.kind, each.name, each.fingerprint] for each in inputs])
+        return digest(self.version, self.code_hash, [[each.kind, each.name, each.fingerprint] for each in inputs])
 
     def _task(
-        self, record: ScatterRecord, arguments: Mapping[str, object], source: Source[Any] | None, intake: Intake
+        self,
+        record: ScatterRecord,
+        arguments: Mapping[str, object],
+        source: Source[Any] | None,
+        intake: Intake,
+        batches: Batches | None,
+        rate_key: Callable[[Any], Any] | None,
     ) -> Task:
         kind, node = self._kind, self.unit.node
+        keys = Keys(intake.items, kind.key, self._form) if batches is None else batches.keys
         return Task(
             record=record,
             continued=record.id != self.id,
@@ -186,10 +255,11 @@ class Beginning:
             source=source,
             by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
             intake=intake,
-            results=Results(node.value_type, node.definition.scope.names, kind.results),
-            call=self._caller(arguments, intake.items),
+            results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
+            call=self._caller(arguments, keys, batches),
+            rate_key=rate_key,
             failing=self.failing,
-            upstream=None if self.follows is None else partial(self._followed, self.follows),
+            upstream=None if self.follows is None else partial(self._committed, self.follows),
         )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:
@@ -205,13 +275,23 @@ class Beginning:
         arguments = await self._prepared(function.bindings, inputs)
         return partial(function.function, **arguments) if arguments else function.function
 
-    async def _source(self, arguments: Mapping[str, Any] | None) -> Source[Any]:
+    async def _settled(self, arguments: Mapping[str, Any]) -> Settled:
+        """Call the functions among the options of the source, unless what they returned is on record."""
         spec = self._bound.source.spec
+        if not isinstance(spec, CustomSource) or not isinstance(spec.source, Source) or not spec.source.functions():
+            return Settled(None, None)
+        known = await self.services.store.scatters.of_run(self.run_id)
+        if any(scatter.key == self.unit.key for scatter in known):
+            return Settled(None, None)
+        source, recorded = await spec.source.resolved(arguments)
+        return Settled(recorded, source)
+
+    async def _source(self, arguments: Mapping[str, Any], settled: Settled, recorded: object) -> Source[Any]:
         upstream = followed(self.unit.node, self.nodes)
-        scatter = None if upstream is None else self._upstream_scatter()
+        scatter = None if upstream is None else upstream_scatter(self.unit, self.follows, self.values, self.services)
         if upstream is not None and scatter is not None:
-            return self._results_of(upstream, scatter)
-        arguments = arguments or {}
+            return results_of(upstream, scatter, self.nodes, self.services)
+        spec = self._bound.source.spec
         match spec:
             case FixedSource(items=items):
                 return iterated(items, label=f"the source of {self._name}")
@@ -226,39 +306,43 @@ class Beginning:
                     raise ConfigError(
                         f"source={source!r} of {self._name} is no Source", hint="Derive its class from sources.Source."
                     )
-                read_from, _ = await source.resolved({})
+                read_from = settled.source
+                if read_from is None or recorded != settled.recorded:  # it was begun before
+                    read_from, _ = await source.resolved(arguments, recorded)
                 return read_from.bound_to(self.services.database)
             case _:
                 assert_never(spec)
 
-    def _upstream_scatter(self) -> str | None:
-        """Return the scatter that the items are results of; None where a value was given in its place."""
-        if self.follows is not None:
-            return self.follows.scatter
-        [binding] = self._bound.source.bindings
-        edge = next(each for each in self.unit.inputs if each.binding is binding)
-        _, settled = self.values.settled(edge.units[0])
-        made = settled.materialization
-        return None if made is None or made.id in self.services.given else made.location or made.id
-
-    def _results_of(self, upstream: Node, scatter: str) -> Source[Any]:
-        store, kind, names = self.services.store.scatters, upstream.definition.kind, upstream.definition.scope.names
-        assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: only scatters are followed
-        return UpstreamResults(
-            store,
-            scatter,
-            results=Results(upstream.value_type, names, kind.results),
-            labels=Labels(store, scatter, items_of(upstream), kind.key, key_form(upstream, self.nodes) or PLAIN),
-            clock=self.services.clock,
-            poll=self.services.settings.poll,
-            label=f"the results of scatter {upstream.name}",
-        )
-
     def _intake(
         self, items: Items, select: Callable[[Any], Any] | None, key: Callable[[Any], Any] | Literal[False] | None
     ) -> Intake:
-        keys = key_form(self.unit.node, self.nodes) or PLAIN
-        return Intake(items=items, select=select, key=key, keys=keys, failure=self._refused, describe=self._described)
+        form = self._form or PLAIN
+        return Intake(items=items, select=select, key=key, failure=self._refused, describe=self._described, keys=form)
+
+    async def _batch_functions(self, bound: BoundBatching, inputs: list[Input]) -> BatchFunctions:
+        return BatchFunctions(
+            bound,
+            size=await self._function(bound.size, inputs),
+            group=await self._function(bound.group, inputs),
+            shared=await self._function(bound.shared, inputs),
+        )
+
+    def _scattering(self, task: Task, functions: BatchFunctions | None, batches: Batches | None) -> Scattering:
+        if functions is None or batches is None:
+            return Scattering(self.services, task, self._name)
+        store = self.services.store
+        batcher = Batcher(
+            functions.bound.batching,
+            task.intake,
+            size=functions.size,
+            group=functions.group,
+            store=store.scatters,
+            scatter=task.record.id,
+            carry=task.record.carry,
+            now=store.now,
+        )
+        batches.scattering = scattering = BatchScattering(self.services, task, self._name, batcher)
+        return scattering
 
     def _refused(self, reason: BaseException | str) -> FlowstoneError:
         """Return the error of an item that cannot be run."""
@@ -272,13 +356,12 @@ class Beginning:
     # -- calling the body -----------------------------------------------------------------------------------------
 
     def _caller(
-        self, arguments: Mapping[str, object], items: Items
+        self, arguments: Mapping[str, object], keys: Keys, batches: Batches | None
     ) -> Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]:
-        """Return what calls the body for an item."""
+        """Return what calls the body for an item, or for a batch."""
         body, parameter = self.unit.node.definition.body, self._bound.item.parameter
         called, asset = self.services.called, self.unit.node.name
         contexts = [each.parameter for each in self.unit.node.bindings if isinstance(each, ContextBinding)]
-        keys = Keys(items, self._kind.key, key_form(self.unit.node, self.nodes) or PLAIN)
 
         def plainly(chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
             del chunk
@@ -292,41 +375,19 @@ class Beginning:
             attempt = chunk.chunk.attempts + 1
             key, identity = keys.of(chunk, todo)
             facts = ItemFacts(key=key, index=todo.number, attempt=attempt, identity=identity)
-            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=self.services.store.now())
+            now, fan = self.services.store.now(), None if self.call.fan is None else self.call.fan.another()
+            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=now, fan=fan)
             context = Context(call)
             try:
                 return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
             finally:
+                if fan is not None:
+                    await fan.close()
                 call.open = False
                 self.call.params_read |= call.params_read
 
-        return with_context if contexts else plainly
-
-
-class Keys:
-    """The keys of items that run, for the bodies that ask.
-
-    Args:
-        items: Encodes items.
-        key: The option `key`.
-        form: How keys are stored.
-    """
-
-    def __init__(self, items: Items, key: object, form: KeyForm) -> None:
-        self._items, self._key, self._form = items, key, form
-        self._of: tuple[int, list[Any]] = -1, []
-
-    def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
-        """Return the key of an item, and the text that stands for it."""
-        page = chunk.page
-        if self._key is False:
-            return todo.number, str(todo.number)
-        if page.keys is None:
-            return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
-        if self._of[0] != page.no:
-            self._of = page.no, self._form.unpack(page.keys)
-        key = self._of[1][todo.position - page.first]
-        return key, hash_of(self._form.contents([key])[0])
+        call_one = with_context if contexts else plainly
+        return call_one if batches is None else lambda chunk, todo: call_one(chunk, batches.given(chunk, todo))
 
 
 def failing(

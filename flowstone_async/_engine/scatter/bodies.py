@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from anyio.abc import TaskGroup
@@ -17,6 +16,7 @@ from anyio.abc import TaskGroup
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.supply import Supply
 from flowstone_async._engine.scatter.suspended import Suspended
 from flowstone_async.clock import Clock
 from flowstone_async.errors import TimedOut
@@ -24,6 +24,7 @@ from flowstone_async.failures import ENDINGS
 
 # Seconds for which bodies that never wait keep the loop, and how many of them are called between two looks at the time.
 _SLICE, _CALLS = 0.005, 16
+_PLENTY = 500
 
 
 class Items(Protocol):
@@ -41,6 +42,10 @@ class Items(Protocol):
         """Hear that a body ends the program, or that something is wrong here."""
         ...
 
+    async def tried_alone(self, chunk: LocalChunk, todo: Todo) -> bool:
+        """Hear that an item is about to run with nothing beside it; return whether it may."""
+        ...
+
 
 class Bodies:
     """Calls the body for the items of chunks.
@@ -48,6 +53,7 @@ class Bodies:
     Args:
         call: Begins one call: returns the coroutine for an item, in whose chunk so many attempts failed before.
         items: Hears of what came of it.
+        supply: Gives what is called next.
         most: The most bodies at once; None for no bound.
         timeout: Seconds for each; None for no limit.
         grace: Seconds that a body has to end once it was cancelled.
@@ -60,6 +66,7 @@ class Bodies:
         self,
         call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]],
         items: Items,
+        supply: Supply,
         *,
         most: int | None,
         timeout: float | None,
@@ -68,11 +75,9 @@ class Bodies:
         group: TaskGroup,
         name: str,
     ) -> None:
-        self._call, self._items = call, items
+        self._call, self._items, self._supply = call, items, supply
         self._most, self._timeout, self._grace = most, timeout, grace
         self._clock, self._group, self._name = clock, group, name
-        self._at_hand: deque[LocalChunk] = deque()
-        self._suspects: deque[LocalChunk] = deque()
         self._isolated = False
         self._begun = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -87,19 +92,32 @@ class Bodies:
         return self._workers
 
     @property
-    def at_hand(self) -> Sequence[LocalChunk]:
-        """Chunks with items that have not begun, in the order in which they will; suspects apart."""
-        return self._at_hand
+    def running(self) -> int:
+        """How many bodies run now, but for those that have never waited."""
+        return len(self._tasks)
+
+    @property
+    def free(self) -> int:
+        """How many more may begin now."""
+        if self.stopping or self._isolated:
+            return 0
+        return max(0, (_PLENTY if self._most is None else self._most) - len(self._tasks))
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing runs, and nothing is about to."""
+        return not self._workers
 
     @property
     def waiting(self) -> int:
-        """How many items at hand have not begun."""
-        return sum(len(chunk.todo) for chunk in self._at_hand) + len(self._suspects)
+        """How many items at hand have not begun, and could."""
+        return self._supply.waiting
 
     def limit(self, most: int | None) -> None:
         """Run at most so many from now on; None for no bound. Those above it end in their own time."""
         self._most = most
-        self._staff()
+        self._supply.look()
+        self.staff()
 
     def limit_to_running(self) -> int:
         """Run no more than now until the next `limit`, nor more than allowed; return how many that is now."""
@@ -108,13 +126,13 @@ class Bodies:
 
     def add(self, chunk: LocalChunk) -> None:
         """Put the items of a chunk behind those at hand."""
-        self._at_hand.append(chunk)
-        self._staff()
+        self._supply.add(chunk)
+        self.staff()
 
     def add_suspect(self, chunk: LocalChunk) -> None:
         """Add an item that may end its process: nothing else runs beside it."""
-        self._suspects.append(chunk)
-        self._staff()
+        self._supply.add(chunk, alone=True)
+        self.staff()
 
     async def idle(self) -> None:
         """Return once no body runs."""
@@ -126,7 +144,7 @@ class Bodies:
         for task in self._tasks:
             task.cancel()
 
-    def _staff(self) -> None:
+    def staff(self) -> None:
         """Start one more worker if there is something for it."""
         if (self._most is None or self._workers < self._most) and self._has_work():
             self._workers += 1
@@ -136,22 +154,30 @@ class Bodies:
     def _has_work(self) -> bool:
         if self.stopping or self._isolated:
             return False
-        while self._at_hand and not self._at_hand[0].todo:
-            self._at_hand.popleft()
-        return bool(self._at_hand) or (bool(self._suspects) and not self._tasks)
+        return self._supply.ready() or (not self._tasks and self._supply.ready(alone=True))
+
+    def _next(self) -> tuple[LocalChunk, Todo] | None:
+        if self.stopping or self._isolated or (self._most is not None and self._workers > self._most):
+            return None
+        if not self._tasks and (taken := self._supply.take(alone=True)) is not None:
+            self._isolated = True
+            return taken
+        return self._supply.take()
 
     async def _work(self) -> None:
         # Not when it is made: a task that is cancelled before its first step never comes here, nor to the end.
         self._at_work += 1
         self._idle.clear()
-        calls, since = 0, time.monotonic()
+        calls, since, isolated = 0, time.monotonic(), False
         try:
-            while self._has_work() and (self._most is None or self._workers <= self._most):
-                isolated = not self._at_hand or (bool(self._suspects) and not self._tasks)
-                chunk = self._suspects.popleft() if isolated else self._at_hand[0]
-                self._isolated = isolated
-                waited = await self._one(chunk, chunk.todo.pop())
-                self._isolated = False
+            while (taken := self._next()) is not None:
+                isolated = self._isolated
+                # On record before it begins: the death of this process is put down to nothing else from then on.
+                if isolated and (not await self._items.tried_alone(*taken) or self.stopping):
+                    break
+                waited = await self._one(*taken)
+                if isolated:
+                    self._isolated = isolated = False
                 calls += 1
                 if waited:
                     since = time.monotonic()
@@ -164,10 +190,11 @@ class Bodies:
         finally:
             self._workers -= 1
             self._at_work -= 1
-            self._isolated = False
+            if isolated:
+                self._isolated = False
             if not self._at_work:
                 self._idle.set()
-            self._staff()
+            self.staff()
 
     async def _one(self, chunk: LocalChunk, todo: Todo) -> bool:
         """Call the body for one item; tell whether it waited."""
@@ -200,7 +227,7 @@ class Bodies:
 
     async def _wait(self, task: asyncio.Task[Any], suspended: Suspended[Any]) -> Any:
         self._tasks.add(task)
-        self._staff()
+        self.staff()
         try:
             if self._timeout is None:
                 return await suspended

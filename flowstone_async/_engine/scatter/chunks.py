@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
 
 from flowstone_async.errors import Failure
+from flowstone_async.io.bulk import bulk
+from flowstone_async.store.batches import Split, split_from
 from flowstone_async.store.crews import Gift
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
+
+MOST_AT_ONCE = 64 << 20
+"""Bytes of results from which on no more is added to a flush: a statement takes 1 GB, and holds it several times."""
+UNTOLD: Final = object()
+"""Stands for a key that its page tells."""
 
 
 class Todo(NamedTuple):
@@ -17,11 +26,13 @@ class Todo(NamedTuple):
     Attributes:
         position: Among all that were read.
         number: Among the distinct ones.
+        key: What `key=` made of it, as it is stored, if the page is not kept for it.
     """
 
     position: int
     number: int
     item: Any
+    key: Any = UNTOLD
 
 
 class Withheld(NamedTuple):
@@ -40,28 +51,36 @@ class LocalChunk:
         todo: What has not begun, the last one first.
         left: How many items of it have not ended.
         changed: Whether it waits for a flush.
+        trial: What is put on record of an item while it runs with nothing beside it.
     """
 
     __slots__ = (
-        *("_done", "_failed", "_flushes", "_succeeded"),
-        *("changed", "chunk", "failures", "later", "left", "page", "positions", "todo", "values"),
+        *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded", "changed", "chunk", "failures", "later"),
+        *("left", "page", "positions", "splits", "todo", "trial", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
         self.chunk, self.page = chunk, page
-        self._done = int.from_bytes(chunk.done, "little")
+        self._done = int.from_bytes(chunk.done, "little") & ((1 << chunk.size) - 1)
         self._succeeded, self._failed = chunk.succeeded, chunk.failed
         self._flushes = 0
+        self._rest: list[int] = []
+        self._at_once = chunk.size
         self.positions: list[int] = []
         self.values: list[Any] = []
         self.failures: list[ItemFailed] = []
         self.later: list[ItemLater] = []
+        self.splits: list[Split] = []
         self.changed = False
+        self.trial: Failure | None = None
         self.todo = self._what_is_left(items)
         self.left = len(self.todo)
 
     def _what_is_left(self, items: Mapping[int, Any]) -> list[Todo]:
         chunk, page = self.chunk, self.page
+        position, place = split_from(chunk.first)
+        if place is not None:
+            return [Todo(chunk.first, chunk.number or 0, (items[position - page.first][place],))]
         start, done, duplicates = chunk.first - page.first, self._done, page.duplicates
         index = page.before + start - sum(place < start for place in duplicates)
         todo: list[Todo] = []
@@ -74,12 +93,29 @@ class LocalChunk:
         todo.reverse()
         return todo
 
+    def apart(self) -> list[Todo]:
+        """Take out what has not begun, for lines of its own; few may wait there long, and keep no page for it."""
+        todo, self.todo = self.todo, []
+        page = self.page
+        if page.keys is not None:
+            keys = from_json(page.keys)
+            todo = [each._replace(key=_key_among(keys, page.first, each.position)) for each in todo]
+        self.page = page._replace(items=b"", keys=None)
+        return todo
+
     def withhold(self, count: int) -> Withheld | None:
-        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun."""
+        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun.
+
+        Where items behind them are final already, the chunk goes whole or not at all: what is cut off begins anew.
+        """
         count = 0 if self.chunk.alone else min(count, len(self.todo))
         if not count:
             return None
         keep = self.todo[count - 1].position - self.chunk.first
+        if self._done >> keep:
+            if count < self.left or self._flushes or self.ended:
+                return None
+            keep = 0
         del self.todo[:count]
         return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep), count)
 
@@ -107,25 +143,44 @@ class LocalChunk:
         self.later.append(ItemLater(position, attempts, due, lost, error))
         self.left -= 1
 
+    def split(self, *splits: Split) -> None:
+        """Note that items of a batch, which has a result without them, go on as batches of their own."""
+        self.splits += splits
+
     @property
     def ended(self) -> int:
         """How many items ended since the last flush."""
         return len(self.positions) + len(self.failures) + len(self.later)
 
     def flush(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Flush:
-        """Return what ended since the last flush, and begin anew.
+        """Return what ended since the last flush, and begin anew. Results that are too many stay for the next one.
 
         Args:
             pack: Encodes results; tells which of them, by place, cannot be.
         """
+        values, self._rest = self.values, []
         block = self._block(pack) if self.positions else None
+        # What is split off goes on record with the result of the batch that it left.
+        rest = frozenset(self._rest)
+        splits = [each for each in self.splits if split_from(each.position)[0] in rest]
+        self.splits = [each for each in self.splits if split_from(each.position)[0] not in rest]
         flush = self._flush(block)
         self._flushes += 1
-        self.positions, self.values, self.failures, self.later, self.changed = [], [], [], [], False
+        self.positions, self.failures, self.later, self.changed = self._rest, [], [], False
+        self.values = values[len(values) - len(self._rest) :]
+        self.splits = splits
         return flush
 
     def _block(self, pack: Callable[[Sequence[Any]], tuple[Block, Mapping[int, Failure]]]) -> Block:
-        block, refused = pack(self.values)
+        count = min(len(self.values), self._at_once)
+        size = bulk(self.values[:count])
+        if size > MOST_AT_ONCE:
+            count = self._at_once = max(1, count * MOST_AT_ONCE // size)
+        block, refused = pack(self.values[:count])
+        while count > 1 and (size := weight(block)) > MOST_AT_ONCE:
+            count = self._at_once = max(1, min(count // 2, count * MOST_AT_ONCE // size))
+            block, refused = pack(self.values[:count])
+        self.positions, self._rest = self.positions[:count], self.positions[count:]
         positions = self.positions
         if refused:
             attempts = self.chunk.attempts + 1
@@ -138,9 +193,9 @@ class LocalChunk:
         self._failed += len(self.failures)
         chunk = self.chunk
         again = self.later[0] if chunk.alone and self.later else None
-        state = "ready" if again is not None else "running" if self.left else "done"
+        state = "ready" if again is not None else "running" if self.left or self._rest else "done"
         attempts, due, error = (
-            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, chunk.error)
+            (again.attempts, again.due, again.error) if again else (chunk.attempts, None, self.trial or chunk.error)
         )
         return Flush(
             chunk,
@@ -153,8 +208,9 @@ class LocalChunk:
             due=due,
             error=error,
             block=block if block is not None and block.positions else None,
-            failures=self.failures,
+            failures=[*self.failures, *(ItemFailed(*each[:2], each.error) for each in self.splits if each.failed)],
             later=() if chunk.alone else self.later,
+            splits=self.splits,
         )
 
     def _bits(self) -> bytes:
@@ -165,3 +221,17 @@ class LocalChunk:
             done |= 1 << (each.position - first)
         self._done = done
         return done.to_bytes(-(-self.chunk.size // 8), "little")
+
+
+def _key_among(keys: Sequence[Any], first: int, position: int) -> Any:
+    """Return the key of an item, or the keys of a batch, among those of a page as they are stored."""
+    read, place = split_from(position)
+    key = keys[read - first]
+    return key if place is None else [key[place]]
+
+
+def weight(block: Block | None) -> int:
+    """Return how much a block adds to a statement: bytes, or characters of rows."""
+    if block is None:
+        return 0
+    return len(block.body) if block.rows is None else sum(map(len, block.rows))

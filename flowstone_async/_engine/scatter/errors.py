@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from flowstone_async.definition.tolerance import Tolerance
-from flowstone_async.errors import FlowstoneError, LeaseLost, ScatterThreshold, WorkerLost
-from flowstone_async.store.scatters import Scatters
+from flowstone_async.errors import Failure, FlowstoneError, LeaseLost, ScatterThreshold, WorkerLost
+from flowstone_async.failures import describe
+from flowstone_async.store.scatters import Chunk, Scatters
+
+_FENCE = "trial"
 
 
 def no_longer_ours(name: str) -> FlowstoneError:
@@ -19,6 +22,17 @@ def worker_lost(name: str, index: int, lost: int) -> FlowstoneError:
         details={"lost": lost, "index": index},
         hint="It may exhaust memory or crash the interpreter: try it alone.",
     )
+
+
+def on_trial(name: str, index: int, chunk: Chunk) -> Failure:
+    """Return what is put on record of an item before it runs alone: only then the death of its worker is its own."""
+    text = f"{chunk.lost} workers died while they had item {index} of {name}: it runs with nothing beside it"
+    return describe(WorkerLost(text, details={"lost": chunk.lost, "index": index, _FENCE: chunk.fence}))
+
+
+def died_on_trial(chunk: Chunk) -> bool:
+    """Return whether the owner of an item died while nothing but this item ran there."""
+    return chunk.error is not None and chunk.error.details.get(_FENCE) == chunk.fence - 1
 
 
 async def threshold(store: Scatters, scatter: str, name: str, tolerate: Tolerance) -> ScatterThreshold:

@@ -12,12 +12,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async._engine.scatter.bodies import Bodies
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.chunks import MOST_AT_ONCE, LocalChunk, Todo, weight
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
+from flowstone_async._engine.scatter.parting import part
+from flowstone_async._engine.scatter.resting import Resting
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
+from flowstone_async.definition.batch import BatchFailed
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.failures import describe
@@ -39,6 +42,7 @@ class Task:
         intake: Prepares its pages.
         results: Encodes what bodies return.
         call: Begins the call of the body for an item.
+        rate_key: What the rate of an item counts for; None if for all.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
         upstream: Returns once the scatter that this one follows is committed, or raises; None if it follows none.
     """
@@ -53,6 +57,7 @@ class Task:
     intake: Intake
     results: Results
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
+    rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
     upstream: Callable[[], Awaitable[None]] | None = None
 
@@ -84,12 +89,21 @@ class Flushing(ABC):
         self._sealed: bool = task.record.sealed
         self._failed: int = 0
         self._total: int = task.record.total
+        self._counted: ScatterTotals | None = None
         self._due: list[float] = []
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
         self._error: BaseException | None = None
         self._closed = self._ending = False
+        self._resting = Resting()
         self.size = 0
+
+    @property
+    def total(self) -> int | None:
+        """How many items there are, as far as is known here; None as long as the source is read."""
+        if self._counted is not None and self._counted.sealed:
+            return max(self._counted.total, self._total)
+        return self._total if self._sealed else None
 
     def succeeded(self, chunk: LocalChunk, todo: Todo, value: object) -> None:
         """Note what a body returned."""
@@ -99,12 +113,23 @@ class Flushing(ABC):
     def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
         """Note what a body raised: the item is tried again later, or has failed for good."""
         attempts = chunk.chunk.attempts + 1
+        if isinstance(error, BatchFailed) and self._task.kind.batch is not None:
+            parted = part(chunk, todo, error, self._task.failing, self._services.store.now)
+            if parted is None:
+                self._changes(chunk)
+                return
+            error = parted
         told, wait = self._task.failing(error, attempts)
         if wait is None:
             chunk.fail(todo.position, attempts, describe(told))
         else:
             due = self._services.store.now() + timedelta(seconds=wait)
             chunk.postpone(todo.position, attempts, due, describe(told), lost=chunk.chunk.lost)
+        self._changes(chunk)
+
+    def refused(self, chunk: LocalChunk, todo: Todo, reason: BaseException | str) -> None:
+        """Note that an item cannot be run, and why."""
+        chunk.fail(todo.position, chunk.chunk.attempts, describe(self._task.intake.failure(reason)))
         self._changes(chunk)
 
     def ended_program(self, ending: BaseException) -> None:
@@ -120,34 +145,52 @@ class Flushing(ABC):
     async def _flush(self) -> None:
         """Flush what ended, again and again; what ends meanwhile goes with the next flush."""
         while True:
-            await self._dirty.wait()
+            await self._resting.on(self._dirty)
             self._dirty.clear()
-            async with self._flushing:
-                changed, self._changed = self._changed, []
-                if changed:
-                    await self._flush_these(changed)
+            await self._flush_once()
             await self._check()
             self._flushed()
+
+    async def _flush_once(self) -> None:
+        async with self._flushing:
+            changed, self._changed = self._changed, []
+            if changed:
+                await self._flush_these(changed)
 
     @abstractmethod
     def _flushed(self) -> None:
         """Hear that what ended has been kept, and has not ended the scatter."""
 
     def _flushes(self, chunks: list[LocalChunk]) -> list[Flush]:
-        return [chunk.flush(self._task.results.pack) for chunk in chunks]
+        """Return what ended in the first of some chunks, as much as one statement is to hold; the rest waits."""
+        flushes: list[Flush] = []
+        held = 0
+        for place, chunk in enumerate(chunks):
+            if held > MOST_AT_ONCE:
+                self._changed += chunks[place:]
+                self._dirty.set()
+                break
+            flush = chunk.flush(self._task.results.pack)
+            flushes.append(flush)
+            held += weight(flush.block)
+            if chunk.ended:
+                self._changes(chunk)
+        return flushes
 
     async def _flush_these(self, chunks: list[LocalChunk]) -> None:
         ended = sum(chunk.ended for chunk in chunks)
         flushes = self._flushes(chunks)
+        ended -= sum(chunk.ended for chunk in chunks)
         kept = await self._store.flush(flushes, self._task.worker)
         if len(kept) < len(flushes):
             raise await self._refused()
         self._outstanding -= ended
         self._room.set()
-        for chunk, flush in zip(chunks, flushes, strict=True):
+        for chunk, flush in zip(chunks, flushes, strict=False):
             self.size += 0 if flush.block is None else len(flush.block.body)
             self._failed += len(flush.failures)
-            for later in flush.later:
+            self._total += len(flush.splits)
+            for later in (*flush.later, *flush.splits):
                 self._look_at(later.due)
             if flush.state == "ready":
                 self._look_at(flush.due)
@@ -205,6 +248,7 @@ class Flushing(ABC):
         totals = await self._store.totals(self._id)
         if totals is None:
             raise no_longer_ours(self._name)
+        self._counted = totals
         return totals
 
     async def _refused(self) -> FlowstoneError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from operator import itemgetter
 from typing import Any, Literal
 
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.keys import PLAIN, KeyForm
+from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm
 from flowstone_async._engine.scatter.packing import Items, hash_of
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async.definition.gathered import Gathered, GatheredReader, ItemFailure
@@ -16,7 +17,7 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import NotFound, StorageError
 from flowstone_async.failures import rebuild
 from flowstone_async.io.base import IOManager, Stored, ValueRef
-from flowstone_async.store.scatters import Block, Page, Scatters
+from flowstone_async.store.scatters import Block, Page, Scatters, StoredFailure
 
 _PAGES_KEPT = 8
 _BLOCKS = 50
@@ -31,12 +32,12 @@ class Labels:
         scatter: Which one.
         items: Decodes items.
         key: The option `key`.
-        form: How keys are stored.
+        form: How keys are stored; None for plain values.
     """
 
-    def __init__(self, store: Scatters, scatter: str, items: Items, key: object, form: KeyForm) -> None:
+    def __init__(self, store: Scatters, scatter: str, items: Items, key: object, form: KeyForm | None = None) -> None:
         self._store, self._scatter, self._items, self._key = store, scatter, items, key
-        self._form = form
+        self._form = form or PLAIN
         self._kept: OrderedDict[int, tuple[Page, Mapping[int, Any], list[Any] | None]] = OrderedDict()
 
     async def load(self, number: int) -> None:
@@ -55,6 +56,16 @@ class Labels:
     def page(self, number: int) -> Page:
         """Return a page that is at hand."""
         return self._kept[number][0]
+
+    def positions(self, number: int) -> range:
+        """Return the positions of a page that is at hand, duplicates included."""
+        page, _, _ = self._kept[number]
+        return range(page.first, page.first + page.size)
+
+    def is_duplicate(self, number: int, position: int) -> bool:
+        """Tell whether the item at a position was known before."""
+        page, _, _ = self._kept[number]
+        return position - page.first in page.duplicates
 
     def item(self, number: int, position: int) -> Any:
         """Return an item of a page that is at hand; None if it could not be stored."""
@@ -78,6 +89,8 @@ class Labels:
 class StoredResults(GatheredReader[Any]):
     """Reads the results of one scatter."""
 
+    _rank: Callable[[tuple[int, Any]], Any] = staticmethod(itemgetter(0))
+
     def __init__(
         self,
         store: Scatters,
@@ -87,11 +100,11 @@ class StoredResults(GatheredReader[Any]):
         items: Items,
         results: Results,
         key: object,
-        form: KeyForm | None,
         order: Literal["source", "completion"],
         partition: object,
         succeeded: int,
         failed: int,
+        form: KeyForm | None = None,
     ) -> None:
         self._store, self._scatter, self._pages = store, scatter, pages
         self._succeeded, self._failed = succeeded, failed
@@ -100,7 +113,7 @@ class StoredResults(GatheredReader[Any]):
         self._held = store.pin(scatter)
 
     def _labels(self) -> Labels:
-        return Labels(self._store, self._scatter, self._items, self._key, self._form or PLAIN)
+        return Labels(self._store, self._scatter, self._items, self._key, self._form)
 
     @override
     async def values(self) -> AsyncGenerator[Any]:
@@ -128,7 +141,7 @@ class StoredResults(GatheredReader[Any]):
         if self._order == "source":
             for page in range(self._pages):
                 found = [each for block in await self._store.blocks(self._scatter, page) for each in self._pairs(block)]
-                found.sort(key=lambda each: each[0])
+                found.sort(key=self._rank)
                 yield page, found
             return
         last = -1
@@ -146,17 +159,20 @@ class StoredResults(GatheredReader[Any]):
         while page := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
             for each in page:
                 await labels.load(each.page)
-                yield ItemFailure(
-                    key=labels.key(each.page, each.position),
-                    index=labels.index(each.page, each.position),
-                    item=labels.item(each.page, each.position),
-                    error=rebuild(each.error, partition=self._partition),
-                    attempts=each.attempts,
-                    worker=each.worker if each.attempts else None,
-                )
+                yield self._failure(labels, each)
             last = page[-1].position
             count += len(page)
         _expect(self._failed, count, "failures")
+
+    def _failure(self, labels: Labels, stored: StoredFailure) -> ItemFailure:
+        return ItemFailure(
+            key=labels.key(stored.page, stored.position),
+            index=labels.index(stored.page, stored.position),
+            item=labels.item(stored.page, stored.position),
+            error=rebuild(stored.error, partition=self._partition),
+            attempts=stored.attempts,
+            worker=stored.worker if stored.attempts else None,
+        )
 
     @override
     async def get(self, key: object) -> Any:
@@ -166,21 +182,29 @@ class StoredResults(GatheredReader[Any]):
             for block in await self._store.blocks(self._scatter, number):
                 if position in block.positions:
                     return dict(self._pairs(block))[position]
-        reason = "no item has that key" if number is None else "it did not succeed: see .failures()"
-        raise NotFound(f"the scatter has no result for key {key!r}: {reason}")
+        raise no_result(key, known=number is not None)
 
     async def _position(self, key: object) -> int | None:
         if self._key is False:
             return key if isinstance(key, int) and key >= 0 else None
-        if self._form is None:
-            packed = self._items.pack([key])
-            content = self._items.contents(packed)[0] if packed.places else None
-        else:
-            try:
-                [content] = self._form.contents([key])
-            except ValueError:
-                content = None
+        content = self._content(key)
         return None if content is None else await self._store.find(self._scatter, hash_of(content))
+
+    def _content(self, key: object) -> bytes | None:
+        """Return what identifies an item with that key; None if there cannot be one."""
+        if self._key is None and self._form is None:
+            packed = self._items.pack([key])
+            return self._items.contents(packed)[0] if packed.places else None
+        try:
+            return (self._form or PLAIN).contents([key])[0]
+        except ValueError:
+            return None
+
+
+def no_result(key: object, *, known: bool) -> NotFound:
+    """Return the error for a key without a result."""
+    reason = "it did not succeed: see .failures()" if known else "no item has that key"
+    return NotFound(f"the scatter has no result for key {key!r}: {reason}")
 
 
 def _expect(expected: int, found: int, what: str) -> None:
@@ -204,11 +228,21 @@ class ScatterValues(IOManager):
         store: The store's scatters.
         kind: The scatter's options.
         items: Decodes its items.
-        form: How its keys are stored; None where they are not stored beside the items.
+        reader: Reads its results.
+        form: How its keys are stored; None where they are not stored beside the items, or are plain values.
     """
 
-    def __init__(self, store: Scatters, kind: ScatterKind, items: Items, form: KeyForm | None) -> None:
-        self._store, self._kind, self._items, self._form = store, kind, items, form
+    def __init__(
+        self,
+        store: Scatters,
+        kind: ScatterKind,
+        items: Items,
+        reader: type[StoredResults] = StoredResults,
+        *,
+        form: KeyForm | None = None,
+    ) -> None:
+        self._store, self._kind, self._items, self._reader = store, kind, items, reader
+        self._form = form
 
     @property
     @override
@@ -228,7 +262,7 @@ class ScatterValues(IOManager):
                 asset=ref.key.asset,
                 hint="Run the asset with force=True to compute them again.",
             )
-        reader = StoredResults(
+        reader = self._reader(
             self._store,
             scatter.id,
             scatter.pages,

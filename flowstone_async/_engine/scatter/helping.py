@@ -48,6 +48,8 @@ class Helping(Working):
         self._fence = attendance.fence
         if attendance.state != "running" or not attendance.led:
             raise no_longer_ours(self._name)
+        if attendance.sealed and self.total is None:
+            await self._count()
 
     @override
     async def _check(self) -> None:

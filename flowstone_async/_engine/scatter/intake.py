@@ -8,13 +8,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flowstone_async._engine.scatter.keys import KeyForm
+from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm
 from flowstone_async._engine.scatter.packing import Items, Packed, content_of, hash_of
 from flowstone_async._engine.scatter.upstream import Arrived
-from flowstone_async.errors import ConfigError, Failure, FlowstoneError
+from flowstone_async.errors import ConfigError, Failure, FlowstoneError, StorageError
 from flowstone_async.failures import ENDINGS
 from flowstone_async.sources.source import BadRow
 from flowstone_async.store.scatters import ItemFailed
+
+LARGEST_PAGE = 512 << 20
+"""Bytes of the items of a page: a statement takes 1 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Items as the source gave them, looked at.
+
+    Attributes:
+        packed: What can be run, encoded.
+        contents: What identifies it, by place; None where positions are items.
+        keys: What `key=` made of it, by place; None where it was not asked.
+        refused: Why the rest cannot be run, by place.
+    """
+
+    packed: Packed
+    contents: Mapping[int, bytes] | None
+    keys: Mapping[int, Any] | None
+    refused: Mapping[int, FlowstoneError]
+
+    def hash(self, place: int, position: int) -> str:
+        """Return the hash of the key of an item; of one without a key, that of its position in the source."""
+        contents = self.contents or {}
+        return hash_of(contents[place] if place in contents else f"!{position}".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +84,41 @@ class Intake:
     items: Items
     select: Callable[[Any], Any] | None
     key: Callable[[Any], Any] | Literal[False] | None
-    keys: KeyForm
     failure: Callable[[BaseException | str], FlowstoneError]
     describe: Callable[[FlowstoneError], Failure]
+    keys: KeyForm = PLAIN
 
     async def prepare(self, items: Sequence[Any], position: int) -> Prepared:
         """Prepare a page.
 
         Args:
-            items: As the source gave them; results of another scatter bring the keys they have there.
+            items: As the source gave them.
             position: Of the first one, in the source.
+
+        Raises:
+            StorageError: They are too large together.
         """
+        accepted = await self.accept(items)
+        data, hashes, keys = self.items.page(accepted.packed, len(items)), None, accepted.keys
+        refuse_too_large(data, len(items))
+        if accepted.contents is not None:
+            hashes = [accepted.hash(place, position + place) for place in range(len(items))]
+        data = self.items.page(accepted.packed, len(items))
+        if len(data) > LARGEST_PAGE:
+            raise StorageError(
+                f"{len(items):,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+                hint="Lower page_size=, or let items say where their contents are.",
+            )
+        return Prepared(
+            data=data,
+            items=dict(zip(accepted.packed.places, accepted.packed.values, strict=True)),
+            hashes=hashes,
+            keys=None if keys is None else self.keys.pack([keys.get(place) for place in range(len(items))]),
+            failed=[ItemFailed(place, 0, self.describe(accepted.refused[place])) for place in sorted(accepted.refused)],
+        )
+
+    async def accept(self, items: Sequence[Any]) -> Accepted:
+        """Ask `select` and `key`, and encode what can be run."""
         arrived = {place: item.key for place, item in enumerate(items) if type(item) is Arrived}
         page = _Page({place: item.value if type(item) is Arrived else item for place, item in enumerate(items)})
         for place, item in enumerate(items):
@@ -79,22 +128,20 @@ class Intake:
             for place, item in list(page.left.items()):
                 await self._call(page, place, self.select, item)
         packed = self._pack(page)
-        keys: dict[int, Any] | None = None
-        hashes: list[str] | None = None
-        if self.key is not False:
-            contents, keys = await self._contents(page, packed, arrived)
-            hashes = [
-                hash_of(contents[place] if place in contents else f"!{position + place}".encode())
-                for place in range(len(items))
-            ]
-            packed = self._without(packed, page)
-        return Prepared(
-            data=self.items.page(packed, len(items)),
-            items=dict(zip(packed.places, packed.values, strict=True)),
-            hashes=hashes,
-            keys=None if keys is None else self.keys.pack([keys.get(place) for place in range(len(items))]),
-            failed=[ItemFailed(place, 0, self.describe(page.refused[place])) for place in sorted(page.refused)],
-        )
+        if self.key is False:
+            return Accepted(packed, None, None, page.refused)
+        contents, keys = await self._contents(page, packed, arrived)
+        return Accepted(self._without(packed, page), contents, keys, page.refused)
+
+    async def asked(
+        self, function: Callable[[Any], Any], items: Mapping[int, Any], refused: dict[int, FlowstoneError]
+    ) -> dict[int, Any]:
+        """Return what a function of the user's makes of each item, by place; why it raised is added to `refused`."""
+        page = _Page(dict(items))
+        for place, item in items.items():
+            await self._call(page, place, function, item)
+        refused.update(page.refused)
+        return page.left
 
     def _refuse(self, page: _Page, place: int, reason: BaseException | str) -> None:
         del page.left[place]
@@ -147,6 +194,19 @@ class Intake:
         if len(page.left) == len(packed.places):
             return packed
         return self._pack(page)
+
+
+def refuse_too_large(data: bytes, count: int) -> None:
+    """Refuse items that are too large together.
+
+    Raises:
+        StorageError: They are.
+    """
+    if len(data) > LARGEST_PAGE:
+        raise StorageError(
+            f"{count:,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+            hint="Lower page_size=, or let items say where their contents are.",
+        )
 
 
 def cursor_of(token: Mapping[str, object]) -> str:

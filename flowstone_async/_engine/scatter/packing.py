@@ -15,6 +15,8 @@ from flowstone_async.errors import StorageError
 from flowstone_async.io.codec import Codec, codec_for
 
 LONGEST_KEY = 1024
+LARGEST = 256 << 20
+"""Bytes of the largest value that is kept, as `io.Postgres` has it."""
 _PLAIN = (None, object, Any, Item, Mapping, dict)
 
 
@@ -51,18 +53,22 @@ class Packer:
         """Encode values, leaving out those that do not fit."""
         given = list(values)
         try:
-            return Packed(self._codec.encode_chunk(given), given, list(range(len(given))), {})
+            data = self._codec.encode_chunk(given)
         except StorageError:
             return self._one_by_one(given)
+        return Packed(data, given, list(range(len(given))), {}) if len(data) <= LARGEST else self._one_by_one(given)
 
     def _one_by_one(self, values: list[Any]) -> Packed:
         refused: dict[int, StorageError] = {}
         places: list[int] = []
         for place, value in enumerate(values):
             try:
-                self._codec.encode_chunk([value])
+                size = len(self._codec.encode_chunk([value]))
             except StorageError as error:
                 refused[place] = error
+                continue
+            if size > LARGEST:
+                refused[place] = _too_large(size)
             else:
                 places.append(place)
         kept = [values[place] for place in places]
@@ -87,6 +93,13 @@ class Packer:
     def of_row(self, text: str) -> Any:
         """Return the value of a row."""
         return self._codec.decode_chunk(f" [{text}]".encode())[0]
+
+
+def _too_large(size: int) -> StorageError:
+    return StorageError(
+        f"the value has {size:,} bytes as it is stored; a scatter keeps {LARGEST:,} of each at most",
+        hint="Keep it elsewhere, and let the value say where.",
+    )
 
 
 class Items:
@@ -118,12 +131,13 @@ class Items:
         """Return the items of a page by their places."""
         head, data = page.split(b"\n", 1)
         left_out = frozenset(cast("list[int]", json.loads(head)))
-        items = self._packer.unpack(data)
+        items = self.values(data)
         places = (place for place in range(len(items) + len(left_out)) if place not in left_out)
-        return {
-            place: frozen(item) if isinstance(item, Mapping) else item
-            for place, item in zip(places, items, strict=True)
-        }
+        return dict(zip(places, items, strict=True))
+
+    def values(self, data: bytes) -> list[Any]:
+        """Return items that were encoded."""
+        return [frozen(item) if isinstance(item, Mapping) else item for item in self._packer.unpack(data)]
 
 
 def hash_of(content: bytes) -> str:

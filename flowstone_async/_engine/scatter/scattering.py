@@ -18,8 +18,6 @@ from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
 from flowstone_async.store.scatters import Chunk, NewPage, Page
 
-PAGES_AHEAD = 4
-
 
 class Scattering(Working):
     """Runs one scatter to its end."""
@@ -51,7 +49,6 @@ class Scattering(Working):
     async def _read(self) -> None:
         kind, record, source = self._task.kind, self._task.record, self._task.source
         assert source is not None  # noqa: S101 - who reads has one
-        most = PAGES_AHEAD * max(kind.page_size, kind.max_concurrent or 0)
         token = None if record.cursor is None else json.loads(record.cursor)
         pages = read_pages(
             source,
@@ -63,7 +60,7 @@ class Scattering(Working):
         async with aclosing(pages):
             async for page in pages:
                 await self._add(page)
-                while self._outstanding + self._elsewhere + kind.page_size > most:
+                while self._outstanding + self._elsewhere + kind.per_page > self._ahead:
                     await self._wait_for_room()
         await self._check()
 
@@ -83,7 +80,7 @@ class Scattering(Working):
             cursor=cursor_of(read.token),
             last=read.last,
             failed=prepared.failed,
-            chunks=_shares(size, self._others + 1),
+            chunks=shares(size, self._others + 1),
             owned=1,
         )
         async with self._claiming:
@@ -115,7 +112,7 @@ class Scattering(Working):
         self._room.clear()
         if self._others:
             self._look.set()
-        await self._room.wait()
+        await self._resting.on(self._room)
         self._blocked = False
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -136,6 +133,8 @@ class Scattering(Working):
             # Others may have failed items, too: all of them are known once nothing is open.
             self._judged = failed
             totals = await self._count()
+            if final and totals.due is not None and totals.due > self._services.store.now():
+                self._look_at(totals.due)  # of an item that waits since before it was ours
             final, failed, total = final and not totals.open, totals.failed, totals.total
         await self._judge(failed, total, sealed=self._sealed)
         if final:
@@ -156,7 +155,7 @@ class Scattering(Working):
         self._look_at(later if totals is None or totals.due is None else min(totals.due, later))
 
 
-def _shares(size: int, workers: int) -> tuple[int, ...]:
+def shares(size: int, workers: int) -> tuple[int, ...]:
     """Return how many items of a page each of so many workers gets."""
     count = min(size, workers)
     return tuple(size // count + (place < size % count) for place in range(count))

@@ -16,15 +16,18 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.bodies import Bodies
-from flowstone_async._engine.scatter.chunks import LocalChunk, Withheld
-from flowstone_async._engine.scatter.errors import no_longer_ours, worker_lost
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo, Withheld
+from flowstone_async._engine.scatter.errors import died_on_trial, no_longer_ours, on_trial, worker_lost
 from flowstone_async._engine.scatter.flushing import Flushing, Task
+from flowstone_async._engine.scatter.rating import Rating
+from flowstone_async._engine.scatter.supply import AtHand, Supply
 from flowstone_async._engine.services import Services
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.failures import ENDINGS, describe
@@ -33,6 +36,7 @@ from flowstone_async.store.scatters import Chunk, Page
 
 _TAKEN_AT_ONCE, _SHARED_AT_ONCE = 100, 20
 _PAGES_KEPT = 8
+PAGES_AHEAD = 4
 _SUSPECT = 2
 # The first wait of who looks again and again, in seconds; and items to have at hand where no bound says how many.
 _PACE, _AT_HAND = 0.01, 200
@@ -48,7 +52,8 @@ class Working(Flushing):
         self._permits = task.kind.max_concurrent
         self._others: int = 0
         self._elsewhere: int = 0
-        self._attended = self._blocked = self._draining = False
+        self._attended = self._blocked = self._draining = self._full = False
+        self._supply = self._makes_supply()
         self._gifts: list[Withheld] = []
         self._pace = _PACE
         self._attend_at = services.clock.monotonic() + services.settings.poll
@@ -70,17 +75,43 @@ class Working(Flushing):
 
     @override
     def _flushed(self) -> None:
-        if self._is_shared() and self._is_hungry():
+        if (self._is_shared() and self._is_hungry()) or (self._full and self._outstanding < self._ahead):
             self._look.set()
+
+    @property
+    def still(self) -> bool:
+        """Whether it waits for nothing but time."""
+        return self._resting.all and self._bodies is not None and self._bodies.still
+
+    @property
+    def _ahead(self) -> int:
+        """The most items that are ahead of those that ended."""
+        return PAGES_AHEAD * max(self._task.kind.per_page, self._task.kind.max_concurrent or 0)
+
+    def _makes_supply(self) -> Supply:
+        task, services = self._task, self._services
+        if task.kind.rate is None:
+            return AtHand()
+        # Its id, so that whoever else runs it shares the rate.
+        return Rating(
+            services.limits,
+            services.clock,
+            f"scatter:{self._id}",
+            task.kind.rate,
+            key=task.rate_key,
+            refuse=self.refused,
+            poll=services.settings.poll,
+        )
 
     async def _run(self) -> None:
         """Run until it is finished; raises what has gone wrong."""
         kind = self._task.kind
         try:
             async with anyio.create_task_group() as group:
-                self._bodies = Bodies(
+                self._bodies = bodies = Bodies(
                     self._task.call,
                     self,
+                    self._supply,
                     most=self._permits,
                     timeout=kind.timeout,
                     grace=self._services.settings.cancel_grace,
@@ -88,12 +119,15 @@ class Working(Flushing):
                     group=group,
                     name=f"{self._name} body",
                 )
+                if isinstance(self._supply, Rating):
+                    permits = partial(self._supply.run, bodies, self._resting)
+                    group.start_soon(self._guarded, permits, name=f"{self._name} rate")
                 for name, part in self._parts().items():
                     group.start_soon(self._guarded, part, name=f"{self._name} {name}")
                 try:
                     await self._finished.wait()
                 finally:
-                    await self._end(self._bodies)
+                    await self._end(bodies)
                     group.cancel_scope.cancel()
         finally:
             if self._timer is not None:
@@ -110,17 +144,19 @@ class Working(Flushing):
             try:
                 if not self._closed:
                     async with self._flushing:
-                        changed, self._changed = self._changed, []
-                        await self._store.flush(self._flushes(changed), self._task.worker)
+                        while self._changed:
+                            changed, self._changed = self._changed, []
+                            await self._store.flush(self._flushes(changed), self._task.worker)
                     await self._store.release(self._id, self._task.worker)
                 if self._attended and self._crews is not None:
                     await self._crews.leave(self._id, self._task.worker)
             except FlowstoneError as error:
-                _logger.info("%s: what it had is free once its worker is gone: %s", self._name, error.message)
+                self._services.unleft.add(self._id)
+                _logger.info("%s: what it had is free as soon as the store answers: %s", self._name, error.message)
 
     async def _guarded(self, part: Callable[[], Awaitable[None]]) -> None:
         try:
-            await part()
+            await self._resting.part(part)
         except (*ENDINGS, Exception) as error:
             self._fail(error)
 
@@ -142,7 +178,7 @@ class Working(Flushing):
         """Take what is free whenever something may be: at the beginning, at a due time, and once each poll."""
         if not self._task.continued:
             self._look_again()
-            await self._look.wait()
+            await self._resting.on(self._look)
         while True:
             self._look.clear()
             try:
@@ -154,7 +190,7 @@ class Working(Flushing):
             if not again:
                 await self._check()
                 self._look_again()
-                await self._look.wait()
+                await self._resting.on(self._look)
 
     async def _take_some(self) -> bool:
         """Take what is free; after a call that nobody has answered also what is ours without our knowing.
@@ -165,12 +201,15 @@ class Working(Flushing):
         shared = self._is_shared()
         if shared and not self._is_hungry():
             return False
-        limit = _SHARED_AT_ONCE if shared else _TAKEN_AT_ONCE
+        limit = min(_SHARED_AT_ONCE if shared else _TAKEN_AT_ONCE, self._ahead - self._outstanding)
+        self._full = limit <= 0
+        if self._full:
+            return False
         async with self._claiming:
             known = frozenset(self._held) if self._unsure else None
-            fresh = 1 if shared else None
+            fresh = 1 if shared and known is None else None  # what is ours may be behind what is free
             chunks = await self._store.take(self._id, self._task.worker, limit=limit, fresh=fresh, known=known)
-            self._unsure = False
+            self._unsure = known is not None and len(chunks) == limit
             for chunk in chunks:
                 await self._taken(chunk)
         if chunks:
@@ -191,14 +230,16 @@ class Working(Flushing):
     async def _taken(self, chunk: Chunk) -> None:
         page, items = await self._page(chunk.page)
         local = LocalChunk(chunk, page, items)
+        if not chunk.alone:  # counted when we last attended, or given away since
+            self._elsewhere = max(0, self._elsewhere - local.left)
         if not chunk.lost:
             self._hold(local)
         elif not chunk.alone:
             self._dissolve(local)
-        elif chunk.lost >= self._services.settings.max_lost:
+        elif died_on_trial(chunk) and chunk.lost >= self._services.settings.max_lost:
             self._hold_lost(local)
         else:
-            self._hold(local, suspect=chunk.lost >= _SUSPECT)
+            self._hold(local, suspect=chunk.lost >= min(_SUSPECT, self._services.settings.max_lost))
 
     def _dissolve(self, chunk: LocalChunk) -> None:
         """Let every item of a chunk whose worker died go on by itself: so it is found out which one killed it."""
@@ -207,6 +248,18 @@ class Working(Flushing):
         while chunk.todo:
             chunk.postpone(chunk.todo.pop().position, 0, None, None, lost=chunk.chunk.lost)
         self._changes(chunk)
+
+    async def tried_alone(self, chunk: LocalChunk, todo: Todo) -> bool:
+        """Put on record that an item runs alone now, after all that ended before; return whether it may run."""
+        chunk.trial = on_trial(self._name, todo.number, chunk.chunk)
+        self._changes(chunk)
+        try:
+            while chunk.changed:
+                await self._flush_once()
+        except (*ENDINGS, Exception) as error:
+            self._fail(error)
+            return False
+        return True
 
     def _hold_lost(self, chunk: LocalChunk) -> None:
         """Let an item fail under which too many workers died."""
@@ -221,7 +274,8 @@ class Working(Flushing):
         found = self._pages.get(number)
         if found is None:
             [page] = await self._store.pages(self._id, [number])
-            found = self._pages[number] = page, self._task.intake.items.unpack(page.items)
+            items = self._task.intake.items.unpack(page.items)
+            found = self._pages[number] = page._replace(items=b""), items
             if len(self._pages) > _PAGES_KEPT:
                 self._pages.popitem(last=False)
         return found
@@ -262,21 +316,9 @@ class Working(Flushing):
             bodies.limit(found.permits)
         await self._noticed(found)
         if bodies is not None and found.hungry and not bodies.stopping and not self._gifts:
-            self._gifts = self._withheld(bodies, -(-bodies.waiting * found.hungry // (found.hungry + 1)))
+            self._gifts = self._supply.withhold(-(-bodies.waiting * found.hungry // (found.hungry + 1)))
         if self._gifts:
             await self._give(crews, self._gifts)
-
-    def _withheld(self, bodies: Bodies, count: int) -> list[Withheld]:
-        """Take the last items of chunks at hand from the bodies, which do not begin them from here on."""
-        found: list[Withheld] = []
-        for chunk in reversed(bodies.at_hand):
-            if count <= 0:
-                break
-            withheld = chunk.withhold(count)
-            if withheld is not None:
-                found.append(withheld)
-                count -= withheld.size
-        return found
 
     async def _give(self, crews: Crews, gifts: list[Withheld]) -> None:
         """Let those who have nothing to do take what was withheld; tried again the next time if nobody answers."""

@@ -38,6 +38,12 @@ def submit(memory: Memory, submission: Submission) -> Run:
     return run
 
 
+def joins(memory: Memory, submission: Submission) -> bool:
+    """Tell whether a submission would join a run, or be the same as one that was stored before."""
+    known = submission.key is not None and (submission.run.pipeline, submission.key) in memory.run_keys
+    return known or _equal(memory, submission.run, memory.clock.now()) is not None
+
+
 def _equal(memory: Memory, record: RunRecord, now: datetime) -> Run | None:
     """Return the active run that a submission joins."""
     if not record.request:

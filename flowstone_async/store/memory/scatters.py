@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from threading import RLock
@@ -13,7 +12,12 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
-from flowstone_async.errors import Failure
+from flowstone_async.errors import ConfigError, Failure
+from flowstone_async.store import redrives
+from flowstone_async.store.batches import split_from
+from flowstone_async.store.memory.redriving import begun, carry
+from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
+from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -25,53 +29,10 @@ from flowstone_async.store.scatters import (
     Scatters,
     ScatterTotals,
     StoredFailure,
+    kind_of,
 )
 from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiters
-
-_OPEN = frozenset({"ready", "running"})
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk with its owner; see `Chunk` and `Flush`."""
-
-    kept: Chunk
-    state: str = "running"
-    worker: str | None = None
-    flushes: int = 0
-    due: datetime | None = None
-
-
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class _Scatter:
-    """One scatter with all that is its own."""
-
-    record: ScatterRecord
-    fence: int
-    since: datetime
-    pages: dict[int, Page] = field(default_factory=dict[int, Page])
-    fences: dict[int, int] = field(default_factory=dict[int, int])
-    keys: dict[str, int] = field(default_factory=dict[str, int])
-    chunks: dict[tuple[int, bool], _Chunk] = field(default_factory=dict[tuple[int, bool], _Chunk])
-    blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
-    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
-    failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
-
-    def cancel(self, state: Literal["failed", "cancelled"]) -> None:
-        """End it before its items are."""
-        self.record = self.record._replace(state=state)
-        for chunk in self.chunks.values():
-            if chunk.state in _OPEN:
-                chunk.state, chunk.worker = "cancelled", None
-                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
-
-    def release(self, worker: str) -> None:
-        """Let go of what a worker has of it."""
-        for chunk in self.chunks.values():
-            if chunk.worker == worker and chunk.state == "running":
-                chunk.state, chunk.worker, chunk.flushes = "ready", None, 0
-                chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
 
 
 class MemoryScatters(Scatters):
@@ -94,12 +55,12 @@ class MemoryScatters(Scatters):
         owns: Callable[[str, int], bool],
     ) -> None:
         self._lock, self._now, self._leases, self._waiters, self._owns = lock, now, leases, waiters, owns
-        self._scatters: dict[str, _Scatter] = {}
+        self._scatters: dict[str, StoredScatter] = {}
         self._of: dict[str, dict[AssetKey, str]] = {}
         # What was deleted while somebody held it.
-        self._let_go: WeakValueDictionary[str, _Scatter] = WeakValueDictionary()
+        self._let_go: WeakValueDictionary[str, StoredScatter] = WeakValueDictionary()
 
-    def _read(self, scatter: str) -> _Scatter | None:
+    def _read(self, scatter: str) -> StoredScatter | None:
         return self._scatters.get(scatter) or self._let_go.get(scatter)
 
     @override
@@ -108,10 +69,28 @@ class MemoryScatters(Scatters):
             if worker not in self._leases or not self._owns(scatter.run_id, fence):
                 return None
             known = self._of.setdefault(scatter.run_id, {}).setdefault(scatter.key, scatter.id)
-            found = self._scatters.setdefault(known, _Scatter(scatter, fence, self._now()))
+            found = self._scatters.setdefault(known, StoredScatter(scatter, fence, self._now()))
+            if not found.fence:  # a redrive made it, and nobody has begun it yet
+                found.record = found.record._replace(facts=scatter.facts)
             found.fence = fence
             found.release(worker)
-            return found.record
+            return found.record._replace(carry=found.carry)
+
+    @override
+    async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is None or found.fence != fence or found.record.state != "running":
+                return None
+            if found.record.facts == known:
+                found.record = found.record._replace(facts=facts)
+            return found.record.facts
+
+    @override
+    async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
+        with self._lock:
+            found = self._read(scatter)
+            return frozenset(() if found is None else filter(found.keys.__contains__, hashes))
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
@@ -128,10 +107,11 @@ class MemoryScatters(Scatters):
                 return None
             return self._add(found, page, worker)
 
-    def _add(self, found: _Scatter, page: NewPage, worker: str) -> PageAdded:
+    def _add(self, found: StoredScatter, page: NewPage, worker: str) -> PageAdded:
         record, first = found.record, found.record.read
         duplicates: set[int] = set()
-        for place, hash_ in enumerate(page.hashes or ()):
+        hashes = page.hashes or ()
+        for place, hash_ in zip(page.places or range(len(hashes)), hashes, strict=True):
             if found.keys.setdefault(hash_, first + place) != first + place:
                 duplicates.add(place)
         found.pages[page.no] = Page(
@@ -143,13 +123,12 @@ class MemoryScatters(Scatters):
             failed = sum(start <= each.position < start + count for each in page.failed)
             kept = Chunk(page.scatter, first + start, alone=False, page=page.no, size=count, failed=failed)
             ours = page.owned is None or place < page.owned
-            found.chunks[first + start, False] = _Chunk(
+            found.chunks[first + start, False] = StoredChunk(
                 kept, state="running" if ours else "ready", worker=worker if ours else None
             )
             start += count
         for each in page.failed:
-            position = first + each.position
-            found.failures[position] = StoredFailure(position, page.no, now, each.attempts, worker, each.error)
+            found.fail(each._replace(position=first + each.position), page.no, now, worker)
         found.record = record._replace(
             pages=record.pages + 1,
             read=record.read + page.size,
@@ -157,6 +136,9 @@ class MemoryScatters(Scatters):
             cursor=page.cursor,
             sealed=page.last,
         )
+        found.carry = page.carry
+        if page.distinct is not None:
+            found.distinct = (found.distinct or 0) + page.distinct
         return PageAdded(first, record.total, frozenset(duplicates))
 
     @override
@@ -194,12 +176,13 @@ class MemoryScatters(Scatters):
                 lost=each.lost,
                 error=each.error,
             )
-            found.chunks[each.position, True] = _Chunk(kept, state="ready", due=each.due)
+            found.chunks[each.position, True] = StoredChunk(kept, state="ready", due=each.due)
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)
             found.committed.append((page, flush.block))
+        found.split(flush, page)
         for each in flush.failures:
-            found.failures[each.position] = StoredFailure(each.position, page, now, each.attempts, worker, each.error)
+            found.fail(each, page, now, worker)
         return True
 
     @override
@@ -220,17 +203,17 @@ class MemoryScatters(Scatters):
             free = sorted(
                 key
                 for key, each in found.chunks.items()
-                if _is_due(each, now)
+                if each.is_due(now)
                 and (self._is_free(each) or (known is not None and each.worker == worker and key not in known))
             )
             new = [key for key in free if found.chunks[key].due is None][:fresh]
             due = [key for key in free if found.chunks[key].due is not None]
             return tuple(self._take(found.chunks[key], worker) for key in sorted((*new, *due)[:limit]))
 
-    def _is_free(self, chunk: _Chunk) -> bool:
-        return chunk.state in _OPEN and chunk.worker not in self._leases
+    def _is_free(self, chunk: StoredChunk) -> bool:
+        return chunk.state in OPEN and chunk.worker not in self._leases
 
-    def _take(self, chunk: _Chunk, worker: str) -> Chunk:
+    def _take(self, chunk: StoredChunk, worker: str) -> Chunk:
         lost = chunk.kept.lost + (chunk.worker not in (None, worker))
         chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=lost)
         chunk.state, chunk.worker, chunk.flushes = "running", worker, 0
@@ -249,7 +232,7 @@ class MemoryScatters(Scatters):
             if found is None or found.fence != fence:
                 return False
             record = found.record
-            if record.state == "running" and record.sealed and not any(c.state in _OPEN for c in found.chunks.values()):
+            if record.state == "running" and record.sealed and not any(c.state in OPEN for c in found.chunks.values()):
                 found.record = record._replace(state="closed")
             return found.record.state == "closed"
 
@@ -262,6 +245,43 @@ class MemoryScatters(Scatters):
             if found.record.state == "running":
                 found.cancel(state)
             return found.record.state == state
+
+    def redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter | None:
+        """Return the scatter that a run begins with, not kept yet; None if it cannot be, and need not.
+
+        Raises:
+            ConfigError: It cannot be, and is required.
+        """
+        try:
+            return self._redriven(asked, run_id, active)
+        except ConfigError:
+            if asked.required:
+                raise
+            return None
+
+    def _redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter:
+        origin = self._scatters.get(asked.origin)
+        if origin is None:
+            raise redrives.gone(asked.origin)
+        for each in self._scatters.values():
+            if each.record.origin == asked.origin:
+                raise redrives.redriven(asked.origin, each.record.run_id)
+        record = origin.record
+        if record.state == "running" and active(record.run_id):
+            raise redrives.goes_on(asked.origin, record.run_id)
+        chunks = [(each.kept, each.state == "done") for each in origin.chunks.values()]
+        carried = carry(asked, chunks, origin.failures.values())
+        if record.sealed and carried.final == record.total and asked.required:
+            raise redrives.nothing_left(asked.origin, refused=len(carried.failures))
+        if record.state == "running":  # its run has ended: nobody adds to it any more
+            origin.cancel("cancelled")
+        return begun(asked, run_id, origin, carried, self._now())
+
+    def keep(self, scatter: StoredScatter) -> None:
+        """Keep a scatter that a run begins with."""
+        record = scatter.record
+        self._scatters[record.id] = scatter
+        self._of.setdefault(record.run_id, {})[record.key] = record.id
 
     def forget_run(self, run_id: str) -> None:
         """Delete the scatters of a run that became no value: those of values go with them."""
@@ -300,11 +320,12 @@ class MemoryScatters(Scatters):
                 succeeded=sum(each.kept.succeeded for each in found.chunks.values()),
                 failed=sum(each.kept.failed for each in found.chunks.values()),
                 waiting=sum(each.kept.alone for each in ready),
-                open=sum(each.state in _OPEN for each in found.chunks.values()),
+                open=sum(each.state in OPEN for each in found.chunks.values()),
                 due=min((each.due for each in ready if each.due is not None), default=None),
                 taken=sum(each.state == "running" for each in found.chunks.values()),
                 since=found.since,
-                read=found.record.read,
+                read=found.record.read if found.distinct is None else found.distinct,
+                carried=found.carried,
             )
 
     @override
@@ -332,7 +353,8 @@ class MemoryScatters(Scatters):
         with self._lock:
             found = self._read(scatter)
             pages = () if found is None else found.pages.values()
-            return next((page.no for page in pages if page.first <= position < page.first + page.size), None)
+            read, _ = split_from(position)
+            return next((page.no for page in pages if page.first <= read < page.first + page.size), None)
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
@@ -345,7 +367,7 @@ class MemoryScatters(Scatters):
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
         groups: dict[str, list[Failure]] = {}
         for each in await self.failures(scatter, limit=sys.maxsize):
-            groups.setdefault(each.error.code, []).append(each.error)
+            groups.setdefault(kind_of(each.error), []).append(each.error)
         ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
         return tuple((len(errors), errors[0]) for _, errors in ordered[:limit])
 
@@ -373,7 +395,3 @@ class MemoryScatters(Scatters):
             del of[gone.record.key]
             if not of:
                 del self._of[gone.record.run_id]
-
-
-def _is_due(chunk: _Chunk, now: datetime) -> bool:
-    return chunk.due is None or chunk.due <= now

@@ -16,6 +16,7 @@ from flowstone_async.store.memory import lineage, ownership, queue
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import Run
+from flowstone_async.store.memory.scatter import StoredScatter
 from flowstone_async.store.memory.step import advance
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import (
@@ -36,6 +37,7 @@ from flowstone_async.store.records import (
     Submitted,
     Worker,
 )
+from flowstone_async.store.redrives import Redrive
 from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiter
 
@@ -119,15 +121,26 @@ class MemoryStore(Store):
             return advance(self._memory, step)
 
     @override
-    async def submit(self, submission: Submission, *, connection: object = None) -> Submitted:
+    async def submit(
+        self, submission: Submission, *, connection: object = None, redrives: Sequence[Redrive] = ()
+    ) -> Submitted:
         if connection is not None:
             raise ConfigError(
                 "conn= needs a store on Postgres: a memory store takes part in no transaction",
                 hint="Leave it out, or open the engine on the database of the connection.",
             )
         with self._lock:
-            run = queue.submit(self._memory, submission)
-            return Submitted(run.record(), created=run.id == submission.run.id)
+            memory, run_id = self._memory, submission.run.id
+            made: list[tuple[Redrive, StoredScatter]] = []
+            if redrives and not queue.joins(memory, submission):
+                active = memory.active.__contains__
+                begun = ((each, memory.scatters.redriven(each, run_id, active)) for each in redrives)
+                made = [(each, scatter) for each, scatter in begun if scatter is not None]
+            run = queue.submit(memory, submission)
+            for each, scatter in made:
+                memory.scatters.keep(scatter)
+                memory.note(() if each.audit is None else (each.audit,), memory.clock.now())
+            return Submitted(run.record(), created=run.id == run_id)
 
     @override
     async def claim(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:

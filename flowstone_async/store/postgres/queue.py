@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from flowstone_async.errors import ConfigError, KeyConflict
+from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable
 from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections
 from flowstone_async.store.postgres.encoding import encode
 from flowstone_async.store.postgres.errors import translate_lent
@@ -17,9 +19,14 @@ from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async.store.postgres.redriving import redrive
 from flowstone_async.store.postgres.rows import run_record
 from flowstone_async.store.postgres.step import audit_row
 from flowstone_async.store.records import RunRecord, Submission, Submitted
+from flowstone_async.store.redrives import Redrive
+
+_LARGE = 300.0  # seconds for a scatter of which millions of items failed
+_PAUSE = 0.1
 
 
 class Queue:
@@ -37,9 +44,11 @@ class Queue:
         self._hints = hints
         self._floors = Floors()
 
-    async def submit(self, submission: Submission, connection: object) -> Submitted:
+    async def submit(self, submission: Submission, connection: object, redrives: Sequence[Redrive] = ()) -> Submitted:
         """Put a run into the queue, or find the one that it joins; see `Store.submit`."""
-        if connection is None:
+        if redrives:
+            found, outcome = await self._redriving(submission, redrives)
+        elif connection is None:
             [(found, outcome)] = await self._connections.fetch("submit", *self._row(submission, joins=True))
         else:
             [(found, outcome)] = await self._lent(connection, "submit", *self._row(submission, joins=False))
@@ -59,6 +68,23 @@ class Queue:
                 self._hints.queued()
             return Submitted(run, created=True)
         return Submitted(await self._joined(str(found), run, connection), created=False)
+
+    async def _redriving(self, submission: Submission, redrives: Sequence[Redrive]) -> tuple[object, str]:
+        """Store a run with scatters that go on from others; again if the reply is lost, with the same ids."""
+        give_up = time.monotonic() + self._connections.patience
+        while True:
+            try:
+                async with self._connections.transaction() as session:
+                    session.patience = _LARGE
+                    [(found, outcome)] = await session.fetch("submit", *self._row(submission, joins=True))
+                    # In the order in which scatters are locked everywhere.
+                    for each in sorted(redrives, key=lambda each: each.origin) if outcome == "created" else ():
+                        await redrive(session, self._instants, submission.run.id, each)
+                return found, outcome
+            except StoreUnavailable:
+                if time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     def _row(self, submission: Submission, *, joins: bool) -> Sequence[object]:
         run = submission.run

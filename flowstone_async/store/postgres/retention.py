@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
+from flowstone_async.store.postgres.chains import delete_scatters
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.partitions import Partitions
@@ -66,7 +67,7 @@ class Retention:
             if gone:
                 scatters = [row[0] for row in await session.fetch("valueless_scatters", gone)]
                 if scatters:
-                    await session.fetch("delete_scatters", scatters)
+                    await delete_scatters(session, scatters)
                 await session.fetch("forget_runs", gone)
         return len(gone), bool(born)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from array import array
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -14,10 +12,13 @@ from asyncpg import Record
 from typing_extensions import override
 
 from flowstone_async.errors import Failure, StoreUnavailable
+from flowstone_async.store.batches import split_from
+from flowstone_async.store.postgres.chains import Chains, delete_scatters
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned
 from flowstone_async.store.scatters import (
     Block,
     Chunk,
@@ -29,12 +30,13 @@ from flowstone_async.store.scatters import (
     Scatters,
     ScatterTotals,
     StoredFailure,
+    kind_of,
 )
 from flowstone_async.types import AssetKey
 
 T = TypeVar("T")
-PLACE = "I"
 _PAUSE = 0.1
+_DELETING = 300.0  # seconds for what millions of items have left
 
 
 class PostgresScatters(Scatters):
@@ -54,6 +56,7 @@ class PostgresScatters(Scatters):
         self._instants = instants
         self._owns = owns
         self._patience = patience
+        self._chains = Chains(connections)
 
     async def _fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a statement that may be repeated, for as long as commits are tried."""
@@ -82,14 +85,30 @@ class PostgresScatters(Scatters):
             given = (scatter.id, scatter.run_id, fence, *named, scatter.facts, self._instants.given())
             [row] = await session.fetch("begin_scatter", *given)
             await session.fetch("release_chunks", row["id"], worker)
-        return record_of(row)
+        return self._record(row)
+
+    def _record(self, row: Record) -> ScatterRecord:
+        record = record_of(row)
+        self._chains.learn(record.id, row["root"], row["kept"])
+        return record
+
+    @override
+    async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
+        rows = await self._fetch("decide_scatter", scatter, fence, known, facts) if self._owns() else []
+        return rows[0]["facts"] if rows else None
+
+    @override
+    async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
+        root, _ = await self._chains.of(scatter)
+        rows = await self._fetch("known_keys", root, list(hashes)) if hashes else []
+        return frozenset(row["hash"].hex for row in rows)
 
     @override
     async def add_page(self, page: NewPage, worker: str) -> PageAdded | None:
         if not self._owns():
             return None
         which = (page.scatter, page.fence, page.no)
-        firsts, counts, failed = _cut(page)
+        firsts, counts, failed = cut(page)
         given = (
             *which,
             page.size,
@@ -103,13 +122,19 @@ class PostgresScatters(Scatters):
             counts,
             failed,
             [each.position for each in page.failed],
-            [each.error.code for each in page.failed],
+            [kind_of(each.error) for each in page.failed],
             [failure_text(each.error) for each in page.failed],
             self._instants.given(),
             len(page.chunks) if page.owned is None else page.owned,
+            page.places,
+            page.carry,
+            page.distinct,
         )
         rows = await self._fetch("add_page", *given)
-        for row in rows or await self._fetch("page_added", *which):
+        if not rows:
+            root, _ = await self._chains.of(page.scatter)
+            rows = await self._fetch("page_added", root, page.fence, page.no)
+        for row in rows:
             return PageAdded(row["first"], row["before"], frozenset(row["duplicates"]))
         return None
 
@@ -117,15 +142,33 @@ class PostgresScatters(Scatters):
     async def flush(self, flushes: Sequence[Flush], worker: str) -> frozenset[int]:
         if not flushes or not self._owns():
             return frozenset()
-        columns = _columns(flushes)
-        now = self._instants.given()
-        rows = await self._fetch("flush", worker, *columns, now)
-        kept = {row[0] - 1 for row in rows}
+        columns = columns_of(flushes)
+        given = (worker, *columns, self._instants.given())
+        if any(flush.splits for flush in flushes):
+            kept = await self._patiently(partial(self._flush_and_split, flushes, given))
+        else:
+            kept = {row[0] - 1 for row in await self._fetch("flush", *given)}
         if len(kept) < len(flushes):
             scatters, firsts, alone, fences, numbers, *_ = columns
             known = await self._fetch("flushed", scatters, firsts, alone, fences, numbers)
             kept.update(row[0] - 1 for row in known)
         return frozenset(kept)
+
+    async def _flush_and_split(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
+        scatters = sorted({flush.chunk.scatter for flush in flushes})
+        async with self._connections.transaction() as session:
+            await session.fetch("lock_scatters", scatters)
+            kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
+            for scatter in scatters:
+                splits: list[tuple[object, ...]] = [
+                    (each.position, flush.chunk.page, each.attempts, each.due, failure_text(each.error), each.failed)
+                    for place, flush in enumerate(flushes)
+                    if place in kept and flush.chunk.scatter == scatter
+                    for each in flush.splits
+                ]
+                if splits:
+                    await session.fetch("split_chunks", scatter, *turned(splits, 6))
+        return kept
 
     @override
     async def take(
@@ -170,12 +213,12 @@ class PostgresScatters(Scatters):
     @override
     async def scatter(self, scatter: str) -> ScatterRecord | None:
         rows = await self._connections.fetch("scatter", scatter) if is_id(scatter) else []
-        return record_of(rows[0]) if rows else None
+        return self._record(rows[0]) if rows else None
 
     @override
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         rows = await self._connections.fetch("scatters_of_run", run_id) if is_id(run_id) else []
-        return tuple(map(record_of, rows))
+        return tuple(map(self._record, rows))
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
@@ -184,7 +227,8 @@ class PostgresScatters(Scatters):
 
     @override
     async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
-        rows = await self._connections.fetch("scatter_pages", scatter, list(numbers))
+        root, _ = await self._chains.of(scatter)
+        rows = await self._connections.fetch("scatter_pages", root, list(numbers))
         return tuple(
             Page(
                 row["no"],
@@ -200,35 +244,40 @@ class PostgresScatters(Scatters):
 
     @override
     async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
-        rows = await self._connections.fetch("scatter_blocks", scatter, page)
+        root, parts = await self._chains.of(scatter)
+        rows = await self._connections.fetch("scatter_blocks", parts, page)
         if rows:
-            return tuple(Block(_positions(row["first"], row["places"]), row["body"]) for row in rows)
-        rows = await self._connections.fetch("scatter_results", scatter, page)
+            return tuple(Block(positions(row["first"], row["places"]), row["body"]) for row in rows)
+        rows = await self._connections.fetch("scatter_results", parts, page, root)
         if not rows:
             return ()
         return (Block([row[0] for row in rows], b"", [row[1] for row in rows]),)
 
     @override
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
-        rows = await self._connections.fetch("committed_blocks", scatter, after, limit)
+        root, parts = await self._chains.of(scatter)
+        rows = await self._connections.fetch("committed_blocks", parts, after, limit)
         if rows:
             return tuple(
-                (row["no"], row["page"], Block(_positions(row["first"], row["places"]), row["body"])) for row in rows
+                (row["no"], row["page"], Block(positions(row["first"], row["places"]), row["body"])) for row in rows
             )
-        rows = await self._connections.fetch("committed_results", scatter, after, limit)
+        rows = await self._connections.fetch("committed_results", parts, after, limit, root)
         return tuple((row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],))) for row in rows)
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:
-        rows = await self._connections.fetch("scatter_page_at", scatter, position)
+        root, _ = await self._chains.of(scatter)
+        rows = await self._connections.fetch("scatter_page_at", root, split_from(position)[0])
         return rows[0][0] if rows else None
 
     @override
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
-        rows = await self._connections.fetch("scatter_failures", scatter, after, limit)
+        root, _ = await self._chains.of(scatter)
+        rows = await self._connections.fetch("scatter_failures", scatter, after, limit, root)
         return tuple(
             StoredFailure(
-                row["item_no"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])
+                *(row["item_no"], row["page"], row["at"], row["attempts"], row["worker"], _certain(row["error"])),
+                number=row["number"],
             )
             for row in rows
         )
@@ -240,7 +289,8 @@ class PostgresScatters(Scatters):
 
     @override
     async def find(self, scatter: str, hash: str) -> int | None:
-        rows = await self._connections.fetch("scatter_find", scatter, hash)
+        root, _ = await self._chains.of(scatter)
+        rows = await self._connections.fetch("scatter_find", root, hash)
         return rows[0][0] if rows else None
 
     @override
@@ -251,7 +301,9 @@ class PostgresScatters(Scatters):
     async def delete(self, scatters: Collection[str]) -> None:
         known = ids(scatters)
         if known:
-            await self._connections.fetch("delete_scatters", known)
+            async with self._connections.transaction() as session:
+                session.patience = _DELETING
+                await delete_scatters(session, known)
 
 
 def record_of(row: Record) -> ScatterRecord:
@@ -268,6 +320,9 @@ def record_of(row: Record) -> ScatterRecord:
         total=row["total"],
         cursor=row["cursor"],
         facts=row["facts"],
+        carry=row.get("carry"),
+        origin=None if row["origin"] is None else str(row["origin"]),
+        before=row["before"],
     )
 
 
@@ -285,6 +340,7 @@ def _chunk(row: Record) -> Chunk:
         attempts=row["attempts"],
         lost=row["lost"],
         error=failure(row["error"]),
+        number=row["number"],
     )
 
 
@@ -292,61 +348,3 @@ def _certain(text: str) -> Failure:
     found = failure(text)
     assert found is not None  # noqa: S101 - for the type checker: the column is never NULL
     return found
-
-
-def _cut(page: NewPage) -> tuple[list[int], list[int], list[int]]:
-    """Return the chunks of a page: the place of each one's first item, their counts, and how many of them failed."""
-    firsts: list[int] = []
-    failed: list[int] = []
-    first = 0
-    for count in page.chunks:
-        firsts.append(first)
-        failed.append(sum(first <= each.position < first + count for each in page.failed))
-        first += count
-    return firsts, list(page.chunks), failed
-
-
-def _columns(flushes: Sequence[Flush]) -> tuple[list[Any], ...]:
-    """Return flushes as the statement takes them: a list for each column, numbered from 1 where rows belong to one."""
-    chunks: list[tuple[object, ...]] = []
-    later: list[tuple[object, ...]] = []
-    rows: list[tuple[object, ...]] = []
-    failures: list[tuple[object, ...]] = []
-    for place, flush in enumerate(flushes, 1):
-        chunk, block = flush.chunk, flush.block
-        packed = block is not None and block.rows is None
-        chunks.append(
-            (
-                *(chunk.scatter, chunk.first, chunk.alone, chunk.fence, flush.number, flush.state),
-                *(flush.done, flush.succeeded, flush.failed, flush.attempts, flush.due, failure_text(flush.error)),
-                None if block is None or not packed else _places(chunk.first, block.positions),
-                None if block is None or not packed else block.body,
-            )
-        )
-        later += (
-            (place, each.position, each.attempts, each.lost, each.due, failure_text(each.error)) for each in flush.later
-        )
-        if block is not None and block.rows is not None:
-            rows += ((place, *each) for each in zip(block.positions, block.rows, strict=True))
-        failures += (
-            (place, each.position, each.attempts, each.error.code, failure_text(each.error)) for each in flush.failures
-        )
-    return (*_turned(chunks, 14), *_turned(later, 6), *_turned(rows, 3), *_turned(failures, 5))
-
-
-def _places(first: int, positions: Sequence[int]) -> bytes:
-    places = array(PLACE, [position - first for position in positions])
-    if sys.byteorder == "big":
-        places.byteswap()
-    return places.tobytes()
-
-
-def _positions(first: int, data: bytes) -> Sequence[int]:
-    places = array(PLACE, data)
-    if sys.byteorder == "big":
-        places.byteswap()
-    return [first + place for place in places]
-
-
-def _turned(rows: list[tuple[object, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

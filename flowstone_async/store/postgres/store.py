@@ -48,6 +48,7 @@ from flowstone_async.store.records import (
     Submitted,
     Worker,
 )
+from flowstone_async.store.redrives import Redrive
 from flowstone_async.types import AssetKey
 
 _CLOSE = 10.0
@@ -247,8 +248,10 @@ class PostgresStore(LookingStore):
         return await self._committer.advance(step, self._worker)
 
     @override
-    async def submit(self, submission: Submission, *, connection: object = None) -> Submitted:
-        return await self._queue.submit(submission, connection)
+    async def submit(
+        self, submission: Submission, *, connection: object = None, redrives: Sequence[Redrive] = ()
+    ) -> Submitted:
+        return await self._queue.submit(submission, connection, redrives)
 
     @override
     async def claim(self, worker: str, pipelines: Sequence[str], *, limit: int) -> tuple[RunRecord, ...]:

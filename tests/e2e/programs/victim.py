@@ -15,6 +15,7 @@ from flowstone_async.cli import main
 from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.postgres.connections import Session
 from flowstone_async.store.postgres.lease import Lease
+from flowstone_async.store.postgres.scatters import PostgresScatters
 from flowstone_async.store.records import Advance, Advanced
 
 
@@ -72,6 +73,10 @@ def _calls(owner: Any, name: str, *, before: bool) -> None:
     setattr(owner, name, replacement)
 
 
+def _scatters(name: str, *, before: bool) -> Callable[[], None]:
+    return lambda: _calls(PostgresScatters, name, before=before)
+
+
 def _blind() -> None:
     """Let the process believe that it holds its lease, whatever the clock and the server say."""
     Lease.holds = lambda self: True
@@ -93,6 +98,16 @@ POINTS: dict[str, Callable[[], None]] = {
     "before the store is left": lambda: _calls(PostgresStore, "close", before=True),
     "before the lease is given up": lambda: _calls(Lease, "stop", before=True),
     "blind": _blind,
+    "before a page is added": _scatters("add_page", before=True),
+    "after a page was added": _scatters("add_page", before=False),
+    "before results are kept": _scatters("flush", before=True),
+    "after results were kept": _scatters("flush", before=False),
+    "before the scatter is closed": _scatters("close", before=True),
+    "after the scatter was closed": _scatters("close", before=False),
+    "before plain is committed": lambda: _commits(_completes("plain"), before=True),
+    "after plain was committed": lambda: _commits(_completes("plain"), before=False),
+    "before total is committed": lambda: _commits(_completes("total"), before=True),
+    "after total was committed": lambda: _commits(_completes("total"), before=False),
 }
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_what_is_no_command_line_is_refused_with_the_way_out(words: list[str], m
     assert hint in (refused.value.hint or "")
 
 
-@pytest.mark.parametrize("name", ["serve", "items", "approve", "db", "dbs", "dev", "init"])
+@pytest.mark.parametrize("name", ["serve", "approve", "db", "dbs", "dev", "init"])
 def test_commands_of_later_are_unknown(name: str) -> None:
     with pytest.raises(UsageError, match="there is no command"):
         parse([name])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Item, Keys, Pipeline, Retry, Single, Tolerance, io
+from flowstone_async import Item, Keys, Pipeline, Rate, Retry, Single, Tolerance, io
 from flowstone_async.definition.scatter import ScatterKind
 from tests.unit.definition.reading import codes, line_here, only, problems, untyped
 
@@ -146,7 +146,51 @@ def test_functions_of_an_item_are_plain(function: object) -> None:
         assert "give a plain function of an item" in only(pipe).message
 
 
-@pytest.mark.parametrize("option", ["rate", "batch", "io", "run_in", "retries", "source"])
+def test_a_rate() -> None:
+    """SCAT-08, RATE-08: False is none; anything else is refused, with the way out."""
+    rate = Rate(5, per="1m", key=str)
+    assert _kind(Pipeline("p"), rate=rate).rate is rate
+    assert (_kind(Pipeline("p")).rate, _kind(Pipeline("p"), rate=False).rate) == (None, None)
+    for wrong in (5, "openai", True, 0.5):
+        pipe = Pipeline("p")
+        _kind(pipe, rate=wrong)
+        finding = only(pipe)
+        assert finding.code == "FS109"
+        assert f"rate={wrong!r}: give a Rate, such as Rate(100, per=" in finding.message
+        assert ("ctx.limit" in finding.message) == (wrong == "openai")
+
+
+def _nothing() -> str:
+    return ""
+
+
+def _text(item: str) -> str:
+    return item
+
+
+def _tenant(item: int, nobody: dict[int, str]) -> str:
+    return nobody[item]
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "says"),
+    [
+        (_later, "FS109", "give a plain function of an item"),
+        (_nothing, "FS161", "rate key= takes no parameter"),
+        (_text, "FS160", "rate key(item: str)"),
+        (_tenant, "FS101", "'nobody' is not"),
+    ],
+)
+def test_the_key_of_a_rate_takes_the_item(key: Any, code: str, says: str) -> None:
+    """RATE-08: as the function for `key` does."""
+    pipe = Pipeline("p")
+    _kind(pipe, rate=Rate(1, key=key))
+    finding = only(pipe)
+    assert finding.code == code
+    assert says in finding.message
+
+
+@pytest.mark.parametrize("option", ["io", "run_in", "retries", "source"])
 def test_options_that_there_are_not(option: str) -> None:
     """SCAT-01: an unknown keyword is a `TypeError` at the call."""
     with pytest.raises(TypeError, match=rf"scatter\(\) got an unexpected keyword argument '{option}'"):

@@ -76,7 +76,7 @@ CROSS JOIN LATERAL (
 -- name: joinable
 -- Scatters of the pipelines $2 in which living workers take part, and $1 does not.
 SELECT s.id, s.run_id, s.fence, s.pipeline, s.asset, s.partition, s.io, s.state, s.sealed, s.pages, s.read, s.total, s.cursor,
-    s.facts
+    s.facts, s.origin, s.before
 FROM flowstone.scatter AS s
 WHERE s.id = ANY (ARRAY (
         SELECT c.scatter

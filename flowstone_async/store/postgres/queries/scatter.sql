@@ -5,11 +5,24 @@
 SELECT FROM flowstone.run WHERE id = $1 AND fence = $2 AND state = 'running' FOR SHARE;
 
 -- name: begin_scatter
--- Begin the scatter $1, or go on with the one that the run has already. The reader before can add nothing from then on.
+-- Begin the scatter $1, or go on with the one that the run has already, which nobody has begun yet if its fence is 0. The
+-- reader before can add nothing from then on.
 INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, asset, io, partition, facts)
 VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
-ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE SET fence = excluded.fence
-RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts;
+ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE
+SET fence = excluded.fence, facts = CASE WHEN s.fence = 0 THEN excluded.facts ELSE s.facts END
+RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, carry, origin, before,
+    root, kept;
+
+-- name: decide_scatter
+-- Keep what is decided for the scatter $1 under the fence $2, $4, unless more was than $3; returns what is.
+UPDATE flowstone.scatter SET facts = CASE facts WHEN $3 THEN $4 ELSE facts END
+WHERE id = $1 AND fence = $2 AND state = 'running'
+RETURNING facts;
+
+-- name: known_keys
+-- Those of the hashes $2 that the chain $1 has.
+SELECT hash FROM flowstone.scatter_key WHERE scatter = $1 AND hash = ANY ($2::uuid[]);
 
 -- name: release_chunks
 -- Let go of what the worker $2 has of the scatter $1.
@@ -17,30 +30,31 @@ UPDATE flowstone.scatter_chunk SET state = 'ready', worker = NULL, fence = fence
 WHERE scatter = $1 AND worker = $2 AND state = 'running';
 
 -- name: scatter
-SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept
 FROM flowstone.scatter
 WHERE id = $1;
 
 -- name: scatters_of_run
-SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept
 FROM flowstone.scatter
 WHERE run_id = $1
 ORDER BY created_at, id;
 
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
--- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is not the next one.
+-- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is
+-- not the next one. With $19, each key is of the item in the place that it says.
 WITH may AS MATERIALIZED (
-    SELECT id, read, total
+    SELECT id, coalesce(root, id) AS root, read, total
     FROM flowstone.scatter
     WHERE id = $1 AND fence = $2 AND pages = $3 AND NOT sealed AND state = 'running'
     FOR UPDATE
 ),
 keyed AS (
     INSERT INTO flowstone.scatter_key (scatter, hash, item_no)
-    SELECT may.id, n.hash, may.read + n.place - 1
+    SELECT may.root, n.hash, may.read + coalesce(n.place, n.no - 1)
     FROM may
-    CROSS JOIN unnest($5::uuid[]) WITH ORDINALITY AS n (hash, place)
+    CROSS JOIN unnest($5::uuid[], $19::integer[]) WITH ORDINALITY AS n (hash, place, no)
     ON CONFLICT DO NOTHING
     RETURNING item_no
 ),
@@ -53,13 +67,14 @@ duplicate AS MATERIALIZED (
 moved AS (
     UPDATE flowstone.scatter AS s
     SET pages = s.pages + 1, read = s.read + $4, total = s.total + $4 - (SELECT count(*) FROM duplicate),
-        cursor = $8, sealed = $9
+        cursor = $8, sealed = $9, carry = $20,
+        items = CASE WHEN $21::bigint IS NULL THEN s.items ELSE coalesce(s.items, 0) + $21 END
     FROM may
     WHERE s.id = $1
 ),
 page AS (
     INSERT INTO flowstone.scatter_page (scatter, no, count, first, before, fence, duplicates, items, keys)
-    SELECT id, $3, $4, read, total, $2, ARRAY (SELECT place FROM duplicate), $6, $7
+    SELECT root, $3, $4, read, total, $2, ARRAY (SELECT place FROM duplicate), $6, $7
     FROM may
     RETURNING first, before, duplicates
 ),
@@ -79,7 +94,7 @@ failed AS (
 SELECT first, before, duplicates FROM page;
 
 -- name: page_added
--- The page $3 of the scatter $1, if it was added under the fence $2.
+-- The page $3 of the chain $1, if it was added under the fence $2.
 SELECT first, before, duplicates FROM flowstone.scatter_page WHERE scatter = $1 AND no = $3 AND fence = $2;
 
 -- name: flush
@@ -139,6 +154,24 @@ failures AS (
 )
 SELECT place::integer FROM mine ORDER BY place;
 
+-- name: lock_scatters
+-- Before chunks are locked, in the order in which everybody locks them.
+SELECT FROM flowstone.scatter WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE;
+
+-- name: split_chunks
+-- Batches of one that leave their batches, with the numbers that come next; in the transaction of the flush.
+WITH grown AS (
+    UPDATE flowstone.scatter SET total = total + cardinality($2::bigint[])
+    WHERE id = $1
+    RETURNING total - cardinality($2::bigint[]) AS before
+)
+INSERT INTO flowstone.scatter_chunk (scatter, first, due_at, page, count, failed, attempts, alone, state, error, number)
+SELECT $1, n.first, n.due_at, n.page, 1, n.failed::integer, n.attempts, true,
+    CASE WHEN n.failed THEN 'done' ELSE 'ready' END, n.error, grown.before + n.no - 1
+FROM grown
+CROSS JOIN unnest($2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::text[], $7::boolean[])
+    WITH ORDINALITY AS n (first, page, attempts, due_at, error, failed, no);
+
 -- name: flushed
 -- Those of some flushes that were accepted before, their reply being lost.
 SELECT n.place::integer
@@ -152,18 +185,26 @@ CROSS JOIN LATERAL (
 ) AS c;
 
 -- name: take_chunks
--- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody alive owns, $7 of them at most that wait
--- for no time; with $5, also those of
--- its own that are not among the chunks $5, $6. In two scans, so that neither reads what is done or what waits for later.
+-- Give the worker $1 at most $3 chunks of the scatter $2 that are due and that nobody runs, $7 of them at most that wait for
+-- no time; with $5, also those of its own that are not among the chunks $5, $6. In two scans, so that neither reads what is
+-- done or what waits for later. Who is alive, but neither owns the run nor takes part, has left without letting go.
 WITH may AS MATERIALIZED (
     SELECT EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $1 AND NOT w.dead)
         AND EXISTS (SELECT FROM flowstone.scatter AS s WHERE s.id = $2 AND s.state = 'running') AS yes
+),
+crew AS MATERIALIZED (
+    SELECT w.id
+    FROM flowstone.worker AS w
+    WHERE NOT w.dead
+        AND (w.id IN (SELECT n.worker FROM flowstone.scatter_worker AS n WHERE n.scatter = $2)
+            OR w.id = (
+                SELECT r.worker FROM flowstone.scatter AS s JOIN flowstone.run AS r ON r.id = s.run_id WHERE s.id = $2))
 ),
 free AS MATERIALIZED (
     SELECT c.first, c.alone
     FROM flowstone.scatter_chunk AS c
     WHERE c.scatter = $2 AND c.state IN ('ready', 'running') AND c.due_at IS NULL
-        AND ((c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+        AND ((c.worker IN (SELECT id FROM crew)) IS NOT TRUE
             OR ($5::bigint[] IS NOT NULL AND c.worker = $1 AND NOT EXISTS (
                 SELECT FROM unnest($5::bigint[], $6::boolean[]) AS k (first, alone)
                 WHERE k.first = c.first AND k.alone = c.alone)))
@@ -177,7 +218,7 @@ due AS MATERIALIZED (
     FROM flowstone.scatter_chunk AS c
     WHERE c.scatter = $2 AND c.state IN ('ready', 'running')
         AND c.due_at <= coalesce($4::timestamptz, statement_timestamp())
-        AND ((c.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
+        AND ((c.worker IN (SELECT id FROM crew)) IS NOT TRUE
             OR ($5::bigint[] IS NOT NULL AND c.worker = $1 AND NOT EXISTS (
                 SELECT FROM unnest($5::bigint[], $6::boolean[]) AS k (first, alone)
                 WHERE k.first = c.first AND k.alone = c.alone)))
@@ -192,12 +233,15 @@ found AS MATERIALIZED (
 taken AS (
     UPDATE flowstone.scatter_chunk AS c
     SET state = 'running', worker = $1, fence = c.fence + 1, flushes = 0,
-        lost = c.lost + CASE WHEN c.worker IS NULL OR c.worker = $1 THEN 0 ELSE 1 END
+        lost = c.lost + CASE
+            WHEN c.worker IS NULL OR EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = c.worker AND NOT w.dead) THEN 0
+            ELSE 1 END
     WHERE c.scatter = $2 AND c.first = ANY (ARRAY (SELECT first FROM found))
         AND (c.first, c.alone) IN (SELECT first, alone FROM found)
     RETURNING c.*
 )
-SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error
+SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error,
+    c.number
 FROM taken AS c
 ORDER BY c.first;
 
@@ -225,7 +269,7 @@ WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 -- name: scatter_counts
 SELECT s.state, s.sealed, s.total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
     coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
-    s.created_at, s.read
+    s.created_at, coalesce(s.items, s.read) AS read, s.carried
 FROM flowstone.scatter AS s
 LEFT JOIN LATERAL (
     SELECT sum(c.succeeded) AS succeeded, sum(c.failed) AS failed,
@@ -239,55 +283,83 @@ LEFT JOIN LATERAL (
 WHERE s.id = $1;
 
 -- name: scatter_pages
+-- Of the chain $1.
 SELECT no, first, before, count, duplicates, items, keys
 FROM flowstone.scatter_page
 WHERE scatter = $1 AND no = ANY ($2::integer[]);
 
 -- name: scatter_blocks
--- Packed results of the page $2.
-SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND page = $2 ORDER BY no;
+-- Packed results of the page $2 that are under the ids $1.
+SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[]) AND page = $2 ORDER BY no;
 
 -- name: scatter_results
--- Results of the page $2 that are rows.
+-- Results of the page $2 of the chain $3 that are rows, under the ids $1: of its items, and of those split off from them.
 SELECT r.item_no, r.value
 FROM flowstone.scatter_page AS p
 CROSS JOIN LATERAL (
     SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
-    WHERE r.scatter = $1 AND r.item_no >= p.first AND r.item_no < p.first + p.count
+    WHERE r.scatter = ANY ($1::uuid[]) AND r.item_no >= p.first AND r.item_no < p.first + p.count
+    UNION ALL
+    SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
+    WHERE r.scatter = ANY ($1::uuid[]) AND r.item_no >= (1::bigint << 62) + (p.first << 24)
+        AND r.item_no < (1::bigint << 62) + (p.first + p.count << 24)
     OFFSET 0
 ) AS r
-WHERE p.scatter = $1 AND p.no = $2
+WHERE p.scatter = $3 AND p.no = $2
 ORDER BY r.no;
 
 -- name: committed_blocks
-SELECT no, page, first, places, body FROM flowstone.scatter_block WHERE scatter = $1 AND no > $2 ORDER BY no LIMIT $3;
+SELECT b.no, b.page, b.first, b.places, b.body
+FROM unnest($1::uuid[]) AS n (part)
+CROSS JOIN LATERAL (
+    SELECT b.no, b.page, b.first, b.places, b.body
+    FROM flowstone.scatter_block AS b
+    WHERE b.scatter = n.part AND b.no > $2
+    ORDER BY b.no
+    LIMIT $3
+) AS b
+ORDER BY b.no
+LIMIT $3;
 
 -- name: committed_results
+-- With the pages of the chain $4 that they are in.
 SELECT r.no, r.item_no, r.value, p.no AS page
-FROM flowstone.scatter_result AS r
+FROM unnest($1::uuid[]) AS n (part)
+CROSS JOIN LATERAL (
+    SELECT r.no, r.item_no, r.value
+    FROM flowstone.scatter_result AS r
+    WHERE r.scatter = n.part AND r.no > $2
+    ORDER BY r.no
+    LIMIT $3
+) AS r
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $1 AND p.first <= r.item_no AND p.count > 0
+    WHERE p.scatter = $4 AND p.count > 0
+        AND p.first <= CASE WHEN r.item_no < 1::bigint << 62 THEN r.item_no ELSE (r.item_no - (1::bigint << 62)) >> 24 END
     ORDER BY p.first DESC
     LIMIT 1
 ) AS p
-WHERE r.scatter = $1 AND r.no > $2
 ORDER BY r.no
 LIMIT $3;
 
 -- name: scatter_page_at
--- The page that the item $2 is in.
+-- The page of the chain $1 that the item $2 is in.
 SELECT no FROM flowstone.scatter_page AS p
 WHERE scatter = $1 AND first <= $2 AND first + count > $2
 ORDER BY first DESC
 LIMIT 1;
 
 -- name: scatter_failures
-SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page
+-- With the pages of the chain $4 that they are in, and with their numbers where they were split off.
+SELECT f.item_no, f.at, f.attempts, f.worker, f.error, p.no AS page,
+    CASE WHEN f.item_no >= 1::bigint << 62 THEN (
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.first = f.item_no AND c.alone
+    ) END AS number
 FROM flowstone.scatter_failure AS f
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $1 AND p.first <= f.item_no AND p.count > 0
+    WHERE p.scatter = $4 AND p.count > 0
+        AND p.first <= CASE WHEN f.item_no < 1::bigint << 62 THEN f.item_no ELSE (f.item_no - (1::bigint << 62)) >> 24 END
     ORDER BY p.first DESC
     LIMIT 1
 ) AS p
@@ -305,20 +377,10 @@ ORDER BY count(*) DESC, code
 LIMIT $2;
 
 -- name: scatter_find
+-- In the chain $1.
 SELECT item_no FROM flowstone.scatter_key WHERE scatter = $1 AND hash = $2;
 
 -- name: valueless_scatters
 -- Scatters of the runs $1 that became no value: those of values go with them.
 SELECT s.id FROM flowstone.scatter AS s
 WHERE s.run_id = ANY ($1::uuid[]) AND NOT EXISTS (SELECT FROM flowstone.materialization AS m WHERE m.id = s.id);
-
--- name: delete_scatters
--- With all that is theirs.
-WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
-pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($1::uuid[])),
-keys AS (DELETE FROM flowstone.scatter_key WHERE scatter = ANY ($1::uuid[])),
-chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
-blocks AS (DELETE FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[])),
-results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($1::uuid[])),
-workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[]))
-DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[]);

@@ -147,9 +147,19 @@ LEFT JOIN (
     GROUP BY scatter
 ) AS c ON c.scatter = s.id
 LEFT JOIN (
-    SELECT scatter, sum(length(places)) / 4 AS results FROM flowstone.scatter_block GROUP BY scatter
-) AS b ON b.scatter = s.id
-LEFT JOIN (SELECT scatter, count(*) AS results FROM flowstone.scatter_result GROUP BY scatter) AS r ON r.scatter = s.id
+    SELECT p.id, sum(b.results) AS results
+    FROM (SELECT s.id, unnest(s.kept || s.id) AS part FROM flowstone.scatter AS s) AS p
+    JOIN (
+        SELECT scatter, sum(length(places)) / 4 AS results FROM flowstone.scatter_block GROUP BY scatter
+    ) AS b ON b.scatter = p.part
+    GROUP BY p.id
+) AS b ON b.id = s.id
+LEFT JOIN (
+    SELECT p.id, sum(r.results) AS results
+    FROM (SELECT s.id, unnest(s.kept || s.id) AS part FROM flowstone.scatter AS s) AS p
+    JOIN (SELECT scatter, count(*) AS results FROM flowstone.scatter_result GROUP BY scatter) AS r ON r.scatter = p.part
+    GROUP BY p.id
+) AS r ON r.id = s.id
 LEFT JOIN (SELECT scatter, count(*) AS failures FROM flowstone.scatter_failure GROUP BY scatter) AS f ON f.scatter = s.id
 WHERE coalesce(c.succeeded, 0) <> coalesce(b.results, 0) + coalesce(r.results, 0)
     OR coalesce(c.failed, 0) <> coalesce(f.failures, 0)

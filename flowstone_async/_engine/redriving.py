@@ -1,0 +1,233 @@
+"""Running items of an ended scatter again: a new run that begins with what the old one has (SCAT-25, READ-09)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.dynamic import known_keys
+from flowstone_async._engine.repeating import record_again, request_again
+from flowstone_async._engine.request import BACKFILL, REDRIVES, RESUMES, Request, digest
+from flowstone_async._engine.scatter.facts import ScatterFacts, facts_of
+from flowstone_async._engine.scatter.finding import find_scatters
+from flowstone_async._engine.session import Session
+from flowstone_async._engine.targets import Target
+from flowstone_async.config import word
+from flowstone_async.definition.graph import Node
+from flowstone_async.definition.scatter import ScatterKind
+from flowstone_async.errors import ConfigError
+from flowstone_async.planning.units import expand
+from flowstone_async.store import redrives
+from flowstone_async.store.records import FINAL_RUN_STATES, AssetState, AuditEntry, RunRecord, Submission
+from flowstone_async.store.redrives import Redrive
+from flowstone_async.store.scatters import ScatterRecord
+from flowstone_async.types import AssetKey, Input, new_id
+
+Only = Literal["failed", "all"]
+
+
+async def redrive(
+    session: Session, before: RunRecord, target: Target, *, only: Only, partition: object = None
+) -> RunRecord:
+    """Store a run that runs items of an ended run again; see `RunHandle.redrive`."""
+    word(only, ("failed", "all"), what="only")
+    if BACKFILL in before.options:
+        raise ConfigError(
+            f"run {before.id} is a backfill, whose partitions are runs of their own",
+            run_id=before.id,
+            hint="Redrive those: `engine.runs(asset=...)` lists them.",
+        )
+    name, scatters = await find_scatters(session, before, target, partition)
+    if _in_batches(session.catalogs[before.pipeline].node(name)):
+        raise ConfigError(
+            f"asset {name!r} takes items in batches, which are not run again",
+            asset=name,
+            run_id=before.id,
+            hint="Run the asset anew with force=True.",
+        )
+    _check_ended(before, scatters)
+    request = request_again(session, before)
+    catalog = session.catalogs[before.pipeline]
+    await _check_reached(session, catalog, request, [each.key for each in scatters])
+    states = await session.store.states([each.key for each in scatters])
+    chosen = await _chosen(session, scatters, states, only)
+    partitions = [each.key.partition for each in chosen]
+    record = record_again(
+        before,
+        {"force": False, REDRIVES: {"asset": name, "partitions": partitions, "of": before.id, "only": only}},
+        digest("redrive", sorted(each.id for each in chosen), only),
+        without=(RESUMES,),
+    )
+    runnable = catalog.runnable(catalog.node(name))
+    asked: list[Redrive] = []
+    for each in chosen:
+        facts = _facts(each, states.get(each.key), runnable, only).text()
+        asked.append(Redrive(each.id, new_id(), only, facts, audit=_act("redriven", each, record, only)))
+    audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
+    submission = Submission(run=record, subject=request.subject(), audit=audit)
+    stored = await session.store.submit(submission, redrives=asked)
+    if stored.created:
+        await _drive_unclaimed(session, record)
+    return stored.run
+
+
+def _in_batches(node: Node) -> bool:
+    kind = node.definition.kind
+    return isinstance(kind, ScatterKind) and bool(kind.batch)
+
+
+async def _drive_unclaimed(session: Session, record: RunRecord) -> None:
+    """Drive a run here that nobody would claim: the store is a test's own."""
+    services = session.services
+    if services.adopt is None and services.worker is not None:
+        for claimed in await services.store.claim(services.worker, (record.pipeline,), limit=1):
+            services.start_soon(partial(session.resume, begun=False), claimed, name=f"run {claimed.id}")
+
+
+def _act(what: str, scatter: ScatterRecord, record: RunRecord, only: str) -> AuditEntry:
+    details = {"only": only, "of_run": scatter.run_id}
+    return AuditEntry(f"scatter.{what}", str(scatter.key), "process", "process", record.id, details)
+
+
+def _check_ended(before: RunRecord, scatters: Sequence[ScatterRecord]) -> None:
+    """Refuse a run that goes on: what depends on the scatter may be under way.
+
+    Raises:
+        ConfigError: It has not ended.
+    """
+    if before.state not in FINAL_RUN_STATES:
+        for each in scatters:
+            if each.state == "running":
+                raise redrives.goes_on(each.id, before.id)
+        raise ConfigError(
+            f"run {before.id} has not ended, it is {before.state}",
+            hint="Await it, or cancel it first.",
+            run_id=before.id,
+        )
+
+
+async def _check_reached(session: Session, catalog: Catalog, request: Request, keys: Sequence[AssetKey]) -> None:
+    """Refuse a run that would not come to these keys: the pipeline has changed.
+
+    Raises:
+        ConfigError: Its targets do not depend on one of them.
+    """
+    known = await known_keys(session.store, catalog)
+    now = session.store.now()
+    units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now, known=known)
+    reached = {unit.key for unit in units.all}
+    for key in keys:
+        if key not in reached:
+            raise ConfigError(
+                f"what the run was asked for, {', '.join(request.targets)}, does not depend on {key} any more",
+                asset=key.asset,
+                hint="Run the asset anew.",
+            )
+
+
+async def _chosen(
+    session: Session,
+    scatters: Sequence[ScatterRecord],
+    states: Mapping[AssetKey, AssetState],
+    only: Only,
+) -> list[ScatterRecord]:
+    """Return the scatters of which items are to be run.
+
+    Raises:
+        ConfigError: One of them goes on, or another run has computed the asset since; or there is nothing to run.
+    """
+    chosen: list[ScatterRecord] = []
+    for each in scatters:
+        totals = await session.store.scatters.totals(each.id)
+        if totals is None:
+            raise redrives.gone(each.id)
+        state = states.get(each.key)
+        current = None if state is None else state.current
+        if current is not None and current.id != each.id and current.committed_at > totals.since:
+            raise ConfigError(
+                f"run {current.run_id} has computed {each.key} since",
+                asset=each.key.asset,
+                run_id=current.run_id,
+                hint="Its value would be replaced by an older one: redrive that run, or run the asset anew.",
+            )
+        if only == "all" or each.state != "closed" or totals.failed:
+            chosen.append(each)
+    if not chosen:
+        raise redrives.nothing_left(scatters[0].id, refused=0)
+    return chosen
+
+
+def _facts(scatter: ScatterRecord, state: AssetState | None, runnable: Runnable, only: str) -> ScatterFacts:
+    """Return what holds for the results that are kept, so that the value is judged by what they were computed from."""
+    facts = facts_of(scatter)
+    current = None if state is None or state.current is None or state.current.id != scatter.id else state.current
+    inputs: tuple[Input, ...] = facts.inputs if current is None else current.inputs
+    if only == "all":
+        kept = facts.source or inputs
+        return ScatterFacts(None, (runnable.version,), runnable.code.hash, kept)
+    if current is None:
+        return facts
+    return facts._replace(version=(current.version,), code=current.code_hash, inputs=inputs)
+
+
+class Unfinished(NamedTuple):
+    """A scatter of an ended run that became no value, and what of it is to be run."""
+
+    scatter: ScatterRecord
+    only: Literal["failed", "rest"]
+
+
+async def unfinished(session: Session, before: RunRecord) -> list[Unfinished]:
+    """Return the scatters that a retried run goes on with: those that became no value, where what they were computed
+    from is what there is, and nobody has computed the asset since.
+    """
+    if BACKFILL in before.options:
+        return []
+    catalog = session.catalogs[before.pipeline]
+    found: list[Unfinished] = []
+    scatters = await session.store.scatters.of_run(before.id)
+    values = await session.store.recorded([each.id for each in scatters]) if scatters else frozenset[str]()
+    for each in scatters:
+        node = catalog.graph.nodes.get(each.key.asset)
+        totals = await session.store.scatters.totals(each.id)
+        if each.id in values or node is None or node.scatter is None or totals is None or _in_batches(node):
+            continue
+        facts, version = facts_of(each), catalog.runnable(node).version
+        states = await session.store.states([each.key])
+        current = states[each.key].current if each.key in states else None
+        if current is not None and current.committed_at > totals.since:
+            continue
+        if facts.version in (None, (version,)) and await _same(session, (*facts.source, *facts.inputs)):
+            found.append(Unfinished(each, "failed" if each.state == "failed" else "rest"))
+    return found
+
+
+def resumed(found: Sequence[Unfinished], record: RunRecord) -> list[Redrive]:
+    """Return how a retried run begins with scatters that became no value; what is gone is begun anew."""
+    return [
+        Redrive(
+            scatter.id,
+            new_id(),
+            only,
+            facts_of(scatter).text(),
+            required=False,
+            audit=_act("resumed", scatter, record, only),
+        )
+        for scatter, only in found
+    ]
+
+
+async def _same(session: Session, inputs: Sequence[Input]) -> bool:
+    """Tell whether inputs are what is current now."""
+    wanted = {each.key: each.fingerprint for each in inputs if each.kind == "asset" and each.key is not None}
+    if not wanted:
+        return True
+    states = await session.store.states(list(wanted))
+    current = {key: state.current for key, state in states.items()}
+    return all(
+        (made := current.get(key)) is not None and made.fingerprint == fingerprint
+        for key, fingerprint in wanted.items()
+        if not fingerprint.startswith("absent:")
+    )

@@ -1,0 +1,99 @@
+"""What was decided when a scatter began: it holds after a restart, and for what goes on from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from flowstone_async.definition.scatter import ResultForm
+from flowstone_async.sources.source import Source
+from flowstone_async.store.scatters import ScatterRecord
+from flowstone_async.types import AssetKey, Input
+
+
+class Settled(NamedTuple):
+    """What is decided of its source when a scatter begins, once and for all.
+
+    Attributes:
+        recorded: What the functions among its options returned, as JSON-compatible values.
+        source: With these values in place; None where there are none, or they are on record already.
+    """
+
+    recorded: object
+    source: Source[Any] | None
+
+
+class ScatterFacts(NamedTuple):
+    """What is stored with a scatter.
+
+    Attributes:
+        results: How its results are stored; None where that is not on record.
+        version: The version of the asset that its results are of; None where those are yet to come.
+        code: Likewise the hash of the code.
+        source: What its items came from.
+        inputs: What else it was computed from.
+        called: A hash of what must be the same wherever its bodies are called.
+        options: What the functions among the options of its source returned.
+    """
+
+    results: ResultForm | None = None
+    version: tuple[str | None] | None = None
+    code: str | None = None
+    source: tuple[Input, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    called: str | None = None
+    options: object = None
+
+    @staticmethod
+    def read(text: str) -> ScatterFacts:
+        """Return facts as they were stored; what is not among them is unknown."""
+        found: dict[str, Any] = json.loads(text)
+        version = found.get("version")
+        return ScatterFacts(
+            results=found.get("results"),
+            version=None if version is None else (version[0],),
+            code=found.get("code"),
+            source=tuple(map(_input, found.get("source", ()))),
+            inputs=tuple(map(_input, found.get("inputs", ()))),
+            called=found.get("called"),
+            options=found.get("options"),
+        )
+
+    def text(self) -> str:
+        """Return the facts as they are stored."""
+        return json.dumps(self._asdict())
+
+    def after(self, before: ScatterFacts, *, sealed: bool) -> ScatterFacts:
+        """Return what holds for results of two scatters, of which this one went on from the other.
+
+        The earlier inputs come last: they decide whether the value is fresh.
+
+        Args:
+            before: What holds for what was kept.
+            sealed: Whether all items were read before.
+        """
+        source = before.source if sealed and before.source else (*self.source, *before.source)
+        return self._replace(
+            results=before.results or self.results,
+            version=before.version or self.version,
+            code=before.code or self.code,
+            source=source,
+            inputs=(*self.inputs, *before.inputs),
+            options=self.options if before.options is None else before.options,
+        )
+
+
+def facts_of(scatter: ScatterRecord) -> ScatterFacts:
+    """Return what holds for the results of a scatter, those that it has kept included."""
+    own = ScatterFacts.read(scatter.facts)
+    return own if scatter.before is None else own.after(ScatterFacts.read(scatter.before), sealed=False)
+
+
+def form_of(scatter: ScatterRecord) -> ResultForm | None:
+    """Return how the results of a scatter are stored; None where that is not on record."""
+    return facts_of(scatter).results
+
+
+def _input(found: list[Any]) -> Input:
+    kind, name, fingerprint, key, materialization = found
+    return Input(kind, name, fingerprint, None if key is None else AssetKey(*key), materialization)

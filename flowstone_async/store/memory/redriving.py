@@ -1,0 +1,98 @@
+"""Where a scatter begins that goes on from another one, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import NamedTuple
+
+from flowstone_async.store.memory.scatter import StoredChunk, StoredScatter
+from flowstone_async.store.redrives import Redrive
+from flowstone_async.store.scatters import Chunk, StoredFailure
+
+
+class Carried(NamedTuple):
+    """What a scatter begins with.
+
+    Attributes:
+        chunks: With the items on their own back in their pages' chunks.
+        left: Places in `chunks` of those that have items to be run.
+    """
+
+    chunks: list[Chunk]
+    left: frozenset[int]
+    failures: dict[int, StoredFailure]
+
+    @property
+    def final(self) -> int:
+        """How many items are not to be run."""
+        return sum(each.succeeded + each.failed for each in self.chunks)
+
+
+def carry(asked: Redrive, chunks: Collection[tuple[Chunk, bool]], failures: Collection[StoredFailure]) -> Carried:
+    """Return what a scatter begins with.
+
+    Args:
+        asked: What is to be run.
+        chunks: Those of the scatter that it goes on from, and whether each is done.
+        failures: Its failed items.
+    """
+    alone = {each.first: each for each, _ in chunks if each.alone}
+    kept = {
+        each.position: each
+        for each in failures
+        if asked.only == "rest" or (not each.attempts and each.position not in alone)
+    }
+    again = {each.position for each in failures} | {each.first for each in alone.values() if not each.succeeded}
+    again -= set(kept)
+    made: list[Chunk] = []
+    left: set[int] = set()
+    for each, done in chunks:
+        if not each.alone:
+            chunk = _carried(asked, each, done, again, alone, kept)
+            if chunk.done or asked.only == "all" or not done:
+                left.add(len(made))
+            made.append(chunk)
+    return Carried(made, frozenset(left), kept)
+
+
+def _carried(
+    asked: Redrive,
+    chunk: Chunk,
+    done: bool,  # noqa: FBT001 - of the chunk
+    again: Collection[int],
+    alone: dict[int, Chunk],
+    kept: dict[int, StoredFailure],
+) -> Chunk:
+    """Return a chunk as it begins anew; bits only where some of it is left to be run."""
+    positions = range(chunk.first, chunk.first + chunk.size)
+    new = Chunk(asked.id, chunk.first, alone=False, page=chunk.page, size=chunk.size)
+    new = new._replace(failed=sum(each in kept for each in positions))
+    if asked.only == "all":
+        return new
+    succeeded = chunk.succeeded + sum(alone[each].succeeded for each in positions if each in alone)
+    new = new._replace(succeeded=succeeded)
+    cleared = [each - chunk.first for each in positions if each in again]
+    if done and not cleared:
+        return new
+    bits = (1 << chunk.size) - 1 if done else int.from_bytes(chunk.done, "little")
+    for place in cleared:
+        bits &= ~(1 << place)
+    return new._replace(done=bits.to_bytes(-(-chunk.size // 8), "little"))
+
+
+def begun(asked: Redrive, run_id: str, origin: StoredScatter, carried: Carried, now: datetime) -> StoredScatter:
+    """Return the scatter that goes on from another one; what it has of that one is shared, and never changed."""
+    record = origin.record._replace(
+        id=asked.id, run_id=run_id, state="running", facts="{}", before=asked.before, origin=asked.origin
+    )
+    made = StoredScatter(record, 0, now, carried.final)
+    made.pages, made.fences, made.keys = dict(origin.pages), dict(origin.fences), dict(origin.keys)
+    made.failures = carried.failures
+    for no, chunk in enumerate(carried.chunks):
+        state = "ready" if no in carried.left else "done"
+        made.chunks[chunk.first, False] = StoredChunk(chunk, state=state)
+    if asked.only != "all":
+        made.blocks = {page: list(blocks) for page, blocks in origin.blocks.items()}
+        made.committed = list(origin.committed)
+    return made

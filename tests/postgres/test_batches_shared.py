@@ -1,0 +1,106 @@
+"""Scatters in batches that several workers run (BATCH-06 to BATCH-08, SCAT-16)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+
+from flowstone_async import Batch, Batching, Context, Pipeline, Retry
+from tests.support.crash import kill
+from tests.support.engines import PostgresEngines
+from tests.support.gate import soon
+
+OFTEN: Any = {"poll": "20ms"}
+ITEMS, AT_ONCE = 120, 4
+
+
+class Who(str):
+    """The name of an engine, for the bodies that it calls."""
+
+    __slots__ = ()
+
+
+class Crew:
+    """A scatter in batches of four whose calls wait until two engines have some of them.
+
+    Attributes:
+        calls: Of each batch, by engine.
+        made: How often what batches share was made.
+    """
+
+    def __init__(self) -> None:
+        self.pipe = pipe = Pipeline("crew")
+        self.calls: dict[str, Counter[int]] = defaultdict(Counter)
+        self.batches: dict[int, set[tuple[int, ...]]] = defaultdict(set)
+        self.of: dict[str, list[int | None]] = defaultdict(list)
+        self.made = 0
+        self._go, self._waiting = False, list[asyncio.Event]()
+
+        @pipe.resource
+        async def who() -> Who:
+            raise AssertionError("each engine is given its name")
+
+        def made() -> str:
+            self.made += 1
+            return f"made {self.made}"
+
+        @pipe.scatter(
+            range(ITEMS),
+            batch=Batching(max_items=4, shared=made),
+            key=lambda no: f"k{no}",
+            max_concurrent=AT_ONCE,
+            page_size=20,
+            retry=Retry(3, backoff="none"),
+        )
+        async def items(batch: Batch[int], ctx: Context, who: Who) -> list[int]:
+            assert batch.shared == "made 1"
+            assert batch.keys == tuple(f"k{no}" for no in batch) == ctx.item.key
+            self.calls[who][batch.number] += 1
+            self.of[who].append(batch.of)
+            self.batches[batch.number].add(tuple(batch))
+            if not self._go:
+                self._waiting.append(go := asyncio.Event())
+                await go.wait()
+            if len(batch) > 1:
+                raise batch.failed({1: ConnectionError("gone")}, value=[no for no in batch if no % 4 != 1])
+            return list(batch)
+
+    async def open(self, engines: PostgresEngines, name: str, **options: Any) -> Any:
+        """Open an engine; bodies that it calls know its name."""
+        return await engines.open(self.pipe, resources={Who: Who(name)}, **{**OFTEN, **options})
+
+    async def shared(self) -> None:
+        """Let calls of the first engine end, one by one, until the second has some; and then all."""
+        async with asyncio.timeout(30):
+            while not self.calls["b"]:
+                if len(self._waiting) == AT_ONCE:
+                    self._waiting.pop().set()
+                await asyncio.sleep(0)
+        self._go = True
+        for each in self._waiting:
+            each.set()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_workers_share_batches(dsn: str, dies: bool) -> None:
+    """BATCH-06: what they share is made once; BATCH-08: what leaves its batch may run anywhere, and is there once."""
+    async with PostgresEngines(dsn) as engines:
+        crew = Crew()
+        first, second = await crew.open(engines, "a"), await crew.open(engines, "b")
+        running = asyncio.create_task(first.run("items"))
+        await crew.shared()
+        if dies:
+            await kill(second)
+        found = await soon(running)
+        assert sorted([no async for no in found.flat()]) == list(range(ITEMS))
+        assert (found.total, found.succeeded) == (60, 60)
+        assert sorted(crew.batches) == list(range(60))
+        assert {len(each) for each in crew.batches.values()} == {1}
+        assert crew.made == 1
+        if not dies:
+            assert set(sum(crew.calls.values(), Counter[int]()).values()) == {1}
+        assert await first._live().store.verify() == ()
+        assert {of for each in crew.of.values() for of in each} <= {None, *range(30, 61)}

@@ -1,0 +1,1 @@
+"""Scatters: what is decided without a store."""
