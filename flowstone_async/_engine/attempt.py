@@ -23,8 +23,9 @@ from flowstone_async._engine.observing import ObservedValues, Observer
 from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
-from flowstone_async._engine.scatter.beginning import Beginning, UpstreamEnded, failing
+from flowstone_async._engine.scatter.beginning import Beginning, failing
 from flowstone_async._engine.scatter.helping import Helping
+from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.context import Call

@@ -12,7 +12,9 @@ from flowstone_async._engine.claiming import await_claim
 from flowstone_async._engine.ending import RunEnding
 from flowstone_async._engine.observing import Observer
 from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.record import note_settled
 from flowstone_async.errors import FlowstoneError
+from flowstone_async.events import AssetFinished
 from flowstone_async.store.records import Advance, Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey
 
@@ -134,8 +136,12 @@ class RunGivingOut(RunEnding, ABC):
 
     async def _block(self, index: int, observer: Observer | None) -> None:
         """End a scatter that has begun, for the one that it follows has ended without a value."""
-        unit = self.units.all[index]
-        self.running.pop(index, None)
+        unit, now = self.units.all[index], self.services.store.now()
+        attempts, begun = self.running.pop(index, (1, self.services.clock.monotonic()))
         settled: Settled = self.board.blocked(index) or Settled("skipped", reason="the scatter that it follows is gone")
-        following = self.board.settle(index, settled, note=True)
-        await self._step(following, releases=(unit.key,), observer=observer)
+        done = note_settled(self.journal, unit, settled, now, self.id)
+        outcome = "skipped" if settled.error is None else "failed"
+        body: dict[str, object] = {"asset": unit.node.name, "partition": unit.key.partition, "outcome": outcome}
+        seconds = self.services.clock.monotonic() - begun
+        self.journal.add(AssetFinished, now, {**body, "seconds": seconds, "attempts": attempts}, settled.error)
+        await self._step(self.board.settle(index, settled), done=tuple(done), releases=(unit.key,), observer=observer)

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Context, DependencyFailed, Gathered, Keys, LeaseLost, Pipeline, ScatterThreshold
+from flowstone_async import (
+    AssetFinished,
+    Context,
+    DependencyFailed,
+    Gathered,
+    Keys,
+    LeaseLost,
+    Pipeline,
+    ScatterThreshold,
+)
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -110,6 +119,12 @@ async def test_when_the_upstream_fails_the_downstream_could_not_run(open_engine:
     async def after(second: Gathered[int]) -> int:
         return second.total
 
+    told = list[str]()
+
+    @pipe.on(AssetFinished)
+    async def hear(event: AssetFinished) -> None:
+        told.append(event.asset)
+
     engine = await open_engine(pipe, **OFTEN)
     run = await engine.submit(after)
     await inside.reached(3)
@@ -118,6 +133,7 @@ async def test_when_the_upstream_fails_the_downstream_could_not_run(open_engine:
         await soon(run)
     assert isinstance(caught.value.__cause__, ScatterThreshold)
     assert inside.left == 3
+    assert told == ["first", "second"]
     counts = (await run.status()).scatters["second"]
     assert (counts.total, counts.cancelled, counts.running) == (3, 3, 0)
 

@@ -32,7 +32,7 @@ from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
-from flowstone_async._engine.scatter.upstream_source import results_of, upstream_scatter
+from flowstone_async._engine.scatter.upstream_source import UpstreamEnded, ended, results_of, upstream_scatter
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
 from flowstone_async.definition.binding import Binding, ContextBinding
@@ -49,10 +49,6 @@ from flowstone_async.sources.iterated import Generated, iterated
 from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
-
-
-class UpstreamEnded(Exception):
-    """The scatter that this one follows has ended without a value."""
 
 
 class Made(NamedTuple):
@@ -175,24 +171,13 @@ class Beginning:
                 raise
             size = scattering.size
         if follows is not None:
-            await self._committed(follows)
+            await ended(follows, self.values)
             await self._prepared(bound.source.bindings, consumed)
             now = now._replace(source=tuple(consumed))
         facts = now if record.before is None else now.after(ScatterFacts.read(record.before), sealed=record.sealed)
         version = self.version if facts.version is None else facts.version[0]
         inputs = tuple(dict.fromkeys((*facts.inputs, *facts.source)))
         return Made(record.id, size, inputs, version, facts.code or self.code_hash)
-
-    async def _committed(self, follows: Begun) -> None:
-        """Return once the scatter that this one follows is committed.
-
-        Raises:
-            UpstreamEnded: It has ended without a value.
-        """
-        await follows.committed.wait()
-        _, settled = self.values.settled(follows.place)
-        if settled.materialization is None:
-            raise UpstreamEnded
 
     async def help(self, record: ScatterRecord) -> Helping:
         """Return who runs items of a scatter for another worker, which has begun it.
@@ -259,7 +244,7 @@ class Beginning:
             call=self._caller(arguments, keys, batches),
             rate_key=rate_key,
             failing=self.failing,
-            upstream=None if self.follows is None else partial(self._committed, self.follows),
+            upstream=None if self.follows is None else partial(ended, self.follows, self.values),
         )
 
     async def _prepared(self, bindings: tuple[Binding, ...], inputs: list[Input]) -> dict[str, object]:

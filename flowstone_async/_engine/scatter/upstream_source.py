@@ -18,6 +18,22 @@ from flowstone_async.planning.units import Unit
 from flowstone_async.sources.source import Source
 
 
+class UpstreamEnded(Exception):
+    """The scatter that another one follows has ended without a value."""
+
+
+async def ended(follows: Begun, values: Values) -> None:
+    """Return once the scatter that another one follows is committed.
+
+    Raises:
+        UpstreamEnded: It has ended without a value.
+    """
+    await follows.committed.wait()
+    _, settled = values.settled(follows.place)
+    if settled.materialization is None:
+        raise UpstreamEnded
+
+
 def upstream_scatter(unit: Unit, follows: Begun | None, values: Values, services: Services) -> str | None:
     """Return the scatter that a unit's items are results of; None where a value was given in its place."""
     if follows is not None:
