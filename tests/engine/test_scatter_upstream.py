@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from flowstone_async import (
     Pipeline,
     ScatterThreshold,
 )
+from flowstone_async.sources import Page, Source
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -197,6 +199,46 @@ async def test_an_upstream_that_is_stored_is_read(open_engine: OpenEngine):
     await soon(engine.run(first, force=True))
     await soon(engine.run(second))
     assert calls == {"first": 15, "second": 9}
+
+
+class Failing(Source[int]):
+    """Three numbers, then an error at the first reading of the source's run, then one number more."""
+
+    read_retry = False
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate, self.failed = gate, False
+
+    async def read(self, cursor: Any) -> AsyncIterator[Page[int]]:
+        if cursor is None:
+            yield Page(range(3), cursor=3)
+        if not self.failed:
+            await self.gate.reached(3)
+            self.failed = True
+            raise ConnectionError("gone")
+        yield Page([3], cursor=4, last=True)
+
+
+async def test_when_the_source_of_the_upstream_fails(open_engine: OpenEngine):
+    """READ-09, SCAT-26: who follows ends with it at any concurrency; both go on in the next run."""
+    pipe, inside = Pipeline("source"), Gate()
+
+    @pipe.scatter(Failing(inside))
+    async def first(no: int) -> int:
+        return no
+
+    @pipe.scatter(first)
+    async def second(no: int) -> int:
+        await inside()
+        return no
+
+    engine = await open_engine(pipe, **OFTEN)
+    with pytest.raises(DependencyFailed, match="first"):
+        await soon(engine.run(second, concurrency=1))
+    assert inside.left == 3
+    inside.open()
+    found = await soon(engine.run(second, concurrency=1))
+    assert sorted(await found.to_list(limit=4)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("items", [[], [1]])

@@ -142,7 +142,12 @@ async def by_tenant(item: tuple[str, int]) -> int:
     return item[1]
 
 
-@pipe.scatter(raw)  # a scatter on a scatter comes later
+@pipe.scatter(images)  # scatter on a scatter: per-item pipelining
+async def thumbs(img: Image) -> bytes:
+    return img.url.encode()
+
+
+@pipe.scatter(raw)
 async def squares(n: int, total: int) -> int:
     return n * n
 
@@ -190,6 +195,7 @@ async def main() -> None:
     assert_type(await pipe.run(album), list[Image])
     assert_type(await pipe.run(images), Gathered[Image])
     assert_type(await pipe.run(sizes), Gathered[list[int]])
+    assert_type(await pipe.run(thumbs), Gathered[bytes])
     assert_type(await pipe.run(squares), Gathered[int])
     assert_type(await doubled([1, 2]), list[int])  # a unit test is a plain call
     assert_type(crunch(3), float)  # ... also for a blocking body
