@@ -168,6 +168,8 @@ class Bodies:
         # Not when it is made: a task that is cancelled before its first step never comes here, nor to the end.
         self._at_work += 1
         self._idle.clear()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - there is always one here
         calls, since, isolated = 0, time.monotonic(), False
         try:
             while (taken := self._next()) is not None:
@@ -175,7 +177,7 @@ class Bodies:
                 # On record before it begins: the death of this process is put down to nothing else from then on.
                 if isolated and (not await self._items.tried_alone(*taken) or self.stopping):
                     break
-                waited = await self._one(*taken)
+                waited = await self._one(task, *taken)
                 if isolated:
                     self._isolated = isolated = False
                 calls += 1
@@ -196,11 +198,9 @@ class Bodies:
                 self._idle.set()
             self.staff()
 
-    async def _one(self, chunk: LocalChunk, todo: Todo) -> bool:
+    async def _one(self, task: asyncio.Task[Any], chunk: LocalChunk, todo: Todo) -> bool:
         """Call the body for one item; tell whether it waited."""
         waited = False
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - there is always one here
         before = task.cancelling()
         try:
             coroutine = self._call(chunk, todo)

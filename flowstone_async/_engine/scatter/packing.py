@@ -115,8 +115,11 @@ class Items:
 
     def pack(self, items: Sequence[Any]) -> Packed:
         """Encode the items of a page. Mappings among them come back as `Item`."""
-        packed = self._packer.pack([thawed(item) if isinstance(item, Item) else item for item in items])
-        return packed._replace(values=[frozen(item) if isinstance(item, Mapping) else item for item in packed.values])
+        given = items
+        if _among(items, Item):
+            given = [thawed(item) if isinstance(item, Item) else item for item in items]
+        packed = self._packer.pack(given)
+        return packed._replace(values=_frozen(packed.values))
 
     def contents(self, packed: Packed) -> list[bytes]:
         """Return what identifies each item that could be encoded: equal for equal items, in any order of their keys."""
@@ -137,7 +140,19 @@ class Items:
 
     def values(self, data: bytes) -> list[Any]:
         """Return items that were encoded."""
-        return [frozen(item) if isinstance(item, Mapping) else item for item in self._packer.unpack(data)]
+        return _frozen(self._packer.unpack(data))
+
+
+def _among(values: Sequence[Any], kind: type) -> bool:
+    """Tell whether any of many values is of a type: asked of their few types, since asking an ABC is slow."""
+    return any(issubclass(each, kind) for each in set(map(type, values)))
+
+
+def _frozen(values: list[Any]) -> list[Any]:
+    """Return items as bodies receive them: mappings as `Item`."""
+    if not _among(values, Mapping):
+        return values
+    return [frozen(value) if isinstance(value, Mapping) else value for value in values]
 
 
 def hash_of(content: bytes) -> str:

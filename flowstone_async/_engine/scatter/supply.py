@@ -75,10 +75,13 @@ class AtHand(Supply):
 
     @override
     def take(self, *, alone: bool = False) -> tuple[LocalChunk, Todo] | None:
-        if not self.ready(alone=alone):
-            return None
-        chunk = self._chunks[alone][0]
-        return chunk, chunk.todo.pop()
+        chunks = self._chunks[alone]
+        while chunks:
+            chunk = chunks[0]
+            if chunk.todo:
+                return chunk, chunk.todo.pop()
+            chunks.popleft()
+        return None
 
 
 def withheld(chunks: Sequence[LocalChunk], count: int) -> list[Withheld]:

@@ -309,10 +309,11 @@ def test_a_scatter_on_one_of_another_pipeline() -> None:
     async def second(text: str) -> int:
         return len(text)
 
-    assert problems(pipe) == [
+    said = (
         "FS109 second: source=first: a scatter of another pipeline is no source."
         " | Scatter over what gathers it there, or take it as a dependency."
-    ]
+    )
+    assert problems(pipe) == [said]
 
 
 def test_an_asset_without_items() -> None:
