@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from flowstone_async import Daily, Keys, Pipeline, Stream, dep, param, sources
+from flowstone_async import Batch, Batching, Daily, Keys, Pipeline, Stream, dep, param, sources
 from flowstone_async.definition.binding import DependencyBinding, ParamFieldBinding
 from flowstone_async.definition.bound_scatter import BoundScatter
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
@@ -295,6 +295,28 @@ def test_a_scatter_on_a_scatter() -> None:
         return size
 
     assert problems(pipe) == ["FS160 third(text: str) but the items of asset 'second' are int."]
+
+
+def test_a_scatter_on_a_scatter_with_batches() -> None:
+    """SCAT-26, BATCH: refused on either side."""
+    pipe = Pipeline("p")
+
+    async def lengths(texts: Batch[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    async def one(text: str) -> str:
+        return text
+
+    async def any_item(item: Any) -> Any:
+        return item
+
+    plain = pipe.scatter(["a"])(one)
+    untyped(pipe).scatter(plain, batch=Batching(max_items=2))(lengths)
+    untyped(pipe).scatter(dep("lengths"))(any_item)
+    assert sorted(each.partition(" | ")[0] for each in problems(pipe)) == [
+        "FS109 any_item: source=lengths: it is a scatter in batches, whose results are no source yet.",
+        "FS109 lengths: source=one: batch= on the results of another scatter is not supported yet.",
+    ]
 
 
 def test_a_scatter_on_one_of_another_pipeline() -> None:
