@@ -43,6 +43,8 @@ async def shared(engines: list[Opened]) -> tuple[str, int, list[Chunk]]:
         owned=1,
     )
     assert await scatters.add_page(page, owner.worker.id)
+    for each in others:
+        assert await each.store.crews.attend(begun.id, each.worker.id, most=None, running=0, hungry=True)
     taken = [await each.store.scatters.take(begun.id, each.worker.id, limit=1) for each in others]
     chunks = [Chunk(begun.id, 0, alone=False, page=0, size=1), *(chunk for [chunk] in taken)]
     assert sorted(chunk.first for chunk in chunks) == list(range(count))
