@@ -299,8 +299,9 @@ class Scatters(Protocol):
         fresh: int | None = None,
         known: Collection[tuple[int, bool]] | None = None,
     ) -> tuple[Chunk, ...]:
-        """Give `worker` at most `limit` chunks that are due and that nobody runs, the first ones first. Who owns a chunk
-        runs it for as long as it is alive and owns the run, or attends (`store/crews.py`).
+        """Give `worker` at most `limit` chunks that are due and that nobody runs, the first ones first.
+
+        Who owns a chunk runs it for as long as it is alive and owns the run, or attends (`store/crews.py`).
 
         Args:
             scatter: Which one.
