@@ -18,6 +18,7 @@ from flowstone_async import (
     Keys,
     LeaseLost,
     Pipeline,
+    Rate,
     ScatterThreshold,
 )
 from flowstone_async.sources import Page, Source
@@ -328,3 +329,24 @@ async def _done(engine: Any, asset: str, count: int) -> None:
                     if scatter.key.asset == asset and totals.succeeded >= count:
                         return
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("key", [None, lambda size: size % 2])
+async def test_the_rate_of_a_scatter_that_follows(open_engine: OpenEngine, key: Any):
+    """SCAT-08, SCAT-26: items that wait for a permit know their keys still, which are items of the upstream."""
+    pipe, keys = Pipeline("rated"), list[Any]()
+
+    @pipe.scatter([Doc("a", 1), Doc("b", 2), Doc("c", 3)])
+    async def sizes(doc: Doc) -> int:
+        return doc.size
+
+    @pipe.scatter(sizes, rate=Rate(1000, key=key))
+    async def doubled(size: int, ctx: Context) -> int:
+        keys.append((ctx.item.key, ctx.idempotency_key != ""))
+        return 2 * size
+
+    engine = await open_engine(pipe, **OFTEN)
+    found = await soon(engine.run(doubled))
+    wanted = {Doc("a", 1): 2, Doc("b", 2): 4, Doc("c", 3): 6}
+    assert dict([pair async for pair in found.items()]) == wanted
+    assert sorted(keys, key=str) == sorted(((doc, True) for doc in wanted), key=str)

@@ -51,12 +51,13 @@ class LocalChunk:
         todo: What has not begun, the last one first.
         left: How many items of it have not ended.
         changed: Whether it waits for a flush.
+        plain: Whether the keys of its page are plain values.
         trial: What is put on record of an item while it runs with nothing beside it.
     """
 
     __slots__ = (
         *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded", "changed", "chunk", "failures", "later"),
-        *("left", "page", "positions", "splits", "todo", "trial", "values"),
+        *("left", "page", "plain", "positions", "splits", "todo", "trial", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
@@ -73,6 +74,7 @@ class LocalChunk:
         self.splits: list[Split] = []
         self.changed = False
         self.trial: Failure | None = None
+        self.plain = True
         self.todo = self._what_is_left(items)
         self.left = len(self.todo)
 
@@ -97,10 +99,10 @@ class LocalChunk:
         """Take out what has not begun, for lines of its own; few may wait there long, and keep no page for it."""
         todo, self.todo = self.todo, []
         page = self.page
-        if page.keys is not None:
+        if page.keys is not None and self.plain:
             keys = from_json(page.keys)
             todo = [each._replace(key=_key_among(keys, page.first, each.position)) for each in todo]
-        self.page = page._replace(items=b"", keys=None)
+        self.page = page._replace(items=b"", keys=None if self.plain else page.keys)
         return todo
 
     def withhold(self, count: int) -> Withheld | None:

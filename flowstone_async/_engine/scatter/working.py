@@ -26,6 +26,7 @@ from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo, Withheld
 from flowstone_async._engine.scatter.errors import died_on_trial, no_longer_ours, on_trial, worker_lost
 from flowstone_async._engine.scatter.flushing import Flushing, Task
+from flowstone_async._engine.scatter.key_forms import PLAIN
 from flowstone_async._engine.scatter.rating import Rating
 from flowstone_async._engine.scatter.supply import AtHand, Supply
 from flowstone_async._engine.services import Services
@@ -165,6 +166,7 @@ class Working(Flushing):
         assert self._bodies is not None  # noqa: S101 - made before anything is read
         self._held[chunk.chunk.first, chunk.chunk.alone] = chunk
         self._outstanding += chunk.left
+        chunk.plain = self._task.intake.keys is PLAIN
         if not chunk.left:
             self._changes(chunk)
         elif suspect:
