@@ -72,7 +72,13 @@ class Crew:
         async def who() -> Who:
             raise AssertionError("each engine is given its name")
 
-        @pipe.scatter(range(source) if isinstance(source, int) else source, **{"max_concurrent": 10, **options})
+        @pipe.scatter(range(40))
+        async def first(no: int) -> int:
+            return no
+
+        given = first if source == "first" else range(source) if isinstance(source, int) else source
+
+        @pipe.scatter(given, **{"max_concurrent": 10, **options})
         async def items(no: int, who: Who) -> int:
             self.calls[who] += 1
             self.times[no] += 1
@@ -458,3 +464,25 @@ async def test_what_a_helper_could_not_let_go_of_is_taken_by_others(
     crew.let_all()
     assert await soon(run) == sum(no * no for no in range(40))
     await attended(first, 0)
+
+
+@pytest.mark.parametrize("who_dies", ["a", "b"])
+async def test_a_scatter_on_a_scatter_is_shared_too(engines: Engines, who_dies: str) -> None:
+    """SCAT-16, SCAT-26: items that are results of another scatter run at both, and survive either."""
+    crew = Crew(engines, "first")
+    opened = {name: await crew.open(name) for name in ("a", "b")}
+    run = asyncio.create_task(opened["a"].run("total"))
+    await crew.shared()
+    done = [no for no in crew.times if no not in crew.running]
+    other = opened["b" if who_dies == "a" else "a"]
+    await kept(other, len(done))
+    await kill(opened[who_dies])
+    crew.let_all()
+    if who_dies == "a":
+        with pytest.raises((LeaseLost, DependencyFailed)):
+            await soon(run)
+    else:
+        await soon(run)
+    assert await soon(other.wait("total")) == sum(no * no for no in range(40))
+    assert {crew.times[no] for no in done} == {1}
+    assert crew.gathered == 1
