@@ -104,12 +104,14 @@ class Helpers:
         for scatter in list(services.unleft):
             if services.store.crews is not None and scatter not in self._helps:
                 await services.store.crews.leave(scatter, worker)
-            services.unleft.discard(scatter)
+                services.unleft.discard(scatter)
 
     async def _begin(self, scatter: ScatterRecord) -> None:
         session = self._session
         record = await session.store.run(scatter.run_id)
-        if record is None or record.state != "running" or record.id in session.flights or self._stopped:
+        if record is None or record.state != "running" or self._stopped:
+            return
+        if record.worker == session.services.worker or record.id in session.flights or record.id in session.taken:
             return
         help_ = Help(session, scatter, record)
         self._helps[scatter.id] = session.jobs[scatter.id] = help_

@@ -12,6 +12,7 @@ from flowstone_async._engine.repeating import record_again, request_again
 from flowstone_async._engine.request import BACKFILL, REDRIVES, RESUMES, Request, digest
 from flowstone_async._engine.scatter.facts import ScatterFacts, facts_of
 from flowstone_async._engine.scatter.finding import find_scatters
+from flowstone_async._engine.scatter.key_forms import followed
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async.config import word
@@ -192,7 +193,9 @@ async def unfinished(session: Session, before: RunRecord) -> list[Unfinished]:
     for each in scatters:
         node = catalog.graph.nodes.get(each.key.asset)
         totals = await session.store.scatters.totals(each.id)
-        if each.id in values or node is None or node.scatter is None or totals is None or _in_batches(node):
+        if each.id in values or node is None or node.scatter is None or totals is None:
+            continue
+        if _in_batches(node) or followed(node, catalog.graph.nodes) is not None:  # what it followed is another one now
             continue
         facts, version = facts_of(each), catalog.runnable(node).version
         states = await session.store.states([each.key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -26,6 +27,7 @@ from flowstone_async import (
     Tolerance,
 )
 from flowstone_async._engine.scatter.bodies import Bodies
+from flowstone_async._engine.scatter.scattering import Scattering
 from tests.engine.test_scatter_resume import kept
 from tests.support.crash import kill
 from tests.support.engines import PostgresEngines
@@ -484,5 +486,48 @@ async def test_a_scatter_on_a_scatter_is_shared_too(engines: Engines, who_dies: 
     else:
         await soon(run)
     assert await soon(other.wait("total")) == sum(no * no for no in range(40))
-    assert {crew.times[no] for no in done} == {1}
+    assert all(crew.times[no] == 1 for no in done)
     assert crew.gathered == 1
+
+
+async def test_a_helper_that_comes_back_finds_what_it_had(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCAT-16: it gave up while the store was away, and helps again as soon as the store answers."""
+    crew = Crew(engines)
+    first, second = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.shared()
+    store: Any = second._live().store
+    away = AsyncMock(side_effect=StoreUnavailable("away"))
+    with monkeypatch.context() as patched:
+        for port, verb in ((store.scatters, "flush"), (store.scatters, "release"), (store.crews, "leave")):
+            patched.setattr(port, verb, away)
+        [helping] = second._live().jobs.values()
+        helping.lose()
+        await soon(helping.done.wait())
+    crew.let_all()
+    assert await soon(run) == sum(no * no for no in range(40))
+
+
+async def test_pages_that_are_shared_are_not_kept(engines: Engines) -> None:
+    """SCAT-22: a reader with helpers holds a few pages at most."""
+    kept: list[int] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        for no in range(400):
+            yield no
+            if no % 50:
+                continue
+            kept.append(max((len(each._pages) for each in found(Scattering)), default=0))
+
+    crew = Crew(engines, numbers, page_size=10)
+    first, _ = await crew.open("a"), await crew.open("b")
+    run = asyncio.create_task(first.run("total"))
+    await crew.shared()
+    crew.let_all()
+    assert await soon(run) == sum(no * no for no in range(400))
+    assert 1 < max(kept) <= 9
+
+
+def found(kind: type[Any]) -> list[Any]:
+    """Return what there is of a type."""
+    return [each for each in gc.get_objects() if isinstance(each, kind)]

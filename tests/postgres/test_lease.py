@@ -149,6 +149,7 @@ async def test_a_thread_that_dies_takes_the_lease_with_it(open_store: OpenStore)
     lease._renew = die  # type: ignore[method-assign, assignment]
     lease.renew_now()
     await heard(opened.lost)
+    await asyncio.to_thread(lease._thread.join, 10)  # what it raised is heard of before the next test
 
     assert not (await drive.advance("asset.started")).accepted
 

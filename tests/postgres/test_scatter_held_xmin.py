@@ -100,7 +100,7 @@ async def test_pages_flushes_and_claims_cost_the_same_while_nothing_can_be_vacuu
     assert max(costs.blocks["flush"]) < 30
     assert max(costs.blocks["take_chunks"]) < pages + 50, "a block for each page, as ADR 8 says"
     growth = [after - before for before, after in pairwise(sizes)]
-    assert growth[2] < 1.5 * growth[1]
+    assert growth[2] < 3 * max(growth[:2]), "how much a third adds depends on how many flushes it took"
 
 
 async def test_a_page_that_is_kept_item_by_item_costs_the_same_to_the_end(held: str, costs: Costs) -> None:

@@ -194,8 +194,9 @@ class Flushing(ABC):
                 self._look_at(later.due)
             if flush.state == "ready":
                 self._look_at(flush.due)
-            if flush.state != "running":
-                del self._held[chunk.chunk.first, chunk.chunk.alone]
+            held = chunk.chunk.first, chunk.chunk.alone
+            if flush.state != "running" and self._held.get(held) is chunk:  # not one that was taken again meanwhile
+                del self._held[held]
 
     def _look_at(self, due: datetime | None) -> None:
         """Look for free chunks at an instant; at once if there is none."""

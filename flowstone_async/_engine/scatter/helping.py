@@ -23,6 +23,7 @@ class Helping(Working):
         Raises:
             FlowstoneError: The store cannot be reached, or something is wrong here.
         """
+        self._unsure = True  # it may have helped before, and not been able to let go
         with suppress(LeaseLost, ScatterThreshold):  # it has ended: its owner tells
             await self._run()
 
@@ -48,6 +49,8 @@ class Helping(Working):
         self._fence = attendance.fence
         if attendance.state != "running" or not attendance.led:
             raise no_longer_ours(self._name)
+        if attendance.permits == 0 and self._held and self._bodies is not None and not self._bodies.workers:
+            raise no_longer_ours(self._name)  # what it has would never begin here
         if attendance.sealed and self.total is None:
             await self._count()
 
@@ -56,4 +59,5 @@ class Helping(Working):
         failed, self._failed = self._failed, 0
         if failed and not self._ending:
             totals = await self._count()
-            await self._judge(totals.failed, totals.total, sealed=totals.sealed)
+            sealed = totals.sealed and (self._task.kind.batch is None or not totals.open)
+            await self._judge(totals.failed, totals.total, sealed=sealed)

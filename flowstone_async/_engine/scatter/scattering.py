@@ -37,6 +37,9 @@ class Scattering(Working):
     _judged = -1
     """How many items had failed here when all workers' were counted last."""
 
+    _recount_at = 0.0
+    """When they are counted again, since others may have failed some and not lived to judge it."""
+
     @override
     def _parts(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         parts: dict[str, Callable[[], Awaitable[None]]] = {"taker": self._take, "flusher": self._flush}
@@ -104,7 +107,7 @@ class Scattering(Working):
             self._hold(LocalChunk(chunk, stored, prepared.items))
             if len(page.chunks) > 1:
                 self._elsewhere += size - ours
-                self._pages[page.no] = stored, prepared.items
+                self._keep_page(stored, prepared.items)
 
     async def _wait_for_room(self) -> None:
         """Wait until bodies have ended here, or others may have."""
@@ -123,6 +126,10 @@ class Scattering(Working):
             raise await threshold(self._store, self._id, self._name, self._task.kind.tolerate)
         if attendance.fence != self._fence or attendance.state == "cancelled":
             raise await self._refused()
+        now = self._services.clock.monotonic()
+        if attendance.others and now >= self._recount_at:
+            self._recount_at, self._judged = now + self._services.settings.poll, -1
+            await self._check()
 
     @override
     async def _check(self) -> None:
@@ -135,8 +142,9 @@ class Scattering(Working):
             totals = await self._count()
             if final and totals.due is not None and totals.due > self._services.store.now():
                 self._look_at(totals.due)  # of an item that waits since before it was ours
-            final, failed, total = final and not totals.open, totals.failed, totals.total
-        await self._judge(failed, total, sealed=self._sealed)
+            final, failed = final and not totals.open, totals.failed
+        batches = self._task.kind.batch is not None  # of which there may be more as long as any is open
+        await self._judge(failed, self.total or total, sealed=self._sealed and (final or not batches))
         if final:
             await self._close()
 

@@ -148,6 +148,8 @@ class Working(Flushing):
                         while self._changed:
                             changed, self._changed = self._changed, []
                             await self._store.flush(self._flushes(changed), self._task.worker)
+                    if isinstance(self._error, SystemExit):
+                        return  # what it had counts as lost with this worker
                     await self._store.release(self._id, self._task.worker)
                 if self._attended and self._crews is not None:
                     await self._crews.leave(self._id, self._task.worker)
@@ -277,9 +279,14 @@ class Working(Flushing):
         if found is None:
             [page] = await self._store.pages(self._id, [number])
             items = self._task.intake.items.unpack(page.items)
-            found = self._pages[number] = page._replace(items=b""), items
-            if len(self._pages) > _PAGES_KEPT:
-                self._pages.popitem(last=False)
+            found = self._keep_page(page._replace(items=b""), items)
+        return found
+
+    def _keep_page(self, page: Page, items: Mapping[int, Any]) -> tuple[Page, Mapping[int, Any]]:
+        """Have a page at hand for a while."""
+        found = self._pages[page.no] = page, items
+        while len(self._pages) > _PAGES_KEPT:
+            self._pages.popitem(last=False)
         return found
 
     # -- the others -----------------------------------------------------------------------------------------------
@@ -314,10 +321,10 @@ class Working(Flushing):
             self._pace = _PACE
         self._permits, self._others, self._elsewhere = found.permits, found.others, found.elsewhere
         self._room.set()
-        if bodies is not None:
+        if bodies is not None and not self._draining:
             bodies.limit(found.permits)
         await self._noticed(found)
-        if bodies is not None and found.hungry and not bodies.stopping and not self._gifts:
+        if bodies is not None and not self._draining and found.hungry and not bodies.stopping and not self._gifts:
             self._gifts = self._supply.withhold(-(-bodies.waiting * found.hungry // (found.hungry + 1)))
         if self._gifts:
             await self._give(crews, self._gifts)

@@ -149,8 +149,11 @@ class MemoryScatters(Scatters):
     def _flush(self, flush: Flush, worker: str) -> bool:
         found = self._scatters.get(flush.chunk.scatter)
         chunk = None if found is None else found.chunks.get((flush.chunk.first, flush.chunk.alone))
-        if found is None or chunk is None or chunk.kept.fence != flush.chunk.fence:
+        if found is None or chunk is None:
             return False
+        if chunk.kept.fence != flush.chunk.fence:
+            later = chunk.kept.fence > flush.chunk.fence and chunk.kept.attempts >= flush.attempts
+            return flush.state == "ready" and later
         if chunk.flushes == flush.number + 1:
             return True
         if chunk.worker != worker or worker not in self._leases or chunk.flushes != flush.number:

@@ -33,13 +33,15 @@ class PostgresCrews(Crews):
             found = await session.fetch("attended", scatter, worker)
             if not found:
                 return None
-            state, sealed, fence, led = found[0]
+            state, sealed, fence, led, owner = found[0]
             crew = await session.fetch("crew", scatter, worker)
-            elsewhere, names = crew[0]["elsewhere"], [row["worker"] for row in crew if row["worker"] is not None]
+            # Who reads comes first: it has items in any case.
+            names = sorted((row["worker"] for row in crew if row["worker"] is not None), key=lambda name: name != owner)
+            elsewhere = crew[0]["elsewhere"]
             others = [row for row in crew if row["worker"] not in (None, worker)]
             given = permits(
                 most,
-                place=names.index(worker) if worker in names else len(names),
+                place=0 if worker == owner else names.index(worker) if worker in names else len(names),
                 members=len(others) + 1,
                 others=sum(row["permits"] or 0 for row in others),
             )

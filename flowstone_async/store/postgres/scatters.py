@@ -149,8 +149,7 @@ class PostgresScatters(Scatters):
         else:
             kept = {row[0] - 1 for row in await self._fetch("flush", *given)}
         if len(kept) < len(flushes):
-            scatters, firsts, alone, fences, numbers, *_ = columns
-            known = await self._fetch("flushed", scatters, firsts, alone, fences, numbers)
+            known = await self._fetch("flushed", *columns[:6], columns[9])
             kept.update(row[0] - 1 for row in known)
         return frozenset(kept)
 

@@ -4,7 +4,8 @@
 -- The scatter $1, if its run goes on and the worker $2 is alive. While this is held nobody else's permits change.
 SELECT s.state, s.sealed, s.fence,
     r.worker IS NULL OR r.worker = $2
-        OR EXISTS (SELECT FROM flowstone.scatter_worker AS c WHERE c.scatter = $1 AND c.worker = r.worker) AS led
+        OR EXISTS (SELECT FROM flowstone.scatter_worker AS c WHERE c.scatter = $1 AND c.worker = r.worker) AS led,
+    r.worker
 FROM flowstone.scatter AS s
 JOIN flowstone.run AS r ON r.id = s.run_id AND r.state = 'running'
 WHERE s.id = $1 AND EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $2 AND NOT w.dead)

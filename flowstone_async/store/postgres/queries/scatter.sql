@@ -173,14 +173,16 @@ CROSS JOIN unnest($2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[],
     WITH ORDINALITY AS n (first, page, attempts, due_at, error, failed, no);
 
 -- name: flushed
--- Those of some flushes that were accepted before, their reply being lost.
+-- Those of some flushes that were accepted before, their reply being lost. An item that is to be tried again may have been
+-- taken meanwhile: its attempts tell.
 SELECT n.place::integer
-FROM unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::bigint[], $5::integer[])
-    WITH ORDINALITY AS n (scatter, first, alone, fence, flushes, place)
+FROM unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::bigint[], $5::integer[], $6::text[], $7::integer[])
+    WITH ORDINALITY AS n (scatter, first, alone, fence, flushes, state, attempts, place)
 CROSS JOIN LATERAL (
     SELECT FROM flowstone.scatter_chunk AS c
-    WHERE c.scatter = n.scatter AND c.first = n.first AND c.alone = n.alone AND c.fence = n.fence
-        AND c.flushes = n.flushes + 1
+    WHERE c.scatter = n.scatter AND c.first = n.first AND c.alone = n.alone
+        AND ((c.fence = n.fence AND c.flushes = n.flushes + 1)
+            OR (n.state = 'ready' AND c.fence > n.fence AND c.attempts >= n.attempts))
     OFFSET 0
 ) AS c;
 
