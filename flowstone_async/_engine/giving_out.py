@@ -134,6 +134,10 @@ class RunGivingOut(RunEnding, ABC):
             if begun.place in following.settled or key in step.releases or any(each.key == key for each in step.done):
                 begun.committed.set()
 
+    def _has_lost_what_it_follows(self, index: int) -> bool:
+        """Whether the scatter that a unit follows has ended without a value before the unit began."""
+        return self.units.all[index].node.scatter is not None and self.board.blocked(index) is not None
+
     async def _block(self, index: int, observer: Observer | None) -> None:
         """End a scatter that has begun, for the one that it follows has ended without a value."""
         unit, now = self.units.all[index], self.services.store.now()

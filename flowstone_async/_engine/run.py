@@ -229,6 +229,8 @@ class RunDriver(RunGivingOut):
         if index in self._asking:
             self._asking.discard(index)
             await self._ask(index)
+        elif self._has_lost_what_it_follows(index):
+            await self._block(index, None)
         elif self.board.followed(index) is not None or not await self._settled_by_another(index):
             await self._attempt(index)
 

@@ -19,6 +19,7 @@ from flowstone_async import (
     LeaseLost,
     Pipeline,
     Rate,
+    RunHandle,
     ScatterThreshold,
 )
 from flowstone_async.sources import Page, Source
@@ -350,3 +351,45 @@ async def test_the_rate_of_a_scatter_that_follows(open_engine: OpenEngine, key: 
     wanted = {Doc("a", 1): 2, Doc("b", 2): 4, Doc("c", 3): 6}
     assert dict([pair async for pair in found.items()]) == wanted
     assert sorted(keys, key=str) == sorted(((doc, True) for doc in wanted), key=str)
+
+
+async def test_one_that_waits_for_another_run_ends_with_its_upstream(open_engine: OpenEngine):
+    """SCAT-26: its upstream has failed before it could begin, since another run computed the same asset."""
+    pipe, failing, holding = Pipeline("waiting"), Gate(), Gate()
+    mended, hold = True, False
+
+    @pipe.scatter(range(3), retry=False)
+    async def first(no: int) -> int:
+        if not mended and no == 2:
+            await failing()
+            raise ValueError("two")
+        return no
+
+    @pipe.scatter(first)
+    async def second(no: int) -> int:
+        if hold:
+            await holding()
+        return no
+
+    engine = await open_engine(pipe, **OFTEN)
+    await engine.run(first)
+    hold = True
+    holder = asyncio.create_task(engine.run(second))
+    await holding.reached(3)
+    mended = False
+    waiter = await engine.submit(second, force="all")
+    await failing.reached()
+    failing.open()
+    assert await first_ended(waiter) == "first"
+    holding.open()
+    await soon(holder)
+    with pytest.raises(DependencyFailed, match="first"):
+        await soon(waiter)
+
+
+async def first_ended(run: RunHandle) -> str:
+    """Name the asset of a run that ends first."""
+    async for event in run.events():
+        if isinstance(event, AssetFinished):
+            return event.asset
+    raise AssertionError("nothing ended")
