@@ -67,7 +67,7 @@ def code_for(error: Expected, job: Job) -> int:
             output.fail(error.message, error.hint)
             return exit_code.USAGE
         case BrokenModule():
-            output.fail(f"{error.location}: {error}", None if job.options.verbose else "--verbose shows the traceback.")
+            output.fail(f"{error.location}: {error}", None if job.options.verbose else error.hint)
             if job.options.verbose:
                 output.say(error.trace.rstrip())
             return exit_code.DEFINITION

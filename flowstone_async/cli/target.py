@@ -25,6 +25,7 @@ class BrokenModule(Exception):
         message: The error, on one line or a few.
         file: The user's file in which it happened, or None.
         line: Line of it, or None.
+        missing: The module that there is not, if that is why.
         trace: The traceback as text.
     """
 
@@ -32,6 +33,7 @@ class BrokenModule(Exception):
         self.module = module
         self.file, self.line = _place(error)
         self.message = _described(error)
+        self.missing = error.name if isinstance(error, ModuleNotFoundError) else None
         self.trace = "".join(traceback.format_exception(error))
         super().__init__(f"{module} could not be imported: {self.message}")
 
@@ -39,6 +41,16 @@ class BrokenModule(Exception):
     def location(self) -> str:
         """`file:line`, as far as it is known."""
         return f"{self.file or self.module}:{self.line or 0}"
+
+    @property
+    def hint(self) -> str:
+        """What to do."""
+        if self.missing is None:
+            return "--verbose shows the traceback."
+        package = self.missing.partition(".")[0]
+        return (
+            f"Install what has the module {package} in this environment (pip install {package}?), or mend the import."
+        )
 
 
 def find_pipeline(project: Project, given: str | None) -> Pipeline:

@@ -110,3 +110,17 @@ def test_a_module_that_raises_is_shown_with_its_line(
     assert broken.value.location == location
     assert message in broken.value.message
     assert "Traceback" in broken.value.trace
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("import nowhere_to_be.found", "pip install nowhere_to_be?"),
+        ("1 / 0", "--verbose shows the traceback."),
+    ],
+)
+def test_a_module_that_is_not_installed_is_named(place: Project, text: str, hint: str) -> None:
+    (place.cwd / "broken.py").write_text(text)
+    with pytest.raises(BrokenModule) as broken:
+        find_pipeline(place, "broken.py")
+    assert hint in broken.value.hint
