@@ -115,6 +115,19 @@ class Codec:
         """Return the items of a chunk; raises as `decode` does."""
         return self._read(self._many, data)
 
+    def rows(self, chunk: bytes) -> list[str]:
+        """Return the items of a chunk as JSON, each by itself."""
+        plain = self._parse(chunk)
+        if len(chunk) <= pieces.LARGE:
+            return [to_json(each).decode() for each in plain]
+        return [pieces.dump([each])[1:-1].decode() for each in plain]
+
+    def of_rows(self, rows: Sequence[str]) -> list[Any]:
+        """Return the items that `rows` has given; raises as `decode` does."""
+        if sum(map(len, rows)) <= pieces.LARGE:
+            return self.decode_chunk(f" [{','.join(rows)}]".encode())
+        return [self.decode_chunk(f" [{row}]".encode())[0] for row in rows]
+
     def canonical_list(self, chunk: bytes) -> list[Any]:
         """Return the items of a chunk as plain JSON values that are equal, in their order too, for equal items."""
         plain = self._parse(chunk)

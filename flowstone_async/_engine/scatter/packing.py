@@ -86,13 +86,13 @@ class Packer:
         """Return what was encoded as plain JSON values, equal for equal values."""
         return self._codec.canonical_list(data)
 
-    def row(self, value: object) -> str:
-        """Return one value as JSON text."""
-        return self._codec.encode_chunk([value]).decode()[2:-1]
+    def rows(self, data: bytes) -> list[str]:
+        """Return the values that were encoded as JSON text, each by itself."""
+        return self._codec.rows(data)
 
-    def of_row(self, text: str) -> Any:
-        """Return the value of a row."""
-        return self._codec.decode_chunk(f" [{text}]".encode())[0]
+    def of_rows(self, rows: Sequence[str]) -> list[Any]:
+        """Return the values of rows; raises as `unpack` does."""
+        return self._codec.of_rows(rows)
 
 
 def _too_large(size: int) -> StorageError:
