@@ -120,6 +120,7 @@ class Scattering(Working):
 
     def _page_of(self, read: ReadPage[Any], prepared: Prepared) -> NewPage:
         size = len(read.items)
+        chunks, owned = self._shared_out(size)
         return NewPage(
             scatter=self._id,
             fence=self._task.fence,
@@ -131,9 +132,20 @@ class Scattering(Working):
             cursor=cursor_of(read.token),
             last=read.last,
             failed=prepared.failed,
-            chunks=shares(size, self._others + 1),
-            owned=1,
+            chunks=chunks,
+            owned=owned,
         )
+
+    def _shared_out(self, size: int) -> tuple[tuple[int, ...], int]:
+        """Return the sizes of a page's chunks, and how many of them are ours from the start.
+
+        A page goes whole to one worker, unless there are too few pages ahead for each to have two chunks: any chunk
+        costs the store as much as a small page. It is ours if others have at least as much to do as we have.
+        """
+        workers = self._others + 1
+        chunks = shares(size, -(-2 * workers * self._task.kind.per_page // self._ahead) if self._others else 1)
+        fair = self._outstanding * self._others <= self._elsewhere
+        return chunks, 1 if len(chunks) > 1 or fair else 0
 
     async def _keep(self, page: NewPage, prepared: Prepared) -> None:
         """Record a page, and run its items."""
@@ -146,12 +158,13 @@ class Scattering(Working):
         self._sealed = page.last
         if size:
             stored = Page(page.no, added.first, added.before, size, added.duplicates, b"", page.keys)
-            ours = page.chunks[0]
+            ours = page.chunks[0] if page.owned else 0
             failed = sum(each.position < ours for each in prepared.failed)
-            chunk = Chunk(self._id, added.first, alone=False, page=page.no, size=ours, failed=failed)
             self._failed += len(prepared.failed)
-            self._hold(LocalChunk(chunk, stored, prepared.items))
-            if len(page.chunks) > 1:
+            if ours:
+                chunk = Chunk(self._id, added.first, alone=False, page=page.no, size=ours, failed=failed)
+                self._hold(LocalChunk(chunk, stored, prepared.items))
+            if ours < size:
                 self._elsewhere += size - ours
                 self._keep_page(stored, prepared.items)
 
