@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
@@ -25,6 +26,9 @@ from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
 from flowstone_async.store.scatters import Chunk, NewPage, Page
+
+# Chunks that each worker is to have at least, of those that are read ahead.
+_CHUNKS = 2
 
 
 class Scattering(Working):
@@ -142,8 +146,8 @@ class Scattering(Working):
         A page goes whole to one worker, unless there are too few pages ahead for each to have two chunks: any chunk
         costs the store as much as a small page. It is ours if others have at least as much to do as we have.
         """
-        workers = self._others + 1
-        chunks = shares(size, -(-2 * workers * self._task.kind.per_page // self._ahead) if self._others else 1)
+        per_worker = self._ahead // self._task.kind.per_page / (self._others + 1)
+        chunks = shares(size, 1 if self._others == 0 else math.ceil(_CHUNKS / per_worker))
         fair = self._outstanding * self._others <= self._elsewhere
         return chunks, 1 if len(chunks) > 1 or fair else 0
 
@@ -222,7 +226,7 @@ class Scattering(Working):
         self._look_at(later if totals is None or totals.due is None else min(totals.due, later))
 
 
-def shares(size: int, workers: int) -> tuple[int, ...]:
-    """Return how many items of a page each of so many workers gets."""
-    count = min(size, workers)
+def shares(size: int, chunks: int) -> tuple[int, ...]:
+    """Return how many items of a page each of so many chunks gets, if there are that many."""
+    count = min(size, chunks)
     return tuple(size // count + (place < size % count) for place in range(count))
