@@ -30,8 +30,9 @@ class Deadlines:
     def begin(self, task: asyncio.Task[object]) -> None:
         """Let the time of a task begin."""
         if self._seconds is not None:
+            first = not self._due
             self._due[task] = self._clock.monotonic() + self._seconds
-            if self._timer is None:
+            if self._timer is None or first:  # what there is may be that of one that is late
                 self._set_timer()
 
     def end(self, task: asyncio.Task[object]) -> bool:
@@ -59,6 +60,9 @@ class Deadlines:
         self._set_timer()
 
     def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         firsts = [next(iter(due.values())) for due in (self._due, self._late) if due]
         if firsts:
             self._timer = self._clock.call_later(max(0.0, min(firsts) - self._clock.monotonic()), self._fire)

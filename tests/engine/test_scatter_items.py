@@ -165,13 +165,15 @@ async def test_an_index_is_the_same_after_a_restart(open_engine: OpenEngine):
 
 
 LARGE = ["x" * 300_000 + str(no) for no in range(5)], {str(no): "y" * no for no in range(2000)}, "small"
+MARKED = {"tokens": [7] * 300_000}, *({"text": "\u8a9e" * 1000} for _ in range(430))
 
 
 @pytest.mark.parametrize("results", ["packed", "rows"])
-@pytest.mark.parametrize("what", [*TYPED, "large"])
+@pytest.mark.parametrize("what", [*TYPED, "large", "marked"])
 async def test_a_result_comes_back_as_its_declared_type(open_engine: OpenEngine, what: str, results: Any):
     """SCAT-17: in either form, whatever its size."""
-    declared, values = (Any, LARGE) if what == "large" else TYPED[what]
+    more = {"large": (Any, LARGE), "marked": (Any, MARKED)}
+    declared, values = {**TYPED, **more}[what]
     pipe = Pipeline("typed")
 
     async def body(place: int) -> Any:
@@ -204,3 +206,19 @@ async def test_keys_for_bodies_are_made_many_at_a_time(open_engine: OpenEngine, 
     assert (await soon(engine.run(items))).succeeded == len(keys) == 1000
     assert sum(packed) == 2 * 1000, "once to be stored, once for the bodies"
     assert len(packed) <= 3 + 1000 / 100
+
+
+async def test_an_item_that_was_spoilt_fails_alone(open_engine: OpenEngine):
+    """SCAT-06: by another body, after it was read; keys of others are made together with its own."""
+    pipe, data = Pipeline("spoilt"), [[no] for no in range(150)]
+
+    @pipe.scatter(data, tolerate=1.0, retry=False, max_concurrent=1)
+    async def items(row: list[Any], ctx: Context) -> str:
+        if row[0] == 0:
+            data[149].append(object())
+        return ctx.idempotency_key
+
+    engine = await open_engine(pipe)
+    found = await soon(engine.run(items))
+    assert found.failed <= 1
+    assert len(set(await found.to_list(limit=150))) == found.succeeded

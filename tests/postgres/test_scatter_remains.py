@@ -120,3 +120,31 @@ async def test_whoever_prunes_goes_on_after_a_crash(
     assert not any((await left(engines)).values())
     assert await remains(engines) == 0
     assert await engine._live().store.verify() == ()
+
+
+async def test_what_is_listed_already_stays_the_sweepers(
+    engines: PostgresEngines, few_at_once: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """STORE-08: of a chain whose first one's deleter died, of one that is named twice, and by several at once."""
+    engine = await engines.open(pipeline())
+    run = await engine.submit("total")
+    await run
+    again = await run.redrive("items", only="all")
+    await again
+    store = engine._live().store
+    [first], [second] = [await store.scatters.of_run(each.id) for each in (run, again)]
+
+    async def dies(_: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flowstone_async.store.postgres.scatters.sweep", dies)
+        with pytest.raises(asyncio.CancelledError):
+            await store.scatters.delete([first.id])
+    assert await remains(engines)
+    other = (await engines.open(pipeline()))._live().store
+    deletes = [each.scatters.delete([second.id, second.id]) for each in (store, other, store)]
+    await soon(asyncio.gather(*deletes, store.scatters.delete([first.id])))
+    await store.prune(runs=None, values=None, limit=100)
+    assert not any((await left(engines)).values())
+    assert await remains(engines) == 0

@@ -182,6 +182,8 @@ class StoredResults(GatheredReader[Any]):
             for block in await self._store.blocks(self._scatter, number):
                 if position in block.positions:
                     return dict(self._pairs(block))[position]
+        if await self._store.scatter(self._scatter) is None:
+            _expect(self._succeeded, 0, "results")
         raise no_result(key, known=number is not None)
 
     async def _position(self, key: object) -> int | None:

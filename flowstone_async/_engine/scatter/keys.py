@@ -9,6 +9,8 @@ from pydantic_core import from_json
 from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.key_forms import KeyForm
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async.io.bulk import bulk
+from flowstone_async.io.pieces import PIECE
 from flowstone_async.store.scatters import Page
 
 _TOGETHER = 99
@@ -52,8 +54,22 @@ class Keys:
         """Return the hash of an item's content, taken together with those that come next, before any body has them."""
         found = chunk.identities.pop(todo.position, None)
         if found is None:
-            todos = [todo, *chunk.todo[-_TOGETHER:]]
-            contents = self._items.contents(self._items.pack([each.item for each in todos]))
-            chunk.identities = {each.position: hash_of(one) for each, one in zip(todos, contents, strict=True)}
+            todos = _together(todo, chunk.todo)
+            packed = self._items.pack([each.item for each in todos])
+            contents = zip(packed.places, self._items.contents(packed), strict=True)
+            chunk.identities = {todos[place].position: hash_of(content) for place, content in contents}
+            if 0 in packed.refused:
+                raise packed.refused[0]
             found = chunk.identities.pop(todo.position)
         return found
+
+
+def _together(todo: Todo, behind: list[Todo]) -> list[Todo]:
+    """Return an item with those that come next, the last of a list first: only as many as are small together."""
+    found, size = [todo], bulk(todo.item)
+    for each in reversed(behind[-_TOGETHER:]):
+        size += bulk(each.item)
+        if size > PIECE:
+            break
+        found.append(each)
+    return found

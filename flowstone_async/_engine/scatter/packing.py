@@ -96,7 +96,7 @@ class Packer:
 
     def of_rows(self, rows: Sequence[str]) -> list[Any]:
         """Return the values of rows; raises as `unpack` does."""
-        if sum(map(len, rows)) <= pieces.LARGE:
+        if sum(map(len, rows)) <= pieces.LARGE and not any(row.startswith("\n") for row in rows):
             return self.unpack(f" [{','.join(rows)}]".encode())
         return [self.unpack(f" [{row}]".encode())[0] for row in rows]
 

@@ -75,9 +75,9 @@ async def delete_scatters(session: Session, scatters: Sequence[object]) -> bool:
     ended = roots - {row["root"] for row in left}
     for root in roots - ended:
         await _trim(session, root, [row for row in rows if row["root"] == root])
-    parts = list(scatters), list(unused | ended), list(ended)
-    await session.fetch("delete_scatters", *parts)
-    return bool(await session.fetch("delete_remains", *parts, *_AT_ONCE))
+    # Of what was on the list before, the rest is the sweeper's.
+    listed = await session.fetch("delete_scatters", [row["id"] for row in gone], list(unused | ended), list(ended))
+    return bool(await session.fetch("delete_remains", *_by_part(listed), *_AT_ONCE))
 
 
 async def sweep(connections: Connections) -> None:
@@ -86,10 +86,13 @@ async def sweep(connections: Connections) -> None:
     while more:
         async with connections.transaction() as session:
             remains = await session.fetch("remains", _REMAINS)
-            parts = [[row["scatter"] for row in remains if row["part"] == part] for part in ("run", "results", "read")]
             more = bool(remains)
             if more:
-                await session.fetch("delete_remains", *parts, *_AT_ONCE)
+                await session.fetch("delete_remains", *_by_part(remains), *_AT_ONCE)
+
+
+def _by_part(remains: Sequence[Record]) -> list[list[object]]:
+    return [[row["scatter"] for row in remains if row["part"] == part] for part in ("run", "results", "read")]
 
 
 def _parts(row: Record) -> Collection[object]:

@@ -35,6 +35,7 @@ class Retention:
 
     async def prune(self, *, runs: float | None, values: float | None, limit: int) -> Pruned:
         """Forget what is older than some seconds; see `Store.prune`. Each batch is a transaction of its own."""
+        await sweep(self._connections)  # before anything else may fail
         ended = 0 if runs is None else await self._forget_runs(runs, limit)
         forgotten = await self._forget_values(values, limit) if values is not None else ()
         await self._forget_streams(limit)

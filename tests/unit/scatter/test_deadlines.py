@@ -96,3 +96,21 @@ async def test_many_that_end_in_time_need_few_timers(seconds: float | None):
     assert set(await asyncio.gather(*tasks)) == {False}
     assert clock.asked == (0 if seconds is None else 1)
     assert not await clock.jump()
+
+
+async def test_one_that_is_late_delays_nobody():
+    """SCAT-15: those that begin while it cleans up have their own time."""
+    clock = ManualClock()
+    deadlines, late, told = Deadlines(clock, 1, 10), list[int](), list[int]()
+    first = asyncio.create_task(held(deadlines, late, ignored=1))
+    await settle()
+    await clock.advance(1)
+    assert late == [1]
+    second = asyncio.create_task(held(deadlines, told))
+    await settle()
+    await clock.advance(1)
+    assert told == [1]
+    assert await second
+    await clock.advance(9)
+    assert await first
+    assert not await clock.jump()

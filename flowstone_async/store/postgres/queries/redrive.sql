@@ -110,11 +110,13 @@ WHERE s.id = ANY (ARRAY (SELECT id FROM chain));
 
 -- name: delete_scatters
 -- The scatters $1: nobody finds them any more. What they have is for `delete_remains`: chunks and failures of theirs, results
--- under the ids $2, which no other scatter has, and pages and keys of the chains $3, which end.
+-- under the ids $2, which no other scatter has, and pages and keys of the chains $3, which end. Returns what was not listed yet.
 WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
 workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[]))
 INSERT INTO flowstone.scatter_remains (scatter, part)
-SELECT unnest($1::uuid[]), 'run' UNION ALL SELECT unnest($2::uuid[]), 'results' UNION ALL SELECT unnest($3::uuid[]), 'read';
+SELECT unnest($1::uuid[]), 'run' UNION ALL SELECT unnest($2::uuid[]), 'results' UNION ALL SELECT unnest($3::uuid[]), 'read'
+ON CONFLICT DO NOTHING
+RETURNING scatter, part;
 
 -- name: remains
 -- Some of what is left of deleted scatters, which nobody else deletes now.
