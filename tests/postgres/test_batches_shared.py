@@ -1,4 +1,4 @@
-"""Scatters in batches that several workers run (BATCH-06 to BATCH-08, SCAT-16)."""
+"""Scatters in batches that several workers run (BATCH-06 to BATCH-08, SCAT-16, RATE-08)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Batch, Batching, Context, Pipeline, Retry
+from flowstone_async import Batch, Batching, Context, Pipeline, Rate, Retry
+from tests.engine.test_scatter_resume import kept
 from tests.support.crash import kill
 from tests.support.engines import PostgresEngines
 from tests.support.gate import soon
@@ -31,7 +32,7 @@ class Crew:
         made: How often what batches share was made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.pipe = pipe = Pipeline("crew")
         self.calls: dict[str, Counter[int]] = defaultdict(Counter)
         self.batches: dict[int, set[tuple[int, ...]]] = defaultdict(set)
@@ -54,6 +55,7 @@ class Crew:
             max_concurrent=AT_ONCE,
             page_size=20,
             retry=Retry(3, backoff="none"),
+            **options,
         )
         async def items(batch: Batch[int], ctx: Context, who: Who) -> list[int]:
             assert batch.shared == "made 1"
@@ -104,3 +106,35 @@ async def test_workers_share_batches(dsn: str, dies: bool) -> None:
             assert set(sum(crew.calls.values(), Counter[int]()).values()) == {1}
         assert await first._live().store.verify() == ()
         assert {of for each in crew.of.values() for of in each} <= {None, *range(30, 61)}
+
+
+async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str) -> None:
+    """RATE-08, RATE-06: whoever runs a batch, or what left one, asks for the same key, and both keep to its rate."""
+    asked: dict[tuple[int, ...], set[Any]] = defaultdict(set)
+
+    def parity(batch: Batch[int]) -> int:
+        key = int(batch.keys[0][1:]) // 4 % 2
+        asked[tuple(batch)].add((batch.number, batch.keys, batch.shared, key))
+        return key
+
+    async with PostgresEngines(dsn) as engines:
+        crew = Crew(rate=Rate(15, per="1h", key=parity))
+        first, _ = await crew.open(engines, "a"), await crew.open(engines, "b")
+        running = asyncio.create_task(first.run("items"))
+        await crew.shared()
+        async with asyncio.timeout(30):
+            while sum(each.total() for each in crew.calls.values()) < 30:
+                await asyncio.sleep(0)
+        await kept(first, 30)
+        [record] = await first.runs()
+        [scatter] = await first._live().store.scatters.of_run(record.id)
+        names = [f"scatter:{scatter.id}:{key}" for key in (0, 1)]
+        assert [(await first.limits.status(name)).count for name in names] == [15, 15]
+        assert sum(each.total() for each in crew.calls.values()) == 30
+        for name in names:
+            await first.limits.set(name, Rate(100, per="1h"))
+        found = await soon(running)
+        assert sorted([no async for no in found.flat()]) == list(range(ITEMS))
+        assert set(sum(crew.calls.values(), Counter[int]()).values()) == {1}
+        assert {len(each) for each in asked.values()} == {1}
+        assert {each for each in asked if len(each) == 1} == {(no,) for no in range(1, ITEMS, 4)}

@@ -243,6 +243,7 @@ class Beginning:
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=self._caller(arguments, keys, batches),
             rate_key=rate_key,
+            given=None if batches is None else batches.given,
             failing=self.failing,
             upstream=None if self.follows is None else partial(ended, self.follows, self.values),
         )
