@@ -34,9 +34,13 @@ class BatchScattering(Scattering):
         self._waits = asyncio.Event()
 
     @override
-    def _parts(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        parts = super()._parts()
-        return parts if self._sealed else {**parts, "closer of short batches": self._close_in_time}
+    def _reading(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        return {"reader": self._read, "closer of short batches": self._close_in_time}
+
+    @override
+    async def _read(self) -> None:
+        await super()._read()
+        await self._check()
 
     @override
     async def _add(self, read: ReadPage[Any]) -> None:
