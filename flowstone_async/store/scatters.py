@@ -359,6 +359,10 @@ class Scatters(Protocol):
         """Return failed items behind a position, in order."""
         ...
 
+    async def splits(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[Chunk, ...]:
+        """Return batches that were split off and count, behind a position, in order."""
+        ...
+
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
         """Return how often each kind of error (`kind_of`) occurs, with an example: the most frequent first."""
         ...
