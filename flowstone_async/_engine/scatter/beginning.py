@@ -145,6 +145,7 @@ class Beginning:
             inputs=(*used, *inputs),
             called=called,
             options=settled.recorded,
+            batched=bound.batch is not None,
         )
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)

@@ -108,7 +108,7 @@ class StoredScatter:
                 chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
 
     def split(self, flush: Flush, page: int) -> None:
-        """Let items that leave their batches be batches of their own: with the numbers that come next or that they had."""
+        """Let items that leave their batches be batches of their own: with the next numbers, or those that they had."""
         for each in flush.splits:
             known = self.chunks.get((each.position, True))
             kept = Chunk(
