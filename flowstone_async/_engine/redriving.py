@@ -17,6 +17,7 @@ from flowstone_async._engine.scatter.upstream import followed_by
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async.config import word
+from flowstone_async.definition.bound_scatter import SOURCE
 from flowstone_async.definition.graph import Node
 from flowstone_async.errors import ConfigError
 from flowstone_async.planning.units import Unit, Units, expand
@@ -209,13 +210,14 @@ def _facts(scatter: ScatterRecord, state: AssetState | None, runnable: Runnable,
     facts = facts_of(scatter)
     current = None if state is None or state.current is None or state.current.id != scatter.id else state.current
     inputs: tuple[Input, ...] = facts.inputs if current is None else current.inputs
+    # What follows a scatter has that one's value among its inputs only once both are committed.
+    source = facts.source or tuple(each for each in inputs if each.kind == "asset" and each.name == SOURCE)
     if only == "all":
-        kept = facts.source or inputs
         version, code = (runnable.version,), runnable.code.hash
-        return ScatterFacts(None, version, code, kept, options=facts.options, batched=facts.batched)
+        return ScatterFacts(None, version, code, source or inputs, options=facts.options, batched=facts.batched)
     if current is None:
         return facts
-    return facts._replace(version=(current.version,), code=current.code_hash, inputs=inputs)
+    return facts._replace(version=(current.version,), code=current.code_hash, inputs=inputs, source=source)
 
 
 class Unfinished(NamedTuple):

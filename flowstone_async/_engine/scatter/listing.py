@@ -104,7 +104,7 @@ class _Listing:
             last = page[-1].position
 
     async def others(self, last: int, state: ItemState) -> AsyncGenerator[ScatterItem]:
-        """Yield items behind a position that did not fail: page by page of the scatter, and what left its batch at last."""
+        """Yield items behind a position that did not fail: page after page, and at last what left its batch."""
         first = await self._store.page_at(self._scatter.id, last + 1) if last < SPLIT else None
         for number in () if first is None else range(first, self._scatter.pages):
             await self._labels.load(number)
