@@ -10,6 +10,7 @@ import pytest
 
 from flowstone_async import Batch, Batching, Context, Pipeline, Rate, Retry
 from tests.engine.test_scatter_resume import kept
+from tests.postgres.test_crews import attended
 from tests.support.crash import kill
 from tests.support.engines import PostgresEngines
 from tests.support.gate import soon
@@ -118,19 +119,20 @@ async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str) -> None:
         return key
 
     async with PostgresEngines(dsn) as engines:
-        crew = Crew(rate=Rate(15, per="1h", key=parity))
+        crew = Crew(rate=Rate(25, per="1h", key=parity))
         first, _ = await crew.open(engines, "a"), await crew.open(engines, "b")
         running = asyncio.create_task(first.run("items"))
+        await attended(first, 2)
         await crew.shared()
         async with asyncio.timeout(30):
-            while sum(each.total() for each in crew.calls.values()) < 30:
+            while sum(each.total() for each in crew.calls.values()) < 50:
                 await asyncio.sleep(0)
-        await kept(first, 30)
+        await kept(first, 50)
         [record] = await first.runs()
         [scatter] = await first._live().store.scatters.of_run(record.id)
         names = [f"scatter:{scatter.id}:{key}" for key in (0, 1)]
-        assert [(await first.limits.status(name)).count for name in names] == [15, 15]
-        assert sum(each.total() for each in crew.calls.values()) == 30
+        assert [(await first.limits.status(name)).count for name in names] == [25, 25]
+        assert sum(each.total() for each in crew.calls.values()) == 50
         for name in names:
             await first.limits.set(name, Rate(100, per="1h"))
         found = await soon(running)
@@ -138,3 +140,58 @@ async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str) -> None:
         assert set(sum(crew.calls.values(), Counter[int]()).values()) == {1}
         assert {len(each) for each in asked.values()} == {1}
         assert {each for each in asked if len(each) == 1} == {(no,) for no in range(1, ITEMS, 4)}
+
+
+async def test_workers_share_a_redrive_of_batches(dsn: str) -> None:
+    """SCAT-25, BATCH-06, BATCH-08: what left its batch and failed runs once, anywhere, with what was shared before."""
+    pipe, calls = Pipeline("redriven"), Counter[tuple[int, ...]]()
+    ran, made, shares, waiting = Counter[str](), list[int](), asyncio.Event(), list[asyncio.Event]()
+
+    @pipe.resource
+    async def who() -> Who:
+        raise AssertionError("each engine is given its name")
+
+    def shared() -> int:
+        made.append(0)
+        return len(made)
+
+    @pipe.scatter(
+        range(80),
+        batch=Batching(max_items=2, shared=shared),
+        tolerate=1.0,
+        retry=False,
+        page_size=10,
+        max_concurrent=AT_ONCE,
+    )
+    async def items(batch: Batch[int], who: Who) -> list[int]:
+        assert batch.shared == 1
+        calls[tuple(batch)] += 1
+        if len(batch) > 1:
+            raise batch.failed({0: ValueError("broken")}, value=[batch[1]])
+        ran[who] += 1
+        if not shares.is_set():
+            waiting.append(go := asyncio.Event())
+            await go.wait()
+        return list(batch)
+
+    async with PostgresEngines(dsn) as engines:
+        names = ("a", "b")
+        first, other = [await engines.open(pipe, resources={Who: Who(name)}, **OFTEN) for name in names]
+        run = await first.submit(items)
+        assert (await soon(run)).failed == 40
+        calls.clear()
+        again = await run.redrive(items)
+        await attended(first, 2)
+        async with asyncio.timeout(30):
+            while len(ran) < 2:
+                if len(waiting) == AT_ONCE:
+                    waiting.pop().set()
+                await asyncio.sleep(0)
+        shares.set()
+        for each in waiting:
+            each.set()
+        found = await soon(again)
+        assert sorted([no async for no in found.flat()]) == list(range(80))
+        assert set(calls.values()) == {1}
+        assert (found.total, found.succeeded, made) == (80, 80, [0])
+        assert await other._live().store.verify() == ()
