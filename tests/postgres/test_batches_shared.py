@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flowstone_async import Batch, Batching, Context, Pipeline, Rate, Retry
+from flowstone_async._engine.scatter.bodies import Bodies
 from tests.engine.test_scatter_resume import kept
-from tests.postgres.test_crews import attended
 from tests.support.crash import kill
 from tests.support.engines import PostgresEngines
 from tests.support.gate import soon
@@ -87,6 +87,26 @@ class Crew:
             each.set()
 
 
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """What workers were told how many bodies they may run."""
+    told, limit = list[int | None](), Bodies.limit
+
+    def tell(self: Bodies, most: int | None) -> None:
+        told.append(most)
+        limit(self, most)
+
+    monkeypatch.setattr(Bodies, "limit", tell)
+    return told
+
+
+async def halved(limits: list[int | None]) -> None:
+    """Wait until whoever runs a scatter has heard that there is another one."""
+    async with asyncio.timeout(10):
+        while AT_ONCE // 2 not in limits:
+            await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("dies", [False, True])
 async def test_workers_share_batches(dsn: str, dies: bool) -> None:
     """BATCH-06: what they share is made once; BATCH-08: what leaves its batch may run anywhere, and is there once."""
@@ -109,7 +129,7 @@ async def test_workers_share_batches(dsn: str, dies: bool) -> None:
         assert {of for each in crew.of.values() for of in each} <= {None, *range(30, 61)}
 
 
-async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str) -> None:
+async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str, limits: list[int | None]) -> None:
     """RATE-08, RATE-06: whoever runs a batch, or what left one, asks for the same key, and both keep to its rate."""
     asked: dict[tuple[int, ...], set[Any]] = defaultdict(set)
 
@@ -122,7 +142,7 @@ async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str) -> None:
         crew = Crew(rate=Rate(25, per="1h", key=parity))
         first, _ = await crew.open(engines, "a"), await crew.open(engines, "b")
         running = asyncio.create_task(first.run("items"))
-        await attended(first, 2)
+        await halved(limits)
         await crew.shared()
         async with asyncio.timeout(30):
             while sum(each.total() for each in crew.calls.values()) < 50:
@@ -142,7 +162,7 @@ async def test_their_rate_is_one_for_each_key_of_a_batch(dsn: str) -> None:
         assert {each for each in asked if len(each) == 1} == {(no,) for no in range(1, ITEMS, 4)}
 
 
-async def test_workers_share_a_redrive_of_batches(dsn: str) -> None:
+async def test_workers_share_a_redrive_of_batches(dsn: str, limits: list[int | None]) -> None:
     """SCAT-25, BATCH-06, BATCH-08: what left its batch and failed runs once, anywhere, with what was shared before."""
     pipe, calls = Pipeline("redriven"), Counter[tuple[int, ...]]()
     ran, made, shares, waiting = Counter[str](), list[int](), asyncio.Event(), list[asyncio.Event]()
@@ -180,8 +200,9 @@ async def test_workers_share_a_redrive_of_batches(dsn: str) -> None:
         run = await first.submit(items)
         assert (await soon(run)).failed == 40
         calls.clear()
+        limits.clear()
         again = await run.redrive(items)
-        await attended(first, 2)
+        await halved(limits)
         async with asyncio.timeout(30):
             while len(ran) < 2:
                 if len(waiting) == AT_ONCE:
