@@ -117,7 +117,7 @@ class PageAdded(NamedTuple):
 
     Attributes:
         first: Position of its first item.
-        before: Distinct items of the pages before.
+        before: Distinct items of the pages before; of a scatter in batches, how many numbers were given before.
         duplicates: Places in the page of items whose key was known.
     """
 
