@@ -108,12 +108,13 @@ async def halved(limits: list[int | None]) -> None:
 
 
 @pytest.mark.parametrize("dies", [False, True])
-async def test_workers_share_batches(dsn: str, dies: bool) -> None:
+async def test_workers_share_batches(dsn: str, limits: list[int | None], dies: bool) -> None:
     """BATCH-06: what they share is made once; BATCH-08: what leaves its batch may run anywhere, and is there once."""
     async with PostgresEngines(dsn) as engines:
         crew = Crew()
         first, second = await crew.open(engines, "a"), await crew.open(engines, "b")
         running = asyncio.create_task(first.run("items"))
+        await halved(limits)
         await crew.shared()
         if dies:
             await kill(second)
