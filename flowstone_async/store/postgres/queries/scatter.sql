@@ -14,9 +14,9 @@ VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6
 ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE
 SET fence = excluded.fence, facts = CASE WHEN s.fence = 0 THEN excluded.facts ELSE s.facts END
 RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, carry, origin, before, root, kept,
-    s.total - (
+    s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
         SELECT count(*) FROM flowstone.scatter_chunk AS c
-        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) AS total;
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total;
 
 -- name: decide_scatter
 -- Keep what is decided for the scatter $1 under the fence $2, $4, unless more was than $3; returns what is.
@@ -35,17 +35,17 @@ WHERE scatter = $1 AND worker = $2 AND state = 'running';
 
 -- name: scatter
 SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, origin, before, root, kept,
-    s.total - (
+    s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
         SELECT count(*) FROM flowstone.scatter_chunk AS c
-        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) AS total
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total
 FROM flowstone.scatter AS s
 WHERE id = $1;
 
 -- name: scatters_of_run
 SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, origin, before, root, kept,
-    s.total - (
+    s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
         SELECT count(*) FROM flowstone.scatter_chunk AS c
-        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) AS total
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total
 FROM flowstone.scatter AS s
 WHERE run_id = $1
 ORDER BY created_at, id;
