@@ -167,7 +167,8 @@ class RunHandle(Generic[T_co]):
 
         Args:
             asset: The scatter, by handle or name.
-            only: `"failed"` for items that failed for good, and what never came to its end; `"all"` for all items.
+            only: `"failed"` for items that failed for good, and what never came to its end; `"all"` for all items. Of
+                batches, what failed runs as it was, whole or alone; with `"all"` they run as they were read.
             partition: Only of this key; without it, whatever keys the run has.
 
         Returns:
@@ -177,7 +178,9 @@ class RunHandle(Generic[T_co]):
             RunNotFound: The store has not this run any more.
             AssetNotFound: There is no such asset.
             ConfigError: The scatter has not ended, or has no item to be run; it was redriven already (the message names
-                the run), or a later run has computed the asset since; or the run cannot be repeated from its record.
+                the run), or a later run has computed the asset, or the scatter that it follows, since; its items were
+                stored in batches and are taken one by one now, or the reverse; or the run cannot be repeated from its
+                record.
         """
         return RunHandle(
             self._session, await redrive(self._session, await self._look(), asset, only=only, partition=partition)
@@ -193,6 +196,9 @@ class RunHandle(Generic[T_co]):
         after: int | None = None,
     ) -> tuple[ScatterItem, ...]:
         """Return items of a scatter of this run in the order of its source, whether or not it has ended.
+
+        Of a scatter in batches these are its batches, first as they were read, then those that single items made which
+        left them.
 
         Args:
             asset: The scatter, by handle or name.

@@ -13,13 +13,14 @@ from flowstone_async._engine.request import BACKFILL, REDRIVES, RESUMES, Request
 from flowstone_async._engine.scatter.facts import ScatterFacts, facts_of
 from flowstone_async._engine.scatter.finding import find_scatters
 from flowstone_async._engine.scatter.key_forms import followed
+from flowstone_async._engine.scatter.upstream import followed_by
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async.config import word
+from flowstone_async.definition.bound_scatter import SOURCE
 from flowstone_async.definition.graph import Node
-from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import ConfigError
-from flowstone_async.planning.units import expand
+from flowstone_async.planning.units import Unit, Units, expand
 from flowstone_async.store import redrives
 from flowstone_async.store.records import FINAL_RUN_STATES, AssetState, AuditEntry, RunRecord, Submission
 from flowstone_async.store.redrives import Redrive
@@ -41,19 +42,15 @@ async def redrive(
             hint="Redrive those: `engine.runs(asset=...)` lists them.",
         )
     name, scatters = await find_scatters(session, before, target, partition)
-    if _in_batches(session.catalogs[before.pipeline].node(name)):
-        raise ConfigError(
-            f"asset {name!r} takes items in batches, which are not run again",
-            asset=name,
-            run_id=before.id,
-            hint="Run the asset anew with force=True.",
-        )
     _check_ended(before, scatters)
     request = request_again(session, before)
     catalog = session.catalogs[before.pipeline]
-    await _check_reached(session, catalog, request, [each.key for each in scatters])
+    units = await _reached(session, catalog, request, [each.key for each in scatters])
     states = await session.store.states([each.key for each in scatters])
     chosen = await _chosen(session, scatters, states, only)
+    for each in chosen:
+        _check_batched(each, catalog.node(name))
+        await _check_followed(session, each, states.get(each.key), units[each.key], catalog)
     partitions = [each.key.partition for each in chosen]
     record = record_again(
         before,
@@ -72,11 +69,6 @@ async def redrive(
     if stored.created:
         await _drive_unclaimed(session, record)
     return stored.run
-
-
-def _in_batches(node: Node) -> bool:
-    kind = node.definition.kind
-    return isinstance(kind, ScatterKind) and bool(kind.batch)
 
 
 async def _drive_unclaimed(session: Session, record: RunRecord) -> None:
@@ -109,8 +101,10 @@ def _check_ended(before: RunRecord, scatters: Sequence[ScatterRecord]) -> None:
         )
 
 
-async def _check_reached(session: Session, catalog: Catalog, request: Request, keys: Sequence[AssetKey]) -> None:
-    """Refuse a run that would not come to these keys: the pipeline has changed.
+async def _reached(
+    session: Session, catalog: Catalog, request: Request, keys: Sequence[AssetKey]
+) -> Mapping[AssetKey, tuple[Unit, Units]]:
+    """Return the units of these keys, among all of the run.
 
     Raises:
         ConfigError: Its targets do not depend on one of them.
@@ -118,7 +112,7 @@ async def _check_reached(session: Session, catalog: Catalog, request: Request, k
     known = await known_keys(session.store, catalog)
     now = session.store.now()
     units = expand(catalog.graph, request.targets, request.partition, io=request.io_name, now=now, known=known)
-    reached = {unit.key for unit in units.all}
+    reached = {unit.key: (unit, units) for unit in units.all}
     for key in keys:
         if key not in reached:
             raise ConfigError(
@@ -126,6 +120,57 @@ async def _check_reached(session: Session, catalog: Catalog, request: Request, k
                 asset=key.asset,
                 hint="Run the asset anew.",
             )
+    return reached
+
+
+def _is_batched(scatter: ScatterRecord, node: Node) -> bool:
+    """Tell whether what a scatter has stored is what its asset takes, batches or items; unknown counts as yes."""
+    known = facts_of(scatter).batched
+    return known is None or node.scatter is None or known is (node.scatter.batch is not None)
+
+
+def _check_batched(scatter: ScatterRecord, node: Node) -> None:
+    if not _is_batched(scatter, node):
+        was, now = ("in batches", "one by one") if facts_of(scatter).batched else ("one by one", "in batches")
+        raise ConfigError(
+            f"the items of {scatter.key} were stored {was}, and its body takes them {now}",
+            asset=scatter.key.asset,
+            hint="Run the asset anew.",
+        )
+
+
+async def _check_followed(
+    session: Session, scatter: ScatterRecord, state: AssetState | None, found: tuple[Unit, Units], catalog: Catalog
+) -> None:
+    """Refuse what has followed another scatter, if its items would be those of a third one.
+
+    Raises:
+        ConfigError: It has become no value, and what it followed is not what is current; or there is none.
+    """
+    unit, units = found
+    upstream = followed(unit.node, catalog.graph.nodes)
+    if upstream is None or unit.node.scatter is None:
+        return
+    [binding] = unit.node.scatter.source.bindings
+    edge = next(each for each in unit.inputs if each.binding is binding)
+    key = units.all[edge.units[0]].key
+    states = await session.store.states([key])
+    source = states[key].current if key in states else None
+    if source is None:
+        raise ConfigError(
+            f"{scatter.key} has followed {key}, which has no value",
+            asset=scatter.key.asset,
+            hint=f"Redrive {upstream.name}, or retry the run: all that depends on it is computed again, too.",
+        )
+    follows, current = followed_by(scatter), None if state is None else state.current
+    has_value = current is not None and current.id == scatter.id
+    if follows not in (None, source.location, source.id) and not has_value:
+        raise ConfigError(
+            f"run {source.run_id} has computed {key} since, which {scatter.key} followed: its items are others now",
+            asset=scatter.key.asset,
+            run_id=source.run_id,
+            hint="Run the asset anew.",
+        )
 
 
 async def _chosen(
@@ -165,12 +210,14 @@ def _facts(scatter: ScatterRecord, state: AssetState | None, runnable: Runnable,
     facts = facts_of(scatter)
     current = None if state is None or state.current is None or state.current.id != scatter.id else state.current
     inputs: tuple[Input, ...] = facts.inputs if current is None else current.inputs
+    # What follows a scatter has that one's value among its inputs only once both are committed.
+    source = facts.source or tuple(each for each in inputs if each.kind == "asset" and each.name == SOURCE)
     if only == "all":
-        kept = facts.source or inputs
-        return ScatterFacts(None, (runnable.version,), runnable.code.hash, kept)
+        version, code = (runnable.version,), runnable.code.hash
+        return ScatterFacts(None, version, code, source or inputs, options=facts.options, batched=facts.batched)
     if current is None:
         return facts
-    return facts._replace(version=(current.version,), code=current.code_hash, inputs=inputs)
+    return facts._replace(version=(current.version,), code=current.code_hash, inputs=inputs, source=source)
 
 
 class Unfinished(NamedTuple):
@@ -195,7 +242,8 @@ async def unfinished(session: Session, before: RunRecord) -> list[Unfinished]:
         totals = await session.store.scatters.totals(each.id)
         if each.id in values or node is None or node.scatter is None or totals is None:
             continue
-        if _in_batches(node) or followed(node, catalog.graph.nodes) is not None:  # what it followed is another one now
+        follows_another_now = followed(node, catalog.graph.nodes) is not None
+        if follows_another_now or not _is_batched(each, node):
             continue
         facts, version = facts_of(each), catalog.runnable(node).version
         states = await session.store.states([each.key])

@@ -16,6 +16,7 @@ from flowstone_async.cli.opening import looking_engine
 from flowstone_async.cli.plain import plain_error
 from flowstone_async.cli.table import table
 from flowstone_async.cli.usage import UsageError
+from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.scatter_item import ErrorGroup, ItemState, ScatterItem
 from flowstone_async.engine import Engine
 from flowstone_async.errors import NotMaterialized
@@ -151,4 +152,6 @@ def _json(value: object) -> object:
     if isinstance(value, Mapping):
         entries = cast("Mapping[object, object]", value).items()
         return {str(name): _json(each) for name, each in entries}
+    if isinstance(value, Batch):
+        return [_json(each) for each in cast("Batch[object]", value)]
     return to_jsonable_python(value, serialize_unknown=True, bytes_mode="base64", inf_nan_mode="strings")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from flowstone_async.definition.assignable import Annotation, assignable, bare, render
 from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.binding import DependencyBinding
-from flowstone_async.definition.bound_scatter import BoundScatter, BoundSource, ItemBinding
+from flowstone_async.definition.bound_scatter import BoundScatter, BoundSource, ItemBinding, ItemFunction
 from flowstone_async.definition.compatibility import read_from
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import Node
@@ -106,32 +106,33 @@ def _misfits(scatter: BoundScatter) -> Iterator[Finding]:
     if select is not None:
         yield from _misfit(read, select.annotation, f"select({select.parameter}", whose)
         given, whose = select.returns, "select= gives"
-    if scatter.batch is not None and scatter.rate_key is not None:
-        text = "rate=Rate(..., key=...) takes single items, and batch= makes batches of them."
-        yield Finding("FS109", text, "Leave key= out, which limits batches, or use ctx.limit in the body.")
-    yield from (_batch_misfits if scatter.batch is not None else _item_misfits)(scatter.item, given, whose)
+    called = _batch_misfits if scatter.batch is not None else _item_misfits
+    yield from called("", scatter.item, given, whose)
     for name, function in scatter.parts():
-        if name not in ("select", "shared"):
+        if function is scatter.rate_key:
+            yield from called(name, function, given, whose)
+        elif name not in ("select", "shared"):
             yield from _misfit(given, function.annotation, f"{name}({function.parameter}", whose)
 
 
-def _item_misfits(item: ItemBinding, given: Annotation, whose: str) -> Iterator[Finding]:
+def _item_misfits(what: str, item: ItemBinding | ItemFunction, given: Annotation, whose: str) -> Iterator[Finding]:
     kinds = [each for each in map(bare, union_members(item.annotation)) if (get_origin(each) or each) is Batch]
     if kinds and len(kinds) == len(union_members(item.annotation)):
-        text = f"({item.parameter}: {render(item.annotation)}) but the body is called with one item."
+        called = "it" if what else "the body"
+        text = f"{what}({item.parameter}: {render(item.annotation)}) but {called} is called with one item."
         yield Finding("FS160", text, "Say batch=Batching(...), or annotate it with the type of an item.")
         return
-    yield from _misfit(given, item.annotation, f"({item.parameter}", whose)
+    yield from _misfit(given, item.annotation, f"{what}({item.parameter}", whose)
 
 
-def _batch_misfits(item: ItemBinding, given: Annotation, whose: str) -> Iterator[Finding]:
+def _batch_misfits(what: str, item: ItemBinding | ItemFunction, given: Annotation, whose: str) -> Iterator[Finding]:
     annotation = item.annotation
     if annotation is EMPTY:
         return
-    head = f"({item.parameter}: {render(annotation)})"
+    head = f"{what}({item.parameter}: {render(annotation)})"
     if not assignable(Batch, annotation):
-        wanted = f"Batch[{render(annotation if given is None else given)}]"
-        yield Finding("FS160", f"{head} but the body is called with batches.", f"Annotate it {wanted}.")
+        called, wanted = "it" if what else "the body", f"Batch[{render(annotation if given is None else given)}]"
+        yield Finding("FS160", f"{head} but {called} is called with batches.", f"Annotate it {wanted}.")
     elif not _fits(given, batched_type(annotation)):
         yield Finding("FS160", f"{head} but {whose} {render(given)}.")
 

@@ -39,7 +39,8 @@ class ScatterOptions(CommonOptions, total=False):
     Attributes:
         name: What it is called; the function's name without it.
         max_concurrent: Most bodies at once, over all workers [50]; False for no bound.
-        rate: How often items may begin, attempts after the first included, over all workers [False: no bound].
+        rate: How often items (with `batch=` batches) may begin, attempts after the first included, over all workers
+            [False: no bound].
             `Rate(..., key=fn)` limits each key by itself; `fn` takes the item, and dependencies by name.
         tolerate: How many items may fail for good [0]: a share of all, from 0 to 1, or a `Tolerance`.
         retry: How often an item is tried [`Retry(3)`]; False is once.

@@ -33,8 +33,8 @@ class Rate:
         n: Permits in each window.
         per: Length of the windows.
         burst: Permits at once, from 1 to `n`; `n` without it. With less, those that follow come `per / n` apart.
-        key: Of the rate of a scatter only: takes an item, and dependencies by name, and returns what it is limited by,
-            each by itself: text, a number, or a tuple of them.
+        key: Of the rate of a scatter only: takes an item (with `batch=` a `Batch`), and dependencies by name, and
+            returns what it is limited by, each by itself: text, a number, or a tuple of them.
 
     Raises:
         ConfigError: `n` is below 1, `burst` is not from 1 to `n`, or `per` is no duration.
@@ -62,7 +62,9 @@ class Rate:
                 hint=f"Give a whole number from 1 to {self.n}, or leave it out for {self.n}.",
             )
         if self.key is not None and not callable(self.key):
-            raise ConfigError(f"Rate(key={self.key!r})", hint="Give a function that takes an item and returns its key.")
+            raise ConfigError(
+                f"Rate(key={self.key!r})", hint="Give a function that takes an item, or a batch, and returns its key."
+            )
         object.__setattr__(self, "pace", Pace(self.n, seconds(self.per, what="Rate per"), burst))
 
 

@@ -16,6 +16,8 @@ class Redrive(NamedTuple):
         id: Its own id.
         only: What is to be run: `failed` items and what never came to its end, `rest` for the latter alone, or `all`.
             Results of the others are its own from the beginning; so are failures of items that cannot be run at all.
+            Batches that were split off stay so, with their numbers; with `all` they are part of their batches again and
+            count no more, but keep their numbers.
         before: As `ScatterRecord.before`.
         required: Whether the run is not stored if this cannot be; otherwise it begins a scatter of its own.
         audit: The act, kept with it.

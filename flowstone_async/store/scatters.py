@@ -117,7 +117,7 @@ class PageAdded(NamedTuple):
 
     Attributes:
         first: Position of its first item.
-        before: Distinct items of the pages before.
+        before: Distinct items of the pages before; of a scatter in batches, how many numbers were given before.
         duplicates: Places in the page of items whose key was known.
     """
 
@@ -357,6 +357,10 @@ class Scatters(Protocol):
 
     async def failures(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[StoredFailure, ...]:
         """Return failed items behind a position, in order."""
+        ...
+
+    async def splits(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[Chunk, ...]:
+        """Return batches that were split off and count, behind a position, in order."""
         ...
 
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:

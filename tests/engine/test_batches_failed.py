@@ -153,11 +153,11 @@ async def test_the_share_of_failed_batches_is_judged_with_those_that_came_apart(
     assert (caught.value.details["failed"], caught.value.details["total"]) == (1, 3)
 
 
-async def test_a_value_that_cannot_be_stored_takes_nothing_from_the_item(open_engine: OpenEngine):
-    """BATCH-08: the others have failed then, and the item goes on."""
+async def test_nothing_leaves_a_batch_whose_value_cannot_be_stored(open_engine: OpenEngine):
+    """BATCH-08: it has failed as a whole, as with any other error."""
     pipe = Pipeline("parted")
 
-    @pipe.scatter(range(3), batch=Batching(max_items=3), retry=TWICE, tolerate=0.5)
+    @pipe.scatter(range(3), batch=Batching(max_items=3), retry=TWICE, tolerate=1.0)
     async def items(batch: Batch[int]) -> list[int]:
         if len(batch) > 1:
             raise batch.failed({0: ValueError("zero")}, value=object())
@@ -165,9 +165,9 @@ async def test_a_value_that_cannot_be_stored_takes_nothing_from_the_item(open_en
 
     engine = await open_engine(pipe)
     found = await soon(engine.run(items))
-    assert (found.total, found.succeeded, found.failed) == (2, 1, 1)
-    assert await found.get(0) == [0]
+    assert (found.total, found.succeeded, found.failed) == (1, 0, 1)
     assert [(each.index, list(each.item)) async for each in found.failures()] == [(0, [0, 1, 2])]
+    assert await engine._live().store.verify() == ()
 
 
 async def test_what_is_said_of_no_batch_fails_it(open_engine: OpenEngine):

@@ -269,6 +269,7 @@ ASKED |= {
     "committed_results": [US, "0", "50", U],
     "scatter_page_at": [U, "1"],
     "scatter_failures": [U, "0", "100", U],
+    "scatter_splits": [U, "-1", "100"],
     "scatter_errors": [U, "10"],
     "scatter_find": [U, HASH],
     "valueless_scatters": [US],

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from flowstone_async import Engine, Gathered, Pipeline
+from flowstone_async import Batch, Batching, Engine, Gathered, Pipeline
 from flowstone_async._engine.pruning import prune
 from flowstone_async.store.postgres import connections
 from flowstone_async.store.postgres.queries import QUERIES
@@ -32,6 +32,26 @@ def _pipeline(**options: Any) -> tuple[Pipeline, set[int], Counter[int]]:
     @items.gather
     async def total(results: Gathered[int]) -> int:
         return results.succeeded
+
+    return pipe, broken, calls
+
+
+def _batched() -> tuple[Pipeline, set[int], Counter[int]]:
+    """Return the same in batches of ten: every other one fails whole, of the rest one item leaves its batch and fails."""
+    pipe, broken, calls = Pipeline("redriven"), set(range(0, ITEMS, 10)), Counter[int]()
+
+    @pipe.scatter(range(ITEMS), batch=Batching(max_items=10), tolerate=1.0, retry=False, page_size=PAGE)
+    async def items(batch: Batch[int]) -> int:
+        calls.update(batch)
+        if broken.intersection(batch):
+            if len(batch) == 1 or batch[0] % 20:
+                raise ValueError("broken")
+            raise batch.failed({0: ValueError("broken")}, value=len(batch) - 1)
+        return len(batch)
+
+    @items.gather
+    async def total(results: Gathered[int]) -> int:
+        return sum([count async for count in results])
 
     return pipe, broken, calls
 
@@ -81,9 +101,37 @@ async def test_what_is_kept_is_not_copied(sql: asyncpg.Connection, dsn: str, mon
     assert after["block"] - before["block"] <= failed
 
 
-async def test_a_lost_reply_is_made_good(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batches_that_left_theirs_are_carried_over(sql: asyncpg.Connection, dsn: str) -> None:
+    """SCAT-22, BATCH-08: a row for each page, and one for each of them."""
+    pipe, broken, calls = _batched()
+    async with asyncio.timeout(60), Engine(pipe, store=dsn, notify=False, poll="50ms") as engine:
+        run = await engine.submit("total")
+        first = await run
+        left = await sql.fetchval("SELECT count(*) FROM flowstone.scatter_chunk WHERE first >= 1::bigint << 62")
+        assert first == 9 * left > 0
+        broken.clear()
+        calls.clear()
+        before = await rows(sql)
+        async with Engine(pipe, store=dsn, notify=False, slots=0) as asking:
+            again = await (await asking.find(run.id)).redrive("items")
+        assert await (await engine.find(again.id)) == ITEMS
+        assert calls.total() == ITEMS - first
+        assert set(calls.values()) == {1}
+        after = await rows(sql)
+        assert {each: after[each] - before[each] for each in ("scatter", "page", "key", "chunk", "failure")} == {
+            "scatter": 1,
+            "page": 0,
+            "key": 0,
+            "chunk": before["chunk"],
+            "failure": 0,
+        }
+        assert await engine._live().store.verify() == ()
+
+
+@pytest.mark.parametrize("pipeline", [_pipeline, _batched])
+async def test_a_lost_reply_is_made_good(dsn: str, monkeypatch: pytest.MonkeyPatch, pipeline: Any) -> None:
     """The redrive was committed, and nobody heard of it: the same run is returned."""
-    pipe, broken, _ = _pipeline()
+    pipe, broken, _ = pipeline()
     async with asyncio.timeout(60), Engine(pipe, store=dsn, notify=False, poll="50ms") as engine:
         run = await engine.submit("total")
         await run
@@ -107,15 +155,16 @@ async def test_a_lost_reply_is_made_good(dsn: str, monkeypatch: pytest.MonkeyPat
         assert acts.count("scatter.redriven") == 1
 
 
+@pytest.mark.parametrize("pipeline", [_pipeline, _batched])
 @pytest.mark.parametrize(
     "point",
     ["submit", "lock_scatter", "redriven_by", "redrive_failures", "redrive_chunks", "redrive_scatter", "append_audit"],
 )
 async def test_whoever_dies_in_the_middle_has_done_nothing(
-    sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, point: str
+    sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, point: str, pipeline: Any
 ) -> None:
     """Before any of its statements: the next one who asks begins from the same."""
-    pipe, broken, _ = _pipeline()
+    pipe, broken, _ = pipeline()
     async with asyncio.timeout(60), Engine(pipe, store=dsn, notify=False, poll="50ms") as engine:
         run = await engine.submit("total")
         await run

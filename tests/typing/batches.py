@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, assert_type
 
-from flowstone_async import Batch, BatchFailed, Batching, Daily, Gathered, Item, Pipeline
+from flowstone_async import Batch, BatchFailed, Batching, Daily, Gathered, Item, Pipeline, Rate
 
 pipe = Pipeline("batches")
 days = Daily("2025-01-01")
@@ -50,6 +50,21 @@ def shortened(row: dict[str, int]) -> Settings:
 def measured(row: dict[str, int]) -> float:
     """Measure."""
     return row["size"] / 2
+
+
+def first_of(batch: Batch[int], settings: Settings) -> int:
+    """Key of a rate."""
+    return batch[0] * settings.width
+
+
+@pipe.scatter(numbers, batch=Batching(max_items=10), rate=Rate(10, per="1s", key=first_of))
+async def limited(batch: Batch[int]) -> int:
+    return len(batch)
+
+
+@pipe.scatter(numbers, batch=Batching(max_items=10), rate=Rate(10, key=lambda batch: batch.keys[0]))
+async def limited_by_a_lambda(batch: Batch[int]) -> int:
+    return len(batch)
 
 
 tens = Batching(max_items=10, shared=measured)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import anyio
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.batching import Batcher, BatchPrepared
@@ -37,16 +35,12 @@ class BatchScattering(Scattering):
 
     @override
     def _reading(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        return {"reader": self._read}
+        return {"reader": self._read, "closer of short batches": self._close_in_time}
 
     @override
     async def _read(self) -> None:
-        async with anyio.create_task_group() as group:
-            name = f"{self._name} closer of short batches"
-            group.start_soon(functools.partial(self._guarded, self._close_in_time), name=name)
-            await self._guarded(super()._read)
-            await self._guarded(self._check)
-            group.cancel_scope.cancel()
+        await super()._read()
+        await self._check()
 
     @override
     async def _add(self, read: ReadPage[Any]) -> None:
@@ -63,14 +57,14 @@ class BatchScattering(Scattering):
     async def _close_in_time(self) -> None:
         """Close batches that have waited for as long as they may, while the source takes its time."""
         clock, store = self._services.clock, self._services.store
-        while True:
+        while not self._sealed:
             self._waits.clear()
             due = self._batcher.due
             timer = None
             if due is not None:
                 timer = clock.call_later(max(0.0, (due - store.now()).total_seconds()), self._waits.set)
             try:
-                await self._waits.wait()
+                await self._resting.on(self._waits)
             finally:
                 if timer is not None:
                     timer.cancel()

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours
+from flowstone_async._engine.scatter.facts import facts_of
 from flowstone_async._engine.scatter.flushing import Flushing
 from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.packing import as_key, content_of, hash_of
@@ -20,8 +21,6 @@ from flowstone_async.errors import ConfigError, StorageError
 from flowstone_async.io.codec import Codec, codec_for
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.scatters import ScatterRecord, Scatters
-
-_SHARED = "shared"
 
 
 class BatchFunctions(NamedTuple):
@@ -103,8 +102,7 @@ async def recorded_shared(
     """
     if functions.shared is None:
         return functions.bound.batching.shared
-    facts = json.loads(record.facts)
-    if _SHARED not in facts:
+    if facts_of(record).shared is None:
         made = functions.shared()
         if inspect.isawaitable(made):
             made = await made
@@ -116,7 +114,8 @@ async def recorded_shared(
                 details=error.details,
                 hint=error.hint or "Annotate what it returns, with a type that can be stored.",
             ) from error
-        decided = await store.decide(record.id, fence, record.facts, json.dumps({**facts, _SHARED: text}))
+        facts = json.dumps({**json.loads(record.facts), "shared": text})
+        decided = await store.decide(record.id, fence, record.facts, facts)
         if decided is None:
             raise no_longer_ours(name)
         record = record._replace(facts=decided)
@@ -134,12 +133,12 @@ def shared_on_record(
     """
     if bound.shared is None:
         return bound.batching.shared
-    facts = json.loads(record.facts)
-    if _SHARED not in facts:
+    text = facts_of(record).shared
+    if text is None:
         raise ConfigError(
             f"{name} was begun by code in which nothing is shared", hint="Deploy the same code everywhere."
         )
-    return _codec(bound, names).decode(facts[_SHARED].encode())
+    return _codec(bound, names).decode(text.encode())
 
 
 def _codec(bound: BoundBatching, names: Mapping[str, object] | None) -> Codec:

@@ -145,6 +145,7 @@ class Beginning:
             inputs=(*used, *inputs),
             called=called,
             options=settled.recorded,
+            batched=bound.batch is not None,
         )
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
@@ -243,6 +244,7 @@ class Beginning:
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=self._caller(arguments, keys, batches),
             rate_key=rate_key,
+            given=None if batches is None else batches.given,
             failing=self.failing,
             upstream=None if self.follows is None else partial(ended, self.follows, self.values),
         )

@@ -164,10 +164,10 @@ class LocalChunk:
         """
         values, self._rest = self.values, []
         block = self._block(pack) if self.positions else None
-        # What is split off goes on record with the result of the batch that it left.
-        rest = frozenset(self._rest)
+        # What is split off goes on record with the result of the batch that it left; from one without it nothing left.
+        rest, failed = frozenset(self._rest), frozenset(each.position for each in self.failures)
         splits = [each for each in self.splits if split_from(each.position)[0] in rest]
-        self.splits = [each for each in self.splits if split_from(each.position)[0] not in rest]
+        self.splits = [each for each in self.splits if split_from(each.position)[0] not in rest | failed]
         flush = self._flush(block)
         self._flushes += 1
         self.positions, self.failures, self.later, self.changed = self._rest, [], [], False

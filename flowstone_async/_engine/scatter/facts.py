@@ -34,6 +34,8 @@ class ScatterFacts(NamedTuple):
         inputs: What else it was computed from.
         called: A hash of what must be the same wherever its bodies are called.
         options: What the functions among the options of its source returned.
+        batched: Whether its items are batches; None where that is not on record.
+        shared: What batches share, encoded; None where nothing is on record.
     """
 
     results: ResultForm | None = None
@@ -43,6 +45,8 @@ class ScatterFacts(NamedTuple):
     inputs: tuple[Input, ...] = ()
     called: str | None = None
     options: object = None
+    batched: bool | None = None
+    shared: str | None = None
 
     @staticmethod
     def read(text: str) -> ScatterFacts:
@@ -57,6 +61,8 @@ class ScatterFacts(NamedTuple):
             inputs=tuple(map(_input, found.get("inputs", ()))),
             called=found.get("called"),
             options=found.get("options"),
+            batched=found.get("batched"),
+            shared=found.get("shared"),
         )
 
     def text(self) -> str:
@@ -80,6 +86,8 @@ class ScatterFacts(NamedTuple):
             source=source,
             inputs=(*self.inputs, *before.inputs),
             options=self.options if before.options is None else before.options,
+            batched=self.batched if before.batched is None else before.batched,
+            shared=self.shared if before.shared is None else before.shared,
         )
 
 

@@ -43,6 +43,7 @@ class Task:
         results: Encodes what bodies return.
         call: Begins the call of the body for an item.
         rate_key: What the rate of an item counts for; None if for all.
+        given: Makes of an item what the body receives; None for the item itself.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
         upstream: Returns once the scatter that this one follows is committed, or raises; None if it follows none.
     """
@@ -59,6 +60,7 @@ class Task:
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
     rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    given: Callable[[LocalChunk, Todo], Todo] | None = None
     upstream: Callable[[], Awaitable[None]] | None = None
 
 

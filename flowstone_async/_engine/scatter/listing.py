@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import get_args
+from typing import Any, get_args
 
+from flowstone_async._engine.scatter.batch_results import BatchLabels
+from flowstone_async._engine.scatter.batching import BatchItems
 from flowstone_async._engine.scatter.finding import only_scatter
 from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.key_forms import key_form
@@ -13,10 +15,12 @@ from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async.config import whole, word
+from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.scatter_item import ErrorGroup, ItemState, ScatterItem
 from flowstone_async.failures import rebuild
+from flowstone_async.store.batches import SPLIT
 from flowstone_async.store.records import RunRecord
 from flowstone_async.store.scatters import ScatterRecord, StoredFailure
 
@@ -82,8 +86,13 @@ class _Listing:
         assert isinstance(kind, ScatterKind)  # noqa: S101 - whoever found the scatter has asked
         assert bound is not None  # noqa: S101 - likewise
         self._store, self._scatter, self._at_once = session.store.scatters, scatter, at_once
-        items = Items(bound.item.wanted, node.definition.scope.names)
-        self._labels = Labels(self._store, scatter.id, items, kind.key, key_form(node, catalog.graph.nodes))
+        wanted, names = bound.item.wanted, node.definition.scope.names
+        self._batched = kind.batch is not None
+        if self._batched:
+            self._labels: Labels = BatchLabels(self._store, scatter.id, BatchItems(wanted, names), kind.key)
+        else:
+            form = key_form(node, catalog.graph.nodes)
+            self._labels = Labels(self._store, scatter.id, Items(wanted, names), kind.key, form)
         self._partition = decode_key(scatter.key.partition)
 
     async def failed(self, last: int) -> AsyncGenerator[ScatterItem]:
@@ -91,15 +100,13 @@ class _Listing:
         while page := await self._store.failures(self._scatter.id, after=last, limit=self._at_once):
             for each in page:
                 await self._labels.load(each.page)
-                yield self._item(each.page, each.position, "failed", each)
+                yield self._item(each.page, each.position, "failed", each, index=each.number)
             last = page[-1].position
 
     async def others(self, last: int, state: ItemState) -> AsyncGenerator[ScatterItem]:
-        """Yield items behind a position that did not fail: a page of the scatter at a time."""
-        first = await self._store.page_at(self._scatter.id, last + 1)
-        if first is None:
-            return
-        for number in range(first, self._scatter.pages):
+        """Yield items behind a position that did not fail: page after page, and at last what left its batch."""
+        first = await self._store.page_at(self._scatter.id, last + 1) if last < SPLIT else None
+        for number in () if first is None else range(first, self._scatter.pages):
             await self._labels.load(number)
             blocks = await self._store.blocks(self._scatter.id, number)
             done = {position for block in blocks for position in block.positions}
@@ -108,6 +115,12 @@ class _Listing:
                 known = position <= last or self._labels.is_duplicate(number, position) or position in failed
                 if not known and (position in done) is (state == "done"):
                     yield self._item(number, position, state)
+        while self._batched and (splits := await self._store.splits(self._scatter.id, after=last, limit=self._at_once)):
+            for each in splits:
+                if not each.failed and bool(each.succeeded) is (state == "done"):
+                    await self._labels.load(each.page)
+                    yield self._item(each.page, each.first, state, index=each.number)
+            last = splits[-1].first
 
     async def _failed_of(self, number: int) -> set[int]:
         """Return the positions in a page that is at hand of items that failed."""
@@ -121,13 +134,23 @@ class _Listing:
             last = failures[-1].position
         return found
 
-    def _item(self, page: int, position: int, state: ItemState, failure: StoredFailure | None = None) -> ScatterItem:
+    def _item(
+        self,
+        page: int,
+        position: int,
+        state: ItemState,
+        failure: StoredFailure | None = None,
+        *,
+        index: int | None = None,
+    ) -> ScatterItem:
         labels = self._labels
+        index = labels.index(page, position) if index is None else index
+        item, key = labels.item(page, position), labels.key(page, position)
         return ScatterItem(
-            key=labels.key(page, position),
-            index=labels.index(page, position),
+            key=key,
+            index=index,
             state=state,
-            item=labels.item(page, position),
+            item=Batch[Any](item, number=index, keys=key) if self._batched and item is not None else item,
             place=position,
             attempts=None if failure is None else failure.attempts,
             error=None if failure is None else rebuild(failure.error, partition=self._partition),

@@ -5,8 +5,7 @@ permits, for all lines at once and ahead of those that are used, but for no more
 what is not used by then is given back. In memory a permit is granted when it is used.
 
 What waits here counts as read ahead, as any item that has not ended. So at most 4 pages (or 4 x `max_concurrent`
-items) are in the lines, and the keys that take turns are those of these items: where they all have one key, the next
-page, with others perhaps, is read as that key lets its items go.
+items) are in the lines, and keys that take turns are theirs: where all have one, pages are read as it lets them go.
 """
 
 from __future__ import annotations
@@ -128,6 +127,7 @@ class Rating(Supply):
         name: Of the scatter, the same in all processes that run it.
         rate: How often items may begin.
         key: What gives an item its key; None where there is none.
+        given: Makes of an item what `key` is called with; None for the item itself.
         refuse: Hears of items whose key cannot be told.
         poll: Seconds after which a store that could not be reached is asked again.
     """
@@ -142,9 +142,10 @@ class Rating(Supply):
         key: Callable[[Any], Any] | None,
         refuse: Refuse,
         poll: float,
+        given: Callable[[LocalChunk, Todo], Todo] | None = None,
     ) -> None:
         self._desk, self._clock, self._name, self._pace = desk, clock, name, rate.pace
-        self._key, self._refuse, self._poll = key, refuse, poll
+        self._key, self._given, self._refuse, self._poll = key, given, refuse, poll
         self._ahead_of_use = desk.book.remote
         self._bodies: Bodies | None = None
         self._lines: dict[tuple[str, bool], _Line] = {}
@@ -181,11 +182,11 @@ class Rating(Supply):
         found: dict[str, list[Todo]] = {}
         for todo in reversed(chunk.apart()):
             try:
-                given = self._key(todo.item)
-                if type(given) is not str:
-                    name = self._named(given)
-                elif (name := known.get(given, "")) == "":
-                    name = known[given] = self._named(given)
+                key = self._key(todo.item if self._given is None else self._given(chunk, todo).item)
+                if type(key) is not str:
+                    name = self._named(key)
+                elif (name := known.get(key, "")) == "":
+                    name = known[key] = self._named(key)
             except ENDINGS:
                 raise
             except Exception as error:  # anybody's code

@@ -271,6 +271,12 @@ def skipped_of(record: ScatterRecord) -> int:
     return int(_known(_facts(place).get("cursor")).get("skipped", 0))
 
 
+def followed_by(record: ScatterRecord) -> str | None:
+    """Return the scatter whose results a scatter has read; None if it has read none."""
+    follows = None if record.cursor is None else _known(_facts(json.loads(record.cursor)).get("cursor")).get("follows")
+    return None if follows is None else str(follows)
+
+
 def _known(cursor: object) -> Mapping[str, Any]:
     """Return a place in the results of a scatter; empty at their start, and for any other cursor."""
     facts = _facts(cursor)

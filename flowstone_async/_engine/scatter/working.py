@@ -100,6 +100,7 @@ class Working(Flushing):
             f"scatter:{self._id}",
             task.kind.rate,
             key=task.rate_key,
+            given=task.given,
             refuse=self.refused,
             poll=services.settings.poll,
         )

@@ -15,13 +15,15 @@ class Carried(NamedTuple):
     """What a scatter begins with.
 
     Attributes:
-        chunks: With the items on their own back in their pages' chunks.
+        chunks: With the items on their own back in their pages' chunks, and batches that were split off as they were.
         left: Places in `chunks` of those that have items to be run.
+        rejoined: How many were split off and are part of their batches again.
     """
 
     chunks: list[Chunk]
     left: frozenset[int]
     failures: dict[int, StoredFailure]
+    rejoined: int
 
     @property
     def final(self) -> int:
@@ -29,15 +31,15 @@ class Carried(NamedTuple):
         return sum(each.succeeded + each.failed for each in self.chunks)
 
 
-def carry(asked: Redrive, chunks: Collection[tuple[Chunk, bool]], failures: Collection[StoredFailure]) -> Carried:
+def carry(asked: Redrive, chunks: Collection[StoredChunk], failures: Collection[StoredFailure]) -> Carried:
     """Return what a scatter begins with.
 
     Args:
         asked: What is to be run.
-        chunks: Those of the scatter that it goes on from, and whether each is done.
+        chunks: Those of the scatter that it goes on from.
         failures: Its failed items.
     """
-    alone = {each.first: each for each, _ in chunks if each.alone}
+    alone = {each.kept.first: each.kept for each in chunks if each.kept.alone}
     kept = {
         each.position: each
         for each in failures
@@ -47,13 +49,38 @@ def carry(asked: Redrive, chunks: Collection[tuple[Chunk, bool]], failures: Coll
     again -= set(kept)
     made: list[Chunk] = []
     left: set[int] = set()
-    for each, done in chunks:
-        if not each.alone:
-            chunk = _carried(asked, each, done, again, alone, kept)
-            if chunk.done or asked.only == "all" or not done:
-                left.add(len(made))
-            made.append(chunk)
-    return Carried(made, frozenset(left), kept)
+    rejoined = 0
+    for each in chunks:
+        if each.is_split_off:
+            chunk = _split_off(asked, each.kept, failed=each.kept.first in kept)
+            rejoins = asked.only == "all" or each.has_rejoined
+            rejoined += rejoins
+            is_left = not (rejoins or chunk.succeeded + chunk.failed)
+        elif each.kept.alone:
+            continue
+        else:
+            done = each.state == "done"
+            chunk = _carried(asked, each.kept, done, again, alone, kept)
+            is_left = bool(chunk.done) or asked.only == "all" or not done
+        if is_left:
+            left.add(len(made))
+        made.append(chunk)
+    return Carried(made, frozenset(left), kept, rejoined)
+
+
+def _split_off(asked: Redrive, chunk: Chunk, *, failed: bool) -> Chunk:
+    """Return a batch that was split off as it begins anew, with the number that it has."""
+    succeeded = 0 if asked.only == "all" else chunk.succeeded
+    return Chunk(
+        asked.id,
+        chunk.first,
+        alone=True,
+        page=chunk.page,
+        size=1,
+        succeeded=succeeded,
+        failed=int(failed),
+        number=chunk.number,
+    )
 
 
 def _carried(
@@ -88,10 +115,10 @@ def begun(asked: Redrive, run_id: str, origin: StoredScatter, carried: Carried, 
     )
     made = StoredScatter(record, 0, now, carried.final)
     made.pages, made.fences, made.keys = dict(origin.pages), dict(origin.fences), dict(origin.keys)
-    made.failures = carried.failures
+    made.failures, made.carry, made.distinct = carried.failures, origin.carry, origin.distinct
     for no, chunk in enumerate(carried.chunks):
         state = "ready" if no in carried.left else "done"
-        made.chunks[chunk.first, False] = StoredChunk(chunk, state=state)
+        made.chunks[chunk.first, chunk.alone] = StoredChunk(chunk, state=state)
     if asked.only != "all":
         made.blocks = {page: list(blocks) for page, blocks in origin.blocks.items()}
         made.committed = list(origin.committed)

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, Page, ScatterRecord, StoredFailure
+from flowstone_async.store.batches import SPLIT
+from flowstone_async.store.scatters import (
+    Block,
+    Chunk,
+    Flush,
+    ItemFailed,
+    Page,
+    ScatterRecord,
+    ScatterTotals,
+    StoredFailure,
+)
 
 OPEN = frozenset({"ready", "running"})
 """States of chunks that are not done."""
@@ -22,6 +32,16 @@ class StoredChunk:
     flushes: int = 0
     due: datetime | None = None
 
+    @property
+    def is_split_off(self) -> bool:
+        """Whether it is a batch that was split off."""
+        return self.kept.first >= SPLIT
+
+    @property
+    def has_rejoined(self) -> bool:
+        """Whether it was split off and is part of its batch again: it counts no more, and keeps its number."""
+        return self.is_split_off and self.state == "done" and not self.kept.succeeded + self.kept.failed
+
     def is_due(self, now: datetime) -> bool:
         """Whether it waits for no time any more."""
         return self.due is None or self.due <= now
@@ -29,7 +49,11 @@ class StoredChunk:
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class StoredScatter:
-    """One scatter with all that is its own."""
+    """One scatter with all that is its own.
+
+    Attributes:
+        record: With the number of numbers that were given as its total; see `shown`.
+    """
 
     record: ScatterRecord
     fence: int
@@ -44,6 +68,29 @@ class StoredScatter:
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
     carry: bytes | None = None
     distinct: int | None = None
+
+    @property
+    def shown(self) -> ScatterRecord:
+        """The record, with what counts as its total."""
+        return self.record._replace(total=self.record.total - sum(c.has_rejoined for c in self.chunks.values()))
+
+    def totals(self) -> ScatterTotals:
+        """Count its items."""
+        ready = [each for each in self.chunks.values() if each.state == "ready"]
+        return ScatterTotals(
+            state=self.record.state,
+            sealed=self.record.sealed,
+            total=self.shown.total,
+            succeeded=sum(each.kept.succeeded for each in self.chunks.values()),
+            failed=sum(each.kept.failed for each in self.chunks.values()),
+            waiting=sum(each.kept.alone for each in ready),
+            open=sum(each.state in OPEN for each in self.chunks.values()),
+            due=min((each.due for each in ready if each.due is not None), default=None),
+            taken=sum(each.state == "running" for each in self.chunks.values()),
+            since=self.since,
+            read=self.record.read if self.distinct is None else self.distinct,
+            carried=self.carried,
+        )
 
     def cancel(self, state: Literal["failed", "cancelled"]) -> None:
         """End it before its items are."""
@@ -61,8 +108,9 @@ class StoredScatter:
                 chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1)
 
     def split(self, flush: Flush, page: int) -> None:
-        """Let items that leave their batches be batches of their own, with the numbers that come next."""
+        """Let items that leave their batches be batches of their own: with the next numbers, or those that they had."""
         for each in flush.splits:
+            known = self.chunks.get((each.position, True))
             kept = Chunk(
                 flush.chunk.scatter,
                 each.position,
@@ -72,10 +120,11 @@ class StoredScatter:
                 failed=int(each.failed),
                 attempts=each.attempts,
                 error=each.error,
-                number=self.record.total,
+                number=self.record.total if known is None else known.kept.number,
             )
             self.chunks[each.position, True] = StoredChunk(kept, state="done" if each.failed else "ready", due=each.due)
-            self.record = self.record._replace(total=self.record.total + 1)
+            if known is None:
+                self.record = self.record._replace(total=self.record.total + 1)
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:
         """Keep an item that failed for good."""

@@ -74,7 +74,7 @@ class MemoryScatters(Scatters):
                 found.record = found.record._replace(facts=scatter.facts)
             found.fence = fence
             found.release(worker)
-            return found.record._replace(carry=found.carry)
+            return found.shown._replace(carry=found.carry)
 
     @override
     async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
@@ -272,9 +272,8 @@ class MemoryScatters(Scatters):
         record = origin.record
         if record.state == "running" and active(record.run_id):
             raise redrives.goes_on(asked.origin, record.run_id)
-        chunks = [(each.kept, each.state == "done") for each in origin.chunks.values()]
-        carried = carry(asked, chunks, origin.failures.values())
-        if record.sealed and carried.final == record.total and asked.required:
+        carried = carry(asked, origin.chunks.values(), origin.failures.values())
+        if record.sealed and carried.final == record.total - carried.rejoined and asked.required:
             raise redrives.nothing_left(asked.origin, refused=len(carried.failures))
         if record.state == "running":  # its run has ended: nobody adds to it any more
             origin.cancel("cancelled")
@@ -302,34 +301,18 @@ class MemoryScatters(Scatters):
     async def scatter(self, scatter: str) -> ScatterRecord | None:
         with self._lock:
             found = self._read(scatter)
-            return None if found is None else found.record
+            return None if found is None else found.shown
 
     @override
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         with self._lock:
-            return tuple(self._scatters[scatter].record for scatter in self._of.get(run_id, {}).values())
+            return tuple(self._scatters[scatter].shown for scatter in self._of.get(run_id, {}).values())
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
         with self._lock:
             found = self._read(scatter)
-            if found is None:
-                return None
-            ready = [each for each in found.chunks.values() if each.state == "ready"]
-            return ScatterTotals(
-                state=found.record.state,
-                sealed=found.record.sealed,
-                total=found.record.total,
-                succeeded=sum(each.kept.succeeded for each in found.chunks.values()),
-                failed=sum(each.kept.failed for each in found.chunks.values()),
-                waiting=sum(each.kept.alone for each in ready),
-                open=sum(each.state in OPEN for each in found.chunks.values()),
-                due=min((each.due for each in ready if each.due is not None), default=None),
-                taken=sum(each.state == "running" for each in found.chunks.values()),
-                since=found.since,
-                read=found.record.read if found.distinct is None else found.distinct,
-                carried=found.carried,
-            )
+            return None if found is None else found.totals()
 
     @override
     async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:
@@ -365,6 +348,13 @@ class MemoryScatters(Scatters):
             found = self._read(scatter)
             known = {} if found is None else found.failures
             return tuple(islice((known[each] for each in sorted(known) if each > after), limit))
+
+    @override
+    async def splits(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[Chunk, ...]:
+        with self._lock:
+            found = self._read(scatter)
+            known = [] if found is None else [c for c in found.chunks.values() if c.is_split_off and not c.has_rejoined]
+            return tuple(sorted(c.kept for c in known if c.kept.first > after)[:limit])
 
     @override
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:

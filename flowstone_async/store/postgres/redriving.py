@@ -39,7 +39,7 @@ async def _redrive(session: Session, instants: Instants, run_id: str, asked: Red
         await _end(session, before["run_id"])
     await session.fetch("redrive_failures", asked.origin, asked.id, asked.only)
     [made] = await session.fetch("redrive_chunks", asked.origin, asked.id, asked.only)
-    if before["sealed"] and made["final"] == before["total"] and asked.required:
+    if before["sealed"] and made["final"] == before["total"] - made["rejoined"] and asked.required:
         raise redrives.nothing_left(asked.origin, refused=made["failed"])
     given = (asked.origin, asked.id, run_id, asked.only, asked.before, made["final"], instants.given())
     await session.fetch("redrive_scatter", *given)

@@ -281,6 +281,10 @@ class PostgresScatters(Scatters):
         )
 
     @override
+    async def splits(self, scatter: str, *, after: int = -1, limit: int = 1000) -> tuple[Chunk, ...]:
+        return tuple(map(_chunk, await self._connections.fetch("scatter_splits", scatter, after, limit)))
+
+    @override
     async def errors(self, scatter: str, *, limit: int = 10) -> tuple[tuple[int, Failure], ...]:
         rows = await self._connections.fetch("scatter_errors", scatter, limit)
         return tuple((row["count"], _certain(row["example"])) for row in rows)

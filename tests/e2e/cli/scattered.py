@@ -3,7 +3,7 @@
 from datetime import date
 from pathlib import Path
 
-from flowstone_async import Daily, Gathered, Pipeline, Retry
+from flowstone_async import Batch, Batching, Daily, Gathered, Pipeline, Retry
 
 pipe = Pipeline("scattered")
 days = Daily("2025-01-01", end="2025-01-03")
@@ -28,6 +28,15 @@ async def daily(row: dict[str, str], partition: date) -> str:
     if row["name"] == "b" and not Path("mended").exists():
         raise ValueError(f"no {row['name']} on {partition}")
     return row["name"]
+
+
+@pipe.scatter(range(6), batch=Batching(max_items=2), tolerate=0.5, retry=False)
+async def pairs(numbers: Batch[int]) -> list[int]:
+    if not Path("mended").exists() and 3 in numbers:
+        raise numbers.failed({1: ValueError("3 is broken")}, value=[2])
+    if not Path("mended").exists() and 4 in numbers:
+        raise KeyError(4)
+    return list(numbers)
 
 
 @pipe.asset

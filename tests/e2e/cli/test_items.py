@@ -105,6 +105,26 @@ def test_failed_items_are_run_again_by_a_worker(shell: Shell) -> None:
     assert [(row["targets"], row["only"], row["of_run"]) for row in found] == [(["total"], "all", run_id)]
 
 
+def test_batches_are_listed_and_run_again(shell: Shell) -> None:
+    """SCAT-25, BATCH-08: as lists, first as they were read, then what left them."""
+    computed(shell, "pairs")
+    found = rows(shell.run("items", HERE, "pairs", "--json"))
+    assert [(row["key"], row["item"], row["index"]) for row in found] == [([4, 5], [4, 5], 2), ([3], [3], 3)]
+    head, whole, left = lines(shell.run("items", HERE, "pairs"))
+    assert (head, whole.startswith("2 (4, 5)"), left.startswith("3 (3,)")) == (
+        "index key attempts worker error",
+        True,
+        True,
+    )
+    behind = shell.run("items", HERE, "pairs", "--after", str(found[0]["place"]), "--json")
+    assert [row["item"] for row in rows(behind)] == [[3]]
+    (shell.folder / "mended").touch()
+    run_id = shell.run("redrive", HERE, "pairs").data.strip()
+    assert executed(shell, run_id).code == exit_code.OK
+    done = rows(shell.run("items", HERE, "pairs", "--run", run_id, "--state", "done", "--json"))
+    assert [(row["item"], row["index"]) for row in done] == [([0, 1], 0), ([2, 3], 1), ([4, 5], 2), ([3], 3)]
+
+
 def test_a_partition_s_items_are_its_own(shell: Shell) -> None:
     """CLI-02: `-p`; a run says by itself which one."""
     computed(shell, "daily", "-p", "2025-01-02")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Batch, Batching, Item, Pipeline, dep
+from flowstone_async import Batch, Batching, Item, Pipeline, Rate, dep
 from flowstone_async.definition.scatter import ScatterKind
 from tests.unit.definition.reading import codes, only, problems, untyped
 
@@ -255,3 +255,57 @@ def test_what_its_functions_take() -> None:
     assert "size(weight: int) but asset 'weight' produces str" in said[1]
     assert "shared(rate: float) — 'rate' is not an asset" in said[0]
     assert "group_by(number: int) but the items of its source are str" in said[2]
+
+
+def _of_texts(batch: Batch[str]) -> str:
+    return batch[0]
+
+
+def _of_numbers(batch: Batch[int]) -> int:
+    return batch[0]
+
+
+def _of_a_text(text: str) -> str:
+    return text
+
+
+def _weighed(batch: Batch[str], weight: int) -> int:
+    return weight
+
+
+@pytest.mark.parametrize("key", [_of_texts, _weighed, len, lambda batch: batch.keys])
+def test_the_key_of_its_rate_takes_a_batch(key: Any) -> None:
+    """RATE-08, BATCH-07: and dependencies by name."""
+    pipe = Pipeline("p")
+    pipe.constant("weight", 2)
+    untyped(pipe).scatter(["a"], batch=Batching(), rate=Rate(1, key=key))(_lengths)
+    assert problems(pipe) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (_of_a_text, "rate key(text: str) but it is called with batches. | Annotate it Batch[str]."),
+        (_of_numbers, "rate key(batch: Batch[int]) but the items of its source are str."),
+    ],
+)
+def test_what_the_key_of_its_rate_does_not_take(key: Any, message: str) -> None:
+    """RATE-08."""
+    pipe = Pipeline("p")
+    untyped(pipe).scatter(["a"], batch=Batching(), rate=Rate(1, key=key))(_lengths)
+    assert problems(pipe) == [f"FS160 _lengths: {message}"]
+
+
+def test_the_key_of_a_rate_takes_no_batch_where_there_are_none() -> None:
+    """RATE-08: it takes what the body does."""
+    pipe = Pipeline("p")
+
+    @untyped(pipe).scatter(["a"], rate=Rate(1, key=_of_texts))
+    async def length(text: str) -> int:
+        return len(text)
+
+    assert only(pipe).message.endswith("rate key(batch: Batch[str]) but it is called with one item.")
+
+
+async def _lengths(batch: Batch[str]) -> int:
+    return len(batch)

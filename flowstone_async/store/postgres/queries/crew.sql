@@ -76,8 +76,10 @@ CROSS JOIN LATERAL (
 
 -- name: joinable
 -- Scatters of the pipelines $2 in which living workers take part, and $1 does not.
-SELECT s.id, s.run_id, s.fence, s.pipeline, s.asset, s.partition, s.io, s.state, s.sealed, s.pages, s.read, s.total, s.cursor,
-    s.facts, s.origin, s.before
+SELECT s.id, s.run_id, s.fence, s.pipeline, s.asset, s.partition, s.io, s.state, s.sealed, s.pages, s.read, s.cursor,
+    s.facts, s.origin, s.before, s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
+        SELECT count(*) FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total
 FROM flowstone.scatter AS s
 WHERE s.id = ANY (ARRAY (
         SELECT c.scatter

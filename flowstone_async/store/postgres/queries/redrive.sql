@@ -26,8 +26,9 @@ WHERE f.scatter = $1
 
 -- name: redrive_chunks
 -- Give the scatter $2 the chunks of $1: what has a result there is done, unless $3 is `all`; what failed and does not stay
--- so, or never came to its end, is to be run. Items that were on their own are in their page's chunk again. Returns how many
--- items are final.
+-- so, or never came to its end, is to be run. Items that were on their own are in their page's chunk again; batches that were split
+-- off stay so, but with `all`, where they are part of their batch again. Returns how many items are final, and how many batches
+-- are such a part.
 WITH chunk AS MATERIALIZED (
     SELECT c.first, c.page, c.count, c.state, coalesce(c.done, '') AS done, c.succeeded
     FROM flowstone.scatter_chunk AS c
@@ -65,16 +66,32 @@ made AS (
                 THEN 'done' ELSE 'ready' END AS state
     ) AS n
     RETURNING succeeded, failed
+),
+split AS (
+    INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, succeeded, failed, alone, state, number)
+    SELECT $2, c.first, c.page, 1, n.succeeded, n.failed, true,
+        CASE WHEN n.succeeded + n.failed > 0 OR n.rejoined THEN 'done' ELSE 'ready' END, c.number
+    FROM flowstone.scatter_chunk AS c
+    CROSS JOIN LATERAL (
+        SELECT count(*)::integer AS failed, CASE WHEN $3::text = 'all' THEN 0 ELSE c.succeeded END AS succeeded,
+            $3::text = 'all' OR (c.state = 'done' AND c.succeeded + c.failed = 0) AS rejoined
+        FROM flowstone.scatter_failure AS s
+        WHERE s.scatter = $2 AND s.item_no = c.first
+    ) AS n
+    WHERE c.scatter = $1 AND c.first >= 1::bigint << 62
+    RETURNING succeeded, failed, state = 'done' AND succeeded + failed = 0 AS rejoined
 )
-SELECT coalesce(sum(succeeded + failed), 0)::bigint AS final, coalesce(sum(failed), 0)::bigint AS failed FROM made;
+SELECT coalesce(sum(succeeded + failed), 0)::bigint AS final, coalesce(sum(failed), 0)::bigint AS failed,
+    count(*) FILTER (WHERE rejoined) AS rejoined
+FROM (SELECT succeeded, failed, false AS rejoined FROM made UNION ALL SELECT succeeded, failed, rejoined FROM split) AS n;
 
 -- name: redrive_scatter
 -- Begin the scatter $2 of the run $3 where $1 is, with what `redrive_chunks` gave it: $6 final items.
 INSERT INTO flowstone.scatter (id, run_id, fence, read, total, created_at, pages, sealed, state, pipeline, asset, io,
-    partition, cursor, facts, before, origin, root, kept, carried)
+    partition, cursor, facts, before, origin, root, kept, carried, carry, items)
 SELECT $2, $3, 0, s.read, s.total, coalesce($7::timestamptz, statement_timestamp()), s.pages, s.sealed, 'running',
     s.pipeline, s.asset, s.io, s.partition, s.cursor, '{}', $5, s.id, coalesce(s.root, s.id),
-    CASE WHEN $4::text = 'all' THEN '{}' ELSE s.kept || s.id END, $6
+    CASE WHEN $4::text = 'all' THEN '{}' ELSE s.kept || s.id END, $6, s.carry, s.items
 FROM flowstone.scatter AS s
 WHERE s.id = $1;
 

@@ -1,4 +1,6 @@
--- Scatters; see docs/adr/0008-scatter.md for what is one transaction, and why.
+-- Scatters; see docs/adr/0008-scatter.md for what is one transaction, and why. `scatter.total` is how many numbers were given.
+-- The chunk of a batch that was split off is `done` without a result or failure where it is part of its batch again, and then
+-- counts no more; its number is its own for good.
 
 -- name: scatter_run
 -- Whether the run $1 is still owned under the fence $2; while this is held nobody takes it over or ends it.
@@ -11,8 +13,10 @@ INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, ass
 VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
 ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE
 SET fence = excluded.fence, facts = CASE WHEN s.fence = 0 THEN excluded.facts ELSE s.facts END
-RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, carry, origin, before,
-    root, kept;
+RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, carry, origin, before, root, kept,
+    s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
+        SELECT count(*) FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total;
 
 -- name: decide_scatter
 -- Keep what is decided for the scatter $1 under the fence $2, $4, unless more was than $3; returns what is.
@@ -30,13 +34,19 @@ UPDATE flowstone.scatter_chunk SET state = 'ready', worker = NULL, fence = fence
 WHERE scatter = $1 AND worker = $2 AND state = 'running';
 
 -- name: scatter
-SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept
-FROM flowstone.scatter
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, origin, before, root, kept,
+    s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
+        SELECT count(*) FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total
+FROM flowstone.scatter AS s
 WHERE id = $1;
 
 -- name: scatters_of_run
-SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, origin, before, root, kept
-FROM flowstone.scatter
+SELECT id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, origin, before, root, kept,
+    s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
+        SELECT count(*) FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total
+FROM flowstone.scatter AS s
 WHERE run_id = $1
 ORDER BY created_at, id;
 
@@ -159,18 +169,29 @@ SELECT place::integer FROM mine ORDER BY place;
 SELECT FROM flowstone.scatter WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE;
 
 -- name: split_chunks
--- Batches of one that leave their batches, with the numbers that come next; in the transaction of the flush.
-WITH grown AS (
-    UPDATE flowstone.scatter SET total = total + cardinality($2::bigint[])
+-- Batches of one that leave their batches, with the numbers that come next, or that they had; in the transaction of the flush.
+WITH given AS MATERIALIZED (
+    SELECT n.*, c.number, count(*) FILTER (WHERE c.number IS NULL) OVER (ORDER BY n.no) AS place
+    FROM unnest($2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::text[], $7::boolean[])
+        WITH ORDINALITY AS n (first, page, attempts, due_at, error, failed, no)
+    LEFT JOIN LATERAL (
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.first = n.first AND c.alone
+    ) AS c ON true
+),
+grown AS (
+    UPDATE flowstone.scatter SET total = total + n.count
+    FROM (SELECT count(*) FROM given WHERE number IS NULL) AS n
     WHERE id = $1
-    RETURNING total - cardinality($2::bigint[]) AS before
+    RETURNING total - n.count AS before
 )
-INSERT INTO flowstone.scatter_chunk (scatter, first, due_at, page, count, failed, attempts, alone, state, error, number)
+INSERT INTO flowstone.scatter_chunk AS c (scatter, first, due_at, page, count, failed, attempts, alone, state, error, number)
 SELECT $1, n.first, n.due_at, n.page, 1, n.failed::integer, n.attempts, true,
-    CASE WHEN n.failed THEN 'done' ELSE 'ready' END, n.error, grown.before + n.no - 1
+    CASE WHEN n.failed THEN 'done' ELSE 'ready' END, n.error, coalesce(n.number, grown.before + n.place - 1)
 FROM grown
-CROSS JOIN unnest($2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::text[], $7::boolean[])
-    WITH ORDINALITY AS n (first, page, attempts, due_at, error, failed, no);
+CROSS JOIN given AS n
+ON CONFLICT (scatter, first, alone) DO UPDATE
+SET due_at = excluded.due_at, failed = excluded.failed, attempts = excluded.attempts, state = excluded.state,
+    error = excluded.error;
 
 -- name: flushed
 -- Those of some flushes that were accepted before, their reply being lost. An item that is to be tried again may have been
@@ -269,12 +290,13 @@ UPDATE flowstone.scatter_chunk SET state = 'cancelled', worker = NULL, fence = f
 WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 
 -- name: scatter_counts
-SELECT s.state, s.sealed, s.total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
+SELECT s.state, s.sealed, s.total - coalesce(c.rejoined, 0) AS total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
     coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
     s.created_at, coalesce(s.items, s.read) AS read, s.carried
 FROM flowstone.scatter AS s
 LEFT JOIN LATERAL (
     SELECT sum(c.succeeded) AS succeeded, sum(c.failed) AS failed,
+        count(*) FILTER (WHERE c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) AS rejoined,
         count(*) FILTER (WHERE c.alone AND c.state = 'ready') AS waiting,
         count(*) FILTER (WHERE c.state IN ('ready', 'running')) AS open,
         count(*) FILTER (WHERE c.state = 'running') AS taken,
@@ -367,6 +389,15 @@ CROSS JOIN LATERAL (
 ) AS p
 WHERE f.scatter = $1 AND f.item_no > $2
 ORDER BY f.item_no
+LIMIT $3;
+
+-- name: scatter_splits
+-- Batches of the scatter $1 that were split off, behind the position $2.
+SELECT c.scatter, c.first, c.alone, c.page, c.count, c.fence, c.done, c.succeeded, c.failed, c.attempts, c.lost, c.error,
+    c.number
+FROM flowstone.scatter_chunk AS c
+WHERE c.scatter = $1 AND c.first > greatest($2, (1::bigint << 62) - 1) AND NOT (c.state = 'done' AND c.succeeded + c.failed = 0)
+ORDER BY c.first
 LIMIT $3;
 
 -- name: scatter_errors

@@ -136,13 +136,14 @@ LIMIT $1;
 
 -- name: verify_scatters
 -- Scatters that have ended, or are closed, with items that do not add up: what chunks count, and what is there.
-SELECT s.id, s.state, s.total, coalesce(c.open, 0) AS open, coalesce(c.succeeded, 0) AS succeeded,
+SELECT s.id, s.state, s.total - coalesce(c.rejoined, 0) AS total, coalesce(c.open, 0) AS open, coalesce(c.succeeded, 0) AS succeeded,
     coalesce(c.failed, 0) AS failed, coalesce(b.results, 0) + coalesce(r.results, 0) AS results,
     coalesce(f.failures, 0) AS failures
 FROM flowstone.scatter AS s
 LEFT JOIN (
     SELECT scatter, sum(succeeded) AS succeeded, sum(failed) AS failed,
-        count(*) FILTER (WHERE state IN ('ready', 'running')) AS open
+        count(*) FILTER (WHERE state IN ('ready', 'running')) AS open,
+        count(*) FILTER (WHERE first >= 1::bigint << 62 AND state = 'done' AND succeeded + failed = 0) AS rejoined
     FROM flowstone.scatter_chunk
     GROUP BY scatter
 ) AS c ON c.scatter = s.id
@@ -164,7 +165,7 @@ LEFT JOIN (SELECT scatter, count(*) AS failures FROM flowstone.scatter_failure G
 WHERE coalesce(c.succeeded, 0) <> coalesce(b.results, 0) + coalesce(r.results, 0)
     OR coalesce(c.failed, 0) <> coalesce(f.failures, 0)
     OR (s.state <> 'running' AND coalesce(c.open, 0) > 0)
-    OR (s.state = 'closed' AND coalesce(c.succeeded, 0) + coalesce(c.failed, 0) <> s.total)
+    OR (s.state = 'closed' AND coalesce(c.succeeded, 0) + coalesce(c.failed, 0) <> s.total - coalesce(c.rejoined, 0))
 LIMIT $1;
 
 -- name: verify_scattered
