@@ -272,6 +272,7 @@ ASKED |= {
     "scatter_errors": [U, "10"],
     "scatter_find": [U, HASH],
     "valueless_scatters": [US],
+    "lock_siblings": [US],
     "lock_scatter": [U],
     "redriven_by": [U],
     "redrive_failures": [U, U, "'failed'"],

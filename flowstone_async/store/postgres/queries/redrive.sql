@@ -1,6 +1,16 @@
 -- Scatters that go on from one of an ended run, in the transaction that stores the run which does so; and chains of them
--- (docs/adr/0008-scatter.md). Lock order: the new run, then the scatter that is gone on from, which nobody else locks after
--- anything of the new one.
+-- (docs/adr/0008-scatter.md). Lock order: the new run, then the scatters of the run that is gone on from in the order of their
+-- ids, which nobody else locks after anything of the new one.
+
+-- name: lock_siblings
+-- All scatters of the runs that the scatters $1 are of, in the order in which everybody locks them: one that is gone on from
+-- may have to be ended first, and the others of its run with it.
+WITH sibling AS MATERIALIZED (
+    SELECT o.id
+    FROM flowstone.scatter AS o
+    WHERE o.run_id = ANY (ARRAY (SELECT r.run_id FROM flowstone.scatter AS r WHERE r.id = ANY ($1::uuid[])))
+)
+SELECT FROM flowstone.scatter AS s WHERE s.id = ANY (ARRAY (SELECT id FROM sibling)) ORDER BY s.id FOR UPDATE;
 
 -- name: lock_scatter
 -- The scatter $1, held against being deleted and against another that goes on from it.

@@ -260,8 +260,16 @@ RETURNING s.id;
 UPDATE flowstone.scatter SET state = $3 WHERE id = $1 AND fence = $2 AND state = 'running' RETURNING id;
 
 -- name: end_scatters
--- End the scatters of a run that is ended from outside; then `cancel_chunks`.
-UPDATE flowstone.scatter SET state = 'cancelled' WHERE run_id = $1 AND state = 'running' RETURNING id;
+-- End the scatters of a run that is ended from outside, locked in the order in which everybody locks them; then
+-- `cancel_chunks`.
+WITH open AS MATERIALIZED (
+    SELECT s.id
+    FROM flowstone.scatter AS s
+    WHERE s.id = ANY (ARRAY (SELECT o.id FROM flowstone.scatter AS o WHERE o.run_id = $1)) AND s.state = 'running'
+    ORDER BY s.id
+    FOR UPDATE
+)
+UPDATE flowstone.scatter SET state = 'cancelled' WHERE id = ANY (ARRAY (SELECT id FROM open)) RETURNING id;
 
 -- name: cancel_chunks
 -- In a statement of its own: no page can be added any more, and every flush was before or finds another fence.
