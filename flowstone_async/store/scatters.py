@@ -33,6 +33,7 @@ class ScatterRecord(NamedTuple):
         carry: Items that were read and are in no page yet, as bytes; only `begin` tells.
         origin: The scatter of an ended run that it goes on from.
         before: What was decided for what it keeps of that one, as JSON.
+        fence: Under which it is read; 0 if nobody has begun it.
     """
 
     id: str
@@ -48,6 +49,7 @@ class ScatterRecord(NamedTuple):
     carry: bytes | None = None
     origin: str | None = None
     before: str | None = None
+    fence: int = 0
 
 
 class ItemFailed(NamedTuple):
@@ -263,7 +265,7 @@ class Scatters(Protocol):
         ...
 
     async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
-        """Keep what is decided for a scatter that runs under `fence`, where it is `known` that no more was before.
+        """Keep what is decided for a scatter that runs under `fence`, where nothing else was than is `known`.
 
         Returns:
             What is decided from now on; None if the scatter goes on under another fence or not at all.

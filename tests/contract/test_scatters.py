@@ -121,7 +121,7 @@ async def test_a_scatter_begins_once_for_a_run_and_key(engine: Engine) -> None:
     again = await Reader.begin(engine, reader.drive)
     assert again.id == reader.id
     found = await engine.store.scatters.scatter(reader.id)
-    assert found == ScatterRecord(reader.id, reader.drive.id, NUMBERS, facts='{"a": 1}')
+    assert found == ScatterRecord(reader.id, reader.drive.id, NUMBERS, facts='{"a": 1}', fence=reader.drive.run.fence)
     assert await engine.store.scatters.scatter(identifier()) is None
     assert await engine.store.scatters.totals(identifier()) is None
 

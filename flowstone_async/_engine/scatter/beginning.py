@@ -23,7 +23,7 @@ from flowstone_async._engine.scatter.batches import (
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
-from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, facts_of, form_of
+from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, calling, facts_of, form_of
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
@@ -155,7 +155,7 @@ class Beginning:
         self.begun(record.id)
         size = 0
         if record.state == "running":
-            batches = None
+            record, batches = await calling(called, store, record, self.fence, self._name), None
             if functions is not None:
                 names = self.unit.node.definition.scope.names
                 batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))

@@ -72,7 +72,7 @@ class MemoryScatters(Scatters):
             found = self._scatters.setdefault(known, StoredScatter(scatter, fence, self._now()))
             if not found.fence:  # a redrive made it, and nobody has begun it yet
                 found.record = found.record._replace(facts=scatter.facts)
-            found.fence = fence
+            found.fence, found.record = fence, found.record._replace(fence=fence)
             found.release(worker)
             return found.record._replace(carry=found.carry)
 

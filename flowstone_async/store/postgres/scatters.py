@@ -322,6 +322,7 @@ def record_of(row: Record) -> ScatterRecord:
         carry=row.get("carry"),
         origin=None if row["origin"] is None else str(row["origin"]),
         before=row["before"],
+        fence=row["fence"],
     )
 
 

@@ -11,7 +11,7 @@ INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, ass
 VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
 ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE
 SET fence = excluded.fence, facts = CASE WHEN s.fence = 0 THEN excluded.facts ELSE s.facts END
-RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, carry, origin, before,
+RETURNING id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, total, cursor, facts, carry, origin, before,
     root, kept;
 
 -- name: decide_scatter
