@@ -161,3 +161,25 @@ async def test_an_index_is_the_same_after_a_restart(open_engine: OpenEngine):
     assert {each[:2] for each in seen} == {(letter, no) for no, letter in enumerate(distinct)}
     assert len({each[2] for each in seen}) == len(distinct), "one for each item, the same in both engines"
     assert len(seen) > len(distinct)
+
+
+LARGE = ["x" * 300_000 + str(no) for no in range(5)], {str(no): "y" * no for no in range(2000)}, "small"
+
+
+@pytest.mark.parametrize("results", ["packed", "rows"])
+@pytest.mark.parametrize("what", [*TYPED, "large"])
+async def test_a_result_comes_back_as_its_declared_type(open_engine: OpenEngine, what: str, results: Any):
+    """SCAT-17: in either form, whatever its size."""
+    declared, values = (Any, LARGE) if what == "large" else TYPED[what]
+    pipe = Pipeline("typed")
+
+    async def body(place: int) -> Any:
+        return values[place]
+
+    body.__annotations__["return"] = declared
+    pipe.scatter(range(len(values)), name="items", results=results)(body)
+    engine = await open_engine(pipe)
+    found = await soon(engine.run("items"))
+    given = await found.to_list(limit=len(values))
+    assert [(type(each), each) for each in given] == [(type(each), each) for each in values]
+    assert [value async for _, value in found.items()] == given

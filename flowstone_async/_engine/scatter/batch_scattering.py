@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -35,11 +36,16 @@ class BatchScattering(Scattering):
         self._waits = asyncio.Event()
 
     @override
+    def _reading(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        return {"reader": self._read}
+
+    @override
     async def _read(self) -> None:
         async with anyio.create_task_group() as group:
             name = f"{self._name} closer of short batches"
             group.start_soon(functools.partial(self._guarded, self._close_in_time), name=name)
             await self._guarded(super()._read)
+            await self._guarded(self._check)
             group.cancel_scope.cancel()
 
     @override

@@ -103,12 +103,6 @@ class Intake:
         refuse_too_large(data, len(items))
         if accepted.contents is not None:
             hashes = [accepted.hash(place, position + place) for place in range(len(items))]
-        data = self.items.page(accepted.packed, len(items))
-        if len(data) > LARGEST_PAGE:
-            raise StorageError(
-                f"{len(items):,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
-                hint="Lower page_size=, or let items say where their contents are.",
-            )
         return Prepared(
             data=data,
             items=dict(zip(accepted.packed.places, accepted.packed.values, strict=True)),

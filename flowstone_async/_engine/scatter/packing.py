@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from flowstone_async.definition.assignable import bare
 from flowstone_async.definition.item import Item, frozen, thawed
 from flowstone_async.errors import StorageError
+from flowstone_async.io import pieces
 from flowstone_async.io.codec import Codec, codec_for
 
 LONGEST_KEY = 1024
@@ -86,13 +87,18 @@ class Packer:
         """Return what was encoded as plain JSON values, equal for equal values."""
         return self._codec.canonical_list(data)
 
-    def row(self, value: object) -> str:
-        """Return one value as JSON text."""
-        return self._codec.encode_chunk([value]).decode()[2:-1]
+    def rows(self, data: bytes) -> list[str]:
+        """Return the values that were encoded as JSON text, each by itself."""
+        plain = self._codec.parse(data)
+        if len(data) <= pieces.LARGE:
+            return [to_json(each).decode() for each in plain]
+        return [pieces.dump([each])[1:-1].decode() for each in plain]
 
-    def of_row(self, text: str) -> Any:
-        """Return the value of a row."""
-        return self._codec.decode_chunk(f" [{text}]".encode())[0]
+    def of_rows(self, rows: Sequence[str]) -> list[Any]:
+        """Return the values of rows; raises as `unpack` does."""
+        if sum(map(len, rows)) <= pieces.LARGE:
+            return self.unpack(f" [{','.join(rows)}]".encode())
+        return [self.unpack(f" [{row}]".encode())[0] for row in rows]
 
 
 def _too_large(size: int) -> StorageError:

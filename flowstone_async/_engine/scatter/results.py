@@ -30,10 +30,10 @@ class Results:
         refused = {place: describe(error) for place, error in packed.refused.items()}
         if self._form == "packed":
             return Block((), packed.data), refused
-        return Block((), b"", [self._packer.row(value) for value in packed.values]), refused
+        return Block((), b"", self._packer.rows(packed.data)), refused
 
     def unpack(self, block: Block) -> Sequence[Any]:
         """Return the results of a block, in the order of its positions."""
         if block.rows is None:
             return self._packer.unpack(block.body)
-        return [self._packer.of_row(row) for row in block.rows]
+        return self._packer.of_rows(block.rows)

@@ -1,7 +1,13 @@
-"""The worker of a scatter that owns its run: it reads the source, and closes the scatter in the end. See working.py."""
+"""The worker of a scatter that owns its run: it reads the source, and closes the scatter in the end. See working.py.
+
+group, beside what working.py has
+├── reader      pages of the source, looked at and encoded: the next one while the last one is recorded
+└── recorder    records a page, then lets its items begin
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -12,8 +18,10 @@ from typing_extensions import override
 
 from flowstone_async._engine.scatter.chunks import LocalChunk
 from flowstone_async._engine.scatter.errors import threshold
+from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.intake import Prepared, cursor_of
 from flowstone_async._engine.scatter.working import Working
+from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
 from flowstone_async.store.scatters import Chunk, NewPage, Page
@@ -21,6 +29,14 @@ from flowstone_async.store.scatters import Chunk, NewPage, Page
 
 class Scattering(Working):
     """Runs one scatter to its end."""
+
+    def __init__(self, services: Services, task: Task, name: str) -> None:
+        super().__init__(services, task, name)
+        self._next: tuple[ReadPage[Any], Prepared] | None = None
+        self._underway = 0
+        self._handed, self._taken_over, self._recorded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._taken_over.set()
+        self._recorded.set()
 
     async def run(self) -> None:
         """Run it.
@@ -45,7 +61,11 @@ class Scattering(Working):
         parts: dict[str, Callable[[], Awaitable[None]]] = {"taker": self._take, "flusher": self._flush}
         if self._task.upstream is not None:
             parts["upstream"] = self._task.upstream
-        return parts if self._sealed else {"reader": self._read, **parts}
+        return parts if self._sealed else {**self._reading(), **parts}
+
+    def _reading(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Return what reads the source."""
+        return {"reader": self._read, "recorder": self._record_pages}
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -60,19 +80,47 @@ class Scattering(Working):
             by_position=self._task.by_position,
             clock=self._services.clock,
         )
-        async with aclosing(pages):
-            async for page in pages:
-                await self._add(page)
-                while self._outstanding + self._elsewhere + kind.per_page > self._ahead:
-                    await self._wait_for_room()
-        await self._check()
+        try:
+            async with aclosing(pages):
+                async for page in pages:
+                    await self._add(page)
+                    while self._outstanding + self._elsewhere + self._underway + kind.per_page > self._ahead:
+                        await self._wait_for_room()
+        except Exception:
+            await self._resting.on(self._recorded)  # what was read before is kept, and is not read again
+            raise
 
     async def _add(self, read: ReadPage[Any]) -> None:
+        """Look at a page, and hand it over to be recorded."""
         if not read.items and not read.last:
             return
         prepared = await self._task.intake.prepare(read.items, read.position)
+        await self._resting.on(self._taken_over)
+        self._next = read, prepared
+        self._underway += len(read.items)
+        self._taken_over.clear()
+        self._recorded.clear()
+        self._handed.set()
+
+    async def _record_pages(self) -> None:
+        """Record page after page up to the last one; the next one is sent before the items of the last one begin."""
+        while not self._sealed:
+            await self._resting.on(self._handed)
+            assert self._next is not None  # noqa: S101 - that is what was waited for
+            (read, prepared), self._next = self._next, None
+            self._handed.clear()
+            self._taken_over.set()
+            async with self._claiming:
+                await self._keep(self._page_of(read, prepared), prepared)
+            self._underway -= len(read.items)
+            self._room.set()
+            if self._next is None:
+                self._recorded.set()
+        await self._check()
+
+    def _page_of(self, read: ReadPage[Any], prepared: Prepared) -> NewPage:
         size = len(read.items)
-        page = NewPage(
+        return NewPage(
             scatter=self._id,
             fence=self._task.fence,
             no=self._number,
@@ -86,8 +134,6 @@ class Scattering(Working):
             chunks=shares(size, self._others + 1),
             owned=1,
         )
-        async with self._claiming:
-            await self._keep(page, prepared)
 
     async def _keep(self, page: NewPage, prepared: Prepared) -> None:
         """Record a page, and run its items."""
