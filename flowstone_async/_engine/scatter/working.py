@@ -225,7 +225,9 @@ class Working(Flushing):
         if self._crews is None:
             return
         clock, poll = self._services.clock, self._services.settings.poll
-        if self._is_shared() and (self._is_hungry() or self._blocked or self._is_above_its_permits()):
+        shared = self._is_shared() and (self._is_hungry() or self._is_above_its_permits())
+        # Where it is blocked by what others had, who are gone, it may have taken that itself.
+        if shared or (self._blocked and self._elsewhere):
             self._attend_at = min(self._attend_at, clock.monotonic() + self._pace)
             self._pace = min(2 * self._pace, poll)
         if not self._due or self._attend_at < self._due[0]:
