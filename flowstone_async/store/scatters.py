@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import Split
+from flowstone_async.store.notes import ScatterNotes
 from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
@@ -252,7 +253,7 @@ class StoredFailure(NamedTuple):
     number: int | None = None
 
 
-class Scatters(Protocol):
+class Scatters(ScatterNotes, Protocol):
     """Where scatters live."""
 
     async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:

@@ -86,6 +86,7 @@ CROSS JOIN generate_series(0, {PAGES - 1}) AS n
 CROSS JOIN unnest(ARRAY[false, true]) AS alone;
 INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, alone, state)
 SELECT md5('s1')::uuid, n, 0, 1, true, 'done' FROM generate_series(10 * {PAGES}, 200 * {PAGES}) AS n;
+INSERT INTO flowstone.scatter_note (scatter, noted) SELECT scatter, '{{}}' FROM flowstone.scatter_page;
 INSERT INTO flowstone.scatter_block (scatter, first, page, places, body)
 SELECT scatter, first, no, '', '' FROM flowstone.scatter_page;
 INSERT INTO flowstone.scatter_result (scatter, item_no, value) SELECT scatter, item_no, '1' FROM flowstone.scatter_key;
@@ -218,6 +219,8 @@ ASKED |= {
     "scatter_run": [U, "1"],
     "begin_scatter": [U, U, "1", "'p0'", "'a'", "''", "''", "'{}'", "NULL"],
     "decide_scatter": [U, "1", "'{}'", "'{}'"],
+    "note_scatter": [U, "'{}'"],
+    "scatter_notes": [US],
     "known_keys": [U, f"ARRAY[{HASH}, {U}]"],
     "lock_scatters": [US],
     "split_chunks": [U, "'{5000}'", "'{1}'", "'{1}'", "'{NULL}'", "'{NULL}'", "'{false}'"],

@@ -44,6 +44,7 @@ class Task:
         call: Begins the call of the body for an item.
         rate_key: What the rate of an item counts for; None if for all.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
+        noted: Puts on record what bodies noted, ahead of their results.
         upstream: Returns once the scatter that this one follows is committed, or raises; None if it follows none.
     """
 
@@ -59,6 +60,7 @@ class Task:
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
     rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    noted: Callable[[], Awaitable[None]]
     upstream: Callable[[], Awaitable[None]] | None = None
 
 
@@ -181,6 +183,7 @@ class Flushing(ABC):
         ended = sum(chunk.ended for chunk in chunks)
         flushes = self._flushes(chunks)
         ended -= sum(chunk.ended for chunk in chunks)
+        await self._task.noted()
         kept = await self._store.flush(flushes, self._task.worker)
         if len(kept) < len(flushes):
             raise await self._refused()

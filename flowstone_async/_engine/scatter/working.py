@@ -147,7 +147,9 @@ class Working(Flushing):
                     async with self._flushing:
                         while self._changed:
                             changed, self._changed = self._changed, []
-                            await self._store.flush(self._flushes(changed), self._task.worker)
+                            flushes = self._flushes(changed)
+                            await self._task.noted()
+                            await self._store.flush(flushes, self._task.worker)
                     if isinstance(self._error, SystemExit):
                         return  # what it had counts as lost with this worker
                     await self._store.release(self._id, self._task.worker)

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, Page, ScatterRecord, StoredFailure
+from flowstone_async.store.scatters import (
+    Block,
+    Chunk,
+    Flush,
+    ItemFailed,
+    Page,
+    ScatterRecord,
+    ScatterTotals,
+    StoredFailure,
+)
 
 OPEN = frozenset({"ready", "running"})
 """States of chunks that are not done."""
@@ -42,6 +51,7 @@ class StoredScatter:
     blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
     committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
+    notes: list[str] = field(default_factory=list[str])
     carry: bytes | None = None
     distinct: int | None = None
 
@@ -76,6 +86,25 @@ class StoredScatter:
             )
             self.chunks[each.position, True] = StoredChunk(kept, state="done" if each.failed else "ready", due=each.due)
             self.record = self.record._replace(total=self.record.total + 1)
+
+    def totals(self) -> ScatterTotals:
+        """Count its items."""
+        chunks = self.chunks.values()
+        ready = [each for each in chunks if each.state == "ready"]
+        return ScatterTotals(
+            state=self.record.state,
+            sealed=self.record.sealed,
+            total=self.record.total,
+            succeeded=sum(each.kept.succeeded for each in chunks),
+            failed=sum(each.kept.failed for each in chunks),
+            waiting=sum(each.kept.alone for each in ready),
+            open=sum(each.state in OPEN for each in chunks),
+            due=min((each.due for each in ready if each.due is not None), default=None),
+            taken=sum(each.state == "running" for each in chunks),
+            since=self.since,
+            read=self.record.read if self.distinct is None else self.distinct,
+            carried=self.carried,
+        )
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:
         """Keep an item that failed for good."""

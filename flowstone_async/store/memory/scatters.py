@@ -87,6 +87,19 @@ class MemoryScatters(Scatters):
             return found.record.facts
 
     @override
+    async def note(self, scatter: str, noted: str) -> None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is not None and found.record.state == "running":
+                found.notes.append(noted)
+
+    @override
+    async def noted(self, scatter: str) -> tuple[str, ...]:
+        with self._lock:
+            found = self._read(scatter)
+            return () if found is None else tuple(found.notes)
+
+    @override
     async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
         with self._lock:
             found = self._read(scatter)
@@ -313,23 +326,7 @@ class MemoryScatters(Scatters):
     async def totals(self, scatter: str) -> ScatterTotals | None:
         with self._lock:
             found = self._read(scatter)
-            if found is None:
-                return None
-            ready = [each for each in found.chunks.values() if each.state == "ready"]
-            return ScatterTotals(
-                state=found.record.state,
-                sealed=found.record.sealed,
-                total=found.record.total,
-                succeeded=sum(each.kept.succeeded for each in found.chunks.values()),
-                failed=sum(each.kept.failed for each in found.chunks.values()),
-                waiting=sum(each.kept.alone for each in ready),
-                open=sum(each.state in OPEN for each in found.chunks.values()),
-                due=min((each.due for each in ready if each.due is not None), default=None),
-                taken=sum(each.state == "running" for each in found.chunks.values()),
-                since=found.since,
-                read=found.record.read if found.distinct is None else found.distinct,
-                carried=found.carried,
-            )
+            return None if found is None else found.totals()
 
     @override
     async def pages(self, scatter: str, numbers: Collection[int]) -> tuple[Page, ...]:

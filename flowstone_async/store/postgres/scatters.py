@@ -98,6 +98,16 @@ class PostgresScatters(Scatters):
         return rows[0]["facts"] if rows else None
 
     @override
+    async def note(self, scatter: str, noted: str) -> None:
+        if self._owns():
+            await self._fetch("note_scatter", scatter, noted)
+
+    @override
+    async def noted(self, scatter: str) -> tuple[str, ...]:
+        _, parts = await self._chains.of(scatter)
+        return tuple(row["noted"] for row in await self._fetch("scatter_notes", parts))
+
+    @override
     async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
         root, _ = await self._chains.of(scatter)
         rows = await self._fetch("known_keys", root, list(hashes)) if hashes else []

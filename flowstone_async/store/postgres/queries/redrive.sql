@@ -119,13 +119,14 @@ FROM flowstone.scatter AS s
 WHERE s.id = ANY (ARRAY (SELECT id FROM chain));
 
 -- name: delete_scatters
--- The scatters $1; the results under the ids $2, which no other scatter has; pages and keys of the chains $3, which end.
+-- The scatters $1; the results and notes under the ids $2, which no other scatter has; pages and keys of the chains $3, which end.
 WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
 chunks AS (DELETE FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[])),
 failures AS (DELETE FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[])),
 workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[])),
 blocks AS (DELETE FROM flowstone.scatter_block WHERE scatter = ANY ($2::uuid[])),
 results AS (DELETE FROM flowstone.scatter_result WHERE scatter = ANY ($2::uuid[])),
+notes AS (DELETE FROM flowstone.scatter_note WHERE scatter = ANY ($2::uuid[])),
 pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = ANY ($3::uuid[]))
 DELETE FROM flowstone.scatter_key WHERE scatter = ANY ($3::uuid[]);
 

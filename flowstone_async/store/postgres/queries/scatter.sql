@@ -20,6 +20,16 @@ UPDATE flowstone.scatter SET facts = CASE facts WHEN $3 THEN $4 ELSE facts END
 WHERE id = $1 AND fence = $2 AND state = 'running'
 RETURNING facts;
 
+-- name: note_scatter
+-- Keep the note $2 of the scatter $1, which is not deleted meanwhile.
+INSERT INTO flowstone.scatter_note (scatter, noted)
+SELECT s.id, $2
+FROM (SELECT id FROM flowstone.scatter WHERE id = $1 AND state = 'running' FOR KEY SHARE) AS s;
+
+-- name: scatter_notes
+-- Notes that are under the ids $1.
+SELECT noted FROM flowstone.scatter_note WHERE scatter = ANY ($1::uuid[]) ORDER BY no;
+
 -- name: known_keys
 -- Those of the hashes $2 that the chain $1 has.
 SELECT hash FROM flowstone.scatter_key WHERE scatter = $1 AND hash = ANY ($2::uuid[]);
