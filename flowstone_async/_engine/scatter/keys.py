@@ -11,6 +11,8 @@ from flowstone_async._engine.scatter.key_forms import KeyForm
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
 from flowstone_async.store.scatters import Page
 
+_TOGETHER = 99
+
 
 class Keys:
     """The keys of items that run, for the bodies that ask.
@@ -39,9 +41,19 @@ class Keys:
         if todo.key is not UNTOLD:
             return as_key(todo.key), hash_of(content_of(as_key(todo.key)))
         if page.keys is None:
-            return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
+            return todo.item, self._identity(chunk, todo)
         if self._form is not None:
             key = self.stored(page, page.keys)[todo.position - page.first]
             return key, hash_of(self._form.contents([key])[0])
         key = as_key(self.stored(page, page.keys)[todo.position - page.first])
         return key, hash_of(content_of(key))
+
+    def _identity(self, chunk: LocalChunk, todo: Todo) -> str:
+        """Return the hash of an item's content, taken together with those that come next, before any body has them."""
+        found = chunk.identities.pop(todo.position, None)
+        if found is None:
+            todos = [todo, *chunk.todo[-_TOGETHER:]]
+            contents = self._items.contents(self._items.pack([each.item for each in todos]))
+            chunk.identities = {each.position: hash_of(one) for each, one in zip(todos, contents, strict=True)}
+            found = chunk.identities.pop(todo.position)
+        return found
