@@ -338,6 +338,10 @@ class Scatters(ScatterNotes, Protocol):
         """Return the scatters of a run."""
         ...
 
+    async def dues(self, scatter: str, *, limit: int) -> tuple[datetime, ...]:
+        """Return when items that wait for a time from now on may be tried, the next ones first."""
+        ...
+
     async def totals(self, scatter: str) -> ScatterTotals | None:
         """Count the items of a scatter."""
         ...

@@ -264,6 +264,7 @@ ASKED |= {
     "end_scatter": [U, "1", "'failed'"],
     "end_scatters": [U],
     "cancel_chunks": [US],
+    "scatter_dues": [U, "NULL", "100"],
     "scatter_counts": [U],
     "scatter_pages": [U, "'{1, 2}'"],
     "scatter_blocks": [US, "1"],

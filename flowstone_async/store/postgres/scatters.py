@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -227,6 +228,11 @@ class PostgresScatters(Scatters):
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         rows = await self._connections.fetch("scatters_of_run", run_id) if is_id(run_id) else []
         return tuple(map(self._record, rows))
+
+    @override
+    async def dues(self, scatter: str, *, limit: int) -> tuple[datetime, ...]:
+        rows = await self._connections.fetch("scatter_dues", scatter, self._instants.given(), limit)
+        return tuple(row["due_at"] for row in rows)
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:

@@ -286,6 +286,15 @@ UPDATE flowstone.scatter SET state = 'cancelled' WHERE id = ANY (ARRAY (SELECT i
 UPDATE flowstone.scatter_chunk SET state = 'cancelled', worker = NULL, fence = fence + 1
 WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 
+-- name: scatter_dues
+-- When the next $3 items of the scatter $1 that wait for a time may be tried.
+SELECT due_at
+FROM flowstone.scatter_chunk
+WHERE scatter = $1 AND state IN ('ready', 'running') AND due_at > coalesce($2::timestamptz, statement_timestamp())
+    AND worker IS NULL
+ORDER BY due_at
+LIMIT $3;
+
 -- name: scatter_counts
 SELECT s.state, s.sealed, s.total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
     coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
