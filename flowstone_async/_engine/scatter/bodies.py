@@ -165,17 +165,18 @@ class Bodies:
         if self.stopping or self._isolated:
             return False
         ready = self._supply.ready()
-        if not self._suspects or not self._supply.alone_next or (ready and not self.isolates):
+        if not self._suspects or (ready and not (self.isolates and self._supply.alone_next)):
             return ready
         return not self._tasks and self._supply.ready(alone=True)
 
     def _next(self) -> tuple[LocalChunk, Todo] | None:
         if self.stopping or self._isolated or (self._most is not None and self._workers > self._most):
             return None
-        if self._suspects and self._supply.alone_next:
-            if self.isolates or not self._supply.ready():
+        if self._suspects:
+            alone = self._supply.alone_next
+            if (alone and self.isolates) or not self._supply.ready():
                 return self._next_alone()
-            self._others_first -= 1
+            self._others_first -= alone
         return self._supply.take()
 
     def _next_alone(self) -> tuple[LocalChunk, Todo] | None:
