@@ -99,8 +99,9 @@ async def test_items_that_only_waited_do_not_fail(open_engine: OpenEngine, monke
         if died:
             dying = await open_engine(pipe, **options)
             await look_for_orphans(dying)
-            while sum(chunk.chunk.lost == died for chunk in held) < 4:
-                await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                while sum(chunk.chunk.lost == died for chunk in held) < 4:
+                    await asyncio.sleep(0)
         await kill(dying)
     await look_for_orphans(living)
     result = asyncio.create_task((await living.find(run.id)).result())
