@@ -6,7 +6,6 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -30,7 +29,6 @@ from flowstone_async import (
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async.store.scatters import NewPage, PageAdded
-from flowstone_async.types import AssetKey
 from tests.engine.test_scatter_resume import kept
 from tests.support.crash import kill
 from tests.support.engines import PostgresEngines
@@ -534,47 +532,6 @@ async def test_pages_that_are_shared_are_not_kept(engines: Engines) -> None:
 def found(kind: type[Any]) -> list[Any]:
     """Return what there is of a type."""
     return [each for each in gc.get_objects() if isinstance(each, kind)]
-
-
-@dataclass(frozen=True)
-class Args:
-    limit: int = 1
-
-
-async def test_what_bodies_note_at_a_helper_reaches_the_record(engines: Engines) -> None:
-    """CACHE-08, FLOW-03: params that an item looked at are an input, whoever ran it."""
-    pipe, helped, gate, calls = Pipeline("noting", params=Args), asyncio.Event(), asyncio.Event(), Counter[str]()
-
-    @pipe.resource
-    async def who() -> Who:
-        raise AssertionError("each engine is given its name")
-
-    @pipe.scatter(range(40), max_concurrent=4)
-    async def items(no: int, who: Who, ctx: Context) -> int:
-        calls[who] += 1
-        if who == "a":
-            await (helped if no < 2 else gate).wait()
-        else:
-            ctx.metadata(helper=ctx.params.limit)
-            gate.set()
-        return no
-
-    first = await engines.open(pipe, resources={Who: Who("a")}, **OFTEN)
-    run = asyncio.create_task(first.run("items"))
-    async with asyncio.timeout(20):
-        while calls["a"] < 4:
-            await asyncio.sleep(0)
-        await engines.open(pipe, resources={Who: Who("b")}, **OFTEN)
-        while 2 not in engines.limits:
-            await asyncio.sleep(0)
-    helped.set()
-    await soon(run)
-    assert calls["b"]
-    key = AssetKey("noting", "items", "", "")
-    [state] = (await first._live().store.states([key])).values()
-    assert state.current is not None
-    assert state.current.metadata == {"helper": 1}
-    assert [each.name for each in state.current.inputs if each.kind == "param"] == ["*"]
 
 
 @pytest.mark.parametrize(("workers", "chunks"), [(2, 1), (3, 2)])
