@@ -23,7 +23,8 @@ from flowstone_async._engine.observing import ObservedValues, Observer
 from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.request import Request
-from flowstone_async._engine.scatter.beginning import Beginning, failing
+from flowstone_async._engine.scatter.beginning import Beginning
+from flowstone_async._engine.scatter.errors import failing
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.services import Services

@@ -83,7 +83,7 @@ class Helpers:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._helps: dict[str, Help] = {}
-        self._misfits: dict[str, None] = {}
+        self._misfits: dict[str, tuple[int, int]] = {}
         self._looked = float("-inf")
         self._stopped = False
 
@@ -95,7 +95,8 @@ class Helpers:
             return
         self._looked = now
         for scatter in await crews.joinable(worker, pipelines, limit=AT_ONCE + len(self._misfits)):
-            if scatter.id not in self._helps and scatter.id not in self._misfits and len(self._helps) < AT_ONCE:
+            known = scatter.id in self._helps or self._misfits.get(scatter.id) == _as_it_is(scatter)
+            if not known and len(self._helps) < AT_ONCE:
                 await self._begin(scatter)
 
     async def leave_rest(self, worker: str) -> None:
@@ -136,7 +137,8 @@ class Helpers:
             help_.done.set()
 
     def _avoid(self, scatter: ScatterRecord) -> None:
-        self._misfits[scatter.id] = None
+        self._misfits.pop(scatter.id, None)
+        self._misfits[scatter.id] = _as_it_is(scatter)
         while len(self._misfits) > _MISFITS:
             del self._misfits[next(iter(self._misfits))]
 
@@ -151,3 +153,8 @@ class Helpers:
         self._stopped = True
         for help_ in list(self._helps.values()):
             help_.stop("shutdown")
+
+
+def _as_it_is(scatter: ScatterRecord) -> tuple[int, int]:
+    """Return what changes when another goes on with a scatter, or when it is called with something else."""
+    return scatter.fence, hash(scatter.facts)

@@ -78,7 +78,7 @@ class Call:
     fan: Fan | None = field(default=None, repr=False)
 
     def for_item(self, item: ItemFacts, started_at: datetime) -> Call:
-        """Return the facts of a call for an item of this scatter; notes are those of all its items."""
+        """Return the facts of a call for an item of this scatter; what it notes is its own."""
         return Call(
             pipeline=self.pipeline,
             asset=self.asset,
@@ -91,7 +91,6 @@ class Call:
             resources=self.resources,
             dep_status=self.dep_status,
             item=item,
-            notes=self.notes,
             redactor=self.redactor,
             limits=self.limits,
             fan=None if self.fan is None else self.fan.another(),

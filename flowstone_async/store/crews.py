@@ -22,6 +22,7 @@ class Attendance(NamedTuple):
         others: Other workers of the crew that are alive.
         hungry: How many of them could run more than they have.
         elsewhere: Items of chunks that the worker does not own and that are not final yet.
+        facts: A number that changes with what is decided for the scatter.
     """
 
     state: ScatterState
@@ -32,6 +33,7 @@ class Attendance(NamedTuple):
     others: int
     hungry: int
     elsewhere: int
+    facts: int = 0
 
 
 class Gift(NamedTuple):

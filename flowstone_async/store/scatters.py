@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import Split
+from flowstone_async.store.notes import ScatterNotes
 from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
@@ -33,6 +34,7 @@ class ScatterRecord(NamedTuple):
         carry: Items that were read and are in no page yet, as bytes; only `begin` tells.
         origin: The scatter of an ended run that it goes on from.
         before: What was decided for what it keeps of that one, as JSON.
+        fence: Under which it is read; 0 if nobody has begun it.
     """
 
     id: str
@@ -48,6 +50,7 @@ class ScatterRecord(NamedTuple):
     carry: bytes | None = None
     origin: str | None = None
     before: str | None = None
+    fence: int = 0
 
 
 class ItemFailed(NamedTuple):
@@ -250,7 +253,7 @@ class StoredFailure(NamedTuple):
     number: int | None = None
 
 
-class Scatters(Protocol):
+class Scatters(ScatterNotes, Protocol):
     """Where scatters live."""
 
     async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
@@ -263,7 +266,7 @@ class Scatters(Protocol):
         ...
 
     async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
-        """Keep what is decided for a scatter that runs under `fence`, where it is `known` that no more was before.
+        """Keep what is decided for a scatter that runs under `fence`, where nothing else was than is `known`.
 
         Returns:
             What is decided from now on; None if the scatter goes on under another fence or not at all.
@@ -333,6 +336,10 @@ class Scatters(Protocol):
 
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         """Return the scatters of a run."""
+        ...
+
+    async def dues(self, scatter: str, *, limit: int) -> tuple[datetime, ...]:
+        """Return when items that wait for a time from now on may be tried, the next ones first."""
         ...
 
     async def totals(self, scatter: str) -> ScatterTotals | None:

@@ -121,7 +121,7 @@ async def test_a_scatter_begins_once_for_a_run_and_key(engine: Engine) -> None:
     again = await Reader.begin(engine, reader.drive)
     assert again.id == reader.id
     found = await engine.store.scatters.scatter(reader.id)
-    assert found == ScatterRecord(reader.id, reader.drive.id, NUMBERS, facts='{"a": 1}')
+    assert found == ScatterRecord(reader.id, reader.drive.id, NUMBERS, facts='{"a": 1}', fence=reader.drive.run.fence)
     assert await engine.store.scatters.scatter(identifier()) is None
     assert await engine.store.scatters.totals(identifier()) is None
 
@@ -437,3 +437,17 @@ async def test_what_is_deleted_is_gone(engine: Engine) -> None:
     assert await reader.results() == {}
     assert await reader.store.pages(reader.id, [0]) == ()
     assert await other.results() == {0: "0"}
+
+
+async def test_who_asks_hears_when_the_next_items_are_due(stores: Stores) -> None:
+    """SCAT-12: the nearest ones; what is due already, runs, or waits for no time is not among them."""
+    engine = await stores.engine()
+    reader = await Reader.begin(engine)
+    await reader.add(*"abcdef")
+    now = engine.store.now()
+    later = [ItemLater(no, 1, due=now + timedelta(hours=5 - no)) for no in range(4)]
+    later += [ItemLater(4, 1, due=now - timedelta(seconds=1)), ItemLater(5, 1)]
+    assert await reader.flush(flushed(reader.chunk(0, 6), state="done", later=later)) == [0]
+    assert await reader.store.dues(reader.id, limit=2) == tuple(now + timedelta(hours=each) for each in (2, 3))
+    assert len(await reader.store.dues(reader.id, limit=9)) == 4
+    assert await reader.store.dues(identifier(), limit=9) == ()

@@ -92,7 +92,7 @@ async def replicated() -> AsyncGenerator[str]:
 
 async def stand_by(dsn: str, sql: asyncpg.Connection) -> None:
     """Tell the server, as a standby does, what is read there; then go away."""
-    start, xmin = await sql.fetchval("SELECT pg_current_wal_lsn()::text"), await sql.fetchval(XMIN)
+    start, xmin = await sql.fetchval("SELECT pg_current_wal_flush_lsn()::text"), await sql.fetchval(XMIN)
     standby = await Proxy(dsn).connect()
     try:
         await tell(standby, sql, start, xmin)

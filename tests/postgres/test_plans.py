@@ -86,6 +86,7 @@ CROSS JOIN generate_series(0, {PAGES - 1}) AS n
 CROSS JOIN unnest(ARRAY[false, true]) AS alone;
 INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, alone, state)
 SELECT md5('s1')::uuid, n, 0, 1, true, 'done' FROM generate_series(10 * {PAGES}, 200 * {PAGES}) AS n;
+INSERT INTO flowstone.scatter_note (scatter, noted) SELECT scatter, '{{}}' FROM flowstone.scatter_page;
 INSERT INTO flowstone.scatter_block (scatter, first, page, places, body)
 SELECT scatter, first, no, '', '' FROM flowstone.scatter_page;
 INSERT INTO flowstone.scatter_result (scatter, item_no, value) SELECT scatter, item_no, '1' FROM flowstone.scatter_key;
@@ -218,6 +219,8 @@ ASKED |= {
     "scatter_run": [U, "1"],
     "begin_scatter": [U, U, "1", "'p0'", "'a'", "''", "''", "'{}'", "NULL"],
     "decide_scatter": [U, "1", "'{}'", "'{}'"],
+    "note_scatter": [U, "'{}'"],
+    "scatter_notes": [US],
     "known_keys": [U, f"ARRAY[{HASH}, {U}]"],
     "lock_scatters": [US],
     "split_chunks": [U, "'{5000}'", "'{1}'", "'{1}'", "'{NULL}'", "'{NULL}'", "'{false}'"],
@@ -261,6 +264,7 @@ ASKED |= {
     "end_scatter": [U, "1", "'failed'"],
     "end_scatters": [U],
     "cancel_chunks": [US],
+    "scatter_dues": [U, "NULL", "100"],
     "scatter_counts": [U],
     "scatter_pages": [U, "'{1, 2}'"],
     "scatter_blocks": [US, "1"],
@@ -273,6 +277,7 @@ ASKED |= {
     "scatter_errors": [U, "10"],
     "scatter_find": [U, HASH],
     "valueless_scatters": [US],
+    "lock_siblings": [US],
     "lock_scatter": [U],
     "redriven_by": [U],
     "redrive_failures": [U, U, "'failed'"],

@@ -13,6 +13,12 @@ from flowstone_async import Batch, Batching, Engine, Gathered, Pipeline
 from flowstone_async._engine.pruning import prune
 from flowstone_async.store.postgres import connections
 from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async.store.records import AuditEntry, Submission
+from flowstone_async.store.redrives import Redrive
+from flowstone_async.store.scatters import ScatterRecord
+from tests.contract.builders import Drive, identifier, key, run_record
+from tests.postgres.conftest import Opened, OpenStore
+from tests.postgres.waiting import blocked
 
 ITEMS, PAGE = 3000, 500
 TABLES = ("scatter", "page", "key", "chunk", "block", "result", "failure")
@@ -158,7 +164,16 @@ async def test_a_lost_reply_is_made_good(dsn: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("pipeline", [_pipeline, _batched])
 @pytest.mark.parametrize(
     "point",
-    ["submit", "lock_scatter", "redriven_by", "redrive_failures", "redrive_chunks", "redrive_scatter", "append_audit"],
+    [
+        "submit",
+        "lock_siblings",
+        "lock_scatter",
+        "redriven_by",
+        "redrive_failures",
+        "redrive_chunks",
+        "redrive_scatter",
+        "append_audit",
+    ],
 )
 async def test_whoever_dies_in_the_middle_has_done_nothing(
     sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch, point: str, pipeline: Any
@@ -234,3 +249,48 @@ async def test_scatters_without_a_value_go_with_their_runs(sql: asyncpg.Connecti
         assert (left["scatter"], left["failure"]) == (1, 0)
         assert await (await engine.get("items")).to_list(limit=ITEMS) == list(range(ITEMS))
         assert await engine._live().store.verify() == ()
+
+
+async def _begun(drive: Drive, opened: Opened, asset: str) -> str:
+    record = ScatterRecord(id=identifier(), run_id=drive.id, key=key(asset))
+    begun = await opened.store.scatters.begin(record, drive.run.fence, opened.worker.id)
+    assert begun is not None
+    return begun.id
+
+
+async def _redriven(opened: Opened, scatter: str) -> str:
+    run = run_record(None, state="queued", submitted=True)
+    audit = AuditEntry("run.submitted", run.id, actor="process", actor_kind="process", run_id=run.id)
+    asked = Redrive(scatter, identifier(), "failed")
+    return (await opened.store.submit(Submission(run=run, subject="s", audit=audit), redrives=[asked])).run.id
+
+
+async def test_two_redrives_of_one_run_do_not_wait_for_each_other(
+    sql: asyncpg.Connection, dsn: str, open_store: OpenStore
+) -> None:
+    """Each ends all scatters that the run has left open: whoever has its own first would wait for the other's."""
+    first = await open_store()
+    drive = await first.start()
+    scatters = [await _begun(drive, first, asset) for asset in ("numbers", "more")]
+    assert (await drive.finish("failed")).accepted
+    # Instead of looking for deadlocks after a second, which are then resolved and tried again: never.
+    await sql.execute(f"ALTER DATABASE {await sql.fetchval('SELECT current_database()')} SET deadlock_timeout = '1h'")
+    holding = await asyncpg.connect(dsn)
+    stores = [await open_store(), await open_store()]
+    try:
+        await holding.execute("BEGIN")
+        await holding.fetch("SELECT FROM flowstone.scatter WHERE id = $1 FOR UPDATE", scatters[0])
+        async with asyncio.timeout(30):
+            one = asyncio.ensure_future(_redriven(stores[0], scatters[0]))
+            await blocked(sql)
+            other = asyncio.ensure_future(_redriven(stores[1], scatters[1]))
+            await blocked(sql, 2)
+            await holding.execute("ROLLBACK")
+            runs = {await one, await other}
+    finally:
+        holding.terminate()
+    states = await sql.fetch("SELECT id, state, run_id FROM flowstone.scatter")
+    assert {str(row["id"]): row["state"] for row in states if str(row["id"]) in scatters} == dict.fromkeys(
+        scatters, "cancelled"
+    )
+    assert {str(row["run_id"]) for row in states if row["state"] == "running"} == runs

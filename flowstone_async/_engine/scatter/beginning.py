@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,25 +22,26 @@ from flowstone_async._engine.scatter.batches import (
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
-from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, facts_of, form_of
+from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, calling, facts_of, form_of
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, followed, key_form
 from flowstone_async._engine.scatter.keys import Keys
+from flowstone_async._engine.scatter.noting import Noting
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded, ended, results_of, upstream_scatter
 from flowstone_async._engine.services import Services
-from flowstone_async._engine.user_error import redacted, translated, wrapped
+from flowstone_async._engine.user_error import redacted
 from flowstone_async.definition.binding import Binding, ContextBinding
 from flowstone_async.definition.bound_scatter import BoundBatching, BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, StorageError
+from flowstone_async.errors import ConfigError, FlowstoneError, StorageError
 from flowstone_async.failures import describe
 from flowstone_async.planning.units import Unit
 from flowstone_async.resources import ResourceScope
@@ -156,7 +156,7 @@ class Beginning:
         self.begun(record.id)
         size = 0
         if record.state == "running":
-            batches = None
+            record, batches = await calling(called, store, record, self.fence, self._name), None
             if functions is not None:
                 names = self.unit.node.definition.scope.names
                 batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))
@@ -171,6 +171,8 @@ class Beginning:
                 await store.end(record.id, self.fence, "cancelled")
                 raise
             size = scattering.size
+        if self._contexts:
+            await self._noting(record).merge()
         if follows is not None:
             await ended(follows, self.values)
             await self._prepared(bound.source.bindings, consumed)
@@ -211,6 +213,14 @@ class Beginning:
         return items(self._bound.item.wanted, self.unit.node.definition.scope.names)
 
     @property
+    def _contexts(self) -> list[str]:
+        """The parameters of the body that take the context."""
+        return [each.parameter for each in self.unit.node.bindings if isinstance(each, ContextBinding)]
+
+    def _noting(self, record: ScatterRecord) -> Noting:
+        return Noting(self.services.store.scatters, record.id, self.call, self.services.redactor)
+
+    @property
     def _form(self) -> KeyForm | None:
         return key_form(self.unit.node, self.nodes)
 
@@ -232,6 +242,7 @@ class Beginning:
     ) -> Task:
         kind, node = self._kind, self.unit.node
         keys = Keys(intake.items, kind.key, self._form) if batches is None else batches.keys
+        noting = self._noting(record)
         return Task(
             record=record,
             continued=record.id != self.id,
@@ -242,7 +253,8 @@ class Beginning:
             by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
             intake=intake,
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
-            call=self._caller(arguments, keys, batches),
+            call=self._caller(arguments, keys, batches, noting),
+            noted=noting.keep,
             rate_key=rate_key,
             given=None if batches is None else batches.given,
             failing=self.failing,
@@ -343,12 +355,12 @@ class Beginning:
     # -- calling the body -----------------------------------------------------------------------------------------
 
     def _caller(
-        self, arguments: Mapping[str, object], keys: Keys, batches: Batches | None
+        self, arguments: Mapping[str, object], keys: Keys, batches: Batches | None, noting: Noting
     ) -> Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]:
         """Return what calls the body for an item, or for a batch."""
         body, parameter = self.unit.node.definition.body, self._bound.item.parameter
         called, asset = self.services.called, self.unit.node.name
-        contexts = [each.parameter for each in self.unit.node.bindings if isinstance(each, ContextBinding)]
+        contexts = self._contexts
 
         def plainly(chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
             del chunk
@@ -366,29 +378,12 @@ class Beginning:
             try:
                 return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
             finally:
-                if call.fan is not None:
-                    await call.fan.close()
-                call.open = False
-                self.call.params_read |= call.params_read
+                try:
+                    if call.fan is not None:
+                        await call.fan.close()
+                finally:
+                    call.open = False
+                    noting.took(call)
 
         call_one = with_context if contexts else plainly
         return call_one if batches is None else lambda chunk, todo: call_one(chunk, batches.given(chunk, todo))
-
-
-def failing(
-    kind: ScatterKind, unit: Unit, services: Services, run_id: str
-) -> Callable[[BaseException, int], tuple[FlowstoneError, float | None]]:
-    """Return what tells of an error of an item: the error, and seconds until the next attempt or None."""
-    what, redactor = f"an item of {unit.node.name!r}", services.redactor
-
-    def tell(error: BaseException, attempts: int) -> tuple[FlowstoneError, float | None]:
-        if isinstance(error, asyncio.CancelledError):
-            text = "the body raised CancelledError, although nobody cancelled it"
-            told: FlowstoneError = wrapped(error, text, what, unit, run_id=run_id, attempt=attempts, redactor=redactor)
-        else:
-            told = translated(error, what, unit, run_id=run_id, attempt=attempts, redactor=redactor)
-        asked = told.__cause__ if isinstance(told, ExecutionError) and told.__cause__ is not None else told
-        policy = kind.retry
-        return told, policy.wait(attempts) if policy.again(asked, attempts) else None
-
-    return tell

@@ -2,6 +2,9 @@
 
 A worker takes item after item from the chunks at hand. A body that never waits costs no switch; once one waits and more
 is at hand, another worker begins, up to `max_concurrent`.
+
+An item that runs with nothing beside it comes to its turn although more is always at hand: nothing else begins until
+what runs has ended. Before the next such item as many others may begin as may run at once.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ class Bodies:
         self._deadlines = Deadlines(clock, timeout, grace)
         self._group, self._name = group, name
         self._isolated = False
-        self._begun = 0
+        self._suspects = self._others_first = self._begun = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._workers = self._at_work = 0
         self._idle = asyncio.Event()
@@ -110,6 +113,11 @@ class Bodies:
         return not self._workers
 
     @property
+    def isolates(self) -> bool:
+        """Whether an item that runs alone is to begin before any other."""
+        return self._suspects > 0 and self._others_first <= 0
+
+    @property
     def waiting(self) -> int:
         """How many items at hand have not begun, and could."""
         return self._supply.waiting
@@ -132,6 +140,7 @@ class Bodies:
 
     def add_suspect(self, chunk: LocalChunk) -> None:
         """Add an item that may end its process: nothing else runs beside it."""
+        self._suspects += 1
         self._supply.add(chunk, alone=True)
         self.staff()
 
@@ -155,15 +164,28 @@ class Bodies:
     def _has_work(self) -> bool:
         if self.stopping or self._isolated:
             return False
-        return self._supply.ready() or (not self._tasks and self._supply.ready(alone=True))
+        ready = self._supply.ready()
+        if not self._suspects or (ready and not (self.isolates and self._supply.alone_next)):
+            return ready
+        return not self._tasks and self._supply.ready(alone=True)
 
     def _next(self) -> tuple[LocalChunk, Todo] | None:
         if self.stopping or self._isolated or (self._most is not None and self._workers > self._most):
             return None
-        if not self._tasks and (taken := self._supply.take(alone=True)) is not None:
-            self._isolated = True
-            return taken
+        if self._suspects:
+            alone = self._supply.alone_next
+            if (alone and self.isolates) or not self._supply.ready():
+                return self._next_alone()
+            self._others_first -= alone
         return self._supply.take()
+
+    def _next_alone(self) -> tuple[LocalChunk, Todo] | None:
+        """Take an item that runs alone, unless anything runs: who ends last sees to it."""
+        taken = None if self._tasks else self._supply.take(alone=True)
+        if taken is not None:
+            self._suspects -= 1
+            self._isolated, self._others_first = True, self._most or _PLENTY
+        return taken
 
     async def _work(self) -> None:
         # Not when it is made: a task that is cancelled before its first step never comes here, nor to the end.

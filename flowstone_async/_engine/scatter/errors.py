@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
+from flowstone_async._engine.services import Services
+from flowstone_async._engine.user_error import translated, wrapped
+from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.tolerance import Tolerance
-from flowstone_async.errors import Failure, FlowstoneError, LeaseLost, ScatterThreshold, WorkerLost
+from flowstone_async.errors import ExecutionError, Failure, FlowstoneError, LeaseLost, ScatterThreshold, WorkerLost
 from flowstone_async.failures import describe
+from flowstone_async.planning.units import Unit
 from flowstone_async.store.scatters import Chunk, Scatters
 
 _FENCE = "trial"
@@ -62,3 +69,22 @@ async def threshold(store: Scatters, scatter: str, name: str, tolerate: Toleranc
         },
         hint="Mend what fails, or raise tolerate=.",
     )
+
+
+def failing(
+    kind: ScatterKind, unit: Unit, services: Services, run_id: str
+) -> Callable[[BaseException, int], tuple[FlowstoneError, float | None]]:
+    """Return what tells of an error of an item: the error, and seconds until the next attempt or None."""
+    what, redactor = f"an item of {unit.node.name!r}", services.redactor
+
+    def tell(error: BaseException, attempts: int) -> tuple[FlowstoneError, float | None]:
+        if isinstance(error, asyncio.CancelledError):
+            text = "the body raised CancelledError, although nobody cancelled it"
+            told: FlowstoneError = wrapped(error, text, what, unit, run_id=run_id, attempt=attempts, redactor=redactor)
+        else:
+            told = translated(error, what, unit, run_id=run_id, attempt=attempts, redactor=redactor)
+        asked = told.__cause__ if isinstance(told, ExecutionError) and told.__cause__ is not None else told
+        policy = kind.retry
+        return told, policy.wait(attempts) if policy.again(asked, attempts) else None
+
+    return tell

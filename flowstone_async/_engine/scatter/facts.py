@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from flowstone_async._engine.scatter.errors import no_longer_ours
 from flowstone_async.definition.scatter import ResultForm
 from flowstone_async.sources.source import Source
-from flowstone_async.store.scatters import ScatterRecord
+from flowstone_async.store.scatters import ScatterRecord, Scatters
 from flowstone_async.types import AssetKey, Input
 
 
@@ -32,7 +33,7 @@ class ScatterFacts(NamedTuple):
         code: Likewise the hash of the code.
         source: What its items came from.
         inputs: What else it was computed from.
-        called: A hash of what must be the same wherever its bodies are called.
+        called: A hash of what must be the same wherever its bodies are called; that of the worker that reads it now.
         options: What the functions among the options of its source returned.
         batched: Whether its items are batches; None where that is not on record.
         shared: What batches share, encoded; None where nothing is on record.
@@ -89,6 +90,21 @@ class ScatterFacts(NamedTuple):
             batched=self.batched if before.batched is None else before.batched,
             shared=self.shared if before.shared is None else before.shared,
         )
+
+
+async def calling(called: str, store: Scatters, record: ScatterRecord, fence: int, name: str) -> ScatterRecord:
+    """Put on record what bodies of a scatter are called with from now on, where it is not what they were before.
+
+    Raises:
+        LeaseLost: Somebody else reads the scatter.
+    """
+    facts = json.loads(record.facts)
+    if facts.get("called") == called:
+        return record
+    decided = await store.decide(record.id, fence, record.facts, json.dumps({**facts, "called": called}))
+    if decided is None:
+        raise no_longer_ours(name)
+    return record._replace(facts=decided)
 
 
 def facts_of(scatter: ScatterRecord) -> ScatterFacts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import MOST_AT_ONCE, LocalChunk, Todo, weight
+from flowstone_async._engine.scatter.dues import Dues
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.parting import part
@@ -26,6 +26,8 @@ from flowstone_async.errors import FlowstoneError
 from flowstone_async.failures import describe
 from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import Flush, Page, ScatterRecord, ScatterTotals
+
+PAGES_AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Task:
         rate_key: What the rate of an item counts for; None if for all.
         given: Makes of an item what the body receives; None for the item itself.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
+        noted: Puts on record what bodies noted, ahead of their results.
         upstream: Returns once the scatter that this one follows is committed, or raises; None if it follows none.
     """
 
@@ -60,8 +63,14 @@ class Task:
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
     rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
+    noted: Callable[[], Awaitable[None]]
     given: Callable[[LocalChunk, Todo], Todo] | None = None
     upstream: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def ahead(self) -> int:
+        """The most items that are ahead of those that ended."""
+        return PAGES_AHEAD * max(self.kind.per_page, self.kind.max_concurrent or 0)
 
 
 class Flushing(ABC):
@@ -92,7 +101,7 @@ class Flushing(ABC):
         self._failed: int = 0
         self._total: int = task.record.total
         self._counted: ScatterTotals | None = None
-        self._due: list[float] = []
+        self._due = Dues(task.ahead)
         self._timer: Timer | None = None
         self._pages: OrderedDict[int, tuple[Page, Mapping[int, Any]]] = OrderedDict()
         self._error: BaseException | None = None
@@ -183,6 +192,7 @@ class Flushing(ABC):
         ended = sum(chunk.ended for chunk in chunks)
         flushes = self._flushes(chunks)
         ended -= sum(chunk.ended for chunk in chunks)
+        await self._task.noted()
         kept = await self._store.flush(flushes, self._task.worker)
         if len(kept) < len(flushes):
             raise await self._refused()
@@ -209,22 +219,31 @@ class Flushing(ABC):
 
     def _look_by(self, instant: float) -> None:
         """Look for free chunks at an instant of the clock."""
-        heapq.heappush(self._due, instant)
+        self._due.add(instant)
         self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        clock = self._services.clock
-        self._timer = clock.call_later(max(0.0, self._due[0] - clock.monotonic()), self._on_time) if self._due else None
+        self._timer = None
+        if self._due:
+            clock = self._services.clock
+            self._timer = clock.call_later(max(0.0, self._due.first - clock.monotonic()), self._on_time)
 
     def _on_time(self) -> None:
-        now = self._services.clock.monotonic()
-        while self._due and self._due[0] <= now:
-            heapq.heappop(self._due)
+        self._due.pop(self._services.clock.monotonic())
         self._timer = None
         self._look.set()
         self._set_timer()
+
+    async def _learn_dues(self) -> None:
+        """Ask when the next of the items that wait are due, if more do than are known; then take what is by now."""
+        if self._due.lacking:
+            clock, store = self._services.clock, self._services.store
+            dues = await self._store.dues(self._id, limit=self._due.batch)
+            instant, now = clock.monotonic(), store.now()
+            self._due.learn([instant + (due - now).total_seconds() for due in dues])
+            self._set_timer()
 
     @abstractmethod
     async def _check(self) -> None:

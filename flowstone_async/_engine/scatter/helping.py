@@ -9,6 +9,7 @@ import anyio
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.errors import no_longer_ours
+from flowstone_async._engine.scatter.facts import ScatterFacts
 from flowstone_async._engine.scatter.working import Working
 from flowstone_async.errors import LeaseLost, ScatterThreshold
 from flowstone_async.store.crews import Attendance
@@ -26,6 +27,9 @@ class Helping(Working):
         self._unsure = True  # it may have helped before, and not been able to let go
         with suppress(LeaseLost, ScatterThreshold):  # it has ended: its owner tells
             await self._run()
+
+    _facts: int | None = None
+    """Stands for what was decided when it was last made sure that this worker fits."""
 
     def stop(self) -> None:
         """Let go of all of it at once; bodies are cancelled."""
@@ -47,12 +51,23 @@ class Helping(Working):
     @override
     async def _noticed(self, attendance: Attendance) -> None:
         self._fence = attendance.fence
+        if attendance.facts != self._facts and not await self._fits():
+            await self.drain()
+            return
+        self._facts = attendance.facts
         if attendance.state != "running" or not attendance.led:
             raise no_longer_ours(self._name)
         if attendance.permits == 0 and self._held and self._bodies is not None and not self._bodies.workers:
             raise no_longer_ours(self._name)  # what it has would never begin here
         if attendance.sealed and self.total is None:
             await self._count()
+
+    async def _fits(self) -> bool:
+        """Tell whether bodies are called with the same here as where the run's owner calls them, who may be another."""
+        record = await self._store.scatter(self._id)
+        if record is None:
+            raise no_longer_ours(self._name)
+        return ScatterFacts.read(record.facts).called == ScatterFacts.read(self._task.record.facts).called
 
     @override
     async def _check(self) -> None:

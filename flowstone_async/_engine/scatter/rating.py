@@ -19,14 +19,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo, Withheld
+from flowstone_async._engine.scatter.lines import Line
 from flowstone_async._engine.scatter.packing import content_of, hash_of
 from flowstone_async._engine.scatter.resting import Resting
-from flowstone_async._engine.scatter.supply import Supply, withheld
+from flowstone_async._engine.scatter.supply import Supply
 from flowstone_async.clock import Clock, Timer
 from flowstone_async.errors import StoreUnavailable
 from flowstone_async.failures import ENDINGS
@@ -61,61 +62,14 @@ class Bodies(Protocol):
         """How many more may begin now."""
         ...
 
+    @property
+    def isolates(self) -> bool:
+        """Whether an item that runs alone is to begin before any other."""
+        ...
+
     def staff(self) -> None:
         """See whether there is something to begin with."""
         ...
-
-
-class _Line:
-    """Items with one key.
-
-    Attributes:
-        key: Of the limit.
-        alone: Whether nothing may run beside them.
-        count: How many items there are.
-        due: When it is worth asking for more permits.
-        place: Where the line is: `ready` if an item may begin, `late` if it waits for its due time.
-        asked: Whether permits are being asked for.
-        lot: Permits that were granted last.
-    """
-
-    __slots__ = ("_blocks", "alone", "asked", "count", "due", "key", "lot", "place", "stocks")
-
-    def __init__(self, key: str, *, alone: bool) -> None:
-        self.key, self.alone = key, alone
-        self._blocks: deque[tuple[LocalChunk, list[Todo]]] = deque()
-        self.stocks: deque[Stock] = deque()
-        self.count = self.lot = 0
-        self.due = -math.inf
-        self.place: Literal["", "ready", "late"] = ""
-        self.asked = False
-
-    @property
-    def stocked(self) -> int:
-        """How many permits it has."""
-        return sum(stock.count for stock in self.stocks)
-
-    def add(self, chunk: LocalChunk, todos: list[Todo]) -> None:
-        """Put items of a chunk at the end, the first of them being the last of the list."""
-        self._blocks.append((chunk, todos))
-        self.count += len(todos)
-
-    def pop(self) -> tuple[LocalChunk, Todo]:
-        """Take the first item."""
-        while not self._blocks[0][1]:  # all of it was withheld
-            self._blocks.popleft()
-        chunk, todos = self._blocks[0]
-        todo = todos.pop()
-        if not todos:
-            self._blocks.popleft()
-        self.count -= 1
-        return chunk, todo
-
-    def withhold(self, count: int) -> list[Withheld]:
-        """Take out the last items of its chunks, `count` at most."""
-        found = withheld([chunk for chunk, _ in self._blocks], count)
-        self.count -= sum(each.size for each in found)
-        return found
 
 
 class Rating(Supply):
@@ -148,11 +102,11 @@ class Rating(Supply):
         self._key, self._given, self._refuse, self._poll = key, given, refuse, poll
         self._ahead_of_use = desk.book.remote
         self._bodies: Bodies | None = None
-        self._lines: dict[tuple[str, bool], _Line] = {}
-        self._ready: dict[bool, deque[_Line]] = {alone: deque() for alone in (False, True)}
-        self._wanting: dict[bool, dict[_Line, None]] = {alone: {} for alone in (False, True)}
-        self._late: list[tuple[float, int, _Line]] = []
-        self._good: deque[tuple[float, _Line, Stock]] = deque()
+        self._lines: dict[bool, dict[str, Line]] = {alone: {} for alone in (False, True)}
+        self._ready: dict[bool, deque[Line]] = {alone: deque() for alone in (False, True)}
+        self._wanting: dict[bool, dict[Line, None]] = {alone: {} for alone in (False, True)}
+        self._late: list[tuple[float, int, Line]] = []
+        self._good: deque[tuple[float, Line, Stock]] = deque()
         self._order = itertools.count()
         self._timer: Timer | None = None
         self._timed = math.inf
@@ -165,9 +119,9 @@ class Rating(Supply):
     @override
     def add(self, chunk: LocalChunk, *, alone: bool = False) -> None:
         for key, todos in self._by_key(chunk):
-            line = self._lines.get((key, alone))
+            line = self._lines[alone].get(key)
             if line is None:
-                line = self._lines[key, alone] = _Line(key, alone=alone)
+                line = self._lines[alone][key] = Line(key, alone=alone)
             line.add(chunk, todos)
             self._count += len(todos)
             if line.place == "late":
@@ -212,7 +166,7 @@ class Rating(Supply):
     @override
     def withhold(self, count: int) -> list[Withheld]:
         # Of a chunk whose items have several keys nobody knows which of the last ones have begun.
-        line = self._lines.get((self._name, False)) if self._key is None else None
+        line = self._lines[False].get(self._name) if self._key is None else None
         if line is None:
             return []
         before, found = line.count, line.withhold(count)
@@ -241,7 +195,13 @@ class Rating(Supply):
         self.look()
         return taken
 
-    def _draws(self, line: _Line) -> bool:
+    @property
+    @override
+    def alone_next(self) -> bool:
+        now = self._clock.monotonic()
+        return any(line.count and (line.stocks or line.hope <= now) for line in self._lines[True].values())
+
+    def _draws(self, line: Line) -> bool:
         """Use a permit for the first of a line."""
         stocks = line.stocks
         while stocks:
@@ -254,12 +214,12 @@ class Rating(Supply):
                 return True
         return self._desk.granted(line.key, self._pace)
 
-    def _put(self, line: _Line, *, refused: bool = False) -> None:
+    def _put(self, line: Line, *, refused: bool = False) -> None:
         """Put a line where it belongs: behind those that may go on, or that have to ask, or to wait."""
         if not line.count:
             self._wanting[line.alone].pop(line, None)
             if not (line.stocks or line.asked):
-                self._lines.pop((line.key, line.alone), None)
+                self._lines[line.alone].pop(line.key, None)
             return
         late = line.due > self._clock.monotonic()
         if not (line.asked or late) and self._lacks(line, refused=refused):
@@ -277,7 +237,7 @@ class Rating(Supply):
             heapq.heappush(self._late, (line.due, next(self._order), line))
             self._set_timer(line.due)
 
-    def _lacks(self, line: _Line, *, refused: bool) -> bool:
+    def _lacks(self, line: Line, *, refused: bool) -> bool:
         """Tell whether a line has to ask: because it was refused, or soon would be."""
         if not self._ahead_of_use:
             return refused
@@ -311,14 +271,15 @@ class Rating(Supply):
             if not self._ahead_of_use or 2 * self._stocked < free + self._ahead:
                 self._wake.set()
 
-    def _wants(self) -> list[tuple[_Line, int]]:
+    def _wants(self) -> list[tuple[Line, int]]:
         """Return the lines to ask for, and how many permits for each."""
         bodies = self._bodies
         assert bodies is not None  # noqa: S101 - it runs
-        kinds = (False,) if bodies.running else (False, True)
-        lines = list(islice((line for alone in kinds for line in self._wanting[alone]), _LINES))
         if not self._ahead_of_use:  # only when the next may come
-            return [(line, 0) for line in lines]
+            return [(line, 0) for line in islice((*self._wanting[False], *self._wanting[True]), _LINES)]
+        isolating = bodies.isolates and self.alone_next
+        others = () if isolating else self._wanting[False]
+        lines = list(islice((*others, *(() if bodies.running else self._wanting[True])), _LINES))
         now = self._clock.monotonic()
         passed = now - self._asked_at
         self._ahead = int(self._begun * min(1.0, self._span / passed)) if passed > 0 else 0
@@ -326,9 +287,9 @@ class Rating(Supply):
         if room <= 0 or not lines:
             return []
         share = max(1, room // len(lines))
-        return [(line, min(line.count - line.stocked, share)) for line in lines[:room]]
+        return [(line, min(line.count - line.stocked, 1 if line.alone else share)) for line in lines[:room]]
 
-    async def _ask(self, wants: list[tuple[_Line, int]]) -> None:
+    async def _ask(self, wants: list[tuple[Line, int]]) -> None:
         stocks = [self._desk.stock(line.key, self._pace) for line, _ in wants]
         for line, _ in wants:
             line.asked = True
@@ -340,6 +301,7 @@ class Rating(Supply):
             _logger.info("%s: permits are asked for again: %s", self._name, error.message)
             for line, _ in wants:
                 line.asked, line.due = False, self._clock.monotonic() + self._poll
+                line.hope = line.due
                 self._put(line, refused=True)
             return
         except BaseException:
@@ -350,7 +312,7 @@ class Rating(Supply):
         for stock, (line, _), permits in zip(stocks, wants, answers, strict=True):
             self._answered(line, stock, permits, now)
 
-    def _answered(self, line: _Line, stock: Stock, permits: Permits, now: float) -> None:
+    def _answered(self, line: Line, stock: Stock, permits: Permits, now: float) -> None:
         line.asked = False
         if stock.count:
             self._stocked += stock.count
@@ -361,7 +323,8 @@ class Rating(Supply):
             self._set_timer(stock.until)
         if permits.outlook is not None:
             most = max(_MOST_ELSEWHERE, len(self._late) / _LINES) if self._ahead_of_use else _MOST
-            line.due = now + min(max(permits.outlook.after(1), _LEAST), most)
+            wait = max(permits.outlook.after(1), _LEAST)
+            line.due, line.hope = now + min(wait, most), now + wait
         self._put(line, refused=not stock.count)
 
     # -- time ---------------------------------------------------------------------------------------------------

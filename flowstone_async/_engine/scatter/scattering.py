@@ -176,7 +176,7 @@ class Scattering(Working):
         """Wait until bodies have ended here, or others may have."""
         self._blocked = True
         self._room.clear()
-        if self._others:
+        if self._elsewhere:
             self._look.set()
         await self._resting.on(self._room)
         self._blocked = False

@@ -42,6 +42,11 @@ class Supply(Protocol):
         """Give an item that begins now, and its chunk; None if none may."""
         ...
 
+    @property
+    def alone_next(self) -> bool:
+        """Whether one of those that are `alone` could begin if nothing ran."""
+        ...
+
 
 class AtHand(Supply):
     """Gives whatever there is."""
@@ -82,6 +87,11 @@ class AtHand(Supply):
                 return chunk, chunk.todo.pop()
             chunks.popleft()
         return None
+
+    @property
+    @override
+    def alone_next(self) -> bool:
+        return self.ready(alone=True)
 
 
 def withheld(chunks: Sequence[LocalChunk], count: int) -> list[Withheld]:

@@ -37,7 +37,6 @@ from flowstone_async.store.scatters import Chunk, Page
 
 _TAKEN_AT_ONCE, _SHARED_AT_ONCE = 100, 20
 _PAGES_KEPT = 8
-PAGES_AHEAD = 4
 _SUSPECT = 2
 # The first wait of who looks again and again, in seconds; and items to have at hand where no bound says how many.
 _PACE, _AT_HAND = 0.01, 200
@@ -87,7 +86,7 @@ class Working(Flushing):
     @property
     def _ahead(self) -> int:
         """The most items that are ahead of those that ended."""
-        return PAGES_AHEAD * max(self._task.kind.per_page, self._task.kind.max_concurrent or 0)
+        return self._task.ahead
 
     def _makes_supply(self) -> Supply:
         task, services = self._task, self._services
@@ -148,7 +147,9 @@ class Working(Flushing):
                     async with self._flushing:
                         while self._changed:
                             changed, self._changed = self._changed, []
-                            await self._store.flush(self._flushes(changed), self._task.worker)
+                            flushes = self._flushes(changed)
+                            await self._task.noted()
+                            await self._store.flush(flushes, self._task.worker)
                     if isinstance(self._error, SystemExit):
                         return  # what it had counts as lost with this worker
                     await self._store.release(self._id, self._task.worker)
@@ -188,6 +189,7 @@ class Working(Flushing):
             self._look.clear()
             try:
                 await self._attend_in_time()
+                await self._learn_dues()
                 again = await self._take_some()
             except StoreUnavailable as error:
                 _logger.info("%s: what is free is looked for again: %s", self._name, error.message)
@@ -226,10 +228,12 @@ class Working(Flushing):
         if self._crews is None:
             return
         clock, poll = self._services.clock, self._services.settings.poll
-        if self._is_shared() and (self._is_hungry() or self._blocked or self._is_above_its_permits()):
+        shared = self._is_shared() and (self._is_hungry() or self._is_above_its_permits())
+        # Where it is blocked by what others had, who are gone, it may have taken that itself.
+        if shared or (self._blocked and self._elsewhere):
             self._attend_at = min(self._attend_at, clock.monotonic() + self._pace)
             self._pace = min(2 * self._pace, poll)
-        if not self._due or self._attend_at < self._due[0]:
+        if self._attend_at < self._due.first:
             self._look_by(self._attend_at)
 
     async def _taken(self, chunk: Chunk) -> None:

@@ -111,7 +111,7 @@ def _carried(
 def begun(asked: Redrive, run_id: str, origin: StoredScatter, carried: Carried, now: datetime) -> StoredScatter:
     """Return the scatter that goes on from another one; what it has of that one is shared, and never changed."""
     record = origin.record._replace(
-        id=asked.id, run_id=run_id, state="running", facts="{}", before=asked.before, origin=asked.origin
+        id=asked.id, run_id=run_id, state="running", facts="{}", before=asked.before, origin=asked.origin, fence=0
     )
     made = StoredScatter(record, 0, now, carried.final)
     made.pages, made.fences, made.keys = dict(origin.pages), dict(origin.fences), dict(origin.keys)
@@ -121,5 +121,5 @@ def begun(asked: Redrive, run_id: str, origin: StoredScatter, carried: Carried, 
         made.chunks[chunk.first, chunk.alone] = StoredChunk(chunk, state=state)
     if asked.only != "all":
         made.blocks = {page: list(blocks) for page, blocks in origin.blocks.items()}
-        made.committed = list(origin.committed)
+        made.committed, made.notes = list(origin.committed), list(origin.notes)
     return made

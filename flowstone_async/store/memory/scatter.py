@@ -12,6 +12,7 @@ from flowstone_async.store.scatters import (
     Chunk,
     Flush,
     ItemFailed,
+    NewPage,
     Page,
     ScatterRecord,
     ScatterTotals,
@@ -66,6 +67,7 @@ class StoredScatter:
     blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
     committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
+    notes: list[str] = field(default_factory=list[str])
     carry: bytes | None = None
     distinct: int | None = None
 
@@ -125,6 +127,23 @@ class StoredScatter:
             self.chunks[each.position, True] = StoredChunk(kept, state="done" if each.failed else "ready", due=each.due)
             if known is None:
                 self.record = self.record._replace(total=self.record.total + 1)
+
+    def cut(self, page: NewPage, first: int, worker: str) -> None:
+        """Make the chunks of a page whose items begin at a position; some of them are a worker's own."""
+        start = 0
+        for place, count in enumerate(page.chunks):
+            failed = sum(start <= each.position < start + count for each in page.failed)
+            kept = Chunk(page.scatter, first + start, alone=False, page=page.no, size=count, failed=failed)
+            ours = page.owned is None or place < page.owned
+            self.chunks[first + start, False] = StoredChunk(
+                kept, state="running" if ours else "ready", worker=worker if ours else None
+            )
+            start += count
+
+    def dues(self, now: datetime) -> list[datetime]:
+        """Return when items that wait may be tried, from now on."""
+        found = (each.due for each in self.chunks.values() if each.state == "ready")
+        return [due for due in found if due is not None and due > now]
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:
         """Keep an item that failed for good."""

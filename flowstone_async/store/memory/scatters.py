@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from heapq import nsmallest
 from itertools import islice
 from threading import RLock
 from typing import Literal
@@ -72,7 +73,7 @@ class MemoryScatters(Scatters):
             found = self._scatters.setdefault(known, StoredScatter(scatter, fence, self._now()))
             if not found.fence:  # a redrive made it, and nobody has begun it yet
                 found.record = found.record._replace(facts=scatter.facts)
-            found.fence = fence
+            found.fence, found.record = fence, found.record._replace(fence=fence)
             found.release(worker)
             return found.shown._replace(carry=found.carry)
 
@@ -85,6 +86,19 @@ class MemoryScatters(Scatters):
             if found.record.facts == known:
                 found.record = found.record._replace(facts=facts)
             return found.record.facts
+
+    @override
+    async def note(self, scatter: str, noted: str) -> None:
+        with self._lock:
+            found = self._scatters.get(scatter)
+            if found is not None and found.record.state == "running":
+                found.notes.append(noted)
+
+    @override
+    async def noted(self, scatter: str) -> tuple[str, ...]:
+        with self._lock:
+            found = self._read(scatter)
+            return () if found is None else tuple(found.notes)
 
     @override
     async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
@@ -118,15 +132,8 @@ class MemoryScatters(Scatters):
             page.no, first, record.total, page.size, frozenset(duplicates), page.items, page.keys
         )
         found.fences[page.no] = page.fence
-        start, now = 0, self._now()
-        for place, count in enumerate(page.chunks):
-            failed = sum(start <= each.position < start + count for each in page.failed)
-            kept = Chunk(page.scatter, first + start, alone=False, page=page.no, size=count, failed=failed)
-            ours = page.owned is None or place < page.owned
-            found.chunks[first + start, False] = StoredChunk(
-                kept, state="running" if ours else "ready", worker=worker if ours else None
-            )
-            start += count
+        found.cut(page, first, worker)
+        now = self._now()
         for each in page.failed:
             found.fail(each._replace(position=first + each.position), page.no, now, worker)
         found.record = record._replace(
@@ -307,6 +314,12 @@ class MemoryScatters(Scatters):
     async def of_run(self, run_id: str) -> tuple[ScatterRecord, ...]:
         with self._lock:
             return tuple(self._scatters[scatter].shown for scatter in self._of.get(run_id, {}).values())
+
+    @override
+    async def dues(self, scatter: str, *, limit: int) -> tuple[datetime, ...]:
+        with self._lock:
+            found = self._read(scatter)
+            return () if found is None else tuple(nsmallest(limit, found.dues(self._now())))
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:

@@ -33,7 +33,7 @@ class PostgresCrews(Crews):
             found = await session.fetch("attended", scatter, worker)
             if not found:
                 return None
-            state, sealed, fence, led, owner = found[0]
+            state, sealed, fence, led, owner, facts = found[0]
             crew = await session.fetch("crew", scatter, worker)
             # Who reads comes first: it has items in any case.
             names = sorted((row["worker"] for row in crew if row["worker"] is not None), key=lambda name: name != owner)
@@ -57,6 +57,7 @@ class PostgresCrews(Crews):
             others=len(others),
             hungry=sum(row["hungry"] for row in others),
             elsewhere=elsewhere,
+            facts=facts,
         )
 
     @override

@@ -77,9 +77,8 @@ class Queue:
                 async with self._connections.transaction() as session:
                     session.patience = _LARGE
                     [(found, outcome)] = await session.fetch("submit", *self._row(submission, joins=True))
-                    # In the order in which scatters are locked everywhere.
-                    for each in sorted(redrives, key=lambda each: each.origin) if outcome == "created" else ():
-                        await redrive(session, self._instants, submission.run.id, each)
+                    if outcome == "created":
+                        await redrive(session, self._instants, submission.run.id, redrives)
                 return found, outcome
             except StoreUnavailable:
                 if time.monotonic() > give_up:

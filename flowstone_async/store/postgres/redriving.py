@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowstone_async.errors import ConfigError
 from flowstone_async.store import redrives
 from flowstone_async.store.postgres.connections import Session
@@ -11,17 +13,20 @@ from flowstone_async.store.postgres.ownership import write_audit
 from flowstone_async.store.redrives import Redrive
 
 
-async def redrive(session: Session, instants: Instants, run_id: str, asked: Redrive) -> None:
-    """Begin a scatter of a run that was just stored; done twice, it changes nothing more.
+async def redrive(session: Session, instants: Instants, run_id: str, redrives: Sequence[Redrive]) -> None:
+    """Begin scatters of a run that was just stored; done twice, it changes nothing more.
 
     Raises:
-        ConfigError: It cannot be, and is required.
+        ConfigError: One cannot be, and is required.
     """
-    try:
-        await _redrive(session, instants, run_id, asked)
-    except ConfigError:
-        if asked.required:
-            raise
+    # All at once: each of two redrives of one run would else hold what the other needs to end the run's scatters.
+    await session.fetch("lock_siblings", [each.origin for each in redrives if is_id(each.origin)])
+    for each in redrives:
+        try:
+            await _redrive(session, instants, run_id, each)
+        except ConfigError:
+            if each.required:
+                raise
 
 
 async def _redrive(session: Session, instants: Instants, run_id: str, asked: Redrive) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -95,6 +96,16 @@ class PostgresScatters(Scatters):
     async def decide(self, scatter: str, fence: int, known: str, facts: str) -> str | None:
         rows = await self._fetch("decide_scatter", scatter, fence, known, facts) if self._owns() else []
         return rows[0]["facts"] if rows else None
+
+    @override
+    async def note(self, scatter: str, noted: str) -> None:
+        if self._owns():
+            await self._fetch("note_scatter", scatter, noted)
+
+    @override
+    async def noted(self, scatter: str) -> tuple[str, ...]:
+        _, parts = await self._chains.of(scatter)
+        return tuple(row["noted"] for row in await self._fetch("scatter_notes", parts))
 
     @override
     async def known(self, scatter: str, hashes: Collection[str]) -> frozenset[str]:
@@ -219,6 +230,11 @@ class PostgresScatters(Scatters):
         return tuple(map(self._record, rows))
 
     @override
+    async def dues(self, scatter: str, *, limit: int) -> tuple[datetime, ...]:
+        rows = await self._connections.fetch("scatter_dues", scatter, self._instants.given(), limit)
+        return tuple(row["due_at"] for row in rows)
+
+    @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
         rows = await self._connections.fetch("scatter_counts", scatter) if is_id(scatter) else []
         return ScatterTotals(*rows[0]) if rows else None
@@ -326,6 +342,7 @@ def record_of(row: Record) -> ScatterRecord:
         carry=row.get("carry"),
         origin=None if row["origin"] is None else str(row["origin"]),
         before=row["before"],
+        fence=row["fence"],
     )
 
 

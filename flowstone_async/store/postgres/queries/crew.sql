@@ -5,7 +5,8 @@
 SELECT s.state, s.sealed, s.fence,
     r.worker IS NULL OR r.worker = $2
         OR EXISTS (SELECT FROM flowstone.scatter_worker AS c WHERE c.scatter = $1 AND c.worker = r.worker) AS led,
-    r.worker
+    r.worker,
+    hashtextextended(s.facts, 0) AS facts
 FROM flowstone.scatter AS s
 JOIN flowstone.run AS r ON r.id = s.run_id AND r.state = 'running'
 WHERE s.id = $1 AND EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = $2 AND NOT w.dead)

@@ -1,6 +1,16 @@
 -- Scatters that go on from one of an ended run, in the transaction that stores the run which does so; and chains of them
--- (docs/adr/0008-scatter.md). Lock order: the new run, then the scatter that is gone on from, which nobody else locks after
--- anything of the new one.
+-- (docs/adr/0008-scatter.md). Lock order: the new run, then the scatters of the run that is gone on from in the order of their
+-- ids, which nobody else locks after anything of the new one.
+
+-- name: lock_siblings
+-- All scatters of the runs that the scatters $1 are of, in the order in which everybody locks them: one that is gone on from
+-- may have to be ended first, and the others of its run with it.
+WITH sibling AS MATERIALIZED (
+    SELECT o.id
+    FROM flowstone.scatter AS o
+    WHERE o.run_id = ANY (ARRAY (SELECT r.run_id FROM flowstone.scatter AS r WHERE r.id = ANY ($1::uuid[])))
+)
+SELECT FROM flowstone.scatter AS s WHERE s.id = ANY (ARRAY (SELECT id FROM sibling)) ORDER BY s.id FOR UPDATE;
 
 -- name: lock_scatter
 -- The scatter $1, held against being deleted and against another that goes on from it.
@@ -127,7 +137,8 @@ WHERE s.id = ANY (ARRAY (SELECT id FROM chain));
 
 -- name: delete_scatters
 -- The scatters $1: nobody finds them any more. What they have is for `delete_remains`: chunks and failures of theirs, results
--- under the ids $2, which no other scatter has, and pages and keys of the chains $3, which end. Returns what was not listed yet.
+-- and notes under the ids $2, which no other scatter has, and pages and keys of the chains $3, which end. Returns what was not
+-- listed yet.
 WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
 workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[]))
 INSERT INTO flowstone.scatter_remains (scatter, part)
@@ -141,7 +152,7 @@ SELECT scatter, part FROM flowstone.scatter_remains ORDER BY scatter, part LIMIT
 
 -- name: delete_remains
 -- Some of what is left: $4 rows of a table, or $5 where they may be large; chunks and failures of the scatters $1, results
--- under the ids $2, pages and keys of the chains $3. Returns the parts of which there may be more.
+-- and notes under the ids $2, pages and keys of the chains $3. Returns the parts of which there may be more.
 WITH chunks AS (
     DELETE FROM flowstone.scatter_chunk
     WHERE (scatter, first, alone) IN (
@@ -164,6 +175,11 @@ results AS (
     WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_result WHERE scatter = ANY ($2::uuid[]) LIMIT $4))
     RETURNING scatter
 ),
+notes AS (
+    DELETE FROM flowstone.scatter_note
+    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_note WHERE scatter = ANY ($2::uuid[]) LIMIT $4))
+    RETURNING scatter
+),
 pages AS (
     DELETE FROM flowstone.scatter_page
     WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_page WHERE scatter = ANY ($3::uuid[]) LIMIT $5))
@@ -178,6 +194,7 @@ more AS (
     SELECT 'run' AS part WHERE (SELECT count(*) FROM chunks) = $4 OR (SELECT count(*) FROM failures) = $4
     UNION ALL
     SELECT 'results' WHERE (SELECT count(*) FROM blocks) = $5 OR (SELECT count(*) FROM results) = $4
+        OR (SELECT count(*) FROM notes) = $4
     UNION ALL
     SELECT 'read' WHERE (SELECT count(*) FROM pages) = $5 OR (SELECT count(*) FROM keys) = $4
 ),

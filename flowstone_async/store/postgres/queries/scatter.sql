@@ -13,7 +13,8 @@ INSERT INTO flowstone.scatter AS s (id, run_id, fence, created_at, pipeline, ass
 VALUES ($1, $2, $3, coalesce($9::timestamptz, statement_timestamp()), $4, $5, $6, $7, $8)
 ON CONFLICT (run_id, pipeline, asset, io, partition) DO UPDATE
 SET fence = excluded.fence, facts = CASE WHEN s.fence = 0 THEN excluded.facts ELSE s.facts END
-RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, carry, origin, before, root, kept,
+RETURNING id, run_id, fence, pipeline, asset, partition, io, state, sealed, pages, read, cursor, facts, carry, origin, before,
+    root, kept,
     s.total - CASE WHEN s.root IS NULL THEN 0 ELSE (
         SELECT count(*) FROM flowstone.scatter_chunk AS c
         WHERE c.scatter = s.id AND c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) END AS total;
@@ -23,6 +24,16 @@ RETURNING id, run_id, pipeline, asset, partition, io, state, sealed, pages, read
 UPDATE flowstone.scatter SET facts = CASE facts WHEN $3 THEN $4 ELSE facts END
 WHERE id = $1 AND fence = $2 AND state = 'running'
 RETURNING facts;
+
+-- name: note_scatter
+-- Keep the note $2 of the scatter $1, which is not deleted meanwhile.
+INSERT INTO flowstone.scatter_note (scatter, noted)
+SELECT s.id, $2
+FROM (SELECT id FROM flowstone.scatter WHERE id = $1 AND state = 'running' FOR KEY SHARE) AS s;
+
+-- name: scatter_notes
+-- Notes that are under the ids $1.
+SELECT noted FROM flowstone.scatter_note WHERE scatter = ANY ($1::uuid[]) ORDER BY no;
 
 -- name: known_keys
 -- Those of the hashes $2 that the chain $1 has.
@@ -281,13 +292,30 @@ RETURNING s.id;
 UPDATE flowstone.scatter SET state = $3 WHERE id = $1 AND fence = $2 AND state = 'running' RETURNING id;
 
 -- name: end_scatters
--- End the scatters of a run that is ended from outside; then `cancel_chunks`.
-UPDATE flowstone.scatter SET state = 'cancelled' WHERE run_id = $1 AND state = 'running' RETURNING id;
+-- End the scatters of a run that is ended from outside, locked in the order in which everybody locks them; then
+-- `cancel_chunks`.
+WITH open AS MATERIALIZED (
+    SELECT s.id
+    FROM flowstone.scatter AS s
+    WHERE s.id = ANY (ARRAY (SELECT o.id FROM flowstone.scatter AS o WHERE o.run_id = $1)) AND s.state = 'running'
+    ORDER BY s.id
+    FOR UPDATE
+)
+UPDATE flowstone.scatter SET state = 'cancelled' WHERE id = ANY (ARRAY (SELECT id FROM open)) RETURNING id;
 
 -- name: cancel_chunks
 -- In a statement of its own: no page can be added any more, and every flush was before or finds another fence.
 UPDATE flowstone.scatter_chunk SET state = 'cancelled', worker = NULL, fence = fence + 1
 WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
+
+-- name: scatter_dues
+-- When the next $3 items of the scatter $1 that wait for a time may be tried.
+SELECT due_at
+FROM flowstone.scatter_chunk
+WHERE scatter = $1 AND state IN ('ready', 'running') AND due_at > coalesce($2::timestamptz, statement_timestamp())
+    AND worker IS NULL
+ORDER BY due_at
+LIMIT $3;
 
 -- name: scatter_counts
 SELECT s.state, s.sealed, s.total - coalesce(c.rejoined, 0) AS total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,

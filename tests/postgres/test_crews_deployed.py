@@ -1,0 +1,77 @@
+"""Several workers of a scatter while other code is deployed: who helps whom (SCAT-16, JOB-08)."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+from unittest.mock import AsyncMock
+
+import asyncpg
+import pytest
+
+from flowstone_async import Cache, DependencyFailed, LeaseLost
+from flowstone_async._engine.helpers import Help
+from tests.postgres.test_crews import Crew, Engines, engines, looked
+from tests.postgres.waiting import until
+from tests.support.crash import kill
+from tests.support.gate import soon
+
+__all__ = ["engines"]
+
+
+async def test_who_did_not_fit_helps_whoever_goes_on_with_the_same_code(engines: Engines) -> None:
+    """What is called is on record for the worker that reads it now, not for the one that began it."""
+    old, new = Crew(engines, cache=Cache(version="1")), Crew(engines, cache=Cache(version="2"))
+    first = await old.open("a")
+    run = asyncio.create_task(first.run("total"))
+    await old.until(lambda: len(old.running) == 10)
+    opened = {name: await new.open(name) for name in ("b", "c")}
+    for engine in opened.values():
+        await looked(engine, 3)
+    assert not new.calls
+    await kill(first)
+    with pytest.raises((LeaseLost, DependencyFailed)):
+        await soon(run)
+    await new.until(lambda: len(new.running) == 10)
+    await new.limited(5)
+    new.let(*list(new.running)[:5])
+    await new.until(lambda: set(new.calls) == {"b", "c"})
+    new.let_all()
+    assert await soon(opened["b"].wait("total")) == sum(no * no for no in range(40))
+    assert new.gathered == 1
+
+
+async def test_who_helps_with_other_code_lets_its_bodies_end_and_leaves(
+    engines: Engines, sql: asyncpg.Connection
+) -> None:
+    """Whoever goes on with the run calls something else: what was begun here counts, and nothing more begins."""
+    old, new = Crew(engines, cache=Cache(version="1")), Crew(engines, cache=Cache(version="2"))
+    first, helper = await old.open("a"), await old.open("b", grace="30s")
+    store: Any = helper._live().store
+    store.take_orphans = AsyncMock(return_value=())
+    run = asyncio.create_task(first.run("total"))
+    await old.shared()
+    begun = set(old.of("b"))
+    [help_] = helper._live().jobs.values()
+    assert isinstance(help_, Help)
+    third, attend = await new.open("c"), store.crews.attend
+    reader = third._live().services.worker
+
+    async def later(*args: Any, **options: Any) -> Any:
+        # A run that nobody who takes part owns is not helped with: it may just have been taken over.
+        await until(partial(sql.fetchval, "SELECT 1 FROM flowstone.scatter_worker WHERE worker = $1", reader))
+        return await attend(*args, **options)
+
+    store.crews.attend = later
+    await kill(first)
+    with pytest.raises((LeaseLost, DependencyFailed)):
+        await soon(run)
+    await new.until(lambda: help_._helping is not None and help_._helping._draining)
+    assert set(old.running) == begun
+    old.let_all()
+    await soon(help_.done.wait())
+    assert sum(old.times.values()) == len(old.times) == 10 + 5
+    new.let_all()
+    assert await soon(third.wait("total")) == sum(no * no for no in range(40))
+    assert not begun & set(new.times)
