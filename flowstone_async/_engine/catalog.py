@@ -212,10 +212,10 @@ def make_catalog(
 
 def _scattered(node: Node, kind: ScatterKind, store: Scatters, nodes: Mapping[str, Node]) -> IOManager:
     wanted = None if node.scatter is None else node.scatter.item.wanted
-    names = node.definition.scope.names
+    names, form = node.definition.scope.names, key_form(node, nodes)
     if kind.batch is not None:
-        return ScatterValues(store, kind, BatchItems(wanted, names), BatchResults)
-    return ScatterValues(store, kind, Items(wanted, names), form=key_form(node, nodes))
+        return ScatterValues(store, kind, BatchItems(wanted, names), BatchResults, form=form)
+    return ScatterValues(store, kind, Items(wanted, names), form=form)
 
 
 def _print_of(node: Node, kind: ConstantKind) -> str:

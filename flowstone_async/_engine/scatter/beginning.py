@@ -32,6 +32,7 @@ from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
+from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded, ended, results_of, upstream_scatter
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted, translated, wrapped
@@ -214,7 +215,7 @@ class Beginning:
         return key_form(self.unit.node, self.nodes)
 
     def _batches(self, shared: object) -> Batches:
-        return Batches(BatchKeys(self._items, self._kind.key), shared)
+        return Batches(BatchKeys(self._items, self._kind.key, self._form), shared)
 
     def _called(self, inputs: Sequence[Input]) -> str:
         """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
@@ -325,6 +326,7 @@ class Beginning:
             scatter=task.record.id,
             carry=task.record.carry,
             now=store.now,
+            keyed=isinstance(task.source, UpstreamResults),
         )
         batches.scattering = scattering = BatchScattering(self.services, task, self._name, batcher)
         return scattering

@@ -7,6 +7,8 @@ from typing import Any
 
 from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values
+from flowstone_async._engine.scatter.batch_results import BatchLabels
+from flowstone_async._engine.scatter.batching import BatchItems
 from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.key_forms import items_of, key_form
 from flowstone_async._engine.scatter.results import Results
@@ -51,12 +53,19 @@ def results_of(upstream: Node, scatter: str, nodes: Mapping[str, Node], services
     """Return the results of a scatter as a source of items."""
     store, kind, names = services.store.scatters, upstream.definition.kind, upstream.definition.scope.names
     assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: only scatters are followed
+    form = key_form(upstream, nodes)
+    if kind.batch is None:
+        labels = Labels(store, scatter, items_of(upstream), kind.key, form)
+    else:
+        wanted = None if upstream.scatter is None else upstream.scatter.item.wanted
+        labels = BatchLabels(store, scatter, BatchItems(wanted, names), kind.key, form)
     return UpstreamResults(
         store,
         scatter,
         results=Results(upstream.value_type, names, kind.results),
-        labels=Labels(store, scatter, items_of(upstream), kind.key, key_form(upstream, nodes)),
+        labels=labels,
         clock=services.clock,
         poll=services.settings.poll,
         label=f"the results of scatter {upstream.name}",
+        batches=kind.batch is not None,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from flowstone_async.store.batches import SPLIT
 from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, Page, ScatterRecord, StoredFailure
 
 OPEN = frozenset({"ready", "running"})
@@ -76,6 +77,15 @@ class StoredScatter:
             )
             self.chunks[each.position, True] = StoredChunk(kept, state="done" if each.failed else "ready", due=each.due)
             self.record = self.record._replace(total=self.record.total + 1)
+
+    def committed_after(self, number: int, limit: int) -> tuple[tuple[int, int, Block], ...]:
+        """Return results as `Scatters.committed` does."""
+        known = enumerate(self.committed[number + 1 : number + 1 + limit], number + 1)
+        return tuple((no, page, self._numbered(block)) for no, (page, block) in known)
+
+    def _numbered(self, block: Block) -> Block:
+        position = block.positions[0]
+        return block if position < SPLIT else block._replace(number=self.chunks[position, True].kept.number)
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:
         """Keep an item that failed for good."""

@@ -348,8 +348,7 @@ class MemoryScatters(Scatters):
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
         with self._lock:
             found = self._read(scatter)
-            known = [] if found is None else found.committed
-            return tuple((no, *known[no]) for no in range(after + 1, min(after + 1 + limit, len(known))))
+            return () if found is None else found.committed_after(after, limit)
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:

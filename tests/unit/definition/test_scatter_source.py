@@ -298,24 +298,46 @@ def test_a_scatter_on_a_scatter() -> None:
 
 
 def test_a_scatter_on_a_scatter_with_batches() -> None:
-    """SCAT-26, BATCH: refused on either side."""
+    """SCAT-02, SCAT-26, BATCH-01: an item is one result, of an item or of a batch; on either side."""
     pipe = Pipeline("p")
 
-    async def lengths(texts: Batch[str]) -> list[int]:
-        return [len(text) for text in texts]
+    @pipe.scatter(["a"])
+    async def first(text: str) -> int:
+        return len(text)
 
-    async def one(text: str) -> str:
+    @pipe.scatter(first, batch=Batching(max_items=2))
+    async def second(sizes: Batch[int]) -> list[str]:
+        return [str(size) for size in sizes]
+
+    @pipe.scatter(second)
+    async def third(texts: list[str]) -> str:
+        return "".join(texts)
+
+    @pipe.scatter(second, batch=Batching(max_items=2))
+    async def fourth(lists: Batch[list[str]]) -> int:
+        return len(lists)
+
+    @untyped(pipe).scatter(first, batch=Batching(max_items=2))
+    async def texts(texts: Batch[str]) -> int:
+        return len(texts)
+
+    @untyped(pipe).scatter(first, batch=Batching(max_items=2))
+    async def single(size: int) -> int:
+        return size
+
+    @untyped(pipe).scatter(second)
+    async def elements(text: str) -> str:
         return text
 
-    async def any_item(item: Any) -> Any:
-        return item
+    @untyped(pipe).scatter(dep("second"), batch=Batching(max_items=2))
+    async def flattened(texts: Batch[str]) -> int:
+        return len(texts)
 
-    plain = pipe.scatter(["a"])(one)
-    untyped(pipe).scatter(plain, batch=Batching(max_items=2))(lengths)
-    untyped(pipe).scatter(dep("lengths"))(any_item)
     assert sorted(each.partition(" | ")[0] for each in problems(pipe)) == [
-        "FS109 any_item: source=lengths: it is a scatter in batches, whose results are no source yet.",
-        "FS109 lengths: source=one: batch= on the results of another scatter is not supported yet.",
+        "FS160 elements(text: str) but the items of asset 'second' are list[str].",
+        "FS160 flattened(texts: Batch[str]) but the items of asset 'second' are list[str].",
+        "FS160 single(size: int) but the body is called with batches.",
+        "FS160 texts(texts: Batch[str]) but the items of asset 'first' are int.",
     ]
 
 
