@@ -10,7 +10,7 @@ from flowstone_async.definition.assignable import Annotation, assignable, bare, 
 from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.binding import DependencyBinding
 from flowstone_async.definition.bound_scatter import BoundScatter, BoundSource, ItemBinding
-from flowstone_async.definition.compatibility import read_from
+from flowstone_async.definition.compatibility import declared_type, read_from
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.injection import EMPTY, union_members
@@ -41,8 +41,8 @@ def _item_type(source: BoundSource, node: Node, nodes: Mapping[str, Node]) -> ob
     if not isinstance(source.spec, AssetSource):
         return described_type(source.spec, node.definition.scope)
     upstream, produced = _upstream(source, nodes)
-    if upstream is not None and isinstance(upstream.kind, ScatterKind) and not _is_external(source):
-        return nodes[upstream.name].value_type
+    if upstream is not None and isinstance(upstream.kind, ScatterKind):
+        return declared_type(upstream) if _is_external(source) else nodes[upstream.name].value_type
     return None if produced is None else element_type(produced)
 
 
@@ -75,10 +75,7 @@ def _not_a_source(source: BoundSource, nodes: Mapping[str, Node]) -> Iterator[Fi
     upstream, produced = _upstream(source, nodes)
     if upstream is None:
         return
-    if isinstance(upstream.kind, ScatterKind) and _is_external(source):
-        text = f"source={upstream.name}: a scatter of another pipeline is no source."
-        yield Finding("FS109", text, "Scatter over what gathers it there, or take it as a dependency.")
-    elif produced is not None and not is_iterable(produced):
+    if produced is not None and not is_iterable(produced):
         text = f"source={upstream.name}: it produces {render(produced)}, which has no items."
         yield Finding("FS160", text, "Let it produce a collection, or yield: an async generator is a stream.")
 

@@ -276,7 +276,7 @@ class Beginning:
         upstream = followed(self.unit.node, self.nodes)
         scatter = None if upstream is None else upstream_scatter(self.unit, self.follows, self.values, self.services)
         if upstream is not None and scatter is not None:
-            return results_of(upstream, scatter, self.nodes, self.services)
+            return results_of(upstream, scatter, self.services)
         spec = self._bound.source.spec
         match spec:
             case FixedSource(items=items):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json, to_json
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.packing import Items, as_key, content_of_any
 from flowstone_async.definition.binding import DependencyBinding
-from flowstone_async.definition.graph import Node
+from flowstone_async.definition.graph import Node, graph_of
 from flowstone_async.definition.item_source import AssetSource
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import StorageError
@@ -119,16 +119,33 @@ def of_batches(form: KeyForm) -> KeyForm:
     return form if form is PLAIN else BatchKeyForm(form)
 
 
-def followed(node: Node, nodes: Mapping[str, Node]) -> Node | None:
+class Followed(NamedTuple):
+    """A scatter whose results are the items of another one.
+
+    Attributes:
+        nodes: Those of its pipeline, which may be another one.
+    """
+
+    node: Node
+    nodes: Mapping[str, Node]
+
+
+def followed(node: Node, nodes: Mapping[str, Node]) -> Followed | None:
     """Return the scatter whose results are the items of this one; None if they come from elsewhere."""
     scatter = node.scatter
     if scatter is None or not isinstance(scatter.source.spec, AssetSource):
         return None
     [edge] = scatter.source.bindings
-    if not isinstance(edge, DependencyBinding) or edge.external is not None or edge.over is not None:
+    if not isinstance(edge, DependencyBinding) or edge.over is not None:
         return None
-    upstream = nodes[edge.upstream]
-    return upstream if isinstance(upstream.definition.kind, ScatterKind) else None
+    if edge.external is None:
+        above = Followed(nodes[edge.upstream], nodes)
+    elif isinstance(edge.external.kind, ScatterKind):
+        nodes = graph_of(edge.external).nodes
+        above = Followed(nodes[edge.external.name], nodes)
+    else:
+        return None
+    return above if isinstance(above.node.definition.kind, ScatterKind) else None
 
 
 def key_form(node: Node, nodes: Mapping[str, Node]) -> KeyForm | None:
@@ -139,7 +156,7 @@ def key_form(node: Node, nodes: Mapping[str, Node]) -> KeyForm | None:
     if scatter.key is not None:
         return PLAIN
     upstream = followed(node, nodes)
-    return None if upstream is None else _of_results(upstream, nodes)
+    return None if upstream is None else _of_results(*upstream)
 
 
 def _of_results(node: Node, nodes: Mapping[str, Node]) -> KeyForm:

@@ -75,6 +75,7 @@ class UpstreamResults(Source[Arrived]):
     ) -> None:
         self._store, self._scatter, self._results, self._labels = store, scatter, results, labels
         self._clock, self._poll, self._label, self._batches = clock, poll, label, batches
+        self._held = store.pin(scatter)
 
     @property
     @override

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flowstone_async._engine.ahead import Begun
@@ -10,11 +9,10 @@ from flowstone_async._engine.arguments import Values
 from flowstone_async._engine.scatter.batch_results import BatchLabels
 from flowstone_async._engine.scatter.batching import BatchItems
 from flowstone_async._engine.scatter.gathered import Labels
-from flowstone_async._engine.scatter.key_forms import items_of, key_form
+from flowstone_async._engine.scatter.key_forms import Followed, items_of, key_form
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.services import Services
-from flowstone_async.definition.graph import Node
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.planning.units import Unit
 from flowstone_async.sources.source import Source
@@ -44,13 +42,13 @@ def upstream_scatter(unit: Unit, follows: Begun | None, values: Values, services
     assert scatter is not None  # noqa: S101 - whoever calls has asked
     [binding] = scatter.source.bindings
     edge = next(each for each in unit.inputs if each.binding is binding)
-    _, settled = values.settled(edge.units[0])
-    made = settled.materialization
+    made = values.external(edge) if edge.external is not None else values.settled(edge.units[0])[1].materialization
     return None if made is None or made.id in services.given else made.location or made.id
 
 
-def results_of(upstream: Node, scatter: str, nodes: Mapping[str, Node], services: Services) -> Source[Any]:
+def results_of(above: Followed, scatter: str, services: Services) -> Source[Any]:
     """Return the results of a scatter as a source of items."""
+    upstream, nodes = above
     store, kind, names = services.store.scatters, upstream.definition.kind, upstream.definition.scope.names
     assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: only scatters are followed
     form = key_form(upstream, nodes)

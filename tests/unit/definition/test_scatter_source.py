@@ -342,7 +342,7 @@ def test_a_scatter_on_a_scatter_with_batches() -> None:
 
 
 def test_a_scatter_on_one_of_another_pipeline() -> None:
-    """SCAT-26: nothing follows it there."""
+    """SCAT-02, SCAT-26, ASSET-16: its results are the items, of the type that it declares."""
     other, pipe = Pipeline("other"), Pipeline("p")
 
     @other.scatter([1])
@@ -353,11 +353,15 @@ def test_a_scatter_on_one_of_another_pipeline() -> None:
     async def second(text: str) -> int:
         return len(text)
 
-    said = (
-        "FS109 second: source=first: a scatter of another pipeline is no source."
-        " | Scatter over what gathers it there, or take it as a dependency."
-    )
-    assert problems(pipe) == [said]
+    @pipe.scatter(dep(first, external=True), batch=Batching(max_items=2))
+    async def third(texts: Batch[str]) -> int:
+        return len(texts)
+
+    @pipe.scatter(dep(first, external=True))
+    async def fourth(number: int) -> int:
+        return number
+
+    assert problems(pipe) == ["FS160 fourth(number: int) but the items of asset 'first' are str."]
 
 
 def test_an_asset_without_items() -> None:
