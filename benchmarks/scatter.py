@@ -79,7 +79,10 @@ def noop(items: int, results: Literal["packed", "rows"], called: list[int] | Non
 
     @each.gather
     async def total(results: Gathered[int]) -> int:
-        return sum([1 async for _ in results])
+        count = 0
+        async for _ in results:
+            count += 1
+        return count
 
     return pipe
 

@@ -77,6 +77,26 @@ class Call:
     limits: Limits | None = field(default=None, repr=False)
     fan: Fan | None = field(default=None, repr=False)
 
+    def for_item(self, item: ItemFacts, started_at: datetime) -> Call:
+        """Return the facts of a call for an item of this scatter; notes are those of all its items."""
+        return Call(
+            pipeline=self.pipeline,
+            asset=self.asset,
+            partition=self.partition,
+            run_id=self.run_id,
+            attempt=item.attempt,
+            started_at=started_at,
+            scheduled_at=self.scheduled_at,
+            params=self.params,
+            resources=self.resources,
+            dep_status=self.dep_status,
+            item=item,
+            notes=self.notes,
+            redactor=self.redactor,
+            limits=self.limits,
+            fan=None if self.fan is None else self.fan.another(),
+        )
+
 
 class Context:
     """What a body may ask about the run that calls it; take it as `ctx: Context`.

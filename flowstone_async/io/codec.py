@@ -51,11 +51,7 @@ class Encoded(NamedTuple):
 
 
 class Codec:
-    """How values of one declared type are encoded, as JSON. Codecs keep no state: share them between tasks and threads.
-
-    Attributes:
-        name: The declared type, as one would write it.
-    """
+    """How values of one declared type, its `name`, become JSON. It keeps no state: tasks and threads share it."""
 
     def __init__(self, annotation: object, names: Mapping[str, object]) -> None:
         self.name = "plain JSON" if annotation is None else render(annotation)
@@ -101,7 +97,7 @@ class Codec:
     def fingerprint(self, data: bytes) -> str | None:
         """Return the fingerprint of an encoded value: equal for equal values in any process; None if it has none."""
         order = self._form.order
-        return pieces.digest_of(data, 1) if order is None else pieces.digest(order(self._parse(data)), len(data))
+        return pieces.digest_of(data, 1) if order is None else pieces.digest(order(self.parse(data)), len(data))
 
     def encode_chunk(self, items: list[Any]) -> bytes:
         """Encode consecutive items of a stream, each of the declared type; raises as `prepare` does."""
@@ -115,28 +111,15 @@ class Codec:
         """Return the items of a chunk; raises as `decode` does."""
         return self._read(self._many, data)
 
-    def rows(self, chunk: bytes) -> list[str]:
-        """Return the items of a chunk as JSON, each by itself."""
-        plain = self._parse(chunk)
-        if len(chunk) <= pieces.LARGE:
-            return [to_json(each).decode() for each in plain]
-        return [pieces.dump([each])[1:-1].decode() for each in plain]
-
-    def of_rows(self, rows: Sequence[str]) -> list[Any]:
-        """Return the items that `rows` has given; raises as `decode` does."""
-        if sum(map(len, rows)) <= pieces.LARGE:
-            return self.decode_chunk(f" [{','.join(rows)}]".encode())
-        return [self.decode_chunk(f" [{row}]".encode())[0] for row in rows]
-
     def canonical_list(self, chunk: bytes) -> list[Any]:
         """Return the items of a chunk as plain JSON values that are equal, in their order too, for equal items."""
-        plain = self._parse(chunk)
+        plain = self.parse(chunk)
         return plain if self._many.order is None else self._many.order(plain)
 
     def canonical_items(self, chunk: bytes) -> bytes | None:
         """Return the items of a chunk as `StreamFingerprint.update` takes them; None if they have no stable hash."""
         order = self._many.order
-        return pieces.unmarked(chunk)[2:-1] if order is None else to_json(order(self._parse(chunk)))[1:-1]
+        return pieces.unmarked(chunk)[2:-1] if order is None else to_json(order(self.parse(chunk)))[1:-1]
 
     def _dump(self, form: Form, value: object) -> tuple[bytes, Plain, Plain]:
         """Return the bytes, what they say when read again, and what they were written from; the last two are equal."""
@@ -165,7 +148,7 @@ class Codec:
         return loaded
 
     def _read(self, form: Form, data: bytes) -> Value:
-        plain = self._parse(data)
+        plain = self.parse(data)
         try:
             return form.unpack(plain)
         except Misfit as misfit:
@@ -173,7 +156,8 @@ class Codec:
         except Exception as error:  # __post_init__ and validators are anybody's code
             raise self._unreadable(f"{type(error).__name__} while loading it") from error
 
-    def _parse(self, data: bytes) -> Plain:
+    def parse(self, data: bytes) -> Plain:
+        """Return plain JSON as it was encoded; raises as `decode` does."""
         if data[:1] != _JSON:
             raise self._unreadable("it is not in the JSON format", 'Only an asset with format="pickle" reads pickles.')
         try:
@@ -183,13 +167,13 @@ class Codec:
 
     def _refused(self, misfit: Misfit, value: object = None) -> StorageError:
         problem = _located(misfit)
-        message = f"the value does not fit {self.name}: {problem}"
+        details = {"type": self.name, "problem": problem}
         hint = remedy(self.name, misfit, value)
-        return StorageError(message, details={"type": self.name, "problem": problem}, hint=hint)
+        return StorageError(f"the value does not fit {self.name}: {problem}", details=details, hint=hint)
 
     def _unreadable(self, problem: str, hint: str = _RERUN) -> StorageError:
-        message = f"the stored value cannot be read as {self.name}: {problem}"
-        return StorageError(message, details={"type": self.name, "problem": problem}, hint=hint)
+        details = {"type": self.name, "problem": problem}
+        return StorageError(f"the stored value cannot be read as {self.name}: {problem}", details=details, hint=hint)
 
 
 def _located(misfit: Misfit) -> str:

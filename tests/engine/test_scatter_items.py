@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowstone_async import ConfigError, Context, LeaseLost, Pipeline, Tolerance
+from flowstone_async._engine.scatter.packing import Items, Packed
 from tests.engine.test_scatter_resume import RARELY, kept
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
@@ -161,3 +162,45 @@ async def test_an_index_is_the_same_after_a_restart(open_engine: OpenEngine):
     assert {each[:2] for each in seen} == {(letter, no) for no, letter in enumerate(distinct)}
     assert len({each[2] for each in seen}) == len(distinct), "one for each item, the same in both engines"
     assert len(seen) > len(distinct)
+
+
+LARGE = ["x" * 300_000 + str(no) for no in range(5)], {str(no): "y" * no for no in range(2000)}, "small"
+
+
+@pytest.mark.parametrize("results", ["packed", "rows"])
+@pytest.mark.parametrize("what", [*TYPED, "large"])
+async def test_a_result_comes_back_as_its_declared_type(open_engine: OpenEngine, what: str, results: Any):
+    """SCAT-17: in either form, whatever its size."""
+    declared, values = (Any, LARGE) if what == "large" else TYPED[what]
+    pipe = Pipeline("typed")
+
+    async def body(place: int) -> Any:
+        return values[place]
+
+    body.__annotations__["return"] = declared
+    pipe.scatter(range(len(values)), name="items", results=results)(body)
+    engine = await open_engine(pipe)
+    found = await soon(engine.run("items"))
+    given = await found.to_list(limit=len(values))
+    assert [(type(each), each) for each in given] == [(type(each), each) for each in values]
+    assert [value async for _, value in found.items()] == given
+
+
+async def test_keys_for_bodies_are_made_many_at_a_time(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch):
+    """SCAT-22: no encoder is called for each item."""
+    pipe, pack, packed, keys = Pipeline("asking"), Items.pack, list[int](), set[str]()
+
+    def counted(items: Items, values: Sequence[Any]) -> Packed:
+        packed.append(len(values))
+        return pack(items, values)
+
+    @pipe.scatter(range(1000), page_size=500)
+    async def items(no: int, ctx: Context) -> int:
+        keys.add(ctx.idempotency_key)
+        return ctx.item.key
+
+    monkeypatch.setattr(Items, "pack", counted)
+    engine = await open_engine(pipe)
+    assert (await soon(engine.run(items))).succeeded == len(keys) == 1000
+    assert sum(packed) == 2 * 1000, "once to be stored, once for the bodies"
+    assert len(packed) <= 3 + 1000 / 100

@@ -281,6 +281,8 @@ ASKED |= {
     "lock_chains": [US],
     "chains": [US],
     "delete_scatters": [US, US, US],
+    "remains": ["100"],
+    "delete_remains": [US, US, US, "20000", "100"],
     "trim_chain": [U, "5", "50"],
 }
 

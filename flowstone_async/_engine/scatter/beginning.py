@@ -359,17 +359,15 @@ class Beginning:
         async def with_context(chunk: LocalChunk, todo: Todo) -> Any:
             if called is not None:
                 called(asset)
-            attempt = chunk.chunk.attempts + 1
             key, identity = keys.of(chunk, todo)
-            facts = ItemFacts(key=key, index=todo.number, attempt=attempt, identity=identity)
-            now, fan = self.services.store.now(), None if self.call.fan is None else self.call.fan.another()
-            call = dataclasses.replace(self.call, item=facts, attempt=attempt, started_at=now, fan=fan)
+            facts = ItemFacts(key=key, index=todo.number, attempt=chunk.chunk.attempts + 1, identity=identity)
+            call = self.call.for_item(facts, self.services.store.now())
             context = Context(call)
             try:
                 return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
             finally:
-                if fan is not None:
-                    await fan.close()
+                if call.fan is not None:
+                    await call.fan.close()
                 call.open = False
                 self.call.params_read |= call.params_read
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from anyio.abc import TaskGroup
 
-from flowstone_async._engine.deadline import Deadline
+from flowstone_async._engine.deadlines import Deadlines
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.supply import Supply
@@ -76,8 +76,9 @@ class Bodies:
         name: str,
     ) -> None:
         self._call, self._items, self._supply = call, items, supply
-        self._most, self._timeout, self._grace = most, timeout, grace
-        self._clock, self._group, self._name = clock, group, name
+        self._most, self._timeout = most, timeout
+        self._deadlines = Deadlines(clock, timeout, grace)
+        self._group, self._name = group, name
         self._isolated = False
         self._begun = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -177,11 +178,13 @@ class Bodies:
                 # On record before it begins: the death of this process is put down to nothing else from then on.
                 if isolated and (not await self._items.tried_alone(*taken) or self.stopping):
                     break
-                waited = await self._one(task, *taken)
+                rest = self._begin(task, *taken)
+                if rest is not None:
+                    await rest
                 if isolated:
                     self._isolated = isolated = False
                 calls += 1
-                if waited:
+                if rest is not None:
                     since = time.monotonic()
                 elif not calls % _CALLS and time.monotonic() - since > _SLICE:
                     await asyncio.sleep(0)
@@ -198,64 +201,79 @@ class Bodies:
                 self._idle.set()
             self.staff()
 
-    async def _one(self, task: asyncio.Task[Any], chunk: LocalChunk, todo: Todo) -> bool:
-        """Call the body for one item; tell whether it waited."""
-        waited = False
+    def _begin(self, task: asyncio.Task[Any], chunk: LocalChunk, todo: Todo) -> Awaitable[None] | None:
+        """Call the body for one item; return what is to be awaited unless it has ended and that is noted."""
         before = task.cancelling()
         try:
             coroutine = self._call(chunk, todo)
-            try:
-                waiting = coroutine.send(None)
-            except StopIteration as stop:
-                value = stop.value
-            else:
-                waited = True
-                value = await self._wait(task, Suspended(coroutine, waiting))
+            waiting = coroutine.send(None)
+        except StopIteration as stop:
+            if task.cancelling() > before:
+                return self._after(task, before, chunk, todo, stop.value, None)
+            if not self.stopping:
+                self._items.succeeded(chunk, todo, stop.value)
         except ENDINGS as ending:
             self._items.ended_program(ending)
         except BaseException as error:  # user code may raise anything
             if task.cancelling() > before or isinstance(error, asyncio.CancelledError):
-                await self._absorb(task, before, error)
+                return self._after(task, before, chunk, todo, None, error)
             if not self.stopping:
                 self._items.raised(chunk, todo, error)
         else:
-            if task.cancelling() > before:
-                await self._absorb(task, before, None)
-            if not self.stopping:
-                self._items.succeeded(chunk, todo, value)
-        return waited
+            return self._rest(task, before, chunk, todo, Suspended(coroutine, waiting))
+        return None
 
-    async def _wait(self, task: asyncio.Task[Any], suspended: Suspended[Any]) -> Any:
+    async def _rest(
+        self, task: asyncio.Task[Any], before: int, chunk: LocalChunk, todo: Todo, suspended: Suspended[Any]
+    ) -> None:
+        """See a body that waits to its end."""
         self._tasks.add(task)
-        self.staff()
+        self._deadlines.begin(task)
+        value, raised = None, None
         try:
-            if self._timeout is None:
-                return await suspended
-            return await self._in_time(suspended, self._timeout)
+            self.staff()
+            value = await suspended
+        except ENDINGS as ending:
+            self._items.ended_program(ending)
+            return
+        except BaseException as error:  # user code may raise anything
+            raised = error
         finally:
             self._tasks.discard(task)
+            if self._deadlines.end(task):
+                raised = self._timed_out(raised)
+        if raised is not None or task.cancelling() > before:
+            await self._after(task, before, chunk, todo, value, raised)
+        elif not self.stopping:
+            self._items.succeeded(chunk, todo, value)
 
-    async def _in_time(self, suspended: Suspended[Any], limit: float) -> Any:
-        value, raised = None, None
-        deadline = Deadline(self._clock, limit, self._grace)
-        try:
-            with deadline:
-                value = await suspended
-        except ENDINGS:
-            raise
-        except BaseException as error:  # user code may raise anything
-            if not deadline.expired:
-                raise
-            raised = error
-        if deadline.expired:
-            raise TimedOut(
-                f"an item took longer than its timeout of {limit:g} s",
-                details={"timeout": limit},
-                hint="Raise timeout= on the scatter, or find out what it waits for.",
-            ) from raised
-        return value
+    def _timed_out(self, cause: BaseException | None) -> TimedOut:
+        error = TimedOut(
+            f"an item took longer than its timeout of {self._timeout:g} s",
+            details={"timeout": self._timeout},
+            hint="Raise timeout= on the scatter, or find out what it waits for.",
+        )
+        error.__cause__ = cause
+        return error
 
-    async def _absorb(self, task: asyncio.Task[Any], before: int, error: BaseException | None) -> None:
-        """Take back cancellations that are the body's own, or ours; one from outside travels on."""
-        pending = Pending.since(task, before)
-        await pending.absorb(error)
+    async def _after(
+        self,
+        task: asyncio.Task[Any],
+        before: int,
+        chunk: LocalChunk,
+        todo: Todo,
+        value: object,
+        error: BaseException | None,
+    ) -> None:
+        """Note what came of a body, once cancellations that are its own, or ours, are taken back.
+
+        One from outside travels on.
+        """
+        if task.cancelling() > before or isinstance(error, asyncio.CancelledError):
+            await Pending.since(task, before).absorb(error)
+        if self.stopping:
+            return
+        if error is None:
+            self._items.succeeded(chunk, todo, value)
+        else:
+            self._items.raised(chunk, todo, error)

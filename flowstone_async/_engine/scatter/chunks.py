@@ -53,11 +53,12 @@ class LocalChunk:
         changed: Whether it waits for a flush.
         plain: Whether the keys of its page are plain values.
         trial: What is put on record of an item while it runs with nothing beside it.
+        identities: Texts that stand for the keys of some items that have not begun, by position.
     """
 
     __slots__ = (
-        *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded", "changed", "chunk", "failures", "later"),
-        *("left", "page", "plain", "positions", "splits", "todo", "trial", "values"),
+        *("_at_once", "_done", "_failed", "_flushes", "_rest", "_succeeded", "changed", "chunk", "failures"),
+        *("identities", "later", "left", "page", "plain", "positions", "splits", "todo", "trial", "values"),
     )
 
     def __init__(self, chunk: Chunk, page: Page, items: Mapping[int, Any]) -> None:
@@ -74,6 +75,7 @@ class LocalChunk:
         self.splits: list[Split] = []
         self.changed = False
         self.trial: Failure | None = None
+        self.identities: dict[int, str] = {}
         self.plain = True
         self.todo = self._what_is_left(items)
         self.left = len(self.todo)

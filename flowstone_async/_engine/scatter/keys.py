@@ -9,6 +9,8 @@ from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm
 from flowstone_async._engine.scatter.packing import Items, as_key, hash_of
 from flowstone_async.store.scatters import Page
 
+_TOGETHER = 99
+
 
 class Keys:
     """The keys of items that run, for the bodies that ask.
@@ -39,6 +41,16 @@ class Keys:
             key = as_key(todo.key)
             return key, hash_of(PLAIN.contents([key])[0])
         if page.keys is None:
-            return todo.item, hash_of(self._items.contents(self._items.pack([todo.item]))[0])
+            return todo.item, self._identity(chunk, todo)
         key = self.stored(page, page.keys)[todo.position - page.first]
         return key, hash_of(self._form.contents([key])[0])
+
+    def _identity(self, chunk: LocalChunk, todo: Todo) -> str:
+        """Return the hash of an item's content, taken together with those that come next, before any body has them."""
+        found = chunk.identities.pop(todo.position, None)
+        if found is None:
+            todos = [todo, *chunk.todo[-_TOGETHER:]]
+            contents = self._items.contents(self._items.pack([each.item for each in todos]))
+            chunk.identities = {each.position: hash_of(one) for each, one in zip(todos, contents, strict=True)}
+            found = chunk.identities.pop(todo.position)
+        return found

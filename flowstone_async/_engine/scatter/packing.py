@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from flowstone_async.definition.assignable import bare
 from flowstone_async.definition.item import Item, frozen, thawed
 from flowstone_async.errors import StorageError
+from flowstone_async.io import pieces
 from flowstone_async.io.codec import Codec, codec_for
 
 LONGEST_KEY = 1024
@@ -88,11 +89,16 @@ class Packer:
 
     def rows(self, data: bytes) -> list[str]:
         """Return the values that were encoded as JSON text, each by itself."""
-        return self._codec.rows(data)
+        plain = self._codec.parse(data)
+        if len(data) <= pieces.LARGE:
+            return [to_json(each).decode() for each in plain]
+        return [pieces.dump([each])[1:-1].decode() for each in plain]
 
     def of_rows(self, rows: Sequence[str]) -> list[Any]:
         """Return the values of rows; raises as `unpack` does."""
-        return self._codec.of_rows(rows)
+        if sum(map(len, rows)) <= pieces.LARGE:
+            return self.unpack(f" [{','.join(rows)}]".encode())
+        return [self.unpack(f" [{row}]".encode())[0] for row in rows]
 
 
 def _too_large(size: int) -> StorageError:

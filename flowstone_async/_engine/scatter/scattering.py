@@ -1,8 +1,8 @@
 """The worker of a scatter that owns its run: it reads the source, and closes the scatter in the end. See working.py.
 
-    group, beside what working.py has
-    ├── reader      pages of the source, looked at and encoded: the next one while the last one is recorded
-    └── recorder    records a page, then lets its items begin
+group, beside what working.py has
+├── reader      pages of the source, looked at and encoded: the next one while the last one is recorded
+└── recorder    records a page, then lets its items begin
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Scattering(Working):
         self._handed.set()
 
     async def _record_pages(self) -> None:
-        """Record page after page up to the last one; a page that is there already before the items of the last begin."""
+        """Record page after page up to the last one; the next one is sent before the items of the last one begin."""
         while not self._sealed:
             await self._resting.on(self._handed)
             assert self._next is not None  # noqa: S101 - that is what was waited for

@@ -14,6 +14,10 @@ from asyncpg import Record
 from flowstone_async.store.postgres.connections import Connections, Session
 
 _REMEMBERED = 1000
+_REMAINS = 100
+# Rows of a table that go in one transaction; and of a table whose rows may be as large as a flush or a page.
+_AT_ONCE = 20_000, 100
+_PATIENCE = 300.0  # seconds for the keys of millions of items
 
 
 class Chain(NamedTuple):
@@ -56,8 +60,12 @@ class Chains:
         return chain
 
 
-async def delete_scatters(session: Session, scatters: Sequence[object]) -> None:
-    """Delete scatters with all that no other scatter has, in the transaction of `session`."""
+async def delete_scatters(session: Session, scatters: Sequence[object]) -> bool:
+    """Delete scatters with all that no other scatter has, in the transaction of `session`; of much that is only a part.
+
+    Returns:
+        Whether there may be more to delete, for `sweep`.
+    """
     await session.fetch("lock_chains", scatters)
     rows = await session.fetch("chains", scatters)
     gone, left = [row for row in rows if row["goes"]], [row for row in rows if not row["goes"]]
@@ -65,9 +73,23 @@ async def delete_scatters(session: Session, scatters: Sequence[object]) -> None:
     unused = {part for row in gone for part in _parts(row)} - used
     roots = {row["root"] for row in gone}
     ended = roots - {row["root"] for row in left}
-    await session.fetch("delete_scatters", scatters, list(unused | ended), list(ended))
     for root in roots - ended:
         await _trim(session, root, [row for row in rows if row["root"] == root])
+    parts = list(scatters), list(unused | ended), list(ended)
+    await session.fetch("delete_scatters", *parts)
+    return bool(await session.fetch("delete_remains", *parts, *_AT_ONCE))
+
+
+async def sweep(connections: Connections) -> None:
+    """Delete what is left of deleted scatters, some in each transaction; what others are at is left to them."""
+    more = True
+    while more:
+        async with connections.transaction() as session:
+            remains = await session.fetch("remains", _REMAINS)
+            parts = [[row["scatter"] for row in remains if row["part"] == part] for part in ("run", "results", "read")]
+            more = bool(remains)
+            if more:
+                await session.fetch("delete_remains", *parts, *_AT_ONCE)
 
 
 def _parts(row: Record) -> Collection[object]:
@@ -78,4 +100,5 @@ async def _trim(session: Session, root: object, chain: Sequence[Record]) -> None
     """Forget what only those had read that go: who goes on from what is left will read it again."""
     pages, read = (max(row[each] for row in chain if not row["goes"]) for each in ("pages", "read"))
     if any(row["goes"] and row["pages"] > pages for row in chain):
+        session.patience = _PATIENCE
         await session.fetch("trim_chain", root, pages, read)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
-from flowstone_async.store.postgres.chains import delete_scatters
+from flowstone_async.store.postgres.chains import delete_scatters, sweep
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.partitions import Partitions
@@ -38,6 +38,7 @@ class Retention:
         ended = 0 if runs is None else await self._forget_runs(runs, limit)
         forgotten = await self._forget_values(values, limit) if values is not None else ()
         await self._forget_streams(limit)
+        await sweep(self._connections)
         await self._connections.fetch("forget_workers")
         return Pruned(ended, forgotten)
 

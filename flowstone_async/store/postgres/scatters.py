@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from flowstone_async.errors import Failure, StoreUnavailable
 from flowstone_async.store.batches import split_from
-from flowstone_async.store.postgres.chains import Chains, delete_scatters
+from flowstone_async.store.postgres.chains import Chains, delete_scatters, sweep
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
@@ -36,7 +36,6 @@ from flowstone_async.types import AssetKey
 
 T = TypeVar("T")
 _PAUSE = 0.1
-_DELETING = 300.0  # seconds for what millions of items have left
 
 
 class PostgresScatters(Scatters):
@@ -308,8 +307,9 @@ class PostgresScatters(Scatters):
         known = ids(scatters)
         if known:
             async with self._connections.transaction() as session:
-                session.patience = _DELETING
-                await delete_scatters(session, known)
+                more = await delete_scatters(session, known)
+            if more:
+                await sweep(self._connections)
 
 
 def record_of(row: Record) -> ScatterRecord:
