@@ -51,7 +51,7 @@ def _source(store: Any, scatter: str, limit: float = 0.0) -> UpstreamResults:
         labels=Labels(cast("Scatters", store), scatter, Items(int, None), None, PLAIN),
         clock=SystemClock(),
         poll=limit,
-        label="results",
+        upstream="first",
     )
 
 

@@ -46,7 +46,7 @@ def _source(store: Any, scatter: str, form: Any) -> UpstreamResults:
         labels=BatchLabels(scatters, scatter, BatchItems(int, None), None),
         clock=SystemClock(),
         poll=0.0,
-        label="results",
+        upstream="first",
         batches=True,
     )
 

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Batch, Batching, Context, DependencyFailed, Gathered, Keys, Pipeline, Retry
+from flowstone_async import (
+    Batch,
+    Batching,
+    Context,
+    DependencyFailed,
+    FlowstoneError,
+    Gathered,
+    Keys,
+    Pipeline,
+    Retry,
+    dep,
+)
 from tests.engine.test_scatter_upstream_batches import OFTEN, counts_of
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -158,3 +169,38 @@ async def test_each_partition_follows_its_own(open_engine: OpenEngine):
     for partition in ("us", "eu"):
         found = await soon(engine.run(second, partition=partition))
         assert sorted([name async for name in found.flat()]) == [f"{partition}1", f"{partition}5"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_results_that_were_stored_otherwise(open_engine: OpenEngine, before: bool):
+    """SCAT-17, SCAT-26: they are not read as what they are not."""
+
+    def defined(batches: bool) -> Pipeline:
+        pipe = Pipeline("changed")
+
+        async def body(given: Any) -> Any:
+            return [no * 10 for no in given] if batches else given * 10
+
+        untyped: Any = pipe
+        given = {"batch": Batching(max_items=2)} if batches else {}
+        untyped.scatter([1, 2, 3], name="first", **given)(body)
+
+        @untyped.scatter(dep("first"), cache=False)
+        async def second(given: Any) -> Any:
+            return given
+
+        return pipe
+
+    engine = await open_engine(defined(before), **OFTEN)
+    await soon(engine.run("first"))
+    other = await open_engine(defined(not before), **OFTEN)
+    then, now = ("in batches", "item by item") if before else ("item by item", "in batches")
+    said = f"first is stored {then}, and is defined {now} now"
+    with pytest.raises(FlowstoneError, match=said):
+        await soon(other.get("first"))
+    with pytest.raises(FlowstoneError, match=said):
+        await soon(other.run("second"))
+    await soon(other.run("first", force=True))
+    assert sorted(await (await soon(other.run("second"))).to_list(limit=3), key=str) == (
+        [10, 20, 30] if before else [[10, 20], [30]]
+    )

@@ -23,7 +23,7 @@ from flowstone_async._engine.scatter.batches import (
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
-from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, facts_of, form_of
+from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, facts_of, form_of, refuse_otherwise_stored
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
@@ -146,11 +146,13 @@ class Beginning:
             inputs=(*used, *inputs),
             called=called,
             options=settled.recorded,
+            batches=functions is not None,
         )
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
+        refuse_otherwise_stored(record, self._name, batches=functions is not None)
         if record.state == "failed":
             raise await threshold(store, record.id, self._name, kind.tolerate)
         self.begun(record.id)

@@ -6,6 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from flowstone_async.definition.scatter import ResultForm
+from flowstone_async.errors import StorageError
 from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import AssetKey, Input
@@ -34,6 +35,7 @@ class ScatterFacts(NamedTuple):
         inputs: What else it was computed from.
         called: A hash of what must be the same wherever its bodies are called.
         options: What the functions among the options of its source returned.
+        batches: Whether its items are put in batches; None where that is not on record.
     """
 
     results: ResultForm | None = None
@@ -43,6 +45,7 @@ class ScatterFacts(NamedTuple):
     inputs: tuple[Input, ...] = ()
     called: str | None = None
     options: object = None
+    batches: bool | None = None
 
     @staticmethod
     def read(text: str) -> ScatterFacts:
@@ -57,6 +60,7 @@ class ScatterFacts(NamedTuple):
             inputs=tuple(map(_input, found.get("inputs", ()))),
             called=found.get("called"),
             options=found.get("options"),
+            batches=found.get("batches"),
         )
 
     def text(self) -> str:
@@ -92,6 +96,27 @@ def facts_of(scatter: ScatterRecord) -> ScatterFacts:
 def form_of(scatter: ScatterRecord) -> ResultForm | None:
     """Return how the results of a scatter are stored; None where that is not on record."""
     return facts_of(scatter).results
+
+
+def refuse_otherwise_stored(scatter: ScatterRecord, name: str, *, batches: bool) -> None:
+    """Refuse a scatter that was stored when it was defined otherwise: its pages would be read as something else.
+
+    Args:
+        scatter: As it is stored.
+        name: What it is called, for people.
+        batches: Whether its items are in batches as it is defined now.
+
+    Raises:
+        StorageError: They are stored otherwise.
+    """
+    stored = ScatterFacts.read(scatter.facts).batches
+    if stored is not None and stored is not batches:
+        ways = ("item by item", "in batches")
+        raise StorageError(
+            f"{name} is stored {ways[stored]}, and is defined {ways[batches]} now",
+            hint="Compute it again: run it with force=True.",
+            retryable=False,
+        )
 
 
 def _input(found: list[Any]) -> Input:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.chunks import weight
+from flowstone_async._engine.scatter.facts import refuse_otherwise_stored
 from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.seen import Given
@@ -55,7 +56,7 @@ class UpstreamResults(Source[Arrived]):
         labels: Knows its keys.
         clock: Measures the pace.
         poll: The longest time between two looks.
-        label: What it is called in messages.
+        upstream: What the scatter is called, for people.
         batches: Whether its results are those of batches.
     """
 
@@ -70,17 +71,17 @@ class UpstreamResults(Source[Arrived]):
         labels: Labels,
         clock: Clock,
         poll: float,
-        label: str,
+        upstream: str,
         batches: bool = False,
     ) -> None:
         self._store, self._scatter, self._results, self._labels = store, scatter, results, labels
-        self._clock, self._poll, self._label, self._batches = clock, poll, label, batches
+        self._clock, self._poll, self._upstream, self._batches = clock, poll, upstream, batches
         self._held = store.pin(scatter)
 
     @property
     @override
     def label(self) -> str:
-        return self._label
+        return f"the results of {self._upstream}"
 
     @override
     async def read(self, cursor: Any) -> AsyncIterator[Page[Arrived]]:
@@ -96,7 +97,7 @@ class UpstreamResults(Source[Arrived]):
                         cursor = page.cursor
                         yield page
             except StoreUnavailable as error:
-                _logger.info("%s: looked at again: %s", self._label, error.message)
+                _logger.info("%s: looked at again: %s", self.label, error.message)
                 await self._clock.sleep(self._poll)
             else:
                 return
@@ -106,6 +107,7 @@ class UpstreamResults(Source[Arrived]):
             self._store, self._scatter, self._results, self._labels, page_size, _known(cursor), batches=self._batches
         )
         pace, record = _PACE, await self._record()
+        refuse_otherwise_stored(record, self._upstream, batches=self._batches)
         while True:
             if found := await reading.committed():
                 async with aclosing(reading.given(found)) as pages:
@@ -125,7 +127,7 @@ class UpstreamResults(Source[Arrived]):
     async def _record(self) -> ScatterRecord:
         record = await self._store.scatter(self._scatter)
         if record is None:
-            raise StorageError(f"{self._label} are gone from the store", retryable=False)
+            raise StorageError(f"{self.label} are gone from the store", retryable=False)
         return record
 
 

@@ -64,6 +64,6 @@ def results_of(above: Followed, scatter: str, services: Services) -> Source[Any]
         labels=labels,
         clock=services.clock,
         poll=services.settings.poll,
-        label=f"the results of scatter {upstream.name}",
+        upstream=f"scatter {upstream.name}",
         batches=kind.batch is not None,
     )
