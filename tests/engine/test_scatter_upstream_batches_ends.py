@@ -204,3 +204,54 @@ async def test_results_that_were_stored_otherwise(open_engine: OpenEngine, befor
     assert sorted(await (await soon(other.run("second"))).to_list(limit=3), key=str) == (
         [10, 20, 30] if before else [[10, 20], [30]]
     )
+
+
+async def test_an_upstream_that_is_redriven(open_engine: OpenEngine):
+    """SCAT-25, SCAT-26: what was kept and what is run again are items of one reading."""
+    pipe, mended = Pipeline("redriven"), False
+
+    @pipe.scatter(range(10), page_size=3, tolerate=0.5, retry=False)
+    async def first(no: int) -> int:
+        if no % 4 == 1 and not mended:
+            raise ValueError(no)
+        return no
+
+    @pipe.scatter(first, batch=Batching(max_items=4))
+    async def second(numbers: Batch[int]) -> list[int]:
+        assert numbers.keys == tuple(numbers)
+        return list(numbers)
+
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit(second)
+    assert sorted([no async for no in (await soon(run)).flat()]) == [0, 2, 3, 4, 6, 7, 8]
+    mended = True
+    again = await run.redrive(first)
+    found = await soon(again)
+    assert sorted([no async for no in found.flat()]) == list(range(10))
+    counts = (await again.status()).scatters["second"]
+    assert (counts.total, counts.done, counts.skipped, counts.items) == (3, 3, 0, 10)
+
+
+async def test_a_run_that_is_retried(open_engine: OpenEngine):
+    """READ-09, SCAT-26: the upstream goes on where it was, and who follows it begins anew."""
+    pipe, mended = Pipeline("retried"), False
+
+    @pipe.scatter(range(10), page_size=3, retry=False)
+    async def first(no: int) -> int:
+        if no == 9 and not mended:
+            raise ValueError(no)
+        return no
+
+    @pipe.scatter(first, batch=Batching(max_items=4), key=False)
+    async def second(numbers: Batch[int]) -> list[int]:
+        return list(numbers)
+
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit(second)
+    with pytest.raises(DependencyFailed):
+        await soon(run)
+    mended = True
+    again = await engine.retry(run.id)
+    found = await soon(again)
+    assert sorted([no async for no in found.flat()]) == list(range(10))
+    assert found.total == 3
