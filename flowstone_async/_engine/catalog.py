@@ -165,7 +165,7 @@ class Catalog:
         """Return where the values of another pipeline's asset live, as `Runnable.manager_for` does."""
         if isinstance(outer.kind, ScatterKind):
             nodes = graph_of(outer).nodes
-            return _scattered(nodes[outer.name], outer.kind, self.managers.scatters, nodes)
+            return _scattered(nodes[outer.local_name], outer.kind, self.managers.scatters, nodes)
         return self.managers.find(outer.io) if given is None else given
 
     def facts(self, node: Node, prints: Callable[[str], str] | None, now: datetime) -> Facts:

@@ -20,6 +20,7 @@ from flowstone_async import (
     Rate,
     Retry,
     ScatterCounts,
+    StorageError,
 )
 from flowstone_async._engine.scatter import upstream
 from flowstone_async._engine.scatter.intake import Intake
@@ -469,3 +470,23 @@ async def test_large_results_are_given_in_small_pages(open_engine: OpenEngine, m
     found = await soon(engine.run(second))
     assert sum(await found.to_list(limit=10)) == 55
     assert (sum(pages), max(pages)) == (10, 1)
+
+
+async def test_keys_that_are_too_large_together_say_what_to_do(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """READ-03: of a batch that is closed at last, which no smaller page would have helped."""
+    monkeypatch.setattr("flowstone_async._engine.scatter.intake.LARGEST_PAGE", 1000)
+    pipe = Pipeline("large")
+
+    @pipe.scatter([f"{no}" * 200 for no in range(9)], page_size=2)
+    async def first(text: str) -> int:
+        return len(text)
+
+    @pipe.scatter(first, batch=Batching(max_items=9), page_size=2)
+    async def second(sizes: Batch[int]) -> int:
+        return sum(sizes)
+
+    engine = await open_engine(pipe, **OFTEN)
+    with pytest.raises(StorageError, match="together with their keys"):
+        await soon(engine.run(second))

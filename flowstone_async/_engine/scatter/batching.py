@@ -251,11 +251,15 @@ class Batcher:
             hashes += known
             places += [place] * len(known)
         keyed = intake.key is not False
+        data, keys = self._items.batches(values), None
+        if self._keys is not None:
+            keys = self._keys.pack([_keys_of(each) for each in closed])
+            refuse_too_large(data, sum(map(len, batches)), keys)
         page = Prepared(
-            data=self._items.batches(values),
+            data=data,
             items={place: batch for place, batch in enumerate(values) if batch},
             hashes=hashes if keyed else None,
-            keys=None if self._keys is None else self._keys.pack([_keys_of(each) for each in closed]),
+            keys=keys,
             failed=[
                 ItemFailed(place, 0, intake.describe(each.error))
                 for place, each in enumerate(closed)
@@ -292,6 +296,7 @@ def carried(opened: Sequence[OpenBatch], items: BatchItems, keys: KeyForm | None
     if apart is None:
         return to_json(head) + b"\n" + data
     packed = apart.pack([_keys_of(batch.entries) for batch in opened])
+    refuse_too_large(data, sum(len(batch.entries) for batch in opened), packed)
     return to_json([len(packed), head]) + b"\n" + packed + data
 
 

@@ -142,7 +142,7 @@ def followed(node: Node, nodes: Mapping[str, Node]) -> Followed | None:
         above = Followed(nodes[edge.upstream], nodes)
     elif isinstance(edge.external.kind, ScatterKind):
         nodes = graph_of(edge.external).nodes
-        above = Followed(nodes[edge.external.name], nodes)
+        above = Followed(nodes[edge.external.local_name], nodes)
     else:
         return None
     return above if isinstance(above.node.definition.kind, ScatterKind) else None
