@@ -28,6 +28,7 @@ from flowstone_async import (
 )
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.scattering import Scattering
+from flowstone_async.store.scatters import NewPage, PageAdded
 from tests.engine.test_scatter_resume import kept
 from tests.support.crash import kill
 from tests.support.engines import PostgresEngines
@@ -531,3 +532,30 @@ async def test_pages_that_are_shared_are_not_kept(engines: Engines) -> None:
 def found(kind: type[Any]) -> list[Any]:
     """Return what there is of a type."""
     return [each for each in gc.get_objects() if isinstance(each, kind)]
+
+
+@pytest.mark.parametrize(("workers", "chunks"), [(2, 1), (3, 2)])
+async def test_pages_are_cut_no_smaller_than_it_takes(engines: Engines, workers: int, chunks: int) -> None:
+    """SCAT-22: each worker is to have two chunks of what is read ahead; more of them would only cost the store more."""
+    crew = Crew(engines, 400, page_size=10)
+    first = await crew.open("a")
+    scatters, pages = first._live().store.scatters, list[NewPage]()
+    add = scatters.add_page
+
+    async def noted(page: NewPage, worker: str) -> PageAdded | None:
+        pages.append(page)
+        return await add(page, worker)
+
+    scatters.add_page = noted  # pyright: ignore[reportAttributeAccessIssue] - notes, then adds
+    run = asyncio.create_task(first.run("total"))
+    await crew.until(lambda: len(crew.running) == 10)
+    for name in "bc"[: workers - 1]:
+        await crew.open(name)
+    await attended(first, workers)
+    pages.clear()
+    crew.let_all()
+    assert await soon(run) == sum(no * no for no in range(400))
+    assert {len(page.chunks) for page in pages if page.size} <= {1, chunks}
+    assert chunks in {len(page.chunks) for page in pages}
+    assert {page.owned for page in pages if len(page.chunks) == 1} <= {0, 1}
+    assert set(crew.times.values()) == {1}

@@ -13,7 +13,7 @@ from typing_extensions import override
 from flowstone_async._engine.scatter.batching import Batcher, BatchPrepared
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.intake import cursor_of
-from flowstone_async._engine.scatter.scattering import Scattering, shares
+from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage
 
@@ -81,9 +81,8 @@ class BatchScattering(Scattering):
 
     async def _record(self, prepared: BatchPrepared, *, last: bool) -> None:
         async with self._claiming:
+            chunks, owned = self._shared_out(prepared.size)
             page = prepared.recorded(
-                *(self._id, self._task.fence, self._number, self._cursor),
-                last=last,
-                chunks=shares(prepared.size, self._others + 1),
+                *(self._id, self._task.fence, self._number, self._cursor), last=last, chunks=chunks, owned=owned
             )
             await self._keep(page, prepared.page)

@@ -62,9 +62,9 @@ class BatchPrepared(NamedTuple):
     distinct: int
 
     def recorded(
-        self, scatter: str, fence: int, no: int, cursor: str | None, *, last: bool, chunks: Sequence[int]
+        self, scatter: str, fence: int, no: int, cursor: str | None, *, last: bool, chunks: Sequence[int], owned: int
     ) -> NewPage:
-        """Return it as the store takes it; the first chunk is the reader's own."""
+        """Return it as the store takes it."""
         page, size = self.page, self.size
         return NewPage(
             scatter,
@@ -78,7 +78,7 @@ class BatchPrepared(NamedTuple):
             last,
             page.failed,
             chunks,
-            owned=1,
+            owned=owned,
             places=self.places,
             carry=self.carry,
             distinct=self.distinct,

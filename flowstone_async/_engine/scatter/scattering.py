@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
@@ -25,6 +26,9 @@ from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
 from flowstone_async.store.scatters import Chunk, NewPage, Page
+
+# Chunks that each worker is to have at least, of those that are read ahead.
+_CHUNKS = 2
 
 
 class Scattering(Working):
@@ -120,6 +124,7 @@ class Scattering(Working):
 
     def _page_of(self, read: ReadPage[Any], prepared: Prepared) -> NewPage:
         size = len(read.items)
+        chunks, owned = self._shared_out(size)
         return NewPage(
             scatter=self._id,
             fence=self._task.fence,
@@ -131,9 +136,20 @@ class Scattering(Working):
             cursor=cursor_of(read.token),
             last=read.last,
             failed=prepared.failed,
-            chunks=shares(size, self._others + 1),
-            owned=1,
+            chunks=chunks,
+            owned=owned,
         )
+
+    def _shared_out(self, size: int) -> tuple[tuple[int, ...], int]:
+        """Return the sizes of a page's chunks, and how many of them are ours from the start.
+
+        A page goes whole to one worker, unless there are too few pages ahead for each to have two chunks: any chunk
+        costs the store as much as a small page. It is ours if others have at least as much to do as we have.
+        """
+        per_worker = self._ahead // self._task.kind.per_page / (self._others + 1)
+        chunks = shares(size, 1 if self._others == 0 else math.ceil(_CHUNKS / per_worker))
+        fair = self._outstanding * self._others <= self._elsewhere
+        return chunks, 1 if len(chunks) > 1 or fair else 0
 
     async def _keep(self, page: NewPage, prepared: Prepared) -> None:
         """Record a page, and run its items."""
@@ -146,12 +162,13 @@ class Scattering(Working):
         self._sealed = page.last
         if size:
             stored = Page(page.no, added.first, added.before, size, added.duplicates, b"", page.keys)
-            ours = page.chunks[0]
+            ours = page.chunks[0] if page.owned else 0
             failed = sum(each.position < ours for each in prepared.failed)
-            chunk = Chunk(self._id, added.first, alone=False, page=page.no, size=ours, failed=failed)
             self._failed += len(prepared.failed)
-            self._hold(LocalChunk(chunk, stored, prepared.items))
-            if len(page.chunks) > 1:
+            if ours:
+                chunk = Chunk(self._id, added.first, alone=False, page=page.no, size=ours, failed=failed)
+                self._hold(LocalChunk(chunk, stored, prepared.items))
+            if ours < size:
                 self._elsewhere += size - ours
                 self._keep_page(stored, prepared.items)
 
@@ -209,7 +226,7 @@ class Scattering(Working):
         self._look_at(later if totals is None or totals.due is None else min(totals.due, later))
 
 
-def shares(size: int, workers: int) -> tuple[int, ...]:
-    """Return how many items of a page each of so many workers gets."""
-    count = min(size, workers)
+def shares(size: int, chunks: int) -> tuple[int, ...]:
+    """Return how many items of a page each of so many chunks gets, if there are that many."""
+    count = min(size, chunks)
     return tuple(size // count + (place < size % count) for place in range(count))
