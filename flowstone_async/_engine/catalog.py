@@ -17,11 +17,12 @@ from flowstone_async._engine.scatter.gathered import ScatterValues
 from flowstone_async._engine.scatter.key_forms import key_form
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.config import seconds
+from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.binding import DependencyBinding
 from flowstone_async.definition.code_hash import CodeHash, code_hash
 from flowstone_async.definition.collection import Collection, Hook, not_found
-from flowstone_async.definition.graph import Graph, Node
+from flowstone_async.definition.graph import Graph, Node, graph_of
 from flowstone_async.definition.kind import ConstantKind, StreamKind, is_async_iterable
 from flowstone_async.definition.policy import Retry
 from flowstone_async.definition.scatter import ScatterKind
@@ -160,6 +161,13 @@ class Catalog:
             or not all(isinstance(each, DependencyBinding) for each in node.bindings),
         )
 
+    def manager_of(self, outer: AssetDefinition, given: IOManager | None) -> IOManager:
+        """Return where the values of another pipeline's asset live, as `Runnable.manager_for` does."""
+        if isinstance(outer.kind, ScatterKind):
+            nodes = graph_of(outer).nodes
+            return _scattered(nodes[outer.local_name], outer.kind, self.managers.scatters, nodes)
+        return self.managers.find(outer.io) if given is None else given
+
     def facts(self, node: Node, prints: Callable[[str], str] | None, now: datetime) -> Facts:
         """Return what a node's freshness is judged by."""
         runnable = self.runnable(node)
@@ -212,10 +220,10 @@ def make_catalog(
 
 def _scattered(node: Node, kind: ScatterKind, store: Scatters, nodes: Mapping[str, Node]) -> IOManager:
     wanted = None if node.scatter is None else node.scatter.item.wanted
-    names = node.definition.scope.names
+    names, form = node.definition.scope.names, key_form(node, nodes)
     if kind.batch is not None:
-        return ScatterValues(store, kind, BatchItems(wanted, names), BatchResults)
-    return ScatterValues(store, kind, Items(wanted, names), form=key_form(node, nodes))
+        return ScatterValues(store, kind, BatchItems(wanted, names), BatchResults, form=form)
+    return ScatterValues(store, kind, Items(wanted, names), form=form)
 
 
 def _print_of(node: Node, kind: ConstantKind) -> str:

@@ -153,14 +153,14 @@ async def _check_followed(
         return
     [binding] = unit.node.scatter.source.bindings
     edge = next(each for each in unit.inputs if each.binding is binding)
-    key = units.all[edge.units[0]].key
+    key = edge.external or units.all[edge.units[0]].key
     states = await session.store.states([key])
     source = states[key].current if key in states else None
     if source is None:
         raise ConfigError(
             f"{scatter.key} has followed {key}, which has no value",
             asset=scatter.key.asset,
-            hint=f"Redrive {upstream.name}, or retry the run: all that depends on it is computed again, too.",
+            hint=f"Redrive {upstream.node.name}, or retry the run: all that depends on it is computed again, too.",
         )
     follows, current = followed_by(scatter), None if state is None else state.current
     has_value = current is not None and current.id == scatter.id

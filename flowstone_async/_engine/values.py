@@ -97,7 +97,7 @@ class RunValues:
         """Return another pipeline's current value, as a copy of the caller's own."""
         outer = edge.binding.external
         assert outer is not None  # noqa: S101 - only external edges are asked for
-        manager = self.catalog.managers.find(outer.io)
+        manager = self.catalog.manager_of(outer, self.request.io)
         ref = ValueRef(
             key=current.key,
             partition=decode_key(current.key.partition),
@@ -109,7 +109,7 @@ class RunValues:
             checksum=current.checksum,
             names=outer.scope.names,
         )
-        loaded = await managed.load(manager if self.request.io is None else self.request.io, ref, wanted, self.hide)
+        loaded = await managed.load(manager, ref, wanted, self.hide)
         return as_annotated(loaded, wanted)
 
     def hold_current(self) -> None:

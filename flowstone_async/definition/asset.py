@@ -79,10 +79,12 @@ class Home:
 
     Attributes:
         params: Its params type, or None.
+        graph: Gives its `Graph`, as it is now; see `graph_of`.
     """
 
     name: str
-    params: type | None = None
+    params: type | None
+    graph: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)

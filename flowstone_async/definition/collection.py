@@ -81,7 +81,7 @@ class Collection:
     ) -> None:
         self.name = name
         self.params_type = params if is_params_type(params) else None
-        self.home = Home(name, self.params_type)
+        self.home = Home(name, self.params_type, self.compiled)
         self.optional_tolerates = optional_tolerates
         self.hooks: list[Hook] = []
         self._assets: dict[str, AssetDefinition] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from flowstone_async.definition.asset import AssetDefinition, Condition
 from flowstone_async.definition.binding import Binding, ContextBinding, DependencyBinding, ResourceBinding
@@ -117,6 +118,15 @@ class Graph:
     def sinks(self) -> tuple[str, ...]:
         """Return the assets that nothing depends on."""
         return tuple(name for name in self.nodes if not self.dependants[name])
+
+
+def graph_of(definition: AssetDefinition) -> Graph:
+    """Return the graph of the pipeline that defined an asset first.
+
+    Raises:
+        DefinitionError: That pipeline has problems.
+    """
+    return cast("Graph", definition.home.graph())
 
 
 def edges(

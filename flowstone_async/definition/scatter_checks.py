@@ -10,7 +10,7 @@ from flowstone_async.definition.assignable import Annotation, assignable, bare, 
 from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.binding import DependencyBinding
 from flowstone_async.definition.bound_scatter import BoundScatter, BoundSource, ItemBinding, ItemFunction
-from flowstone_async.definition.compatibility import read_from
+from flowstone_async.definition.compatibility import declared_type, read_from
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.injection import EMPTY, union_members
@@ -41,8 +41,8 @@ def _item_type(source: BoundSource, node: Node, nodes: Mapping[str, Node]) -> ob
     if not isinstance(source.spec, AssetSource):
         return described_type(source.spec, node.definition.scope)
     upstream, produced = _upstream(source, nodes)
-    if upstream is not None and isinstance(upstream.kind, ScatterKind) and not _is_external(source):
-        return nodes[upstream.name].value_type
+    if upstream is not None and isinstance(upstream.kind, ScatterKind):
+        return declared_type(upstream) if _is_external(source) else nodes[upstream.name].value_type
     return None if produced is None else element_type(produced)
 
 
@@ -63,7 +63,7 @@ def check_scatter(node: Node, nodes: Mapping[str, Node]) -> Iterator[Finding]:
     scatter = node.scatter
     if scatter is None:
         return
-    reason = (*_not_a_source(scatter.source, nodes), *_in_batches(scatter, nodes))
+    reason = tuple(_not_a_source(scatter.source, nodes))
     yield from reason
     if not reason:
         yield from _misfits(scatter)
@@ -75,24 +75,9 @@ def _not_a_source(source: BoundSource, nodes: Mapping[str, Node]) -> Iterator[Fi
     upstream, produced = _upstream(source, nodes)
     if upstream is None:
         return
-    if isinstance(upstream.kind, ScatterKind) and _is_external(source):
-        text = f"source={upstream.name}: a scatter of another pipeline is no source."
-        yield Finding("FS109", text, "Scatter over what gathers it there, or take it as a dependency.")
-    elif isinstance(upstream.kind, ScatterKind) and upstream.kind.batch is not None:
-        text = f"source={upstream.name}: it is a scatter in batches, whose results are no source yet."
-        yield Finding("FS109", text, "Scatter over what gathers it.")
-    elif produced is not None and not is_iterable(produced):
+    if produced is not None and not is_iterable(produced):
         text = f"source={upstream.name}: it produces {render(produced)}, which has no items."
         yield Finding("FS160", text, "Let it produce a collection, or yield: an async generator is a stream.")
-
-
-def _in_batches(scatter: BoundScatter, nodes: Mapping[str, Node]) -> Iterator[Finding]:
-    if scatter.batch is None or not isinstance(scatter.source.spec, AssetSource):
-        return
-    upstream, _ = _upstream(scatter.source, nodes)
-    if upstream is not None and isinstance(upstream.kind, ScatterKind):
-        text = f"source={upstream.name}: batch= on the results of another scatter is not supported yet."
-        yield Finding("FS109", text, "Leave batch= out, or scatter over what gathers the first.")
 
 
 def _is_external(source: BoundSource) -> bool:

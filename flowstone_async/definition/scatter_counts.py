@@ -17,7 +17,7 @@ class ScatterCounts:
         pending: Items that were read and not begun, those in a retry delay included.
         running: Items that a worker has in hand; at most `max_concurrent` of their bodies run at once.
         waiting: Items that wait for something outside the run.
-        skipped: Items whose upstream item failed.
+        skipped: Items whose upstream item, or batch, failed; where the body takes batches each stands for one.
         cancelled: Items that never ran, or were cut off.
         sealed: Whether all items are read, so that `total` is final.
         rate: Items that ended in a second, on average since it began; None where that is not known.

@@ -167,11 +167,13 @@ class Block(NamedTuple):
     Attributes:
         body: All values, for packed results.
         rows: Each value, for results in rows; else None.
+        number: As in `Chunk`, of the one result that it then has; only `committed` tells.
     """
 
     positions: Sequence[int]
     body: bytes
     rows: Sequence[str] | None = None
+    number: int | None = None
 
 
 class Flush(NamedTuple):

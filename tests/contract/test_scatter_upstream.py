@@ -10,7 +10,8 @@ from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.key_forms import PLAIN
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
-from flowstone_async._engine.scatter.upstream import Arrived, Seen, UpstreamResults
+from flowstone_async._engine.scatter.seen import Seen
+from flowstone_async._engine.scatter.upstream import Arrived, UpstreamResults
 from flowstone_async.clock import SystemClock
 from flowstone_async.errors import StoreUnavailable
 from flowstone_async.sources import Page
@@ -50,7 +51,7 @@ def _source(store: Any, scatter: str, limit: float = 0.0) -> UpstreamResults:
         labels=Labels(cast("Scatters", store), scatter, Items(int, None), None, PLAIN),
         clock=SystemClock(),
         poll=limit,
-        label="results",
+        upstream="first",
     )
 
 

@@ -192,3 +192,29 @@ async def test_permits_are_asked_for_in_blocks(dsn: str, sent: Counter[str], key
         assert sent["take_permits"] < ITEMS / 10
         assert sent["give_back_permits"] <= sent["take_permits"]
         assert len(made) < ITEMS / 2
+
+
+async def test_nothing_is_sent_for_an_item_of_batches_that_follow_others(dsn: str, sent: Counter[str]) -> None:
+    """SCAT-22: a few statements for a page of the upstream, and for one of the scatter that follows it."""
+    pipe, items, size = Pipeline("counted"), 5000, 10
+
+    @pipe.scatter(range(items), page_size=500, batch=Batching(max_items=size))
+    async def first(numbers: Batch[int]) -> list[int]:
+        return list(numbers)
+
+    @pipe.scatter(first, page_size=100, batch=Batching(max_items=size))
+    async def second(lists: Batch[list[int]]) -> int:
+        return sum(no for numbers in lists for no in numbers)
+
+    async with Engine(pipe, store=dsn, notify=False) as engine:
+        await engine.run(first)
+        sent.clear()
+        found = await engine.run(second)
+        pages = items // size // 100
+        assert found.total == items // size // size
+        assert pages <= sent["add_page"] <= pages + 2
+        assert sent["known_keys"] <= pages + 1
+        assert sent["scatter_pages"] <= 10 + 1, "each of the upstream once"
+        assert sent["committed_blocks"] + sent["committed_results"] <= 10
+        assert sent["flush"] <= 6 * pages
+        assert sent.total() < 100

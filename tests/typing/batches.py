@@ -101,6 +101,23 @@ async def of_single_items(number: int) -> int:
     return number
 
 
+@pipe.scatter(of_batches, key=lambda texts: texts[0])
+async def of_their_results(texts: list[str]) -> int:
+    return len(texts)
+
+
+@pipe.scatter(of_their_results, batch=Batching(max_items=2, group_by=lambda count: count % 2))
+async def of_results_in_batches(counts: Batch[int]) -> list[int]:
+    assert_type(counts[0], int)
+    return list(counts)
+
+
+@pipe.scatter(of_batches, batch=Batching())
+async def of_lists_in_batches(lists: Batch[list[str]]) -> int:
+    assert_type(lists[0], list[str])
+    return len(lists)
+
+
 @of_batches.gather
 async def gathered_batches(results: Gathered[list[str]]) -> int:
     async for text in results.flat():
@@ -114,4 +131,7 @@ async def batches() -> None:
     assert_type(await pipe.run(of_item_batches), Gathered[int])
     assert_type(await pipe.run(of_daily_batches, partition=date(2025, 1, 1)), Gathered[bool])
     assert_type(await pipe.run(of_sequences), Gathered[bytes])
+    assert_type(await pipe.run(of_their_results), Gathered[int])
+    assert_type(await pipe.run(of_results_in_batches), Gathered[list[int]])
+    assert_type(await pipe.run(of_lists_in_batches), Gathered[int])
     assert_type(await of_batches(Batch([1]), Settings()), list[str])

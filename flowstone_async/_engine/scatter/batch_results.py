@@ -8,15 +8,27 @@ from typing import Any
 from typing_extensions import override
 
 from flowstone_async._engine.scatter.gathered import Labels, StoredResults, no_result
-from flowstone_async._engine.scatter.packing import content_of
+from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, of_batches
+from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.gathered import ItemFailure
 from flowstone_async.store.batches import split_from, split_off
-from flowstone_async.store.scatters import StoredFailure
+from flowstone_async.store.scatters import Scatters, StoredFailure
 
 
 class BatchLabels(Labels):
-    """Batches and their keys by position."""
+    """Batches and their keys by position.
+
+    Args:
+        store: Where the scatter lies.
+        scatter: Which one.
+        items: Decodes batches.
+        key: The option `key`.
+        form: How the keys of single items are stored; None for plain values.
+    """
+
+    def __init__(self, store: Scatters, scatter: str, items: Items, key: object, form: KeyForm | None = None) -> None:
+        super().__init__(store, scatter, items, key, of_batches(form or PLAIN))
 
     @override
     def item(self, number: int, position: int) -> Any:
@@ -53,7 +65,7 @@ class BatchResults(StoredResults):
 
     @override
     def _labels(self) -> BatchLabels:
-        return BatchLabels(self._store, self._scatter, self._items, self._key)
+        return BatchLabels(self._store, self._scatter, self._items, self._key, self._form)
 
     @override
     def _failure(self, labels: Labels, stored: StoredFailure) -> ItemFailure:
@@ -94,11 +106,13 @@ class BatchResults(StoredResults):
             return None
         await labels.load(number)
         keys = labels.key(number, position)
-        contents = [content_of(each) for each in keys] if self._key is not None else self._contents(keys)
+        contents = self._contents(keys)
         return (number, position, contents.index(content)) if content in contents else (number, position, 0)
 
-    def _contents(self, items: tuple[Any, ...]) -> list[bytes]:
-        return self._items.contents(self._items.pack(list(items)))
+    def _contents(self, keys: tuple[Any, ...]) -> list[bytes]:
+        if self._key is None and self._form is None:
+            return self._items.contents(self._items.pack(list(keys)))
+        return (self._form or PLAIN).contents(keys)
 
     async def _batch_of_position(self, key: object, labels: BatchLabels) -> tuple[int, int, int] | None:
         """Look for a position in the source, page by page: nothing else tells in which batch it is."""

@@ -13,8 +13,9 @@ from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours
 from flowstone_async._engine.scatter.facts import facts_of
 from flowstone_async._engine.scatter.flushing import Flushing
+from flowstone_async._engine.scatter.key_forms import KeyForm, of_batches
 from flowstone_async._engine.scatter.keys import Keys
-from flowstone_async._engine.scatter.packing import as_key, content_of, hash_of
+from flowstone_async._engine.scatter.packing import Items, as_key, hash_of
 from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.bound_scatter import BoundBatching
 from flowstone_async.errors import ConfigError, StorageError
@@ -33,7 +34,17 @@ class BatchFunctions(NamedTuple):
 
 
 class BatchKeys(Keys):
-    """The keys of batches: those of their items."""
+    """The keys of batches: those of their items.
+
+    Args:
+        items: Encodes items.
+        key: The option `key`.
+        form: How the keys of single items are stored; None for plain values.
+    """
+
+    def __init__(self, items: Items, key: object, form: KeyForm | None = None) -> None:
+        super().__init__(items, key, form)
+        self._stored = of_batches(self._form)
 
     def items(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, ...]:
         """Return the keys of the items of a batch that is to be run."""
@@ -43,7 +54,7 @@ class BatchKeys(Keys):
             return todo.item
         position, place = split_from(todo.position)
         keys = self.stored(chunk.page, chunk.page.keys)[position - chunk.page.first]
-        return tuple(map(as_key, keys if place is None else [keys[place]]))
+        return keys if place is None else (keys[place],)
 
     @override
     def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
@@ -53,7 +64,7 @@ class BatchKeys(Keys):
         if chunk.page.keys is None and todo.key is UNTOLD:
             contents = self._items.contents(self._items.pack(list(batch)))
         else:
-            contents = [content_of(key) for key in batch.keys]
+            contents = self._form.contents(batch.keys)
         return batch.keys, hash_of(b"\n".join(contents))
 
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from flowstone_async._engine.scatter.composing import Composer, Entry, Limits, OpenBatch
 from flowstone_async._engine.scatter.intake import Accepted, Intake, Prepared, refuse_too_large
+from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, of_batches
 from flowstone_async._engine.scatter.packing import LONGEST_KEY, Items, as_key, content_of, hash_of
 from flowstone_async.config import seconds
 from flowstone_async.definition.batching import OPEN_GROUPS, Batching
@@ -85,10 +86,15 @@ class BatchPrepared(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """An item that cannot be run: a failed batch of one."""
+    """An item that cannot be run: a failed batch of one.
+
+    Attributes:
+        keys: Its key, if that is known.
+    """
 
     error: FlowstoneError
     hash: str | None
+    keys: Sequence[Any] = ()
 
 
 class Batcher:
@@ -103,6 +109,7 @@ class Batcher:
         scatter: Which scatter it is.
         carry: What was read before and is in no page.
         now: The store's clock.
+        keyed: Whether items come with keys, as those of another scatter do.
     """
 
     def __init__(
@@ -116,6 +123,7 @@ class Batcher:
         scatter: str,
         carry: bytes | None,
         now: Callable[[], datetime],
+        keyed: bool = False,
     ) -> None:
         assert isinstance(intake.items, BatchItems)  # noqa: S101 - for the type checker
         self._intake, self._items, self._size, self._group = intake, intake.items, size, group
@@ -128,7 +136,9 @@ class Batcher:
             OPEN_GROUPS,
         )
         self._measures = limits.max_bytes is not None
-        self._composer = Composer(limits, restored(carry, self._items))
+        # None where items are their own keys.
+        self._keys = of_batches(intake.keys) if keyed or intake.key is not None else None
+        self._composer = Composer(limits, restored(carry, self._items, self._keys))
         self._unrecorded, self._distinct, self._carried = 0, 0, self._composer.count
 
     @property
@@ -149,14 +159,17 @@ class Batcher:
         values = dict(zip(packed.places, packed.values, strict=True))
         sizes = await self._sizes(accepted, values, refused)
         groups = await self._groups(values, refused)
+        keys = accepted.keys or {}
+        if intake.key is False:
+            keys = {place: position + place for place in range(len(items))}
         found: list[Entry | Refused] = []
         for place in range(len(items)):
             hash_ = None if accepted.contents is None else accepted.hash(place, position + place)
             if place in refused:
-                found.append(Refused(refused[place], hash_))
-                continue
-            key = position + place if intake.key is False else (accepted.keys or {}).get(place)
-            found.append(Entry(values[place], key, hash_, sizes.get(place, 0), groups.get(place, "")))
+                found.append(Refused(refused[place], hash_, [keys[place]] if place in keys else ()))
+            else:
+                entry = Entry(values[place], keys.get(place), hash_, sizes.get(place, 0), groups.get(place, ""))
+                found.append(entry)
         return found
 
     async def _sizes(
@@ -237,43 +250,73 @@ class Batcher:
             known = [hash_ for hash_ in own if hash_ is not None]
             hashes += known
             places += [place] * len(known)
-        keyed, own_keys = intake.key is not False, intake.key is not None
+        keyed = intake.key is not False
+        data, keys = self._items.batches(values), None
+        if self._keys is not None:
+            keys = self._keys.pack([_keys_of(each) for each in closed])
+            refuse_too_large(data, sum(map(len, batches)), keys)
         page = Prepared(
-            data=self._items.batches(values),
+            data=data,
             items={place: batch for place, batch in enumerate(values) if batch},
             hashes=hashes if keyed else None,
-            keys=to_json([[entry.key for entry in batch] for batch in batches]) if own_keys else None,
+            keys=keys,
             failed=[
                 ItemFailed(place, 0, intake.describe(each.error))
                 for place, each in enumerate(closed)
                 if isinstance(each, Refused)
             ],
         )
-        carry = carried(self._composer.opened, self._items)
+        carry = carried(self._composer.opened, self._items, self._keys)
         return BatchPrepared(page, len(closed), places if keyed else None, carry, distinct)
 
 
-def carried(opened: Sequence[OpenBatch], items: BatchItems) -> bytes | None:
-    """Return open batches as bytes, for `restored`."""
+def _keys_of(closed: Sequence[Entry] | Refused) -> tuple[Any, ...]:
+    return tuple(closed.keys if isinstance(closed, Refused) else (entry.key for entry in closed))
+
+
+def carried(opened: Sequence[OpenBatch], items: BatchItems, keys: KeyForm | None = None) -> bytes | None:
+    """Return open batches as bytes, for `restored`.
+
+    Args:
+        opened: The batches.
+        items: Encodes their items.
+        keys: Encodes the keys of a batch; None where items are their own keys.
+    """
     if not opened:
         return None
+    apart = keys if keys is not PLAIN else None
     head = [
-        [batch.group, batch.since.isoformat(), batch.size, [[entry.key, entry.hash] for entry in batch.entries]]
+        [
+            *(batch.group, batch.since.isoformat(), batch.size),
+            [[entry.key if apart is None else None, entry.hash] for entry in batch.entries],
+        ]
         for batch in opened
     ]
     data = items.certain([entry.item for batch in opened for entry in batch.entries])
-    return to_json(head) + b"\n" + data
+    if apart is None:
+        return to_json(head) + b"\n" + data
+    packed = apart.pack([_keys_of(batch.entries) for batch in opened])
+    refuse_too_large(data, sum(len(batch.entries) for batch in opened), packed)
+    return to_json([len(packed), head]) + b"\n" + packed + data
 
 
-def restored(carry: bytes | None, items: BatchItems) -> list[OpenBatch]:
+def restored(carry: bytes | None, items: BatchItems, keys: KeyForm | None = None) -> list[OpenBatch]:
     """Return open batches from their bytes."""
     if carry is None:
         return []
-    head, data = carry.split(b"\n", 1)
-    values = iter(items.values(data))
+    text, data = carry.split(b"\n", 1)
+    head: list[Any] = from_json(text)
+    apart = list[Any]()
+    if keys is not None and keys is not PLAIN:
+        size, head = head
+        apart, data = [key for own in keys.unpack(data[:size]) for key in own], data[size:]
+    values, own_keys = iter(items.values(data)), iter(apart)
     return [
         OpenBatch(
-            group, datetime.fromisoformat(since), [Entry(next(values), as_key(key), hash_) for key, hash_ in own], size
+            group,
+            datetime.fromisoformat(since),
+            [Entry(next(values), next(own_keys, None) if key is None else as_key(key), hash_) for key, hash_ in own],
+            size,
         )
-        for group, since, size, own in from_json(head)
+        for group, since, size, own in head
     ]

@@ -22,7 +22,14 @@ from flowstone_async._engine.scatter.batches import (
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
-from flowstone_async._engine.scatter.facts import ScatterFacts, Settled, calling, facts_of, form_of
+from flowstone_async._engine.scatter.facts import (
+    ScatterFacts,
+    Settled,
+    calling,
+    facts_of,
+    form_of,
+    refuse_otherwise_stored,
+)
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
@@ -32,6 +39,7 @@ from flowstone_async._engine.scatter.noting import Noting
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.scattering import Scattering
+from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded, ended, results_of, upstream_scatter
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted
@@ -151,6 +159,7 @@ class Beginning:
         record = await store.begin(asked, self.fence, worker)
         if record is None:
             raise no_longer_ours(self._name)
+        refuse_otherwise_stored(record, self._name, batches=functions is not None)
         if record.state == "failed":
             raise await threshold(store, record.id, self._name, kind.tolerate)
         self.begun(record.id)
@@ -225,7 +234,7 @@ class Beginning:
         return key_form(self.unit.node, self.nodes)
 
     def _batches(self, shared: object) -> Batches:
-        return Batches(BatchKeys(self._items, self._kind.key), shared)
+        return Batches(BatchKeys(self._items, self._kind.key, self._form), shared)
 
     def _called(self, inputs: Sequence[Input]) -> str:
         """Return a hash of what must be the same wherever bodies are called: their code, and what they are given."""
@@ -289,7 +298,7 @@ class Beginning:
         upstream = followed(self.unit.node, self.nodes)
         scatter = None if upstream is None else upstream_scatter(self.unit, self.follows, self.values, self.services)
         if upstream is not None and scatter is not None:
-            return results_of(upstream, scatter, self.nodes, self.services)
+            return results_of(upstream, scatter, self.services)
         spec = self._bound.source.spec
         match spec:
             case FixedSource(items=items):
@@ -339,6 +348,7 @@ class Beginning:
             scatter=task.record.id,
             carry=task.record.carry,
             now=store.now,
+            keyed=isinstance(task.source, UpstreamResults),
         )
         batches.scattering = scattering = BatchScattering(self.services, task, self._name, batcher)
         return scattering

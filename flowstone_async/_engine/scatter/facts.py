@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from flowstone_async._engine.scatter.errors import no_longer_ours
 from flowstone_async.definition.scatter import ResultForm
+from flowstone_async.errors import StorageError
 from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord, Scatters
 from flowstone_async.types import AssetKey, Input
@@ -116,6 +117,27 @@ def facts_of(scatter: ScatterRecord) -> ScatterFacts:
 def form_of(scatter: ScatterRecord) -> ResultForm | None:
     """Return how the results of a scatter are stored; None where that is not on record."""
     return facts_of(scatter).results
+
+
+def refuse_otherwise_stored(scatter: ScatterRecord, name: str, *, batches: bool) -> None:
+    """Refuse a scatter that was stored when it was defined otherwise: its pages would be read as something else.
+
+    Args:
+        scatter: As it is stored.
+        name: What it is called, for people.
+        batches: Whether its items are in batches as it is defined now.
+
+    Raises:
+        StorageError: They are stored otherwise.
+    """
+    stored = facts_of(scatter).batched
+    if stored is not None and stored is not batches:
+        ways = ("item by item", "in batches")
+        raise StorageError(
+            f"{name} is stored {ways[stored]}, and is defined {ways[batches]} now",
+            hint="Compute it again: run it with force=True.",
+            retryable=False,
+        )
 
 
 def _input(found: list[Any]) -> Input:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
+from flowstone_async._engine.scatter.facts import refuse_otherwise_stored
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm
 from flowstone_async._engine.scatter.packing import Items, hash_of
 from flowstone_async._engine.scatter.results import Results
@@ -264,6 +265,7 @@ class ScatterValues(IOManager):
                 asset=ref.key.asset,
                 hint="Run the asset with force=True to compute them again.",
             )
+        refuse_otherwise_stored(scatter, f"scatter {ref.key}", batches=self._kind.batch is not None)
         reader = self._reader(
             self._store,
             scatter.id,

@@ -99,15 +99,17 @@ class Intake:
             StorageError: They are too large together.
         """
         accepted = await self.accept(items)
-        data, hashes, keys = self.items.page(accepted.packed, len(items)), None, accepted.keys
-        refuse_too_large(data, len(items))
+        data, hashes, keys = self.items.page(accepted.packed, len(items)), None, None
+        if accepted.keys is not None:
+            keys = self.keys.pack([accepted.keys.get(place) for place in range(len(items))])
+        refuse_too_large(data, len(items), keys)
         if accepted.contents is not None:
             hashes = [accepted.hash(place, position + place) for place in range(len(items))]
         return Prepared(
             data=data,
             items=dict(zip(accepted.packed.places, accepted.packed.values, strict=True)),
             hashes=hashes,
-            keys=None if keys is None else self.keys.pack([keys.get(place) for place in range(len(items))]),
+            keys=keys,
             failed=[ItemFailed(place, 0, self.describe(accepted.refused[place])) for place in sorted(accepted.refused)],
         )
 
@@ -190,15 +192,17 @@ class Intake:
         return self._pack(page)
 
 
-def refuse_too_large(data: bytes, count: int) -> None:
-    """Refuse items that are too large together.
+def refuse_too_large(data: bytes, count: int, keys: bytes | None = None) -> None:
+    """Refuse items that are too large together, with the keys that are stored beside them.
 
     Raises:
         StorageError: They are.
     """
-    if len(data) > LARGEST_PAGE:
+    size = len(data) + len(keys or b"")
+    if size > LARGEST_PAGE:
+        together = "together with their keys" if keys else "together"
         raise StorageError(
-            f"{count:,} items have {len(data):,} bytes together; a page of the store takes {LARGEST_PAGE:,}",
+            f"{count:,} items have {size:,} bytes {together}; a page of the store takes {LARGEST_PAGE:,}",
             hint="Lower page_size=, or let items say where their contents are.",
         )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json, to_json
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.packing import Items, as_key, content_of
+from flowstone_async._engine.scatter.packing import Items, as_key, content_of_any
 from flowstone_async.definition.binding import DependencyBinding
-from flowstone_async.definition.graph import Node
+from flowstone_async.definition.graph import Node, graph_of
 from flowstone_async.definition.item_source import AssetSource
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import StorageError
@@ -38,7 +38,7 @@ class KeyForm(ABC):
 
 
 class PlainKeys(KeyForm):
-    """Text, numbers, and tuples of them."""
+    """Text, numbers, and tuples of them; of batches, tuples of these."""
 
     @override
     def pack(self, keys: Sequence[Any]) -> bytes:
@@ -50,7 +50,7 @@ class PlainKeys(KeyForm):
 
     @override
     def contents(self, keys: Sequence[Any]) -> list[bytes]:
-        return [content_of(key) for key in keys]
+        return [content_of_any(key) for key in keys]
 
 
 class ItemKeys(KeyForm):
@@ -83,40 +83,92 @@ class ItemKeys(KeyForm):
             raise ValueError(error.message) from error
 
 
+class BatchKeyForm(KeyForm):
+    """Keys of batches: those of their items, as a tuple.
+
+    Args:
+        single: How the key of one item is stored.
+    """
+
+    def __init__(self, single: KeyForm) -> None:
+        self._single = single
+
+    @override
+    def pack(self, keys: Sequence[Any]) -> bytes:
+        return to_json([len(own) for own in keys]) + b"\n" + self._single.pack([key for own in keys for key in own])
+
+    @override
+    def unpack(self, data: bytes) -> list[Any]:
+        head, packed = data.split(b"\n", 1)
+        single = iter(self._single.unpack(packed))
+        return [tuple(next(single) for _ in range(size)) for size in cast("list[int]", from_json(head))]
+
+    @override
+    def contents(self, keys: Sequence[Any]) -> list[bytes]:
+        if not all(isinstance(own, tuple) for own in keys):
+            raise ValueError("the key of a batch is the keys of its items, as a tuple")
+        single = iter(self._single.contents([key for own in keys for key in own]))
+        return [b"[" + b",".join(next(single) for _ in own) + b"]" for own in keys]
+
+
 PLAIN = PlainKeys()
 
 
-def followed(node: Node, nodes: Mapping[str, Node]) -> Node | None:
+def of_batches(form: KeyForm) -> KeyForm:
+    """Return how the keys of batches are stored where those of their items are in a form."""
+    return form if form is PLAIN else BatchKeyForm(form)
+
+
+class Followed(NamedTuple):
+    """A scatter whose results are the items of another one.
+
+    Attributes:
+        nodes: Those of its pipeline, which may be another one.
+    """
+
+    node: Node
+    nodes: Mapping[str, Node]
+
+
+def followed(node: Node, nodes: Mapping[str, Node]) -> Followed | None:
     """Return the scatter whose results are the items of this one; None if they come from elsewhere."""
     scatter = node.scatter
     if scatter is None or not isinstance(scatter.source.spec, AssetSource):
         return None
     [edge] = scatter.source.bindings
-    if not isinstance(edge, DependencyBinding) or edge.external is not None or edge.over is not None:
+    if not isinstance(edge, DependencyBinding) or edge.over is not None:
         return None
-    upstream = nodes[edge.upstream]
-    return upstream if isinstance(upstream.definition.kind, ScatterKind) else None
+    if edge.external is None:
+        above = Followed(nodes[edge.upstream], nodes)
+    elif isinstance(edge.external.kind, ScatterKind):
+        nodes = graph_of(edge.external).nodes
+        above = Followed(nodes[edge.external.local_name], nodes)
+    else:
+        return None
+    return above if isinstance(above.node.definition.kind, ScatterKind) else None
 
 
 def key_form(node: Node, nodes: Mapping[str, Node]) -> KeyForm | None:
-    """Return how the keys of a scatter are stored; None where its items, or their positions, are its keys."""
+    """Return how the keys of a scatter's items are stored; None where the items, or their positions, are the keys."""
     scatter, kind = node.scatter, node.definition.kind
     if scatter is None or not isinstance(kind, ScatterKind) or kind.key is False:
         return None
     if scatter.key is not None:
         return PLAIN
     upstream = followed(node, nodes)
-    if upstream is None or upstream.scatter is None:
-        return None
-    above, kind = key_form(upstream, nodes), upstream.definition.kind
-    if above is not None:
-        return above
-    if isinstance(kind, ScatterKind) and kind.key is False:
-        return PLAIN
-    return ItemKeys(items_of(upstream))
+    return None if upstream is None else _of_results(*upstream)
+
+
+def _of_results(node: Node, nodes: Mapping[str, Node]) -> KeyForm:
+    """Return how that is stored which the results of a scatter are known by: keys of items, or those of batches."""
+    kind, form = node.definition.kind, key_form(node, nodes)
+    assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: only scatters are followed
+    if form is None:
+        form = PLAIN if kind.key is False else ItemKeys(items_of(node))
+    return form if kind.batch is None else of_batches(form)
 
 
 def items_of(node: Node) -> Items:
-    """Return what encodes the items of a scatter."""
+    """Return what encodes the items of a scatter, one by one."""
     wanted = None if node.scatter is None else node.scatter.item.wanted
     return Items(wanted, node.definition.scope.names)

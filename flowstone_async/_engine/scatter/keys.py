@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json
-
 from flowstone_async._engine.scatter.chunks import UNTOLD, LocalChunk, Todo
-from flowstone_async._engine.scatter.key_forms import KeyForm
-from flowstone_async._engine.scatter.packing import Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm
+from flowstone_async._engine.scatter.packing import Items, as_key, hash_of
 from flowstone_async.io.bulk import bulk
 from flowstone_async.io.pieces import PIECE
 from flowstone_async.store.scatters import Page
@@ -26,13 +24,14 @@ class Keys:
     """
 
     def __init__(self, items: Items, key: object, form: KeyForm | None = None) -> None:
-        self._items, self._key, self._form = items, key, form
+        self._items, self._key, self._form = items, key, form or PLAIN
+        self._stored = self._form
         self._of: tuple[int, list[Any]] = -1, []
 
     def stored(self, page: Page, keys: bytes) -> list[Any]:
-        """Return the keys of a page as they are stored."""
+        """Return the keys of a page."""
         if self._of[0] != page.no:
-            self._of = page.no, from_json(keys) if self._form is None else self._form.unpack(keys)
+            self._of = page.no, self._stored.unpack(keys)
         return self._of[1]
 
     def of(self, chunk: LocalChunk, todo: Todo) -> tuple[Any, str]:
@@ -41,14 +40,12 @@ class Keys:
         if self._key is False:
             return todo.number, str(todo.number)
         if todo.key is not UNTOLD:
-            return as_key(todo.key), hash_of(content_of(as_key(todo.key)))
+            key = as_key(todo.key)
+            return key, hash_of(PLAIN.contents([key])[0])
         if page.keys is None:
             return todo.item, self._identity(chunk, todo)
-        if self._form is not None:
-            key = self.stored(page, page.keys)[todo.position - page.first]
-            return key, hash_of(self._form.contents([key])[0])
-        key = as_key(self.stored(page, page.keys)[todo.position - page.first])
-        return key, hash_of(content_of(key))
+        key = self.stored(page, page.keys)[todo.position - page.first]
+        return key, hash_of(self._form.contents([key])[0])
 
     def _identity(self, chunk: LocalChunk, todo: Todo) -> str:
         """Return the hash of an item's content, taken together with those that come next, before any body has them."""

@@ -172,13 +172,22 @@ def content_of(key: object) -> bytes:
     Raises:
         ValueError: It is too long, or no plain value.
     """
-    try:
-        content = to_json(key)
-    except Exception as error:
-        raise ValueError(f"the key is {type(key).__name__}: give text, a number, or a tuple of them") from error
+    content = content_of_any(key)
     if len(content) > LONGEST_KEY:
         raise ValueError(f"the key is {len(content):,} bytes long, and may be {LONGEST_KEY:,}")
     return content
+
+
+def content_of_any(key: object) -> bytes:
+    """Return what identifies a key that may be those of many items, of any length.
+
+    Raises:
+        ValueError: It is no plain value.
+    """
+    try:
+        return to_json(key)
+    except Exception as error:
+        raise ValueError(f"the key is {type(key).__name__}: give text, a number, or a tuple of them") from error
 
 
 def as_key(plain: Any) -> Any:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, cast
 
 from typing_extensions import override
 
+from flowstone_async._engine.scatter.chunks import weight
+from flowstone_async._engine.scatter.facts import refuse_otherwise_stored
 from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.results import Results
+from flowstone_async._engine.scatter.seen import Given
 from flowstone_async.clock import Clock
 from flowstone_async.errors import StorageError, StoreUnavailable
 from flowstone_async.sources.source import Page, Source
+from flowstone_async.store.batches import SPLIT
 from flowstone_async.store.scatters import Block, ScatterRecord, Scatters
+from flowstone_async.store.scatters import Page as StoredPage
 
 _PACE = 0.01
 _BLOCKS, _MOST_BLOCKS = 16, 1000
 _FAILURES = 1000
+_MOST_BYTES = 64 << 20
+"""Bytes of results, with their keys, from which on no more are given together, or read."""
 _logger = logging.getLogger("flowstone")
 
 
@@ -29,71 +34,20 @@ class Arrived(NamedTuple):
     """A result of the upstream scatter.
 
     Attributes:
-        key: Of the item that it was made of.
+        key: Of the item, or of the batch, that it was made of.
     """
 
     key: Any
     value: Any
 
 
-class Seen:
-    """Positions, a bit for each: an eighth of a byte for an item, and next to nothing when it is stored.
-
-    Args:
-        base: All positions before it are in; a multiple of 8.
-        bits: Those from there on.
-    """
-
-    def __init__(self, base: int = 0, bits: bytes = b"") -> None:
-        self._base, self._bits = base, bytearray(bits)
-
-    def __contains__(self, position: int) -> bool:
-        byte, bit = divmod(position - self._base, 8)
-        return byte < 0 or (byte < len(self._bits) and bool(self._bits[byte] >> bit & 1))
-
-    def add(self, position: int) -> None:
-        """Let a position be in."""
-        byte, bit = divmod(position - self._base, 8)
-        if byte >= len(self._bits):
-            self._bits.extend(bytes(byte + 1 - len(self._bits)))
-        if byte >= 0:
-            self._bits[byte] |= 1 << bit
-
-    def update(self, positions: Iterable[int]) -> None:
-        """Let positions be in."""
-        for position in positions:
-            self.add(position)
-
-    def first_missing(self) -> int:
-        """Return the first position that is not in."""
-        self._trim()
-        first = self._bits[0] if self._bits else 0
-        return self._base + next(bit for bit in range(8) if not first >> bit & 1)
-
-    def _trim(self) -> None:
-        full = len(self._bits) - len(self._bits.lstrip(b"\xff"))
-        if full:
-            del self._bits[:full]
-            self._base += 8 * full
-
-    def stored(self) -> dict[str, object]:
-        """Return them as JSON-compatible values."""
-        self._trim()
-        return {"base": self._base, "seen": base64.b64encode(zlib.compress(bytes(self._bits), 1)).decode()}
-
-    @classmethod
-    def restored(cls, facts: Mapping[str, Any]) -> Seen:
-        """Return what `stored` described."""
-        return cls(facts["base"], zlib.decompress(base64.b64decode(facts["seen"])))
-
-
 class UpstreamResults(Source[Arrived]):
     """Follows the results of a scatter while it goes on, and ends when it is closed and all were given.
 
     Results are numbered before they are committed, so that a smaller number may appear after a larger one. What was
-    given is remembered by its position. When nothing new is there, what was committed since the last such moment is
-    looked through again; and once the scatter is closed, whatever is missing is read page by page. What is missing then
-    has failed, and is counted as skipped.
+    given is remembered (`seen.py`). When nothing new is there, what was committed since the last such moment is looked
+    through again; and once the scatter is closed, whatever is missing is read page by page. What is missing then has
+    failed, and is counted as skipped.
 
     Args:
         store: Where it is.
@@ -102,7 +56,8 @@ class UpstreamResults(Source[Arrived]):
         labels: Knows its keys.
         clock: Measures the pace.
         poll: The longest time between two looks.
-        label: What it is called in messages.
+        upstream: What the scatter is called, for people.
+        batches: Whether its results are those of batches.
     """
 
     read_timeout = False
@@ -116,15 +71,17 @@ class UpstreamResults(Source[Arrived]):
         labels: Labels,
         clock: Clock,
         poll: float,
-        label: str,
+        upstream: str,
+        batches: bool = False,
     ) -> None:
         self._store, self._scatter, self._results, self._labels = store, scatter, results, labels
-        self._clock, self._poll, self._label = clock, poll, label
+        self._clock, self._poll, self._upstream, self._batches = clock, poll, upstream, batches
+        self._held = store.pin(scatter)
 
     @property
     @override
     def label(self) -> str:
-        return self._label
+        return f"the results of {self._upstream}"
 
     @override
     async def read(self, cursor: Any) -> AsyncIterator[Page[Arrived]]:
@@ -140,25 +97,29 @@ class UpstreamResults(Source[Arrived]):
                         cursor = page.cursor
                         yield page
             except StoreUnavailable as error:
-                _logger.info("%s: looked at again: %s", self._label, error.message)
+                _logger.info("%s: looked at again: %s", self.label, error.message)
                 await self._clock.sleep(self._poll)
             else:
                 return
 
     async def _pages(self, cursor: Any, page_size: int) -> AsyncGenerator[Page[Arrived]]:
-        reading = _Reading(self._store, self._scatter, self._results, self._labels, page_size, _known(cursor))
+        reading = _Reading(
+            self._store, self._scatter, self._results, self._labels, page_size, _known(cursor), batches=self._batches
+        )
         pace, record = _PACE, await self._record()
+        refuse_otherwise_stored(record, self._upstream, batches=self._batches)
         while True:
             if found := await reading.committed():
                 async with aclosing(reading.given(found)) as pages:
                     async for page in pages:
                         yield page
                 continue
-            record = await self._record()
             if record.state == "closed":
                 break
+            record = await self._record()
             pace = _PACE if reading.look_again() else min(2 * pace, self._poll)
-            await self._clock.sleep(pace)
+            if record.state != "closed":
+                await self._clock.sleep(pace)
         async with aclosing(reading.rest(record)) as pages:
             async for page in pages:
                 yield page
@@ -166,7 +127,7 @@ class UpstreamResults(Source[Arrived]):
     async def _record(self) -> ScatterRecord:
         record = await self._store.scatter(self._scatter)
         if record is None:
-            raise StorageError(f"{self._label} are gone from the store", retryable=False)
+            raise StorageError(f"{self.label} are gone from the store", retryable=False)
         return record
 
 
@@ -181,12 +142,14 @@ class _Reading:
         labels: Labels,
         page_size: int,
         facts: Mapping[str, Any],
+        *,
+        batches: bool,
     ) -> None:
         self._store, self._results, self._labels, self._size = store, results, labels, page_size
         self._scatter = scatter
         if facts.get("follows") != scatter:
             facts = {}
-        self._seen = Seen.restored(facts) if facts else Seen()
+        self._given = Given(facts or None, batches=batches)
         self._skipped: int = facts.get("skipped", 0)
         self._at: int = facts.get("after", -1)
         self._low = self._high = self._at
@@ -198,7 +161,9 @@ class _Reading:
         if not found:
             return None
         items = sum(len(block.positions) for _, _, block in found)
-        self._limit = max(1, min(_MOST_BLOCKS, 2 * self._size * len(found) // max(1, items)))
+        size = sum(weight(block) for _, _, block in found)
+        each = max(items / (2 * self._size), size / _MOST_BYTES) / len(found)
+        self._limit = max(1, min(_MOST_BLOCKS, int(1 / each)))
         self._at = found[-1][0]
         self._high = max(self._high, self._at)
         return found
@@ -212,35 +177,41 @@ class _Reading:
     async def given(self, found: Sequence[tuple[int, int, Block]]) -> AsyncGenerator[Page[Arrived]]:
         """Yield what is new of some results."""
         arrived: list[Arrived] = []
+        size = 0.0
         for _, number, block in found:
-            fresh = [(place, position) for place, position in enumerate(block.positions) if position not in self._seen]
+            known, own = self._given, block.number
+            fresh = [
+                (place, position)
+                for place, position in enumerate(block.positions)
+                if (position < SPLIT or own is not None) and not known.has(position, own)
+            ]
             if not fresh:
                 continue
             self._new = True
-            await self._load(number)
+            page = await self._load(number)
             values = self._results.unpack(block)
+            # A key may be as large as the item that it is of.
+            one = weight(block) / len(block.positions) + len(page.items if page.keys is None else page.keys) / page.size
             for place, position in fresh:
-                self._seen.add(position)
+                known.add(position, own)
                 arrived.append(Arrived(self._labels.key(number, position), values[place]))
-                if len(arrived) == self._size:
+                size += one
+                if len(arrived) == self._size or size >= _MOST_BYTES:
                     yield Page(arrived, self._cursor())
-                    arrived = []
+                    arrived, size = [], 0.0
         if arrived:
             yield Page(arrived, self._cursor())
 
-    async def _load(self, number: int) -> None:
+    async def _load(self, number: int) -> StoredPage:
         await self._labels.load(number)
         page = self._labels.page(number)
-        self._seen.update(page.first + place for place in page.duplicates)
+        self._given.add_page(page)
+        return page
 
     async def rest(self, record: ScatterRecord) -> AsyncGenerator[Page[Arrived]]:
         """Yield what is missing of a scatter that is closed, and the end."""
-        last = -1
-        while failures := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
-            for each in failures:
-                self._skip(each.position)
-            last = failures[-1].position
-        while (position := self._seen.first_missing()) < record.read:
+        await self._skip_failed()
+        while (position := self._given.first_missing()) < record.read:
             number = await self._store.page_at(self._scatter, position)
             if number is None:
                 raise StorageError("the items of a scatter are gone from the store", retryable=False)
@@ -249,18 +220,31 @@ class _Reading:
             async with aclosing(self.given([(0, number, block) for block in blocks])) as pages:
                 async for page in pages:
                     yield page
-            if self._seen.first_missing() == position:
+            if self._given.first_missing() == position:
                 raise StorageError(f"item {position} of a scatter has no result in the store", retryable=False)
+        if not self._given.has_all_that_left(record):
+            self._at = -1
+            while found := await self.committed():
+                async with aclosing(self.given(found)) as pages:
+                    async for page in pages:
+                        yield page
+            if not self._given.has_all_that_left(record):
+                raise StorageError("a batch that left another one has no result in the store", retryable=False)
         self._skipped += skipped_of(record)
         yield Page((), self._cursor(), last=True)
 
-    def _skip(self, position: int) -> None:
-        if position not in self._seen:
-            self._seen.add(position)
-            self._skipped += 1
+    async def _skip_failed(self) -> None:
+        """Count what failed as skipped."""
+        last = -1
+        while failures := await self._store.failures(self._scatter, after=last, limit=_FAILURES):
+            for each in failures:
+                if not self._given.has(each.position, each.number):
+                    self._given.add(each.position, each.number)
+                    self._skipped += 1
+            last = failures[-1].position
 
     def _cursor(self) -> dict[str, object]:
-        return {"follows": self._scatter, "after": self._low, "skipped": self._skipped, **self._seen.stored()}
+        return {"follows": self._scatter, "after": self._low, "skipped": self._skipped, **self._given.stored()}
 
 
 def skipped_of(record: ScatterRecord) -> int:
@@ -280,7 +264,7 @@ def followed_by(record: ScatterRecord) -> str | None:
 def _known(cursor: object) -> Mapping[str, Any]:
     """Return a place in the results of a scatter; empty at their start, and for any other cursor."""
     facts = _facts(cursor)
-    return facts if sorted(facts) == ["after", "base", "follows", "seen", "skipped"] else {}
+    return facts if facts.keys() - {"left"} == {"after", "base", "follows", "seen", "skipped"} else {}
 
 
 def _facts(value: object) -> Mapping[str, Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values
+from flowstone_async._engine.scatter.batch_results import BatchLabels
+from flowstone_async._engine.scatter.batching import BatchItems
 from flowstone_async._engine.scatter.gathered import Labels
-from flowstone_async._engine.scatter.key_forms import items_of, key_form
+from flowstone_async._engine.scatter.key_forms import Followed, items_of, key_form
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.services import Services
-from flowstone_async.definition.graph import Node
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.planning.units import Unit
 from flowstone_async.sources.source import Source
@@ -42,21 +42,28 @@ def upstream_scatter(unit: Unit, follows: Begun | None, values: Values, services
     assert scatter is not None  # noqa: S101 - whoever calls has asked
     [binding] = scatter.source.bindings
     edge = next(each for each in unit.inputs if each.binding is binding)
-    _, settled = values.settled(edge.units[0])
-    made = settled.materialization
+    made = values.external(edge) if edge.external is not None else values.settled(edge.units[0])[1].materialization
     return None if made is None or made.id in services.given else made.location or made.id
 
 
-def results_of(upstream: Node, scatter: str, nodes: Mapping[str, Node], services: Services) -> Source[Any]:
+def results_of(above: Followed, scatter: str, services: Services) -> Source[Any]:
     """Return the results of a scatter as a source of items."""
+    upstream, nodes = above
     store, kind, names = services.store.scatters, upstream.definition.kind, upstream.definition.scope.names
     assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: only scatters are followed
+    form = key_form(upstream, nodes)
+    if kind.batch is None:
+        labels = Labels(store, scatter, items_of(upstream), kind.key, form)
+    else:
+        wanted = None if upstream.scatter is None else upstream.scatter.item.wanted
+        labels = BatchLabels(store, scatter, BatchItems(wanted, names), kind.key, form)
     return UpstreamResults(
         store,
         scatter,
         results=Results(upstream.value_type, names, kind.results),
-        labels=Labels(store, scatter, items_of(upstream), kind.key, key_form(upstream, nodes)),
+        labels=labels,
         clock=services.clock,
         poll=services.settings.poll,
-        label=f"the results of scatter {upstream.name}",
+        upstream=f"scatter {upstream.name}",
+        batches=kind.batch is not None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import nsmallest
 from typing import Literal
 
 from flowstone_async.store.batches import SPLIT
@@ -140,10 +141,19 @@ class StoredScatter:
             )
             start += count
 
-    def dues(self, now: datetime) -> list[datetime]:
-        """Return when items that wait may be tried, from now on."""
+    def dues(self, now: datetime, limit: int) -> tuple[datetime, ...]:
+        """Return when the next items that wait may be tried, from now on."""
         found = (each.due for each in self.chunks.values() if each.state == "ready")
-        return [due for due in found if due is not None and due > now]
+        return tuple(nsmallest(limit, (due for due in found if due is not None and due > now)))
+
+    def committed_after(self, number: int, limit: int) -> tuple[tuple[int, int, Block], ...]:
+        """Return results as `Scatters.committed` does."""
+        known = enumerate(self.committed[number + 1 : number + 1 + limit], number + 1)
+        return tuple((no, page, self._numbered(block)) for no, (page, block) in known)
+
+    def _numbered(self, block: Block) -> Block:
+        position = block.positions[0]
+        return block if position < SPLIT else block._replace(number=self.chunks[position, True].kept.number)
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:
         """Keep an item that failed for good."""

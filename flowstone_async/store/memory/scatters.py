@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from heapq import nsmallest
 from itertools import islice
 from threading import RLock
 from typing import Literal
@@ -133,9 +132,8 @@ class MemoryScatters(Scatters):
         )
         found.fences[page.no] = page.fence
         found.cut(page, first, worker)
-        now = self._now()
         for each in page.failed:
-            found.fail(each._replace(position=first + each.position), page.no, now, worker)
+            found.fail(each._replace(position=first + each.position), page.no, self._now(), worker)
         found.record = record._replace(
             pages=record.pages + 1,
             read=record.read + page.size,
@@ -319,7 +317,7 @@ class MemoryScatters(Scatters):
     async def dues(self, scatter: str, *, limit: int) -> tuple[datetime, ...]:
         with self._lock:
             found = self._read(scatter)
-            return () if found is None else tuple(nsmallest(limit, found.dues(self._now())))
+            return () if found is None else found.dues(self._now(), limit)
 
     @override
     async def totals(self, scatter: str) -> ScatterTotals | None:
@@ -344,8 +342,7 @@ class MemoryScatters(Scatters):
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
         with self._lock:
             found = self._read(scatter)
-            known = [] if found is None else found.committed
-            return tuple((no, *known[no]) for no in range(after + 1, min(after + 1 + limit, len(known))))
+            return () if found is None else found.committed_after(after, limit)
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:

@@ -273,10 +273,17 @@ class PostgresScatters(Scatters):
         rows = await self._connections.fetch("committed_blocks", parts, after, limit)
         if rows:
             return tuple(
-                (row["no"], row["page"], Block(positions(row["first"], row["places"]), row["body"])) for row in rows
+                (
+                    row["no"],
+                    row["page"],
+                    Block(positions(row["first"], row["places"]), row["body"], number=row["number"]),
+                )
+                for row in rows
             )
         rows = await self._connections.fetch("committed_results", parts, after, limit, root)
-        return tuple((row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],))) for row in rows)
+        return tuple(
+            (row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],), row["number"])) for row in rows
+        )
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:

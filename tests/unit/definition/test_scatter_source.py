@@ -298,29 +298,51 @@ def test_a_scatter_on_a_scatter() -> None:
 
 
 def test_a_scatter_on_a_scatter_with_batches() -> None:
-    """SCAT-26, BATCH: refused on either side."""
+    """SCAT-02, SCAT-26, BATCH-01: an item is one result, of an item or of a batch; on either side."""
     pipe = Pipeline("p")
 
-    async def lengths(texts: Batch[str]) -> list[int]:
-        return [len(text) for text in texts]
+    @pipe.scatter(["a"])
+    async def first(text: str) -> int:
+        return len(text)
 
-    async def one(text: str) -> str:
+    @pipe.scatter(first, batch=Batching(max_items=2))
+    async def second(sizes: Batch[int]) -> list[str]:
+        return [str(size) for size in sizes]
+
+    @pipe.scatter(second)
+    async def third(texts: list[str]) -> str:
+        return "".join(texts)
+
+    @pipe.scatter(second, batch=Batching(max_items=2))
+    async def fourth(lists: Batch[list[str]]) -> int:
+        return len(lists)
+
+    @untyped(pipe).scatter(first, batch=Batching(max_items=2))
+    async def texts(texts: Batch[str]) -> int:
+        return len(texts)
+
+    @untyped(pipe).scatter(first, batch=Batching(max_items=2))
+    async def single(size: int) -> int:
+        return size
+
+    @untyped(pipe).scatter(second)
+    async def elements(text: str) -> str:
         return text
 
-    async def any_item(item: Any) -> Any:
-        return item
+    @untyped(pipe).scatter(dep("second"), batch=Batching(max_items=2))
+    async def flattened(texts: Batch[str]) -> int:
+        return len(texts)
 
-    plain = pipe.scatter(["a"])(one)
-    untyped(pipe).scatter(plain, batch=Batching(max_items=2))(lengths)
-    untyped(pipe).scatter(dep("lengths"))(any_item)
     assert sorted(each.partition(" | ")[0] for each in problems(pipe)) == [
-        "FS109 any_item: source=lengths: it is a scatter in batches, whose results are no source yet.",
-        "FS109 lengths: source=one: batch= on the results of another scatter is not supported yet.",
+        "FS160 elements(text: str) but the items of asset 'second' are list[str].",
+        "FS160 flattened(texts: Batch[str]) but the items of asset 'second' are list[str].",
+        "FS160 single(size: int) but the body is called with batches.",
+        "FS160 texts(texts: Batch[str]) but the items of asset 'first' are int.",
     ]
 
 
 def test_a_scatter_on_one_of_another_pipeline() -> None:
-    """SCAT-26: nothing follows it there."""
+    """SCAT-02, SCAT-26, ASSET-16: its results are the items, of the type that it declares."""
     other, pipe = Pipeline("other"), Pipeline("p")
 
     @other.scatter([1])
@@ -331,11 +353,15 @@ def test_a_scatter_on_one_of_another_pipeline() -> None:
     async def second(text: str) -> int:
         return len(text)
 
-    said = (
-        "FS109 second: source=first: a scatter of another pipeline is no source."
-        " | Scatter over what gathers it there, or take it as a dependency."
-    )
-    assert problems(pipe) == [said]
+    @pipe.scatter(dep(first, external=True), batch=Batching(max_items=2))
+    async def third(texts: Batch[str]) -> int:
+        return len(texts)
+
+    @pipe.scatter(dep(first, external=True))
+    async def fourth(number: int) -> int:
+        return number
+
+    assert problems(pipe) == ["FS160 fourth(number: int) but the items of asset 'first' are str."]
 
 
 def test_an_asset_without_items() -> None:

@@ -361,10 +361,14 @@ WHERE p.scatter = $3 AND p.no = $2
 ORDER BY r.no;
 
 -- name: committed_blocks
-SELECT b.no, b.page, b.first, b.places, b.body
+-- Packed results under the ids $1 behind the number $2, with their own numbers where they were split off.
+SELECT b.no, b.page, b.first, b.places, b.body,
+    CASE WHEN b.first >= 1::bigint << 62 THEN (
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = b.scatter AND c.first = b.first AND c.alone
+    ) END AS number
 FROM unnest($1::uuid[]) AS n (part)
 CROSS JOIN LATERAL (
-    SELECT b.no, b.page, b.first, b.places, b.body
+    SELECT b.scatter, b.no, b.page, b.first, b.places, b.body
     FROM flowstone.scatter_block AS b
     WHERE b.scatter = n.part AND b.no > $2
     ORDER BY b.no
@@ -374,11 +378,14 @@ ORDER BY b.no
 LIMIT $3;
 
 -- name: committed_results
--- With the pages of the chain $4 that they are in.
-SELECT r.no, r.item_no, r.value, p.no AS page
+-- With the pages of the chain $4 that they are in, and with their numbers where they were split off.
+SELECT r.no, r.item_no, r.value, p.no AS page,
+    CASE WHEN r.item_no >= 1::bigint << 62 THEN (
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = r.scatter AND c.first = r.item_no AND c.alone
+    ) END AS number
 FROM unnest($1::uuid[]) AS n (part)
 CROSS JOIN LATERAL (
-    SELECT r.no, r.item_no, r.value
+    SELECT r.scatter, r.no, r.item_no, r.value
     FROM flowstone.scatter_result AS r
     WHERE r.scatter = n.part AND r.no > $2
     ORDER BY r.no
