@@ -41,6 +41,7 @@ class Scattering(Working):
         self._handed, self._taken_over, self._recorded = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._taken_over.set()
         self._recorded.set()
+        self._closing = asyncio.Lock()
 
     async def run(self) -> None:
         """Run it.
@@ -212,10 +213,11 @@ class Scattering(Working):
             await self._close()
 
     async def _close(self) -> None:
-        if await self._store.close(self._id, self._fence):
-            self._closed = True
-            self._finished.set()
-        elif self._crews is None and not self._due:
+        async with self._closing:  # whoever sees that it is final while another closes it has nothing to do
+            if not self._closed and await self._store.close(self._id, self._fence):
+                self._closed = True
+                self._finished.set()
+        if not self._closed and self._crews is None and not self._due:
             await self._look_later()
 
     async def _look_later(self) -> None:
