@@ -34,6 +34,7 @@ class Runner:
     def __init__(self, clock: ManualClock, rating: Rating, most: int, lasts: Callable[[], float]) -> None:
         self.clock, self.rating, self.most, self.lasts = clock, rating, most, lasts
         self.running = 0
+        self.isolates = False
         self.times: dict[Any, list[float]] = defaultdict(list)
 
     @property
@@ -173,7 +174,12 @@ async def test_lines_that_are_empty_are_forgotten() -> None:
     await clock.advance(5)
     await settle()
     inside: Any = lines
-    assert [len(inside._lines), len(inside._late), len(inside._good), inside._stocked] == [0, 0, 0, 0]
+    assert [sum(map(len, inside._lines.values())), len(inside._late), len(inside._good), inside._stocked] == [
+        0,
+        0,
+        0,
+        0,
+    ]
     task.cancel()
     await asyncio.wait([task])
 
