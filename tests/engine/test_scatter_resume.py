@@ -19,15 +19,15 @@ from tests.support.gate import Gate, soon
 RARELY: Any = {"poll": "60s"}
 
 
-async def kept(engine: Engine, count: int, what: str = "succeeded") -> None:
-    """Wait until so many items of the only scatter are on record."""
+async def kept(engine: Engine, count: int, what: str = "succeeded", *, asset: str = "") -> None:
+    """Wait until so many items of a scatter are on record: of the only one, or of an asset's."""
     store: Any = engine._live().store
     async with asyncio.timeout(30):
         while True:
             for run in await engine.runs():
                 for scatter in await store.scatters.of_run(run.id):
                     totals = await store.scatters.totals(scatter.id)
-                    if getattr(totals, what) >= count:
+                    if asset in ("", scatter.key.asset) and getattr(totals, what) >= count:
                         return
             await asyncio.sleep(0)
 

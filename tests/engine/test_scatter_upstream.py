@@ -23,6 +23,7 @@ from flowstone_async import (
     ScatterThreshold,
 )
 from flowstone_async.sources import Page, Source
+from tests.engine.test_scatter_resume import kept
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -309,7 +310,7 @@ async def test_both_go_on_after_a_crash(open_engine: OpenEngine, page_size: int)
     dying, living = await open_engine(pipe, poll="10ms"), await open_engine(pipe, **RARELY, slots=0)
     running = asyncio.create_task(dying.run(second))
     await gate.reached()
-    await _done(living, "second", 10 if page_size > 10 else 8)
+    await kept(living, 10 if page_size > 10 else 8, asset="second")
     await kill(dying)
     with pytest.raises(LeaseLost):
         await soon(running)
@@ -318,18 +319,6 @@ async def test_both_go_on_after_a_crash(open_engine: OpenEngine, page_size: int)
     found = await soon(living.wait(second))
     assert sorted([pair async for pair in found.items()]) == [(no, no * no) for no in range(20)]
     assert {calls[f"second {no}"] for no in range(8)} == {1}
-
-
-async def _done(engine: Any, asset: str, count: int) -> None:
-    store: Any = engine._live().store
-    async with asyncio.timeout(20):
-        while True:
-            for run in await engine.runs():
-                for scatter in await store.scatters.of_run(run.id):
-                    totals = await store.scatters.totals(scatter.id)
-                    if scatter.key.asset == asset and totals.succeeded >= count:
-                        return
-            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("key", [None, lambda size: size % 2])

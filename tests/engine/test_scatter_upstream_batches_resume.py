@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Batch, Batching, Engine, FlowstoneError, LeaseLost, Pipeline, Retry
+from flowstone_async import Batch, Batching, FlowstoneError, LeaseLost, Pipeline, Retry
 from tests.engine.test_batches_resume import Death, Seen
+from tests.engine.test_scatter_resume import kept
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -27,19 +28,6 @@ class Doc:
 
 
 DOCS = [Doc(f"d{no}", no) for no in range(20)]
-
-
-async def _read(engine: Engine, asset: str, count: int) -> None:
-    """Wait until so many items of a scatter are on record, in batches or to be put in some."""
-    store: Any = engine._live().store
-    async with asyncio.timeout(20):
-        while True:
-            for run in await engine.runs():
-                for scatter in await store.scatters.of_run(run.id):
-                    totals = await store.scatters.totals(scatter.id)
-                    if scatter.key.asset == asset and totals.read >= count:
-                        return
-            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("key", [None, False, lambda doc: doc.name])
@@ -62,7 +50,7 @@ async def test_what_is_in_no_batch_yet_goes_on(open_engine: OpenEngine, key: Any
 
     dying, living = await open_engine(pipe, **OFTEN), await open_engine(pipe, **RARELY, slots=0)
     running = asyncio.create_task(dying.run(second))
-    await _read(living, "second", 10)
+    await kept(living, 10, "read", asset="second")
     await kill(dying)
     with pytest.raises(LeaseLost):
         await soon(running)

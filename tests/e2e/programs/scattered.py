@@ -1,7 +1,8 @@
 """Scatters that write down every call in the current folder, for tests that kill what runs them.
 
 `calls` gets a line for each call of a body: asset, item and process. `data` holds pages of what the sources `feed` and
-`stream` give, as JSON; at a page that is the text "die" the process dies, at "hang" the source never goes on.
+`stream` give, as JSON; at a page that is the text "die" the process dies, at a number it dies once bodies were called so
+often, and at "hang" the source never goes on.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ async def survivors(results: Gathered[int]) -> list[list[Any]]:
     return [[value async for value in results], [[each.key, each.error_type] async for each in results.failures()]]
 
 
+async def _calls(count: int) -> None:
+    """Wait until bodies were called so often: their items are on record then."""
+    while len(Path("calls").read_bytes().splitlines() if Path("calls").exists() else ()) < count:
+        await asyncio.sleep(0)
+
+
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
@@ -71,6 +78,9 @@ async def pages(first: int) -> AsyncIterator[tuple[int, list[str]]]:
             continue
         if page == "die":
             die()
+        if isinstance(page, int):
+            await _calls(page)
+            die()
         if page == "hang":
             await asyncio.Event().wait()
         yield number, page
@@ -79,12 +89,17 @@ async def pages(first: int) -> AsyncIterator[tuple[int, list[str]]]:
 class Feed(sources.Source[str]):
     """Says behind each page where it goes on."""
 
-    read_timeout = "300ms"
     read_retry = False
 
     async def read(self, cursor: int | None) -> AsyncIterator[sources.Page[str]]:
         async for number, page in pages(cursor or 0):
             yield sources.Page(page, number + 1)
+
+
+class Hasty(Feed):
+    """Is given up before long."""
+
+    read_timeout = "300ms"
 
 
 async def stream() -> AsyncIterator[str]:
@@ -100,6 +115,12 @@ async def fed(item: str) -> str:
     return item.upper()
 
 
+@pipe.scatter(Hasty(), page_size=3)
+async def hasty(item: str) -> str:
+    write("hasty", item)
+    return item.upper()
+
+
 @pipe.scatter(stream, page_size=3)
 async def streamed(item: str) -> str:
     write("streamed", item)
@@ -112,6 +133,11 @@ async def _all(results: Gathered[str]) -> list[list[str]]:
 
 @fed.gather
 async def of_feed(results: Gathered[str]) -> list[list[str]]:
+    return await _all(results)
+
+
+@hasty.gather
+async def of_hasty(results: Gathered[str]) -> list[list[str]]:
     return await _all(results)
 
 
