@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.gathered import Labels, StoredResults, no_result
+from flowstone_async._engine.scatter.gathered import Labels, StoredResults
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, of_batches
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.definition.batch import Batch
@@ -80,7 +80,7 @@ class BatchResults(StoredResults):
         labels = self._labels()
         found = await self._batch(key, labels)
         if found is None:
-            raise no_result(key, known=False)
+            raise await self._no_result(key, known=False)
         number, position, place = found
         alone = split_off(position, place)
         results = {
@@ -93,7 +93,7 @@ class BatchResults(StoredResults):
             return results[alone]
         failed = await self._store.failures(self._scatter, after=alone - 1, limit=1)
         if position not in results or any(each.position == alone for each in failed):
-            raise no_result(key, known=True)
+            raise await self._no_result(key, known=True)
         return results[position]
 
     async def _batch(self, key: object, labels: BatchLabels) -> tuple[int, int, int] | None:

@@ -183,9 +183,18 @@ class StoredResults(GatheredReader[Any]):
             for block in await self._store.blocks(self._scatter, number):
                 if position in block.positions:
                     return dict(self._pairs(block))[position]
+        raise await self._no_result(key, known=number is not None)
+
+    async def _no_result(self, key: object, *, known: bool) -> NotFound:
+        """Return the error for a key without a result.
+
+        Raises:
+            StorageError: There may have been one: the scatter is gone.
+        """
         if await self._store.scatter(self._scatter) is None:
             _expect(self._succeeded, 0, "results")
-        raise no_result(key, known=number is not None)
+        reason = "it did not succeed: see .failures()" if known else "no item has that key"
+        return NotFound(f"the scatter has no result for key {key!r}: {reason}")
 
     async def _position(self, key: object) -> int | None:
         if self._key is False:
@@ -202,12 +211,6 @@ class StoredResults(GatheredReader[Any]):
             return (self._form or PLAIN).contents([key])[0]
         except ValueError:
             return None
-
-
-def no_result(key: object, *, known: bool) -> NotFound:
-    """Return the error for a key without a result."""
-    reason = "it did not succeed: see .failures()" if known else "no item has that key"
-    return NotFound(f"the scatter has no result for key {key!r}: {reason}")
 
 
 def _expect(expected: int, found: int, what: str) -> None:

@@ -87,11 +87,10 @@ class _Listing:
         assert bound is not None  # noqa: S101 - likewise
         self._store, self._scatter, self._at_once = session.store.scatters, scatter, at_once
         wanted, names = bound.item.wanted, node.definition.scope.names
-        self._batched = kind.batch is not None
+        self._batched, form = kind.batch is not None, key_form(node, catalog.graph.nodes)
         if self._batched:
-            self._labels: Labels = BatchLabels(self._store, scatter.id, BatchItems(wanted, names), kind.key)
+            self._labels: Labels = BatchLabels(self._store, scatter.id, BatchItems(wanted, names), kind.key, form)
         else:
-            form = key_form(node, catalog.graph.nodes)
             self._labels = Labels(self._store, scatter.id, Items(wanted, names), kind.key, form)
         self._partition = decode_key(scatter.key.partition)
 

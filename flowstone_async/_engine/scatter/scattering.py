@@ -200,6 +200,7 @@ class Scattering(Working):
         if self._finished.is_set() or self._ending:
             return
         final, failed, total = self._sealed and not self._held, self._failed, self._total
+        batches = self._task.kind.batch is not None  # of which there may be more as long as any is open
         if self._attended and (final or failed > self._judged):
             # Others may have failed items, too: all of them are known once nothing is open.
             self._judged = failed
@@ -207,8 +208,10 @@ class Scattering(Working):
             if final and totals.due is not None and totals.due > self._services.store.now():
                 self._look_at(totals.due)  # of an item that waits since before it was ours
             final, failed = final and not totals.open, totals.failed
-        batches = self._task.kind.batch is not None  # of which there may be more as long as any is open
-        await self._judge(failed, self.total or total, sealed=self._sealed and (final or not batches))
+            settled = final
+        else:  # what waits to be tried again is open, though not held
+            settled = final and not (batches and failed and (await self._count()).open)
+        await self._judge(failed, self.total or total, sealed=self._sealed and (settled or not batches))
         if final:
             await self._close()
 

@@ -270,7 +270,7 @@ class PostgresScatters(Scatters):
     @override
     async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
         root, parts = await self._chains.of(scatter)
-        rows = await self._connections.fetch("committed_blocks", parts, after, limit)
+        rows = await self._connections.fetch("committed_blocks", parts, after, limit, scatter)
         if rows:
             return tuple(
                 (
@@ -280,7 +280,7 @@ class PostgresScatters(Scatters):
                 )
                 for row in rows
             )
-        rows = await self._connections.fetch("committed_results", parts, after, limit, root)
+        rows = await self._connections.fetch("committed_results", parts, after, limit, scatter, root)
         return tuple(
             (row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],), row["number"])) for row in rows
         )

@@ -361,14 +361,15 @@ WHERE p.scatter = $3 AND p.no = $2
 ORDER BY r.no;
 
 -- name: committed_blocks
--- Packed results under the ids $1 behind the number $2, with their own numbers where they were split off.
+-- Packed results under the ids $1 behind the number $2, with their own numbers where they were split off: the scatter $4 knows
+-- these of all that it has, also where the one that had them committed is gone.
 SELECT b.no, b.page, b.first, b.places, b.body,
     CASE WHEN b.first >= 1::bigint << 62 THEN (
-        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = b.scatter AND c.first = b.first AND c.alone
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $4 AND c.first = b.first AND c.alone
     ) END AS number
 FROM unnest($1::uuid[]) AS n (part)
 CROSS JOIN LATERAL (
-    SELECT b.scatter, b.no, b.page, b.first, b.places, b.body
+    SELECT b.no, b.page, b.first, b.places, b.body
     FROM flowstone.scatter_block AS b
     WHERE b.scatter = n.part AND b.no > $2
     ORDER BY b.no
@@ -378,14 +379,14 @@ ORDER BY b.no
 LIMIT $3;
 
 -- name: committed_results
--- With the pages of the chain $4 that they are in, and with their numbers where they were split off.
+-- As `committed_blocks`, with the pages of the chain $5 that they are in.
 SELECT r.no, r.item_no, r.value, p.no AS page,
     CASE WHEN r.item_no >= 1::bigint << 62 THEN (
-        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = r.scatter AND c.first = r.item_no AND c.alone
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $4 AND c.first = r.item_no AND c.alone
     ) END AS number
 FROM unnest($1::uuid[]) AS n (part)
 CROSS JOIN LATERAL (
-    SELECT r.scatter, r.no, r.item_no, r.value
+    SELECT r.no, r.item_no, r.value
     FROM flowstone.scatter_result AS r
     WHERE r.scatter = n.part AND r.no > $2
     ORDER BY r.no
@@ -393,7 +394,7 @@ CROSS JOIN LATERAL (
 ) AS r
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $4 AND p.count > 0
+    WHERE p.scatter = $5 AND p.count > 0
         AND p.first <= CASE WHEN r.item_no < 1::bigint << 62 THEN r.item_no ELSE (r.item_no - (1::bigint << 62)) >> 24 END
     ORDER BY p.first DESC
     LIMIT 1

@@ -1,0 +1,154 @@
+"""Batches, scatters on scatters, redrives and deletions together: memory and Postgres."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from flowstone_async import (
+    Batch,
+    Batching,
+    Context,
+    Pipeline,
+    Retry,
+    RunHandle,
+    StorageError,
+    dep,
+)
+from flowstone_async._engine.pruning import prune
+from tests.support.engines import OpenEngine
+from tests.support.gate import soon
+
+OFTEN: Any = {"poll": "20ms"}
+
+
+class _Case:
+    """Twelve numbers in batches of three; those of `leaving` leave theirs; `second` follows, in batches of two."""
+
+    def __init__(self, *, results: Any = "packed", **options: Any) -> None:
+        self.pipe, self.other = Pipeline("case"), Pipeline("other")
+        pipe, other = self.pipe, self.other
+        self.leaving, self.broken, self.second_broken = {1, 4, 7}, {4}, set[int]()
+        self.calls, self.keys = Counter[Any](), list[Any]()
+
+        @pipe.scatter(
+            range(12),
+            batch=Batching(max_items=3),
+            key=options.pop("key", lambda no: f"k{no}"),
+            page_size=6,
+            retry=Retry(2, backoff="none"),
+            tolerate=0.9,
+            results=results,
+        )
+        async def first(batch: Batch[int]) -> list[int]:
+            self.calls[("first", *batch)] += 1
+            if len(batch) == 1 and self.broken.intersection(batch):
+                raise ValueError(f"{batch[0]} is broken")
+            left: dict[int, BaseException] = {
+                place: ValueError("leaves") for place, no in enumerate(batch) if no in self.leaving and len(batch) > 1
+            }
+            if left:
+                raise batch.failed(left, value=[no for no in batch if no not in self.leaving])
+            return list(batch)
+
+        async def follow(batch: Batch[list[int]]) -> list[int]:
+            self.calls[("second", *(tuple(each) for each in batch))] += 1
+            self.keys += batch.keys
+            if any(self.second_broken.intersection(each) for each in batch):
+                raise ValueError("broken")
+            return [no for each in batch for no in each]
+
+        made: dict[str, Any] = {
+            "batch": Batching(max_items=2),
+            "tolerate": 0.9,
+            "retry": False,
+            "page_size": 2,
+            "name": "second",
+            "results": results,
+        }
+        self.second = pipe.scatter(first, **made)(follow)
+        self.foreign = other.scatter(dep(first, external=True), **made)(follow)
+        self.first = first
+
+
+async def counted(run: RunHandle[Any], asset: str) -> tuple[int, int, int, int]:
+    counts = (await run.status()).scatters[asset.split(".")[1]]
+    assert (
+        counts.done + counts.failed + counts.pending + counts.running + counts.cancelled + counts.skipped
+        == counts.total
+    ), counts
+    return counts.total, counts.done, counts.failed, counts.skipped
+
+
+@pytest.mark.parametrize("results", ["packed", "rows"])
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_what_left_is_followed_once_the_scatter_before_is_gone(
+    open_engine: OpenEngine, results: Any, foreign: bool
+):
+    """BATCH-08, SCAT-25, SCAT-26: a redriven scatter knows what left its batches, whoever had the results committed."""
+    case = _Case(results=results)
+    engine = await open_engine(case.pipe, case.other, **OFTEN)
+    run = await engine.submit("case.first")
+    await soon(run)
+    assert await counted(run, "case.first") == (7, 6, 1, 0)
+    case.broken.clear()
+    again = await run.redrive("case.first")
+    await soon(again)
+    await prune(engine._live(), runs=0.0, values=0.0)
+    found = await soon(engine.run("other.second" if foreign else "case.second"))
+    assert sorted([no async for no in found.flat()]) == list(range(12))
+    assert sorted(case.keys) == sorted(
+        [("k0", "k1", "k2"), ("k1",), ("k3", "k4", "k5"), ("k4",), ("k6", "k7", "k8"), ("k7",), ("k9", "k10", "k11")]
+    )
+    assert await engine._live().store.verify() == ()
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_batches_of_what_follows_are_listed(open_engine: OpenEngine, foreign: bool):
+    """SCAT-25, SCAT-26: by the keys of their upstream items, as the `Gathered` has them."""
+    case = _Case(key=None)
+    case.second_broken = {1, 4}
+    engine = await open_engine(case.pipe, case.other, **OFTEN)
+    await soon(engine.run("case.first"))
+    name = "other.second" if foreign else "case.second"
+    run = await engine.submit(name)
+    found = await soon(run)
+    assert [each.key for each in await run.items(name, state="done")] == [key async for key, _ in found.items()]
+    failed = await run.items(name)
+    assert failed
+    assert [each.key for each in failed] == [each.key async for each in found.failures()]
+
+
+async def test_a_share_is_not_judged_while_a_batch_waits(open_engine: OpenEngine):
+    """SCAT-10, BATCH-08: items may leave it when it is tried again, and then there are more of which some may fail."""
+    pipe = Pipeline("case")
+
+    @pipe.scatter(range(12), batch=Batching(max_items=6), retry=Retry(3, initial="50ms", jitter=False), tolerate=0.25)
+    async def first(batch: Batch[int], ctx: Context) -> int:
+        if batch[0] == 0:
+            raise StorageError("no")
+        if ctx.item.attempt == 1:
+            raise ValueError("again")
+        if len(batch) > 1:
+            raise batch.failed({place: ValueError() for place in range(5)}, value=1)
+        return 1
+
+    engine = await open_engine(pipe, poll="60s")
+    found = await soon(engine.run("first"))
+    assert (found.total, found.succeeded, found.failed) == (7, 6, 1)
+
+
+async def test_a_key_of_what_was_deleted(open_engine: OpenEngine):
+    """SCAT-17, BATCH-09: it is not told that nothing had that key."""
+    case = _Case()
+    engine = await open_engine(case.pipe, **OFTEN)
+    found = await soon(engine.run("first"))
+    await engine.invalidate("first")
+    try:
+        value = await found.get("k2")
+    except StorageError as error:
+        assert "gone from the store" in error.message  # noqa: PT017 - in memory it lives for as long as it is held
+    else:
+        assert value == [0, 2]
