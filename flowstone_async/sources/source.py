@@ -18,7 +18,7 @@ READ_RETRY = Retry(3)
 READ_TIMEOUT = "5m"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page(Generic[T_co]):
     """Items that a source read together, and where to continue behind them.
 

@@ -258,9 +258,12 @@ class StoredFailure(NamedTuple):
 class Scatters(ScatterNotes, Protocol):
     """Where scatters live."""
 
-    async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
+    async def begin(
+        self, scatter: ScatterRecord, fence: int, worker: str, *, instead_of: str | None = None
+    ) -> ScatterRecord | None:
         """Begin a scatter for the run that `worker` owns under `fence`, or go on with the one that the run has for this
-        key already: then nobody before adds a page any more, and what `worker` had of it is for anybody to take.
+        key already: then nobody before adds a page any more, and what `worker` had of it is for anybody to take. But
+        for `instead_of`: that is deleted first.
 
         Returns:
             The scatter as it is; None if the run is not owned so any more.

@@ -126,6 +126,25 @@ async def test_a_scatter_begins_once_for_a_run_and_key(engine: Engine) -> None:
     assert await engine.store.scatters.totals(identifier()) is None
 
 
+async def test_a_scatter_begins_instead_of_the_one_that_its_run_has(engine: Engine) -> None:
+    """SCAT-01: that one is gone with all that it had, and whoever ran it is refused; sent again, it changes nothing."""
+    reader = await Reader.begin(engine)
+    await reader.add("a", "b")
+    record = ScatterRecord(id=identifier(), run_id=reader.drive.id, key=NUMBERS, facts='{"b": 2}')
+    fence = reader.drive.run.fence
+    assert await reader.store.begin(record, fence + 1, engine.worker.id, instead_of=reader.id) is None
+    assert await reader.store.scatter(reader.id) is not None
+    for _ in range(2):
+        begun = await reader.store.begin(record, fence, engine.worker.id, instead_of=reader.id)
+        assert begun == record._replace(fence=fence)
+        assert await reader.store.of_run(reader.drive.id) == (begun,)
+    assert await reader.store.scatter(reader.id) is None
+    assert await reader.flush(flushed(reader.chunk(0, 2), 0, 1, state="done")) == []
+    assert await reader.store.add_page(reader.page("c"), engine.worker.id) is None
+    again = Reader(engine, reader.drive, record.id)
+    assert await again.add("a", last=True) == PageAdded(0, 0, frozenset()), "its keys are gone, too"
+
+
 async def test_only_the_owner_of_the_run_begins(stores: Stores) -> None:
     """READ-08."""
     one, other = await stores.engine(), await stores.engine()

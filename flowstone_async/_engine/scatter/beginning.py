@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, assert_never
+from typing import Any, Literal, assert_never
 
 from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values, prepare
@@ -35,6 +35,7 @@ from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, followed, key_form
 from flowstone_async._engine.scatter.keys import Keys
+from flowstone_async._engine.scatter.made import Made, has_moved, made
 from flowstone_async._engine.scatter.noting import Noting
 from flowstone_async._engine.scatter.packing import Items
 from flowstone_async._engine.scatter.results import Results
@@ -57,23 +58,6 @@ from flowstone_async.sources.iterated import Generated, iterated
 from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
-
-
-class Made(NamedTuple):
-    """A scatter that came to its end.
-
-    Attributes:
-        size: Bytes of the results that this process added.
-        inputs: What was consumed for all of its results.
-        version: Of the asset, when the first of its results were computed.
-        code_hash: Likewise.
-    """
-
-    id: str
-    size: int
-    inputs: tuple[Input, ...]
-    version: str | None
-    code_hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +141,10 @@ class Beginning:
         )
         asked = ScatterRecord(id=self.id, run_id=self.run_id, key=self.unit.key, facts=now.text())
         record = await store.begin(asked, self.fence, worker)
+        if record is not None and record.id != self.id and has_moved(record, now, self._upstream):
+            settled = await self._settled(source_arguments, anew=True)
+            asked = asked._replace(facts=now._replace(options=settled.recorded).text())
+            record = await store.begin(asked, self.fence, worker, instead_of=record.id)
         if record is None:
             raise no_longer_ours(self._name)
         refuse_otherwise_stored(record, self._name, batches=functions is not None)
@@ -186,10 +174,7 @@ class Beginning:
             await ended(follows, self.values)
             await self._prepared(bound.source.bindings, consumed)
             now = now._replace(source=tuple(consumed))
-        facts = now if record.before is None else now.after(ScatterFacts.read(record.before), sealed=record.sealed)
-        version = self.version if facts.version is None else facts.version[0]
-        inputs = tuple(dict.fromkeys((*facts.inputs, *facts.source)))
-        return Made(record.id, size, inputs, version, facts.code or self.code_hash)
+        return made(record, size, now)
 
     async def help(self, record: ScatterRecord) -> Helping:
         """Return who runs items of a scatter for another worker, which has begun it.
@@ -215,6 +200,13 @@ class Beginning:
         if batches is not None:
             batches.scattering = helping
         return helping
+
+    @property
+    def _upstream(self) -> str | None:
+        """The scatter whose results are the items; None if they come from elsewhere."""
+        if followed(self.unit.node, self.nodes) is None:
+            return None
+        return upstream_scatter(self.unit, self.follows, self.values, self.services)
 
     @property
     def _items(self) -> Items:
@@ -283,20 +275,19 @@ class Beginning:
         arguments = await self._prepared(function.bindings, inputs)
         return partial(function.function, **arguments) if arguments else function.function
 
-    async def _settled(self, arguments: Mapping[str, Any]) -> Settled:
-        """Call the functions among the options of the source, unless what they returned is on record."""
+    async def _settled(self, arguments: Mapping[str, Any], *, anew: bool = False) -> Settled:
+        """Call the functions among the options of the source, unless what they returned is on record and holds."""
         spec = self._bound.source.spec
         if not isinstance(spec, CustomSource) or not isinstance(spec.source, Source) or not spec.source.functions():
             return Settled(None, None)
         known = await self.services.store.scatters.of_run(self.run_id)
-        if any(scatter.key == self.unit.key for scatter in known):
+        if not anew and any(scatter.key == self.unit.key for scatter in known):
             return Settled(None, None)
         source, recorded = await spec.source.resolved(arguments)
         return Settled(recorded, source)
 
     async def _source(self, arguments: Mapping[str, Any], settled: Settled, recorded: object) -> Source[Any]:
-        upstream = followed(self.unit.node, self.nodes)
-        scatter = None if upstream is None else upstream_scatter(self.unit, self.follows, self.values, self.services)
+        upstream, scatter = followed(self.unit.node, self.nodes), self._upstream
         if upstream is not None and scatter is not None:
             return results_of(upstream, scatter, self.services)
         spec = self._bound.source.spec

@@ -64,10 +64,14 @@ class MemoryScatters(Scatters):
         return self._scatters.get(scatter) or self._let_go.get(scatter)
 
     @override
-    async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
+    async def begin(
+        self, scatter: ScatterRecord, fence: int, worker: str, *, instead_of: str | None = None
+    ) -> ScatterRecord | None:
         with self._lock:
             if worker not in self._leases or not self._owns(scatter.run_id, fence):
                 return None
+            if instead_of is not None:
+                self._forget(instead_of)
             known = self._of.setdefault(scatter.run_id, {}).setdefault(scatter.key, scatter.id)
             found = self._scatters.setdefault(known, StoredScatter(scatter, fence, self._now()))
             if not found.fence:  # a redrive made it, and nobody has begun it yet
@@ -174,16 +178,8 @@ class MemoryScatters(Scatters):
         chunk.worker = worker if flush.state == "running" else None
         page, now = chunk.kept.page, self._now()
         for each in flush.later:
-            kept = Chunk(
-                chunk.kept.scatter,
-                each.position,
-                alone=True,
-                page=page,
-                size=1,
-                attempts=each.attempts,
-                lost=each.lost,
-                error=each.error,
-            )
+            kept = Chunk(chunk.kept.scatter, each.position, alone=True, page=page, size=1)
+            kept = kept._replace(attempts=each.attempts, lost=each.lost, error=each.error)
             found.chunks[each.position, True] = StoredChunk(kept, state="ready", due=each.due)
         if flush.block is not None:
             found.blocks.setdefault(page, []).append(flush.block)

@@ -73,15 +73,21 @@ class PostgresScatters(Scatters):
             await asyncio.sleep(_PAUSE)
 
     @override
-    async def begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
-        return await self._patiently(partial(self._begin, scatter, fence, worker))
+    async def begin(
+        self, scatter: ScatterRecord, fence: int, worker: str, *, instead_of: str | None = None
+    ) -> ScatterRecord | None:
+        return await self._patiently(partial(self._begin, scatter, fence, worker, instead_of))
 
-    async def _begin(self, scatter: ScatterRecord, fence: int, worker: str) -> ScatterRecord | None:
+    async def _begin(
+        self, scatter: ScatterRecord, fence: int, worker: str, instead_of: str | None
+    ) -> ScatterRecord | None:
         key = scatter.key
         named = (key.pipeline, key.asset, key.io, key.partition)
         async with self._connections.transaction() as session:
             if not self._owns() or not await session.fetch("scatter_run", scatter.run_id, fence):
                 return None
+            if instead_of is not None:
+                await delete_scatters(session, [instead_of])  # what is left of a large one goes when somebody prunes
             given = (scatter.id, scatter.run_id, fence, *named, scatter.facts, self._instants.given())
             [row] = await session.fetch("begin_scatter", *given)
             await session.fetch("release_chunks", row["id"], worker)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Batch, Batching, Item, Pipeline, Rate, dep
+from flowstone_async import Batch, Batching, Item, Pipeline, Rate, dep, sources
 from flowstone_async.definition.scatter import ScatterKind
 from tests.unit.definition.reading import codes, only, problems, untyped
 
@@ -93,6 +93,12 @@ def test_values_that_batching_does_not_take(given: dict[str, Any], message: str)
     problem = only(pipe)
     assert problem.code == "FS109"
     assert problem.message.startswith(f"_taking_anything: {message}")
+
+
+def test_the_type_of_its_items_may_be_said() -> None:
+    """BATCH-01: as for any generic class; that of a `Page`, too."""
+    assert Batching[int](max_items=3).max_items == 3
+    assert sources.Page[int]([1]).items == (1,)
 
 
 async def _taking_anything(texts):
