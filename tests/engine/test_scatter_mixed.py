@@ -12,6 +12,7 @@ from flowstone_async import (
     Batching,
     Context,
     Pipeline,
+    Rate,
     Retry,
     RunHandle,
     StorageError,
@@ -74,7 +75,7 @@ class _Case:
 
 
 async def counted(run: RunHandle[Any], asset: str) -> tuple[int, int, int, int]:
-    counts = (await run.status()).scatters[asset.split(".")[1]]
+    counts = (await run.status()).scatters[asset.split(".")[-1]]
     assert (
         counts.done + counts.failed + counts.pending + counts.running + counts.cancelled + counts.skipped
         == counts.total
@@ -152,3 +153,29 @@ async def test_a_key_of_what_was_deleted(open_engine: OpenEngine):
         assert "gone from the store" in error.message  # noqa: PT017 - in memory it lives for as long as it is held
     else:
         assert value == [0, 2]
+
+
+@pytest.mark.parametrize("only", ["failed", "all"])
+@pytest.mark.parametrize("batch", [False, True])
+async def test_items_whose_key_for_the_rate_was_mended_run_again(open_engine: OpenEngine, only: Any, batch: bool):
+    """SCAT-25, RATE-08: they are at hand, unlike what `select` refused; and none is both failed and done."""
+    pipe, broken = Pipeline("case"), {3}
+
+    def host(item: Any) -> str:
+        if broken.intersection(item if batch else [item]):
+            raise ValueError("no host")
+        return "host"
+
+    async def body(item: Any) -> Any:
+        return item[0] if batch else item
+
+    body.__annotations__["item"] = Batch[int] if batch else int
+    options: Any = {"batch": Batching(max_items=1)} if batch else {}
+    pipe.scatter(range(6), tolerate=0.5, rate=Rate(1000, key=host), name="items", **options)(body)
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit("items")
+    assert (await soon(run)).failed == 1
+    broken.clear()
+    again = await run.redrive("items", only=only)
+    assert sorted([no async for no in await soon(again)]) == list(range(6))
+    assert await counted(again, "items") == (6, 6, 0, 0)
