@@ -90,7 +90,7 @@ class NewPage(NamedTuple):
         keys: What `key=` made of each item; None where items are their own keys.
         cursor: Where the source goes on behind it, as JSON.
         last: Whether the source has ended.
-        failed: Items that cannot be run, by their places in the page (as `position`).
+        failed: Items that cannot be run, by their places in the page (as `position`); duplicates have failed before.
         chunks: Number of items of each chunk; together all of them.
         owned: How many of the chunks, the first ones, the reader's worker owns; None for all. Anybody takes the others.
         places: The place in the page that each of the hashes belongs to; None where each has its own.

@@ -187,6 +187,21 @@ async def test_without_keys_every_position_is_an_item(engine: Engine) -> None:
     assert await reader.store.find(reader.id, hash_of("a")) is None
 
 
+async def test_what_cannot_be_run_fails_once(engine: Engine) -> None:
+    """SCAT-13, READ-07: a source that begins at its start gives it again."""
+    reader = await Reader.begin(engine)
+    error = failure()
+    await reader.add("a", "!1", "b", failed=[ItemFailed(1, 0, error)])
+    added = await reader.add(
+        "a", "!1", "b", "!3", failed=[ItemFailed(1, 0, error), ItemFailed(3, 0, error)], chunks=(2, 2)
+    )
+    assert added == PageAdded(3, 3, frozenset({0, 1, 2}))
+    totals = await reader.store.totals(reader.id)
+    assert totals is not None
+    assert (totals.total, totals.failed) == (4, 2)
+    assert [each.position for each in await reader.store.failures(reader.id)] == [1, 6]
+
+
 async def test_a_page_is_added_once_however_often_it_is_sent(engine: Engine) -> None:
     """READ-07: the reply may be lost."""
     reader = await Reader.begin(engine)

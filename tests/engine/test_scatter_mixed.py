@@ -75,7 +75,7 @@ class _Case:
 
 
 async def counted(run: RunHandle[Any], asset: str) -> tuple[int, int, int, int]:
-    counts = (await run.status()).scatters[asset.split(".")[-1]]
+    counts = (await run.status()).scatters[asset.rsplit(".", maxsplit=1)[-1]]
     assert (
         counts.done + counts.failed + counts.pending + counts.running + counts.cancelled + counts.skipped
         == counts.total

@@ -227,3 +227,36 @@ async def test_what_is_closed_and_not_committed_is_not_computed_again(
     await look_for_orphans(living)
     assert await (await soon(living.wait(items))).to_list(limit=20) == list(range(20))
     assert calls == Counter(range(20))
+
+
+async def test_what_cannot_be_run_is_counted_once_though_it_is_read_again(open_engine: OpenEngine):
+    """SCAT-04, SCAT-13, READ-07: a generator begins at its start; what it gives again is known by its key, or its place."""
+    pipe, gate = Pipeline("case"), Gate()
+
+    async def numbers() -> AsyncIterator[int]:
+        for no in range(30):
+            yield no
+
+    def even(no: int) -> int:
+        if no in {1, 3, 25}:
+            raise ValueError("odd")
+        return no
+
+    @pipe.scatter(numbers, select=even, page_size=4, max_concurrent=1, tolerate=0.1)
+    async def items(no: int) -> int:
+        if no >= 10:
+            await gate()
+        return no
+
+    first, second = await open_engine(pipe, poll="20ms"), await open_engine(pipe, **RARELY)
+    running = asyncio.create_task(first.run(items))
+    await gate.reached()
+    await kill(first)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    gate.open()
+    await look_for_orphans(second)
+    found = await soon(second.wait(items))
+    assert (found.total, found.succeeded, found.failed) == (30, 27, 3)
+    assert [each.index async for each in found.failures()] == [1, 3, 25]
+    assert await found.to_list(limit=30) == [no for no in range(30) if no not in {1, 3, 25}]

@@ -164,8 +164,9 @@ class Scattering(Working):
         if size:
             stored = Page(page.no, added.first, added.before, size, added.duplicates, b"", page.keys)
             ours = page.chunks[0] if page.owned else 0
-            failed = sum(each.position < ours for each in prepared.failed)
-            self._failed += len(prepared.failed)
+            refused = [each.position for each in prepared.failed if each.position not in added.duplicates]
+            failed = sum(position < ours for position in refused)
+            self._failed += len(refused)
             if ours:
                 chunk = Chunk(self._id, added.first, alone=False, page=page.no, size=ours, failed=failed)
                 self._hold(LocalChunk(chunk, stored, prepared.items))

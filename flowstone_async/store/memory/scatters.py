@@ -135,6 +135,7 @@ class MemoryScatters(Scatters):
             page.no, first, record.total, page.size, frozenset(duplicates), page.items, page.keys
         )
         found.fences[page.no] = page.fence
+        page = page._replace(failed=[each for each in page.failed if each.position not in duplicates])
         found.cut(page, first, worker)
         for each in page.failed:
             found.fail(each._replace(position=first + each.position), page.no, self._now(), worker)

@@ -64,7 +64,7 @@ ORDER BY created_at, id;
 -- name: add_page
 -- The page $3 of the scatter $1, read under the fence $2: $4 items, of which those with a key that is known already are
 -- duplicates, cut into chunks, of which the worker $10 owns the first $18. Nothing if the fence has moved, or the page is
--- not the next one. With $19, each key is of the item in the place that it says.
+-- not the next one. With $19, each key is of the item in the place that it says. A duplicate that cannot be run failed before.
 WITH may AS MATERIALIZED (
     SELECT id, coalesce(root, id) AS root, read, total
     FROM flowstone.scatter
@@ -101,7 +101,12 @@ page AS (
 ),
 chunks AS (
     INSERT INTO flowstone.scatter_chunk (scatter, first, page, count, failed, alone, state, worker)
-    SELECT may.id, may.read + n.first, $3, n.count, n.failed, false, CASE WHEN n.place <= $18 THEN 'running' ELSE 'ready' END,
+    SELECT may.id, may.read + n.first, $3, n.count,
+        n.failed - (
+            SELECT count(*)
+            FROM unnest($14::integer[]) AS f (place)
+            WHERE f.place >= n.first AND f.place < n.first + n.count AND f.place IN (SELECT place FROM duplicate)),
+        false, CASE WHEN n.place <= $18 THEN 'running' ELSE 'ready' END,
         CASE WHEN n.place <= $18 THEN $10 END
     FROM may
     CROSS JOIN unnest($11::integer[], $12::integer[], $13::integer[]) WITH ORDINALITY AS n (first, count, failed, place)
@@ -111,6 +116,7 @@ failed AS (
     SELECT may.id, may.read + n.place, coalesce($17::timestamptz, statement_timestamp()), 0, n.code, $10, n.error
     FROM may
     CROSS JOIN unnest($14::integer[], $15::text[], $16::text[]) AS n (place, code, error)
+    WHERE n.place NOT IN (SELECT place FROM duplicate)
 )
 SELECT first, before, duplicates FROM page;
 
