@@ -15,12 +15,15 @@ from flowstone_async import (
     Rate,
     Retry,
     RunHandle,
+    ScatterThreshold,
+    SourceError,
     StorageError,
+    Tolerance,
     dep,
 )
 from flowstone_async._engine.pruning import prune
-from tests.support.engines import OpenEngine
-from tests.support.gate import soon
+from tests.support.engines import OpenEngine, SharedEngines
+from tests.support.gate import Gate, soon
 
 OFTEN: Any = {"poll": "20ms"}
 
@@ -179,3 +182,53 @@ async def test_items_whose_key_for_the_rate_was_mended_run_again(open_engine: Op
     again = await run.redrive("items", only=only)
     assert sorted([no async for no in await soon(again)]) == list(range(6))
     assert await counted(again, "items") == (6, 6, 0, 0)
+
+
+async def test_errors_tell_of_batches(open_engine: OpenEngine):
+    """SCAT-11, BATCH-07: what is counted is what is named."""
+    pipe = Pipeline("case")
+
+    @pipe.scatter(range(4), batch=Batching(max_items=2), retry=False, tolerate=Tolerance(count=1), max_concurrent=1)
+    async def items(batch: Batch[int]) -> None:
+        raise ValueError(f"{batch[0]} is broken")
+
+    engine = await open_engine(pipe, **OFTEN)
+    told = r"2 of 2 batches of scatter case\.items failed, more than the 1 batches .*: 2 x a batch of 'items' failed"
+    with pytest.raises(ScatterThreshold, match=told):
+        await soon(engine.run("items"))
+
+
+@pytest.mark.parametrize("how", ["invalidated", "redriven", "computed"])
+async def test_what_is_followed_is_gone_while_it_is_read(open_engine: OpenEngine, engines: SharedEngines, how: str):
+    """SCAT-26, READ-09: that is what is told, and a retry begins with what is current; in memory it is held meanwhile."""
+    producer, consumer, gate = Pipeline("producer"), Pipeline("consumer"), Gate()
+
+    @producer.scatter(range(400), page_size=4, batch=Batching(max_items=2))
+    async def first(batch: Batch[int]) -> int:
+        return batch[0]
+
+    @consumer.scatter(dep(first, external=True), page_size=2, max_concurrent=2)
+    async def second(no: int) -> int:
+        await gate()
+        return no
+
+    engine, reader = await open_engine(producer, **OFTEN), await open_engine(consumer, **OFTEN)
+    run = await engine.submit(first)
+    await soon(run)
+    reading = await reader.submit(second)
+    await gate.reached(2)
+    if how == "invalidated":
+        await engine.invalidate(first)
+    else:
+        await soon(await run.redrive(first, only="all") if how == "redriven" else engine.run(first, force=True))
+        await prune(engine._live(), runs=0.0, values=0.0)
+    gate.open()
+    if not engines.durable:
+        assert (await soon(reading)).total == 200
+        return
+    with pytest.raises(SourceError, match="the results of scatter first are gone from the store") as raised:
+        await soon(reading)
+    assert "cursor" not in raised.value.message
+    if how == "invalidated":
+        await soon(engine.run(first))
+    assert (await soon(await reader.retry(reading.id))).total == 200

@@ -149,7 +149,7 @@ class Beginning:
             raise no_longer_ours(self._name)
         refuse_otherwise_stored(record, self._name, batches=functions is not None)
         if record.state == "failed":
-            raise await threshold(store, record.id, self._name, kind.tolerate)
+            raise await threshold(store, record.id, self._name, kind)
         self.begun(record.id)
         size = 0
         if record.state == "running":

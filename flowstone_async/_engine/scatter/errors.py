@@ -8,7 +8,6 @@ from collections.abc import Callable
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.definition.tolerance import Tolerance
 from flowstone_async.errors import ExecutionError, Failure, FlowstoneError, LeaseLost, ScatterThreshold, WorkerLost
 from flowstone_async.failures import describe
 from flowstone_async.planning.units import Unit
@@ -42,21 +41,22 @@ def died_on_trial(chunk: Chunk) -> bool:
     return chunk.error is not None and chunk.error.details.get(_FENCE) == chunk.fence - 1
 
 
-async def threshold(store: Scatters, scatter: str, name: str, tolerate: Tolerance) -> ScatterThreshold:
+async def threshold(store: Scatters, scatter: str, name: str, kind: ScatterKind) -> ScatterThreshold:
     """Return the error of a scatter of which too many items failed."""
+    tolerate, things = kind.tolerate, "items" if kind.batch is None else "batches"
     totals, errors = await store.totals(scatter), await store.errors(scatter, limit=5)
     total, done, failed = (0, 0, 0) if totals is None else (totals.total, totals.succeeded, totals.failed)
     most = "; ".join(f"{count} x {error.message}" for count, error in errors)
     allowed = " and ".join(
         text
         for text in (
-            None if tolerate.count is None else f"{tolerate.count} items",
+            None if tolerate.count is None else f"{tolerate.count} {things}",
             None if tolerate.fraction is None else f"{tolerate.fraction:.4g} of all",
         )
         if text is not None
     )
     return ScatterThreshold(
-        f"{failed} of {total} items of {name} failed, more than the {allowed} it tolerates: {most}",
+        f"{failed} of {total} {things} of {name} failed, more than the {allowed} it tolerates: {most}",
         details={
             "total": total,
             "done": done,
@@ -75,7 +75,8 @@ def failing(
     kind: ScatterKind, unit: Unit, services: Services, run_id: str
 ) -> Callable[[BaseException, int], tuple[FlowstoneError, float | None]]:
     """Return what tells of an error of an item: the error, and seconds until the next attempt or None."""
-    what, redactor = f"an item of {unit.node.name!r}", services.redactor
+    what = f"{'an item' if kind.batch is None else 'a batch'} of {unit.node.name!r}"
+    redactor = services.redactor
 
     def tell(error: BaseException, attempts: int) -> tuple[FlowstoneError, float | None]:
         if isinstance(error, asyncio.CancelledError):

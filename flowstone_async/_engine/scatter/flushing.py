@@ -263,7 +263,7 @@ class Flushing(ABC):
                 self._bodies.stopping = True
             if not await self._store.end(self._id, self._fence, "failed"):
                 raise no_longer_ours(self._name)
-            raise await threshold(self._store, self._id, self._name, task.kind.tolerate)
+            raise await threshold(self._store, self._id, self._name, task.kind)
 
     async def _count(self) -> ScatterTotals:
         """Ask the store how far all workers together are."""
@@ -279,7 +279,7 @@ class Flushing(ABC):
             await self._finished.wait()
         record = await self._store.scatter(self._id)
         if record is not None and record.state == "failed":  # another worker has found out first
-            return await threshold(self._store, self._id, self._name, self._task.kind.tolerate)
+            return await threshold(self._store, self._id, self._name, self._task.kind)
         return no_longer_ours(self._name)
 
     def _fail(self, error: BaseException) -> None:

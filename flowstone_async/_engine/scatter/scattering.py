@@ -188,7 +188,7 @@ class Scattering(Working):
     @override
     async def _noticed(self, attendance: Attendance) -> None:
         if attendance.state == "failed" and not self._ending:
-            raise await threshold(self._store, self._id, self._name, self._task.kind.tolerate)
+            raise await threshold(self._store, self._id, self._name, self._task.kind)
         if attendance.fence != self._fence or attendance.state == "cancelled":
             raise await self._refused()
         now = self._services.clock.monotonic()

@@ -16,7 +16,7 @@ from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.scatter.seen import Given
 from flowstone_async.clock import Clock
-from flowstone_async.errors import StorageError, StoreUnavailable
+from flowstone_async.errors import SourceError, StorageError, StoreUnavailable
 from flowstone_async.sources.source import Page, Source
 from flowstone_async.store.batches import SPLIT
 from flowstone_async.store.scatters import Block, ScatterRecord, Scatters
@@ -99,6 +99,10 @@ class UpstreamResults(Source[Arrived]):
             except StoreUnavailable as error:
                 _logger.info("%s: looked at again: %s", self.label, error.message)
                 await self._clock.sleep(self._poll)
+            except StorageError as error:
+                if await self._store.scatter(self._scatter) is None:
+                    raise self._gone() from error
+                raise
             else:
                 return
 
@@ -127,8 +131,15 @@ class UpstreamResults(Source[Arrived]):
     async def _record(self) -> ScatterRecord:
         record = await self._store.scatter(self._scatter)
         if record is None:
-            raise StorageError(f"{self.label} are gone from the store", retryable=False)
+            raise self._gone()
         return record
+
+    def _gone(self) -> SourceError:
+        return SourceError(
+            f"{self.label} are gone from the store: invalidated, or replaced and pruned, while they were read",
+            hint="Retry the run: what follows begins anew, with what is current then.",
+            retryable=False,
+        )
 
 
 class _Reading:
