@@ -201,7 +201,7 @@ async def _chosen(
         if only == "all" or each.state != "closed" or totals.failed:
             chosen.append(each)
     if not chosen:
-        raise redrives.nothing_left(scatters[0].id, refused=0)
+        raise redrives.nothing_left(scatters[0].id, refused=0, total=scatters[0].total)
     return chosen
 
 

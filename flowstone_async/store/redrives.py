@@ -60,13 +60,20 @@ def redriven(scatter: str, run_id: str) -> ConfigError:
     )
 
 
-def nothing_left(scatter: str, *, refused: int) -> ConfigError:
+def nothing_left(scatter: str, *, refused: int, total: int) -> ConfigError:
     """Return the error for a scatter of which no item would be run again.
 
     Args:
         scatter: Its id.
         refused: Failed items that cannot be run at all.
+        total: How many items it has.
     """
+    if not total:
+        return ConfigError(
+            "the scatter has no items: its source gave none",
+            details={"scatter": scatter},
+            hint="Run the asset anew: force=True reads its source again.",
+        )
     if refused:
         return ConfigError(
             f"the {refused} failed items of the scatter cannot be run: they could not be made or stored",

@@ -10,6 +10,7 @@ import pytest
 from flowstone_async import (
     Batch,
     Batching,
+    ConfigError,
     Context,
     Pipeline,
     Rate,
@@ -232,3 +233,19 @@ async def test_what_is_followed_is_gone_while_it_is_read(open_engine: OpenEngine
     if how == "invalidated":
         await soon(engine.run(first))
     assert (await soon(await reader.retry(reading.id))).total == 200
+
+
+@pytest.mark.parametrize("only", ["failed", "all"])
+async def test_a_scatter_without_items_is_not_redriven(open_engine: OpenEngine, only: Any):
+    """SCAT-25: and nobody is told that all of them would run again."""
+    pipe, none = Pipeline("case"), list[int]()
+
+    @pipe.scatter(none, batch=Batching(max_items=2))
+    async def items(batch: Batch[int]) -> int:
+        return batch[0]
+
+    engine = await open_engine(pipe, **OFTEN)
+    run = await engine.submit(items)
+    await soon(run)
+    with pytest.raises(ConfigError, match="the scatter has no items: its source gave none"):
+        await run.redrive(items, only=only)

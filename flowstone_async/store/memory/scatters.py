@@ -276,7 +276,7 @@ class MemoryScatters(Scatters):
             raise redrives.goes_on(asked.origin, record.run_id)
         carried = carry(asked, origin.chunks.values(), origin.failures.values())
         if record.sealed and carried.final == record.total - carried.rejoined and asked.required:
-            raise redrives.nothing_left(asked.origin, refused=len(carried.failures))
+            raise redrives.nothing_left(asked.origin, refused=len(carried.failures), total=record.total)
         if record.state == "running":  # its run has ended: nobody adds to it any more
             origin.cancel("cancelled")
         return begun(asked, run_id, origin, carried, self._now())

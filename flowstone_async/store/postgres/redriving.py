@@ -45,7 +45,7 @@ async def _redrive(session: Session, instants: Instants, run_id: str, asked: Red
     await session.fetch("redrive_failures", asked.origin, asked.id, asked.only)
     [made] = await session.fetch("redrive_chunks", asked.origin, asked.id, asked.only)
     if before["sealed"] and made["final"] == before["total"] - made["rejoined"] and asked.required:
-        raise redrives.nothing_left(asked.origin, refused=made["failed"])
+        raise redrives.nothing_left(asked.origin, refused=made["failed"], total=before["total"])
     given = (asked.origin, asked.id, run_id, asked.only, asked.before, made["final"], instants.given())
     await session.fetch("redrive_scatter", *given)
     await write_audit(session, () if asked.audit is None else (asked.audit,), instants.given())
