@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import Split
+from flowstone_async.store.blocks import MOST_AT_ONCE, Block, Committed
 from flowstone_async.store.notes import ScatterNotes
 from flowstone_async.types import AssetKey
 
@@ -158,21 +159,6 @@ class Chunk(NamedTuple):
     attempts: int = 0
     lost: int = 0
     error: Failure | None = None
-    number: int | None = None
-
-
-class Block(NamedTuple):
-    """Results that are committed together: their positions, and the values in that order.
-
-    Attributes:
-        body: All values, for packed results.
-        rows: Each value, for results in rows; else None.
-        number: As in `Chunk`, of the one result that it then has; only `committed` tells.
-    """
-
-    positions: Sequence[int]
-    body: bytes
-    rows: Sequence[str] | None = None
     number: int | None = None
 
 
@@ -355,12 +341,14 @@ class Scatters(ScatterNotes, Protocol):
         """Return pages, in order."""
         ...
 
-    async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
-        """Return the results of one page, in the order of their commits."""
+    async def blocks(self, scatter: str, page: int, *, most: int = MOST_AT_ONCE) -> tuple[Committed, ...]:
+        """Return the results of one page in the order of their commits: with contents up to so many bytes together."""
         ...
 
-    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
-        """Return results in the order of their commits, behind a number: each with its own and that of its page."""
+    async def committed(
+        self, scatter: str, *, after: int = -1, limit: int = 50, most: int = MOST_AT_ONCE
+    ) -> tuple[Committed, ...]:
+        """Return blocks in the order of their commits, behind a number: so many bytes, and one block, at most."""
         ...
 
     async def page_at(self, scatter: str, position: int) -> int | None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from flowstone_async.errors import ConfigError
+from flowstone_async.store.blocks import Block
 from flowstone_async.store.records import AuditEntry, Submission, Submitted
 from flowstone_async.store.redrives import Redrive
-from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater
+from flowstone_async.store.scatters import Chunk, Flush, ItemFailed, ItemLater
 from tests.contract.builders import Drive, failure, identifier, replace, run_record
 from tests.contract.stores import Engine, Stores
 from tests.contract.test_scatters import NUMBERS, Reader, flushed, hash_of
@@ -97,7 +98,7 @@ async def test_failed_items_are_run_again_and_the_others_kept(engine: Engine) ->
     assert await reader.flush(again) == [0]
     assert await reader.close()
     assert await all_results(reader) == {0: "0", 1: "1", 2: "2", 4: "4"}
-    assert [no for _, _, block in await reader.store.committed(reader.id) for no in block.positions] == [0, 2, 4, 1]
+    assert [no for _, _, block, _ in await reader.store.committed(reader.id) for no in block.positions] == [0, 2, 4, 1]
 
 
 async def test_the_other_is_left_as_it_was(engine: Engine) -> None:
@@ -188,7 +189,7 @@ async def test_rows_are_kept_as_well(engine: Engine) -> None:
     [chunk] = await again.take()
     await again.flush(flushed(chunk, state="done", block=Block((1,), b"", ("one",)), succeeded=2))
     assert await again.results() == {0: "zero", 1: "one"}
-    assert [block.rows for _, _, block in await again.store.committed(again.id)] == [("zero",), ("one",)]
+    assert [block.rows for _, _, block, _ in await again.store.committed(again.id)] == [("zero",), ("one",)]
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------------

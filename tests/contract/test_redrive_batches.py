@@ -8,7 +8,8 @@ import pytest
 
 from flowstone_async.errors import ConfigError
 from flowstone_async.store.batches import split_off
-from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ScatterTotals
+from flowstone_async.store.blocks import Block
+from flowstone_async.store.scatters import Chunk, Flush, ItemFailed, ScatterTotals
 from tests.contract.builders import Drive, identifier
 from tests.contract.stores import Engine, Stores
 from tests.contract.test_redrive import BROKEN, begun, faults, redrive, redriven, submit

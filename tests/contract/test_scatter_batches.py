@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flowstone_async.store.batches import SPLIT, Split, split_from, split_off
-from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, PageAdded, ScatterRecord
+from flowstone_async.store.blocks import Block
+from flowstone_async.store.scatters import Chunk, Flush, ItemFailed, PageAdded, ScatterRecord
 from tests.contract.builders import failure, identifier, replace
 from tests.contract.stores import Engine, Stores
 from tests.contract.test_scatters import NUMBERS, Reader, flushed, hash_of, taken_over
@@ -212,7 +213,7 @@ async def test_rows_of_items_that_left_are_read_with_their_page(engine: Engine) 
     assert await reader.results(0) == {0: "whole", split_off(0, 1): "alone"}
     assert await reader.results(1) == {1: "whole", split_off(1, 1): "alone"}
     committed = await reader.store.committed(reader.id)
-    assert [(page, *block.positions) for _, page, block in committed] == [
+    assert [(page, *block.positions) for _, page, block, _ in committed] == [
         (0, 0),
         (1, 1),
         (0, split_off(0, 1)),

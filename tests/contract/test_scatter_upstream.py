@@ -15,7 +15,8 @@ from flowstone_async._engine.scatter.upstream import Arrived, UpstreamResults
 from flowstone_async.clock import SystemClock
 from flowstone_async.errors import StoreUnavailable
 from flowstone_async.sources import Page
-from flowstone_async.store.scatters import Block, Flush, ItemFailed, Scatters
+from flowstone_async.store.blocks import Block, Committed
+from flowstone_async.store.scatters import Flush, ItemFailed, Scatters
 from tests.contract.builders import failure, identifier
 from tests.contract.stores import Engine
 from tests.contract.test_scatters import Reader, flushed
@@ -31,12 +32,12 @@ class Hiding:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def committed(self, scatter: str, **options: Any) -> tuple[tuple[int, int, Block], ...]:
+    async def committed(self, scatter: str, **options: Any) -> tuple[Committed, ...]:
         if self.failing:
             self.failing -= 1
             raise StoreUnavailable("away")
         found = await self._store.committed(scatter, **options)
-        return tuple(each for each in found if not self.hidden & set(each[2].positions))
+        return tuple(each for each in found if not self.hidden & set(each.block.positions))
 
 
 def results(*positions: int) -> Block:

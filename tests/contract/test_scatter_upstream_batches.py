@@ -17,7 +17,8 @@ from flowstone_async._engine.scatter.seen import Given
 from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async.clock import SystemClock
 from flowstone_async.store.batches import split_off
-from flowstone_async.store.scatters import Block, Chunk, Flush, Page, ScatterRecord, Scatters
+from flowstone_async.store.blocks import Block
+from flowstone_async.store.scatters import Chunk, Flush, Page, ScatterRecord, Scatters
 from flowstone_async.types import AssetKey
 from tests.contract.builders import identifier, replace
 from tests.contract.stores import Engine
@@ -85,7 +86,7 @@ async def test_results_tell_the_number_of_what_left_its_batch(engine: Engine, fo
     await _gives(reader, form, reader.chunk(0, 2), 0, 1, state="done", succeeded=2)
     for chunk in await reader.take():
         await _ends(reader, form, chunk)
-    blocks = [block for _, _, block in await reader.store.committed(reader.id)]
+    blocks = [block for _, _, block, _ in await reader.store.committed(reader.id)]
     found = sorted((position, block.number) for block in blocks for position in block.positions)
     assert found == [(0, None), (1, None), (split_off(0, 1), 2), (split_off(1, 1), 3)]
 

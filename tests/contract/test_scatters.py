@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from flowstone_async.store.blocks import Block
 from flowstone_async.store.scatters import (
-    Block,
     Chunk,
     Flush,
     ItemFailed,
@@ -89,7 +89,7 @@ class Reader:
     async def results(self, *pages: int) -> dict[int, str]:
         found: dict[int, str] = {}
         for page in pages or (0,):
-            for block in await self.store.blocks(self.id, page):
+            for _, _, block, _ in await self.store.blocks(self.id, page):
                 values = block.rows or block.body.decode().split()
                 assert not set(block.positions) & set(found), "a result is there twice"
                 found.update(zip(block.positions, values, strict=True))
@@ -485,3 +485,39 @@ async def test_who_asks_hears_when_the_next_items_are_due(stores: Stores) -> Non
     assert await reader.store.dues(reader.id, limit=2) == tuple(now + timedelta(hours=each) for each in (2, 3))
     assert len(await reader.store.dues(reader.id, limit=9)) == 4
     assert await reader.store.dues(identifier(), limit=9) == ()
+
+
+@pytest.mark.parametrize("rows", [False, True])
+async def test_what_is_read_together_is_bounded(engine: Engine, rows: bool) -> None:
+    """SCAT-17: contents up to so many bytes; what was left out is read by its number."""
+    reader = await Reader.begin(engine)
+    await reader.add(*"abcd", last=True)
+    for number, position in enumerate((2, 0, 3, 1)):
+        flush = flushed(reader.chunk(0, 4), position, number=number)
+        if rows:
+            flush = replace(flush, block=Block((position,), b"", (str(position) * 10,)))
+        else:
+            flush = replace(flush, block=Block((position,), str(position).encode() * 10))
+        assert await reader.flush(flush) == [0]
+
+    async def read(**options: Any) -> list[tuple[list[int], bool]]:
+        found = await reader.store.blocks(reader.id, 0, **options)
+        return sorted((sorted(each.block.positions), each.whole) for each in found)
+
+    assert sum(len(positions) for positions, whole in await read(most=40) if whole) == 4
+    assert sorted(place for positions, whole in await read(most=39) if whole for place in positions) == [0, 2, 3]
+    assert await read(most=0) == [([0], False), ([1], False), ([2], False), ([3], False)]
+
+    for each in await reader.store.blocks(reader.id, 0, most=10):
+        [found] = await reader.store.committed(reader.id, after=each.no - 1, limit=1, most=1)
+        [position] = each.block.positions
+        assert (found.no, found.page, tuple(found.block.positions), found.whole) == (each.no, 0, (position,), True)
+        assert (found.block.rows or (found.block.body.decode(),))[0] == str(position) * 10
+
+    async def committed(**options: Any) -> list[int]:
+        found = await reader.store.committed(reader.id, **options)
+        return [place for each in found for place in each.block.positions]
+
+    assert await committed(most=0) == await committed(most=1) == await committed(most=10) == [2]
+    assert await committed(most=11) == await committed(limit=2) == [2, 0]
+    assert await committed() == [2, 0, 3, 1]

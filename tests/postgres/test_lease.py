@@ -171,6 +171,22 @@ async def test_a_thread_that_is_never_heard_of_again_fences_its_worker(open_stor
     lease._thread_loop.call_soon_threadsafe(stuck.set)
 
 
+async def test_who_was_told_that_it_is_over_does_not_hear_later_that_it_goes_on(dsn: str) -> None:
+    """A renewal that was sent in time is answered behind the deadline: what was refused meanwhile stays refused."""
+    ticks, lost = Ticks(), list[str]()
+    lease = Lease(Connections(dsn, direct=None), worker(), 100, lambda: lost.append("lost"), monotonic=ticks)
+    assert not lease.holds()
+    await lease.start()
+    assert lease.holds()
+    ticks.now = 1100
+    assert not lease.holds()
+    lease._deadline = 1190  # the answer
+    assert not lease.holds()
+    lease._watch()
+    assert lost == ["lost"]
+    await lease.stop()
+
+
 async def test_the_deadline_counts_from_before_the_renewal_was_sent(dsn: str) -> None:
     ticks = Ticks()
     lost: list[str] = []

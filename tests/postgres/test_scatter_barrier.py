@@ -7,7 +7,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from flowstone_async.store.scatters import Block, Chunk, Flush, NewPage, ScatterRecord
+from flowstone_async.store.blocks import Block
+from flowstone_async.store.scatters import Chunk, Flush, NewPage, ScatterRecord
 from tests.contract.builders import identifier, key
 from tests.postgres.conftest import Opened, OpenStore
 from tests.postgres.waiting import until

@@ -7,6 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from flowstone_async._engine.scatter.contents import contents
 from flowstone_async._engine.scatter.gathered import Labels, StoredResults
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, of_batches
 from flowstone_async._engine.scatter.packing import Items
@@ -83,12 +84,10 @@ class BatchResults(StoredResults):
             raise await self._no_result(key, known=False)
         number, position, place = found
         alone = split_off(position, place)
-        results = {
-            each: value
-            for block in await self._store.blocks(self._scatter, number)
-            for each, value in self._pairs(block)
-            if each in (position, alone)
-        }
+        results: dict[int, Any] = {}
+        for each in await self._store.blocks(self._scatter, number):
+            if position in each.block.positions or alone in each.block.positions:
+                results.update(self._pairs(await contents(self._store, self._scatter, each)))
         if alone in results:
             return results[alone]
         failed = await self._store.failures(self._scatter, after=alone - 1, limit=1)

@@ -11,11 +11,10 @@ from pydantic_core import from_json
 from flowstone_async.errors import Failure
 from flowstone_async.io.bulk import bulk
 from flowstone_async.store.batches import Split, split_from
+from flowstone_async.store.blocks import MOST_AT_ONCE, Block, weight
 from flowstone_async.store.crews import Gift
-from flowstone_async.store.scatters import Block, Chunk, Flush, ItemFailed, ItemLater, Page
+from flowstone_async.store.scatters import Chunk, Flush, ItemFailed, ItemLater, Page
 
-MOST_AT_ONCE = 64 << 20
-"""Bytes of results from which on no more is added to a flush: a statement takes 1 GB, and holds it several times."""
 UNTOLD: Final = object()
 """Stands for a key that its page tells."""
 
@@ -232,10 +231,3 @@ def _key_among(keys: Sequence[Any], first: int, position: int) -> Any:
     read, place = split_from(position)
     key = keys[read - first]
     return key if place is None else [key[place]]
-
-
-def weight(block: Block | None) -> int:
-    """Return how much a block adds to a statement: bytes, or characters of rows."""
-    if block is None:
-        return 0
-    return len(block.body) if block.rows is None else sum(map(len, block.rows))

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async._engine.scatter.bodies import Bodies
-from flowstone_async._engine.scatter.chunks import MOST_AT_ONCE, LocalChunk, Todo, weight
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.dues import Dues
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
@@ -25,6 +25,7 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.failures import describe
 from flowstone_async.sources.source import Source
+from flowstone_async.store.blocks import MOST_AT_ONCE, weight
 from flowstone_async.store.scatters import Flush, Page, ScatterRecord, ScatterTotals
 
 PAGES_AHEAD = 4

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, Literal
 
 from typing_extensions import override
 
+from flowstone_async._engine.scatter.contents import contents, in_order
 from flowstone_async._engine.scatter.facts import refuse_otherwise_stored
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm
 from flowstone_async._engine.scatter.packing import Items, hash_of
@@ -18,7 +20,8 @@ from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import NotFound, StorageError
 from flowstone_async.failures import rebuild
 from flowstone_async.io.base import IOManager, Stored, ValueRef
-from flowstone_async.store.scatters import Block, Page, Scatters, StoredFailure
+from flowstone_async.store.blocks import Block
+from flowstone_async.store.scatters import Page, Scatters, StoredFailure
 
 _PAGES_KEPT = 8
 _BLOCKS = 50
@@ -141,15 +144,15 @@ class StoredResults(GatheredReader[Any]):
     async def _stored(self) -> AsyncGenerator[tuple[int, list[tuple[int, Any]]]]:
         if self._order == "source":
             for page in range(self._pages):
-                found = [each for block in await self._store.blocks(self._scatter, page) for each in self._pairs(block)]
-                found.sort(key=self._rank)
-                yield page, found
+                async with aclosing(in_order(self._store, self._scatter, page, self._results, self._rank)) as parts:
+                    async for found in parts:
+                        yield page, found
             return
         last = -1
         while blocks := await self._store.committed(self._scatter, after=last, limit=_BLOCKS):
-            for _, page, block in blocks:
-                yield page, self._pairs(block)
-            last = blocks[-1][0]
+            for each in blocks:
+                yield each.page, self._pairs(each.block)
+            last = blocks[-1].no
 
     def _pairs(self, block: Block) -> list[tuple[int, Any]]:
         return list(zip(block.positions, self._results.unpack(block), strict=True))
@@ -180,9 +183,9 @@ class StoredResults(GatheredReader[Any]):
         position = await self._position(key)
         number = None if position is None else await self._store.page_at(self._scatter, position)
         if position is not None and number is not None:
-            for block in await self._store.blocks(self._scatter, number):
-                if position in block.positions:
-                    return dict(self._pairs(block))[position]
+            for each in await self._store.blocks(self._scatter, number):
+                if position in each.block.positions:
+                    return dict(self._pairs(await contents(self._store, self._scatter, each)))[position]
         raise await self._no_result(key, known=number is not None)
 
     async def _no_result(self, key: object, *, known: bool) -> NotFound:

@@ -107,8 +107,8 @@ class _Listing:
         first = await self._store.page_at(self._scatter.id, last + 1) if last < SPLIT else None
         for number in () if first is None else range(first, self._scatter.pages):
             await self._labels.load(number)
-            blocks = await self._store.blocks(self._scatter.id, number)
-            done = {position for block in blocks for position in block.positions}
+            blocks = await self._store.blocks(self._scatter.id, number, most=0)
+            done = {position for each in blocks for position in each.block.positions}
             failed = await self._failed_of(number) if state == "pending" else ()
             for position in self._labels.positions(number):
                 known = position <= last or self._labels.is_duplicate(number, position) or position in failed

@@ -9,7 +9,7 @@ from flowstone_async._engine.scatter.packing import Packer
 from flowstone_async.definition.scatter import ResultForm
 from flowstone_async.errors import Failure
 from flowstone_async.failures import describe
-from flowstone_async.store.scatters import Block
+from flowstone_async.store.blocks import Block
 
 
 class Results:

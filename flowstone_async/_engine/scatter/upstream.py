@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from typing_extensions import override
 
-from flowstone_async._engine.scatter.chunks import weight
+from flowstone_async._engine.scatter.contents import contents
 from flowstone_async._engine.scatter.facts import refuse_otherwise_stored
 from flowstone_async._engine.scatter.gathered import Labels
 from flowstone_async._engine.scatter.results import Results
@@ -19,8 +19,9 @@ from flowstone_async.clock import Clock
 from flowstone_async.errors import SourceError, StorageError, StoreUnavailable
 from flowstone_async.sources.source import Page, Source
 from flowstone_async.store.batches import SPLIT
-from flowstone_async.store.scatters import Block, ScatterRecord, Scatters
+from flowstone_async.store.blocks import Committed, weight
 from flowstone_async.store.scatters import Page as StoredPage
+from flowstone_async.store.scatters import ScatterRecord, Scatters
 
 _PACE = 0.01
 _BLOCKS, _MOST_BLOCKS = 16, 1000
@@ -166,16 +167,14 @@ class _Reading:
         self._low = self._high = self._at
         self._limit, self._new = _BLOCKS, False
 
-    async def committed(self) -> Sequence[tuple[int, int, Block]] | None:
+    async def committed(self) -> Sequence[Committed] | None:
         """Return the next results in the order of their commits; None if there are none now."""
-        found = await self._store.committed(self._scatter, after=self._at, limit=self._limit)
+        found = await self._store.committed(self._scatter, after=self._at, limit=self._limit, most=_MOST_BYTES)
         if not found:
             return None
-        items = sum(len(block.positions) for _, _, block in found)
-        size = sum(weight(block) for _, _, block in found)
-        each = max(items / (2 * self._size), size / _MOST_BYTES) / len(found)
-        self._limit = max(1, min(_MOST_BLOCKS, int(1 / each)))
-        self._at = found[-1][0]
+        items = sum(len(each.block.positions) for each in found)
+        self._limit = max(1, min(_MOST_BLOCKS, 2 * self._size * len(found) // items))
+        self._at = found[-1].no
         self._high = max(self._high, self._at)
         return found
 
@@ -185,12 +184,12 @@ class _Reading:
         self._at, self._low = self._low, self._high
         return new
 
-    async def given(self, found: Sequence[tuple[int, int, Block]]) -> AsyncGenerator[Page[Arrived]]:
+    async def given(self, found: Sequence[Committed]) -> AsyncGenerator[Page[Arrived]]:
         """Yield what is new of some results."""
         arrived: list[Arrived] = []
         size = 0.0
-        for _, number, block in found:
-            known, own = self._given, block.number
+        for each in found:
+            known, own, number, block = self._given, each.block.number, each.page, each.block
             fresh = [
                 (place, position)
                 for place, position in enumerate(block.positions)
@@ -200,6 +199,7 @@ class _Reading:
                 continue
             self._new = True
             page = await self._load(number)
+            block = await contents(self._store, self._scatter, each)
             values = self._results.unpack(block)
             # A key may be as large as the item that it is of.
             one = weight(block) / len(block.positions) + len(page.items if page.keys is None else page.keys) / page.size
@@ -227,8 +227,8 @@ class _Reading:
             if number is None:
                 raise StorageError("the items of a scatter are gone from the store", retryable=False)
             await self._load(number)
-            blocks = await self._store.blocks(self._scatter, number)
-            async with aclosing(self.given([(0, number, block) for block in blocks])) as pages:
+            blocks = await self._store.blocks(self._scatter, number, most=_MOST_BYTES)
+            async with aclosing(self.given(blocks)) as pages:
                 async for page in pages:
                     yield page
             if self._given.first_missing() == position:

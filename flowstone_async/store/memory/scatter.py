@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nsmallest
+from itertools import accumulate
 from typing import Literal
 
 from flowstone_async.store.batches import SPLIT
+from flowstone_async.store.blocks import Block, Committed, weight
 from flowstone_async.store.scatters import (
-    Block,
     Chunk,
     Flush,
     ItemFailed,
@@ -65,8 +66,8 @@ class StoredScatter:
     fences: dict[int, int] = field(default_factory=dict[int, int])
     keys: dict[str, int] = field(default_factory=dict[str, int])
     chunks: dict[tuple[int, bool], StoredChunk] = field(default_factory=dict[tuple[int, bool], StoredChunk])
-    blocks: dict[int, list[Block]] = field(default_factory=dict[int, list[Block]])
-    committed: list[tuple[int, Block]] = field(default_factory=list[tuple[int, Block]])
+    blocks: dict[int, list[Committed]] = field(default_factory=dict[int, list[Committed]])
+    committed: list[Committed] = field(default_factory=list[Committed])
     failures: dict[int, StoredFailure] = field(default_factory=dict[int, StoredFailure])
     notes: list[str] = field(default_factory=list[str])
     carry: bytes | None = None
@@ -146,14 +147,29 @@ class StoredScatter:
         found = (each.due for each in self.chunks.values() if each.state == "ready")
         return tuple(nsmallest(limit, (due for due in found if due is not None and due > now)))
 
-    def committed_after(self, number: int, limit: int) -> tuple[tuple[int, int, Block], ...]:
-        """Return results as `Scatters.committed` does."""
-        known = enumerate(self.committed[number + 1 : number + 1 + limit], number + 1)
-        return tuple((no, page, self._numbered(block)) for no, (page, block) in known)
+    def commit(self, block: Block, page: int) -> None:
+        """Keep results."""
+        self.committed.append(Committed(len(self.committed), page, block))
+        self.blocks.setdefault(page, []).append(self.committed[-1])
 
-    def _numbered(self, block: Block) -> Block:
-        position = block.positions[0]
-        return block if position < SPLIT else block._replace(number=self.chunks[position, True].kept.number)
+    def of_page(self, page: int, most: int) -> tuple[Committed, ...]:
+        """Return results as `Scatters.blocks` does."""
+        known = self.blocks.get(page, [])
+        sizes = accumulate(weight(each.block) for each in known)
+        return tuple(each if size <= most else each.without_contents() for each, size in zip(known, sizes, strict=True))
+
+    def committed_after(self, number: int, limit: int, most: int) -> tuple[Committed, ...]:
+        """Return results as `Scatters.committed` does."""
+        known = self.committed[number + 1 : number + 1 + limit]
+        sizes = accumulate((weight(each.block) for each in known), initial=0)
+        found = (each for each, before in zip(known, sizes, strict=False) if before < most or not before)
+        return tuple(map(self._numbered, found))
+
+    def _numbered(self, each: Committed) -> Committed:
+        position = each.block.positions[0]
+        if position < SPLIT:
+            return each
+        return each._replace(block=each.block._replace(number=self.chunks[position, True].kept.number))
 
     def fail(self, item: ItemFailed, page: int, at: datetime, worker: str) -> None:
         """Keep an item that failed for good."""

@@ -15,11 +15,11 @@ from typing_extensions import override
 from flowstone_async.errors import ConfigError, Failure
 from flowstone_async.store import redrives
 from flowstone_async.store.batches import split_from
+from flowstone_async.store.blocks import MOST_AT_ONCE, Committed
 from flowstone_async.store.memory.redriving import begun, carry
 from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import (
-    Block,
     Chunk,
     Flush,
     NewPage,
@@ -183,8 +183,7 @@ class MemoryScatters(Scatters):
             kept = kept._replace(attempts=each.attempts, lost=each.lost, error=each.error)
             found.chunks[each.position, True] = StoredChunk(kept, state="ready", due=each.due)
         if flush.block is not None:
-            found.blocks.setdefault(page, []).append(flush.block)
-            found.committed.append((page, flush.block))
+            found.commit(flush.block, page)
         found.split(flush, page)
         for each in flush.failures:
             found.fail(each, page, now, worker)
@@ -330,16 +329,18 @@ class MemoryScatters(Scatters):
             return tuple(known[no] for no in sorted(numbers) if no in known)
 
     @override
-    async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
+    async def blocks(self, scatter: str, page: int, *, most: int = MOST_AT_ONCE) -> tuple[Committed, ...]:
         with self._lock:
             found = self._read(scatter)
-            return () if found is None else tuple(found.blocks.get(page, ()))
+            return () if found is None else found.of_page(page, most)
 
     @override
-    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+    async def committed(
+        self, scatter: str, *, after: int = -1, limit: int = 50, most: int = MOST_AT_ONCE
+    ) -> tuple[Committed, ...]:
         with self._lock:
             found = self._read(scatter)
-            return () if found is None else found.committed_after(after, limit)
+            return () if found is None else found.committed_after(after, limit, most)
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:

@@ -57,7 +57,7 @@ class Lease:
         self._deadline = 0.0
         self._healthy_since = 0.0
         self._registered = False
-        self._ended = False
+        self._ended = self._told = False
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
@@ -68,8 +68,10 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name=f"flowstone lease {worker.id}", daemon=True)
 
     def holds(self) -> bool:
-        """Tell whether this worker may still write."""
-        return not self._ended and self._monotonic() < self._deadline
+        """Tell whether this worker may still write. Once it was told no, a renewal that comes late changes nothing."""
+        passed = self._monotonic() >= self._deadline
+        self._told = self._told or (passed and self._registered)
+        return not (passed or self._told or self._ended)
 
     def may_claim(self) -> bool:
         """Tell whether enough of the lease is left to take on more."""
@@ -113,7 +115,7 @@ class Lease:
     def _watch(self) -> None:
         """Fence the worker when the deadline passes, whatever the thread does."""
         left = self._deadline - self._monotonic()
-        if left <= 0:
+        if left <= 0 or self._told:
             self._end()
         elif not self._ended:
             self._timer = self._loop.call_later(min(left, self._seconds / _RENEWALS), self._watch)

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from flowstone_async.errors import Failure, StoreUnavailable
 from flowstone_async.store.batches import split_from
+from flowstone_async.store.blocks import MOST_AT_ONCE, Block, Committed
 from flowstone_async.store.postgres.chains import Chains, delete_scatters, sweep
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
@@ -21,7 +22,6 @@ from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned
 from flowstone_async.store.scatters import (
-    Block,
     Chunk,
     Flush,
     NewPage,
@@ -263,33 +263,27 @@ class PostgresScatters(Scatters):
         )
 
     @override
-    async def blocks(self, scatter: str, page: int) -> tuple[Block, ...]:
+    async def blocks(self, scatter: str, page: int, *, most: int = MOST_AT_ONCE) -> tuple[Committed, ...]:
         root, parts = await self._chains.of(scatter)
-        rows = await self._connections.fetch("scatter_blocks", parts, page)
+        rows = await self._connections.fetch("scatter_blocks", parts, page, most)
         if rows:
-            return tuple(Block(positions(row["first"], row["places"]), row["body"]) for row in rows)
-        rows = await self._connections.fetch("scatter_results", parts, page, root)
-        if not rows:
-            return ()
-        return (Block([row[0] for row in rows], b"", [row[1] for row in rows]),)
+            return tuple(map(_packed, rows))
+        rows = await self._connections.fetch("scatter_results", parts, page, root, most)
+        if not rows or rows[-1]["value"] is None:
+            return tuple(map(_row, rows))
+        block = Block([row["item_no"] for row in rows], b"", [row["value"] for row in rows])
+        return (Committed(rows[-1]["no"], page, block),)
 
     @override
-    async def committed(self, scatter: str, *, after: int = -1, limit: int = 50) -> tuple[tuple[int, int, Block], ...]:
+    async def committed(
+        self, scatter: str, *, after: int = -1, limit: int = 50, most: int = MOST_AT_ONCE
+    ) -> tuple[Committed, ...]:
         root, parts = await self._chains.of(scatter)
-        rows = await self._connections.fetch("committed_blocks", parts, after, limit, scatter)
+        rows = await self._connections.fetch("committed_blocks", parts, after, limit, most, scatter)
         if rows:
-            return tuple(
-                (
-                    row["no"],
-                    row["page"],
-                    Block(positions(row["first"], row["places"]), row["body"], number=row["number"]),
-                )
-                for row in rows
-            )
-        rows = await self._connections.fetch("committed_results", parts, after, limit, scatter, root)
-        return tuple(
-            (row["no"], row["page"], Block((row["item_no"],), b"", (row["value"],), row["number"])) for row in rows
-        )
+            return tuple(map(_packed, rows))
+        given = parts, after, limit, root, most, scatter
+        return tuple(map(_row, await self._connections.fetch("committed_results", *given)))
 
     @override
     async def page_at(self, scatter: str, position: int) -> int | None:
@@ -336,6 +330,21 @@ class PostgresScatters(Scatters):
                 more = await delete_scatters(session, known)
             if more:
                 await sweep(self._connections)
+
+
+def _packed(row: Record) -> Committed:
+    """Return results that were packed together."""
+    at = positions(row["first"], row["places"])
+    found = Committed(row["no"], row["page"], Block(at, row["body"] or b"", number=row["number"]))
+    return found if row["body"] is not None else found.without_contents()
+
+
+def _row(row: Record) -> Committed:
+    """Return a result in a row."""
+    at, value = (row["item_no"],), row["value"]
+    if value is None:
+        return Committed(row["no"], row["page"], Block(at, b"", number=row["number"]), whole=False)
+    return Committed(row["no"], row["page"], Block(at, b"", (value,), row["number"]))
 
 
 def record_of(row: Record) -> ScatterRecord:

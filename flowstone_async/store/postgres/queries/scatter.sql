@@ -347,12 +347,18 @@ FROM flowstone.scatter_page
 WHERE scatter = $1 AND no = ANY ($2::integer[]);
 
 -- name: scatter_blocks
--- Packed results of the page $2 that are under the ids $1.
-SELECT first, places, body FROM flowstone.scatter_block WHERE scatter = ANY ($1::uuid[]) AND page = $2 ORDER BY no;
+-- Packed results of the page $2 that are under the ids $1: with their contents up to $3 bytes together.
+SELECT no, page, first, places, CASE WHEN sum(octet_length(body)) OVER (ORDER BY no) <= $3::bigint THEN body END AS body,
+    NULL::integer AS number
+FROM flowstone.scatter_block
+WHERE scatter = ANY ($1::uuid[]) AND page = $2
+ORDER BY no;
 
 -- name: scatter_results
--- Results of the page $2 of the chain $3 that are rows, under the ids $1: of its items, and of those split off from them.
-SELECT r.item_no, r.value
+-- Results of the page $2 of the chain $3 that are rows, under the ids $1: of its items, and of those split off from them;
+-- with their values up to $4 bytes together.
+SELECT r.no, p.no AS page, r.item_no, NULL::integer AS number,
+    CASE WHEN sum(octet_length(r.value)) OVER (ORDER BY r.no) <= $4::bigint THEN r.value END AS value
 FROM flowstone.scatter_page AS p
 CROSS JOIN LATERAL (
     SELECT r.item_no, r.value, r.no FROM flowstone.scatter_result AS r
@@ -367,46 +373,58 @@ WHERE p.scatter = $3 AND p.no = $2
 ORDER BY r.no;
 
 -- name: committed_blocks
--- Packed results under the ids $1 behind the number $2, with their own numbers where they were split off: the scatter $4 knows
--- these of all that it has, also where the one that had them committed is gone.
+-- Packed results under the ids $1 behind the number $2, with their own numbers where they were split off: those before
+-- which there are less than $4 bytes, and $3 blocks, of them. The scatter $5 knows the numbers of all that it has, also where the
+-- one that had them committed is gone.
 SELECT b.no, b.page, b.first, b.places, b.body,
     CASE WHEN b.first >= 1::bigint << 62 THEN (
-        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $4 AND c.first = b.first AND c.alone
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $5 AND c.first = b.first AND c.alone
     ) END AS number
-FROM unnest($1::uuid[]) AS n (part)
-CROSS JOIN LATERAL (
-    SELECT b.no, b.page, b.first, b.places, b.body
-    FROM flowstone.scatter_block AS b
-    WHERE b.scatter = n.part AND b.no > $2
+FROM (
+    SELECT b.*, sum(octet_length(b.body)) OVER (ORDER BY b.no) - octet_length(b.body) AS before
+    FROM unnest($1::uuid[]) AS n (part)
+    CROSS JOIN LATERAL (
+        SELECT b.scatter, b.no, b.page, b.first, b.places, b.body
+        FROM flowstone.scatter_block AS b
+        WHERE b.scatter = n.part AND b.no > $2
+        ORDER BY b.no
+        LIMIT $3
+    ) AS b
     ORDER BY b.no
     LIMIT $3
 ) AS b
-ORDER BY b.no
-LIMIT $3;
+WHERE b.before < $4::bigint OR b.before = 0
+ORDER BY b.no;
 
 -- name: committed_results
--- As `committed_blocks`, with the pages of the chain $5 that they are in.
+-- With the pages of the chain $4 that they are in, and with their numbers where they were split off, from the scatter $6; less
+-- than $5 bytes before the last one.
 SELECT r.no, r.item_no, r.value, p.no AS page,
     CASE WHEN r.item_no >= 1::bigint << 62 THEN (
-        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $4 AND c.first = r.item_no AND c.alone
+        SELECT c.number FROM flowstone.scatter_chunk AS c WHERE c.scatter = $6 AND c.first = r.item_no AND c.alone
     ) END AS number
-FROM unnest($1::uuid[]) AS n (part)
-CROSS JOIN LATERAL (
-    SELECT r.no, r.item_no, r.value
-    FROM flowstone.scatter_result AS r
-    WHERE r.scatter = n.part AND r.no > $2
+FROM (
+    SELECT r.*, sum(octet_length(r.value)) OVER (ORDER BY r.no) - octet_length(r.value) AS before
+    FROM unnest($1::uuid[]) AS n (part)
+    CROSS JOIN LATERAL (
+        SELECT r.scatter, r.no, r.item_no, r.value
+        FROM flowstone.scatter_result AS r
+        WHERE r.scatter = n.part AND r.no > $2
+        ORDER BY r.no
+        LIMIT $3
+    ) AS r
     ORDER BY r.no
     LIMIT $3
 ) AS r
 CROSS JOIN LATERAL (
     SELECT p.no FROM flowstone.scatter_page AS p
-    WHERE p.scatter = $5 AND p.count > 0
+    WHERE p.scatter = $4 AND p.count > 0
         AND p.first <= CASE WHEN r.item_no < 1::bigint << 62 THEN r.item_no ELSE (r.item_no - (1::bigint << 62)) >> 24 END
     ORDER BY p.first DESC
     LIMIT 1
 ) AS p
-ORDER BY r.no
-LIMIT $3;
+WHERE r.before < $5::bigint OR r.before = 0
+ORDER BY r.no;
 
 -- name: scatter_page_at
 -- The page of the chain $1 that the item $2 is in.
