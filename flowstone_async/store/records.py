@@ -276,10 +276,12 @@ class Pruned(NamedTuple):
     Attributes:
         runs: How many runs, with their events.
         values: Superseded materializations, whose values elsewhere may now be deleted.
+        swept: How many parts went of what scatters have left that were deleted; each of some thousand rows.
     """
 
     runs: int
     values: tuple[Materialization, ...]
+    swept: int = 0
 
 
 class Fault(NamedTuple):

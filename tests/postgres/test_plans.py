@@ -286,10 +286,9 @@ ASKED |= {
     "scatter_chain": [U],
     "lock_chains": [US],
     "chains": [US],
-    "delete_scatters": [US, US, US],
-    "remains": ["100"],
-    "delete_remains": [US, US, US, "20000", "100"],
-    "trim_chain": [U, "5", "50"],
+    "delete_scatters": [US, US, US, "NULL"],
+    "trim_chain": [U, "5", "50", "NULL"],
+    "trimmed": [U],
 }
 
 
