@@ -31,6 +31,7 @@ from flowstone_async.store.records import (
     StoredEvent,
     Submission,
     Submitted,
+    Unswept,
     Worker,
 )
 from flowstone_async.store.redrives import Redrive
@@ -373,6 +374,10 @@ class Store(Protocol):
 
         With faults a store gives the same answers, only later; nothing mends them unasked, for that may take long.
         """
+        ...
+
+    async def unswept(self) -> Unswept:
+        """Return what deleted scatters have left: `prune` and whoever deletes go on with it."""
         ...
 
     async def verify(self) -> tuple[Fault, ...]:

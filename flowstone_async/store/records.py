@@ -284,6 +284,18 @@ class Pruned(NamedTuple):
     swept: int = 0
 
 
+class Unswept(NamedTuple):
+    """What deleted scatters have left that is still to be deleted.
+
+    Attributes:
+        scatters: How many have left something.
+        since: When something was last deleted of the one that has waited for longest; None if nothing is left.
+    """
+
+    scatters: int = 0
+    since: datetime | None = None
+
+
 class Fault(NamedTuple):
     """Something of the store's own that is not as it should be.
 
