@@ -129,7 +129,11 @@ async def test_a_part_costs_the_same_however_much_was_deleted_before(
     if work is LIST:
         assert gone == {}
     else:
-        assert (gone["scatter_page"], gone["scatter_key"], gone["scatter_chunk"]) == (ROWS // 3 - 1, ROWS // 3 - 1, ROWS)
+        assert (gone["scatter_page"], gone["scatter_key"], gone["scatter_chunk"]) == (
+            ROWS // 3 - 1,
+            ROWS // 3 - 1,
+            ROWS,
+        )
         assert not gone.keys() & set(LISTS)
 
 
@@ -197,11 +201,13 @@ async def test_whoever_is_interrupted_leaves_the_rest_to_the_next(
         sent.calls, sent.fails = 0, (number, when)
         with pytest.raises(asyncio.CancelledError):
             await opened.store.prune(runs=None, values=None)
-    while (before := await left(sql)):
+    while before := await left(sql):
         sent.calls, sent.fails = 0, (3, when)
         with pytest.raises(asyncio.CancelledError):
             await opened.store.prune(runs=None, values=None)
         interrupted += 1
+        if interrupted == 3:
+            assert await opened.store.verify() == (), "this is work that is left, and no damage"
         assert sum((await left(sql)).values()) < sum(before.values())
     assert interrupted > ROWS / PART / 3
 
