@@ -15,6 +15,10 @@ from flowstone_async.engine import Engine
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.store.postgres import connections, remains
 from flowstone_async.store.postgres.remains import REMAINS, TRIMS, statement
+from flowstone_async.store.scatters import ItemFailed
+from tests.contract import stores as contract
+from tests.contract.builders import failure
+from tests.contract.test_scatters import Reader, flushed
 from tests.postgres.conftest import Opened, OpenStore
 from tests.postgres.test_held_xmin import reader
 from tests.postgres.waiting import blocked
@@ -210,6 +214,26 @@ async def test_whoever_is_interrupted_leaves_the_rest_to_the_next(
             assert await opened.store.verify() == (), "this is work that is left, and no damage"
         assert sum((await left(sql)).values()) < sum(before.values())
     assert interrupted > ROWS / PART / 3
+
+
+async def test_a_straggler_adds_nothing_to_what_is_deleted(
+    sql: asyncpg.Connection, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run has failed and never ended the scatter, whose chunk a worker still has."""
+    monkeypatch.setattr(remains, "SHARE", 2)
+    reader = await Reader.begin(contract.Engine(worker=opened.worker, store=opened.store))
+    for no in range(6):
+        await reader.add(f"a{no}", f"b{no}")
+    await reader.drive.finish("failed")
+    await opened.store.prune(runs=0.0, values=None, limit=1)
+    assert await opened.store.scatters.scatter(reader.id) is None
+    assert (await left(sql))["scatter_chunk"] > 1
+    last = reader.chunk(10, 2, 5)
+    failed = (ItemFailed(10, 1, failure("late")),)
+    assert await reader.flush(flushed(last, 11, state="done", failures=failed, failed=1)) == []
+    assert await reader.take() == ()
+    await sweep(opened)
+    assert (await left(sql)) == {}
 
 
 async def test_a_lost_reply_costs_nothing(dsn: str, sql: asyncpg.Connection, open_store: OpenStore) -> None:

@@ -84,6 +84,8 @@ async def delete_scatters(session: Session, remains: Remains, scatters: Sequence
     ended = roots - {row["root"] for row in left}
     ids = [row["id"] for row in gone]
     await session.fetch("delete_scatters", ids, list(unused | ended), list(ended), remains.now())
+    # Of a scatter that its run never ended: a straggler's flush would else add rows behind what is deleted.
+    await session.fetch("cancel_chunks", ids)
     trimmed = [root for root in roots - ended if await _trim(session, root, rows, remains.now())]
     listed = list({*ids, *unused, *ended})
     return Deleted(
