@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -68,6 +69,10 @@ async def sweep(opened: Opened) -> list[int]:
     return found
 
 
+class _Undo(Exception):
+    """What a transaction did is not to be kept."""
+
+
 class Sent:
     """Statements that delete what is left, as they are sent; one of them may go wrong.
 
@@ -90,10 +95,11 @@ class Sent:
             if self.fails == (self.calls, "before"):
                 raise asyncio.CancelledError
             if explained:
-                await send(session, "BEGIN")
-                [told] = await send(session, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", *arguments)
-                await send(session, "ROLLBACK")
-                self.costs.append(cost(json.loads(told[0])[0]["Plan"]))
+                with suppress(_Undo):
+                    async with session.transaction():
+                        [told] = await send(session, f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", *arguments)
+                        self.costs.append(cost(json.loads(told[0])[0]["Plan"]))
+                        raise _Undo
             rows = await send(session, text, *arguments)
             if self.fails == (self.calls, "after"):
                 raise asyncio.CancelledError
@@ -233,6 +239,16 @@ async def test_a_straggler_adds_nothing_to_what_is_deleted(
     assert await reader.take() == ()
     await sweep(opened)
     assert (await left(sql)) == {}
+
+
+async def test_many_are_deleted_whole(sql: asyncpg.Connection, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are taken from the list for one statement, though none of those has much."""
+    monkeypatch.setattr(remains, "LISTED", 2)
+    scatters = [await Reader.begin(contract.Engine(worker=opened.worker, store=opened.store)) for _ in range(3)]
+    for each in scatters:
+        await each.add("a", "b", last=True)
+    await opened.store.scatters.delete([each.id for each in scatters])
+    assert await left(sql) == {}
 
 
 async def test_a_lost_reply_costs_nothing(dsn: str, sql: asyncpg.Connection, open_store: OpenStore) -> None:

@@ -22,8 +22,9 @@ SHARE: Final = 20_000
 """Rows of a table that a statement deletes at most, where they are small."""
 LARGE: Final = 100
 """Rows of a table that a statement deletes at most, where each may be as large as a page or a flush."""
+LISTED: Final = 100
+"""Parts of scatters that a statement works at."""
 
-_LISTED = 100
 _PART = re.compile(r"^-- part: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
@@ -141,7 +142,8 @@ class Remains:
     async def begin(self, session: Session, listing: Listing, scatters: Collection[object]) -> bool:
         """Delete some of what was just listed, in the transaction of `session`, and tell whether more may be left."""
         text, given = self._asked(statement(listing, "own"), scatters=scatters)
-        return any(row["more"] for row in await session.fetch_text(text, *given))
+        rows = await session.fetch_text(text, *given)
+        return len(rows) >= LISTED or any(row["more"] for row in rows)
 
     async def finish(self, listing: Listing, scatters: Collection[object]) -> None:
         """Delete what is left of some scatters; what others are at is left to them."""
@@ -168,5 +170,5 @@ class Remains:
         return sent
 
     def _asked(self, sent: Statement, **given: object) -> tuple[str, Sequence[object]]:
-        given |= {"most": _LISTED, "rows": SHARE, "large": LARGE, "now": self.now()}
+        given |= {"most": LISTED, "rows": SHARE, "large": LARGE, "now": self.now()}
         return sent.text, [given[name] for name in sent.parameters]
