@@ -31,6 +31,7 @@ from flowstone_async.store.records import (
     StoredEvent,
     Submission,
     Submitted,
+    Unswept,
     Worker,
 )
 from flowstone_async.store.redrives import Redrive
@@ -335,8 +336,9 @@ class Store(Protocol):
 
     async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> Pruned:
         """Delete finished runs with their events older than `runs` seconds, and forget superseded materializations
-        older than `values` seconds, at most `limit` of each. Any number of processes may do so at once, and share the
-        work: nothing pruned means that nothing is left, or that others are at it.
+        older than `values` seconds, at most `limit` of each; and some of what deleted scatters have left. Any number
+        of processes may do so at once, and share the work: nothing pruned means that nothing is left, or that others
+        are at it.
 
         From two days on, `runs` is rounded up to whole days (UTC) of their creation: a run that could go today goes at
         the latest two days later. Current values, active runs and audit entries stay.
@@ -373,6 +375,10 @@ class Store(Protocol):
 
         With faults a store gives the same answers, only later; nothing mends them unasked, for that may take long.
         """
+        ...
+
+    async def unswept(self) -> Unswept:
+        """Return what deleted scatters have left: `prune` and whoever deletes go on with it."""
         ...
 
     async def verify(self) -> tuple[Fault, ...]:

@@ -35,6 +35,7 @@ from flowstone_async.store.records import (
     StoredEvent,
     Submission,
     Submitted,
+    Unswept,
     Worker,
 )
 from flowstone_async.store.redrives import Redrive
@@ -359,6 +360,10 @@ class MemoryStore(Store):
     @override
     async def faults(self) -> tuple[Fault, ...]:
         return ()
+
+    @override
+    async def unswept(self) -> Unswept:
+        return Unswept()
 
     @override
     async def verify(self) -> tuple[Fault, ...]:

@@ -29,6 +29,7 @@ from flowstone_async.store.records import (
     RunState,
     Statistics,
     StoredEvent,
+    Unswept,
 )
 from flowstone_async.types import AssetKey
 
@@ -121,6 +122,10 @@ class LookingStore(Store):
     async def faults(self) -> tuple[Fault, ...]:
         found = [await each(self._connections) for each in (index_faults, stray_faults, held_faults)]
         return tuple(fault for faults in found for fault in faults)
+
+    @override
+    async def unswept(self) -> Unswept:
+        return Unswept(*(await self._connections.fetch("unswept"))[0])
 
     @override
     async def verify(self) -> tuple[Fault, ...]:
