@@ -258,9 +258,10 @@ class Working(Flushing):
             chunk.postpone(chunk.todo.pop().position, 0, None, None, lost=chunk.chunk.lost)
         self._changes(chunk)
 
-    async def tried_alone(self, chunk: LocalChunk, todo: Todo) -> bool:
-        """Put on record that an item runs alone now, after all that ended before; return whether it may run."""
-        chunk.trial = on_trial(self._name, todo.number, chunk.chunk)
+    async def begins(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
+        """Put on record that an item runs now, perhaps alone, after all that ended before; return whether it may."""
+        if alone:
+            chunk.trial = on_trial(self._name, todo.number, chunk.chunk)
         self._changes(chunk)
         try:
             while chunk.changed:
@@ -268,7 +269,7 @@ class Working(Flushing):
         except (*ENDINGS, Exception) as error:
             self._fail(error)
             return False
-        return True
+        return self._error is None
 
     def _hold_lost(self, chunk: LocalChunk) -> None:
         """Let an item fail under which too many workers died."""
