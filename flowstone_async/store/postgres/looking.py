@@ -30,7 +30,7 @@ from flowstone_async.store.records import (
     Statistics,
     StoredEvent,
 )
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 
 
 class LookingStore(Store):
@@ -100,6 +100,10 @@ class LookingStore(Store):
     @override
     async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
         return await self._catalog.recorded(materializations)
+
+    @override
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        return await self._catalog.materializations(wanted)
 
     @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
