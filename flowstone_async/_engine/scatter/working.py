@@ -70,6 +70,10 @@ class Working(Flushing):
     async def _noticed(self, attendance: Attendance) -> None:
         """Hear how the scatter stands."""
 
+    def _permitted(self, attendance: Attendance) -> int | None:
+        """Return up to how many bodies may run here from now on; None for no bound."""
+        return attendance.permits
+
     def _is_shared(self) -> bool:
         return self._others > 0
 
@@ -323,12 +327,13 @@ class Working(Flushing):
         found = await crews.attend(self._id, self._task.worker, most=most, running=running, hungry=hungry)
         if found is None:
             raise no_longer_ours(self._name)
-        if (found.permits, found.others, found.elsewhere) != (self._permits, self._others, self._elsewhere):
+        permits = self._permitted(found)
+        if (permits, found.others, found.elsewhere) != (self._permits, self._others, self._elsewhere):
             self._pace = _PACE
-        self._permits, self._others, self._elsewhere = found.permits, found.others, found.elsewhere
+        self._permits, self._others, self._elsewhere = permits, found.others, found.elsewhere
         self._room.set()
         if bodies is not None and not self._draining:
-            bodies.limit(found.permits)
+            bodies.limit(permits)
         await self._noticed(found)
         if bodies is not None and not self._draining and found.hungry and not bodies.stopping and not self._gifts:
             self._gifts = self._supply.withhold(-(-bodies.waiting * found.hungry // (found.hungry + 1)))
