@@ -56,6 +56,6 @@ class RunEnding(RunSteps):
             self.state, self.error = "cancelled", None
             await self.tell_cancelled()
         elif record is not None and record.fence == self.record.fence and record.state in ("succeeded", "failed"):
-            self.state = record.state  # the end was committed, and its answer lost
+            self.state, self.error = record.state, self.ends_with  # the end was committed, and its answer lost
         else:
             self.error = self.error or stopped.lease_lost(self.id)

@@ -62,13 +62,16 @@ async def _load(driver: RunDriver, unit: Unit, settled: Settled) -> Any:
 def problem_of(driver: RunDriver, index: int) -> FlowstoneError | None:
     """Return why a unit of an ended run has no value; None if it has one."""
     unit, settled = driver.units.all[index], driver.board.settled[index]
-    if driver.state == "cancelled" or driver.stopping == "cancelled":
+    stopping = driver.stopping
+    if driver.state == "cancelled" or stopping == "cancelled":
         return stopped.cancelled(driver.id)
-    if settled is None or (driver.stopping not in (None, "shutdown") and settled.materialization is None):
+    if stopping == "lease_lost" and driver.state != "running":
+        stopping = None  # it had come to its end before
+    if settled is None or (stopping not in (None, "shutdown") and settled.materialization is None):
         return driver.error or stopped.closed(driver.id)
-    if driver.stopping in ("lease_lost", "broken"):
+    if stopping in ("lease_lost", "broken"):
         return driver.error or stopped.closed(driver.id)  # what was settled last may not have been committed
-    if driver.stopping == "timed_out" and driver.error is not None:
+    if stopping == "timed_out" and driver.error is not None:
         return driver.error
     if settled.state == "skipped":
         return skipped(unit.node.name, unit.partition, settled.reason or "", driver.id)

@@ -88,6 +88,7 @@ class RunDriver(RunGivingOut):
         self.created, self.done = asyncio.Event(), asyncio.Event()
         self.state: RunningState = "running"
         self.error: FlowstoneError | None = None
+        self.ends_with: FlowstoneError | None = None
         self._ending: BaseException | None = None
         self.stopping: Stop | None = None
         self.interrupted = False
@@ -369,7 +370,7 @@ class RunDriver(RunGivingOut):
             self.lose()
             return None
         if step.finish is not None:
-            self.state = step.finish.state
+            self.state, self.error = step.finish.state, self.ends_with
         if observer is not None:
             await observer.heard()
         if events:

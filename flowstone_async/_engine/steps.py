@@ -11,6 +11,7 @@ from flowstone_async._engine.interruption import Interruption
 from flowstone_async._engine.record import audit_of, note_settled
 from flowstone_async._engine.request import REDRIVES
 from flowstone_async._engine.values import RunValues
+from flowstone_async.errors import FlowstoneError
 from flowstone_async.events import (
     AssetFinished,
     Event,
@@ -33,6 +34,8 @@ class RunSteps(RunValues, Interruption):
     hooks: Hooks
     running: dict[int, tuple[int, float]]
     """Bodies that have begun and not come to an end, by unit: the attempt, and when it began."""
+    ends_with: FlowstoneError | None
+    """The error that is committed with the end of the run."""
 
     @property
     def seconds(self) -> float:
@@ -87,19 +90,16 @@ class RunSteps(RunValues, Interruption):
         """Decide how the run ends, and note it."""
         settled = [self.board.settled[index] for index in self.units.targets]
         failed = next((each for each in settled if each is not None and each.error is not None), None)
-        if self.error is None and failed is not None:
-            self.error = failed.error
+        error = self.ends_with = self.error if self.error is not None or failed is None else failed.error
         now = self.services.store.now()
         body = {**self.facts(), "seconds": self.seconds}
-        if self.error is None:
+        if error is None:
             self.journal.add(RunSucceeded, now, dict(body))
         else:
-            self.journal.add(RunFailed, now, dict(body), self.error)
-        state: Literal["succeeded", "failed"] = "succeeded" if self.error is None else "failed"
-        self.journal.add(RunFinished, now, {**body, "state": state}, self.error)
-        return RunDone(
-            state=state, error=None if self.error is None else describe(self.error, partition=self.request.encoded)
-        )
+            self.journal.add(RunFailed, now, dict(body), error)
+        state: Literal["succeeded", "failed"] = "succeeded" if error is None else "failed"
+        self.journal.add(RunFinished, now, {**body, "state": state}, error)
+        return RunDone(state=state, error=None if error is None else describe(error, partition=self.request.encoded))
 
     def unfinished(self) -> list[dict[str, object]]:
         """Return the assets whose bodies have begun and not come to an end, as `AssetFinished` tells of them."""
