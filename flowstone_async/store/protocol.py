@@ -36,7 +36,7 @@ from flowstone_async.store.records import (
 )
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import Scatters
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 
 
 class Values(Protocol):
@@ -328,6 +328,10 @@ class Store(Protocol):
 
         What was committed before the call is seen. Texts that are no id of anything are left out.
         """
+        ...
+
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        """Return those of some materializations that are `recorded`, by id; one that was invalidated has no value."""
         ...
 
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:

@@ -39,7 +39,7 @@ from flowstone_async.store.records import (
     Worker,
 )
 from flowstone_async.store.redrives import Redrive
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 from flowstone_async.waiters import Waiter
 
 
@@ -312,6 +312,13 @@ class MemoryStore(Store):
     async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
         with self._lock:
             return frozenset(filter(self._memory.keys.by_materialization.__contains__, materializations))
+
+    @override
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        with self._lock:
+            keys = self._memory.keys.by_materialization
+            found = [made for id_ in wanted if id_ in keys and (made := keys[id_].materialization()) is not None]
+            return {made.id: made for made in found}
 
     @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:

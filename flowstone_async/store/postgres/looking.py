@@ -31,7 +31,7 @@ from flowstone_async.store.records import (
     StoredEvent,
     Unswept,
 )
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 
 
 class LookingStore(Store):
@@ -101,6 +101,10 @@ class LookingStore(Store):
     @override
     async def recorded(self, materializations: Collection[str]) -> frozenset[str]:
         return await self._catalog.recorded(materializations)
+
+    @override
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        return await self._catalog.materializations(wanted)
 
     @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
