@@ -148,7 +148,8 @@ class Pipeline(Decorators, Verbs):
         """Try the pipeline in a test: in memory of its own, on a clock that stands still until it is advanced.
 
         Args:
-            values: Values of assets, by handle or name, in place of computing them.
+            values: Values of assets, by handle or name, in place of computing them; for a scatter its results, as a
+                list or `Gathered.of(...)`.
             resources: Replacements, by type or name.
             params: For runs that give none.
 

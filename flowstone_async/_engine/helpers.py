@@ -54,7 +54,8 @@ class Help:
         """Help until the scatter ends, or until it is stopped."""
         session, catalog = self._session, self._session.catalogs[self.record.pipeline]
         past = await Past.read(session.store, self.record)
-        prospect = await session.prospect(past.request(self.record, catalog))
+        recorded = await past.recorded(session.store, self.record.id)
+        prospect = await session.prospect(past.request(self.record, catalog), recorded)
         driver = session.driver(prospect, self.record, past, await session.resumed(self.record))
         driver.board.begin(driver.history)
         scope = driver.resources.inner("asset", None)

@@ -30,6 +30,6 @@ async def prune(
         await reader.forget(pruned.values)
         ended += pruned.runs
         forgotten += len(pruned.values)
-        if not (pruned.runs or pruned.values) or anyio.current_time() > until:
+        if not (pruned.runs or pruned.values or pruned.swept) or anyio.current_time() > until:
             return ended, forgotten
         await checkpoint()

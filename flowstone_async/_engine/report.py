@@ -14,7 +14,7 @@ T_co = TypeVar("T_co", covariant=True)
 ReportState: TypeAlias = Literal["ok", "cached", "failed", "blocked", "skipped", "waiting", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: see test_public_names
 class AssetReport(Generic[T_co]):
     """What came of one asset and partition in a run.
 

@@ -11,14 +11,15 @@ from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import failure_of
 from flowstone_async._engine.outcome import Settled, Tried
 from flowstone_async._engine.request import CONCURRENCY, Request, stored_again, stored_force
+from flowstone_async._engine.scatter.facts import ScatterFacts
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.failures import rebuild
 from flowstone_async.planning.units import Unit, Units
 from flowstone_async.store.protocol import Store
-from flowstone_async.store.records import EventRecord, RunRecord
+from flowstone_async.store.records import AssetState, EventRecord, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
-_ENDS = ("asset.succeeded", "asset.failed", "asset.skipped")
+_ENDS = ("asset.succeeded", "asset.failed", "asset.skipped", "asset.reused")
 
 
 @dataclass(slots=True)
@@ -111,14 +112,49 @@ class Past:
         found: dict[int, Settled] = {}
         for unit in units.all:
             event, made = self.ends.get((unit.node.name, unit.key.partition)), current.get(unit.key)
-            if event is not None and made is not None and event.body.get("materialization") == made.id:
+            if event is None or made is None or event.type != "asset.succeeded":
+                continue
+            if event.body.get("materialization") == made.id:
                 found[unit.place] = Settled("cached", made, reason="an earlier run that this one resumes computed it")
+        return found
+
+    async def recorded(self, store: Store, run_id: str) -> Mapping[AssetKey, Materialization]:
+        """Return the values that the run has made or read so far, also those that others have superseded since.
+
+        It goes on with these, so that it does not mix two versions of a value. What is forgotten is missing.
+        """
+        made = await store.materializations([str(each.body.get("materialization")) for each in self.ends.values()])
+        found = {each.key: each for each in made.values()}
+        read = [source for each in made.values() if each.run_id == run_id for source in each.inputs]
+        for scatter in await store.scatters.of_run(run_id):
+            facts = ScatterFacts.read(scatter.facts)
+            read += (*facts.source, *facts.inputs)
+        ids = [each.materialization for each in read if each.key not in found and each.materialization is not None]
+        inputs = await store.materializations(ids)
+        for each in (inputs[id_] for id_ in ids if id_ in inputs):
+            found.setdefault(each.key, each)
         return found
 
     def attempts(self, units: Units) -> dict[int, Tried]:
         """Return the failed attempts of each unit that had any."""
         found = ((unit, self.tried.get((unit.node.name, unit.key.partition))) for unit in units.all)
         return {unit.place: tried for unit, tried in found if tried is not None}
+
+
+def values_for(
+    request: Request,
+    units: Units,
+    states: Mapping[AssetKey, AssetState],
+    recorded: Mapping[AssetKey, Materialization] | None,
+) -> dict[AssetKey, Materialization]:
+    """Return the values that a run finds: what was given to it, what it has on record, what is current.
+
+    What it has on record and was invalidated since, with nothing in its place, is computed again.
+    """
+    current = {key: state.current for key, state in states.items() if state.current is not None}
+    current |= {key: made for key, made in (recorded or {}).items() if key in current}
+    given = {unit.key: request.given[unit.node.name] for unit in units.all if unit.node.name in request.given}
+    return current | given
 
 
 def as_stored(units: Units, current: Mapping[AssetKey, Materialization], forced: Collection[int]) -> dict[int, Settled]:
@@ -145,6 +181,11 @@ def _settled(unit: Unit, event: EventRecord, current: Mapping[AssetKey, Material
         case "asset.succeeded":
             made = current.get(unit.key)
             return None if made is None else Settled("ok", made, seconds=seconds, attempts=attempts)
+        case "asset.reused":
+            made = current.get(unit.key)
+            if made is None or made.id != body.get("materialization"):
+                return None
+            return Settled("cached", made, reason="the run had taken it before another engine went on with it")
         case "asset.skipped":
             return Settled("skipped", reason=str(body.get("reason", "")))
         case _:

@@ -17,7 +17,7 @@ from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.observing import SessionObserver
 from flowstone_async._engine.request import RESUMES, Request
 from flowstone_async._engine.requesting import Timeout, make_request
-from flowstone_async._engine.resume import Past, as_stored
+from flowstone_async._engine.resume import Past, as_stored, values_for
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.run_params import Prints
 from flowstone_async._engine.services import Services
@@ -97,8 +97,8 @@ class Session:
 
     # -- planning -----------------------------------------------------------------------------------------------
 
-    async def prospect(self, request: Request) -> Prospect:
-        """Ask the store what exists and decide what would run."""
+    async def prospect(self, request: Request, recorded: Mapping[AssetKey, Materialization] | None = None) -> Prospect:
+        """Ask the store what exists and decide what would run; of a run that goes on with what is `recorded` of it."""
         catalog = self.catalogs[request.pipeline]
         now = self.services.store.now()
         dynamic = await known_keys(self.services.store, catalog)
@@ -108,10 +108,7 @@ class Session:
             each.external for unit in units.all for each in (*unit.inputs, *unit.asked) if each.external is not None
         ]
         states = await self.services.store.states(keys)
-        current = {key: state.current for key, state in states.items() if state.current is not None}
-        for unit in units.all if request.given else ():
-            if unit.node.name in request.given:
-                current[unit.key] = request.given[unit.node.name]
+        current = values_for(request, units, states, recorded)
         prints = Prints(request.params_json)
         known: dict[str, Facts] = {}
 
@@ -244,7 +241,8 @@ class Session:
         if record.lost > patience:
             raise stopped.deadly(record.id, record.lost)
         request = past.request(record, self.catalogs[record.pipeline])
-        driver = self.driver(await self.prospect(request), record, past, await self.resumed(record))
+        prospect = await self.prospect(request, await past.recorded(self.services.store, record.id))
+        driver = self.driver(prospect, record, past, await self.resumed(record))
         if self.closing or self.lost:
             raise stopped.closed(record.id)
         flight, identity = Flight(driver, detached=True), self._identity(request)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, overload
 import anyio
 from typing_extensions import Unpack, override
 
+from flowstone_async._engine.given_values import accepted
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.options import mapping
 from flowstone_async._engine.report import RunReport
@@ -23,12 +24,10 @@ from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.verbs import RunOptions, Verbs
 from flowstone_async.clock import ManualClock, settle
 from flowstone_async.config import word
-from flowstone_async.definition.assignable import render
 from flowstone_async.definition.collection import Hook
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
-from flowstone_async.errors import ConfigError, StorageError
+from flowstone_async.errors import ConfigError
 from flowstone_async.events import Event
-from flowstone_async.io.codec import codec_for
 from flowstone_async.store.records import RunState
 from flowstone_async.types import AssetKey, Materialization, new_id
 
@@ -288,14 +287,8 @@ class Trial(Verbs):
         found: dict[str, Materialization] = {}
         for target, value in values.items():
             catalog, name = find(self._opened.catalogs, target)
-            node = catalog.graph.nodes[name]
-            try:
-                fingerprint = codec_for(node.value_type).prepare(value).fingerprint
-            except StorageError as error:
-                raise ConfigError(
-                    f"values={{{name!r}: ...}}: asset {name!r} produces {render(node.value_type)}: {error.message}"
-                ) from error
-            found[name] = self._made_up(AssetKey(catalog.graph.pipeline, name), fingerprint, value)
+            given, fingerprint = accepted(catalog.graph.nodes[name], value)
+            found[name] = self._made_up(AssetKey(catalog.graph.pipeline, name), fingerprint, given)
         return found
 
     def _check_used(self, request: Request, given: Mapping[str, Materialization]) -> None:

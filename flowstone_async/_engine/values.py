@@ -9,6 +9,7 @@ from typing import Any
 from flowstone_async._engine import managed
 from flowstone_async._engine.ahead import AheadBoard
 from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.given_values import copied
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.observing import Observer
@@ -23,7 +24,6 @@ from flowstone_async.definition.kind import StreamKind
 from flowstone_async.errors import FlowstoneError, ResourceUnavailable
 from flowstone_async.events import Event, ResourceFailed
 from flowstone_async.io.base import IOManager, ValueRef
-from flowstone_async.io.copying import copy_value
 from flowstone_async.planning.units import Unit, UnitInput, Units
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
@@ -88,7 +88,7 @@ class RunValues:
         made = settled.materialization
         assert made is not None  # noqa: S101 - only units with a value are loaded
         if made.id in self.services.given:
-            return copy_value(self.services.given[made.id])
+            return copied(self.services.given[made.id])
         runnable = self.catalog.runnable(unit.node)
         ref = value_ref(made, runnable, unit.partition, settled.payload)
         return as_annotated(await managed.load(self.manager(runnable), ref, wanted, self.hide), wanted)

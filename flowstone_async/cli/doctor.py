@@ -20,10 +20,11 @@ from flowstone_async.clock import SystemClock
 from flowstone_async.engine import Engine
 from flowstone_async.errors import ConfigError, FlowstoneError, StorageError
 from flowstone_async.pipeline import Pipeline
-from flowstone_async.store.records import Fault, LiveWorker
+from flowstone_async.store.records import Fault, LiveWorker, Unswept
 
 Verdict: TypeAlias = Literal["ok", "note", "warning", "error"]
 SKEW = 1.0
+UNSWEPT = 3600.0
 _LOOKED_AT = 1000
 
 
@@ -119,6 +120,7 @@ async def _store(engine: Engine, session: Session) -> list[Finding]:
         text = f"the store's clock and this machine's agree within {SKEW:g} s"
     found.append(Finding("clock", "warning" if abs(skew) > SKEW else "ok", text))
     found.append(_tables(await session.services.store.faults()))
+    found.append(_deleted(await session.services.store.unswept(), session.services.store.now()))
     return found
 
 
@@ -127,6 +129,17 @@ def _tables(faults: Sequence[Fault]) -> Finding:
         return Finding("tables", "ok", "no index is missing or damaged, and nobody keeps dead rows")
     lines = ["until that is mended, the store gets slower as it grows:", *(each.problem for each in faults)]
     return Finding("tables", "warning", "\n".join(lines), remedy="\n".join(each.remedy for each in faults))
+
+
+def _deleted(left: Unswept, now: datetime) -> Finding:
+    """Tell of what is left of deleted scatters: as long as somebody prunes, it goes."""
+    if left.since is None:
+        return Finding("deleted", "ok", "nothing is left of deleted scatters")
+    which = "1 deleted scatter has" if left.scatters == 1 else f"{left.scatters} deleted scatters have"
+    if (now - left.since).total_seconds() <= UNSWEPT:
+        return Finding("deleted", "note", f"{which} rows left, which go in parts; engines that stay open see to it")
+    text = f"{which} rows left that nobody has gone on deleting since {ago(left.since, now)}"
+    return Finding("deleted", "warning", text, remedy="flowstone db prune")
 
 
 def _records(faults: Sequence[Fault]) -> Finding:

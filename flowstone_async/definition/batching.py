@@ -17,7 +17,7 @@ MOST_ITEMS = 1_000_000
 OPEN_GROUPS = 1000
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # without slots: see test_public_names
 class Batching(Generic[T]):
     """Calls the body of a scatter once for several items together, with a `Batch` of them.
 

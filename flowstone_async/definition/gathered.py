@@ -126,7 +126,7 @@ class Gathered(Generic[T_co]):
             values: The results; their keys are their positions.
             failures: The items that failed.
         """
-        reader = _Given(tuple(values), tuple(failures))
+        reader = GivenResults(tuple(values), tuple(failures))
         succeeded, failed = len(reader.given), len(reader.failed)
         return Gathered(reader, total=succeeded + failed, succeeded=succeeded, failed=failed)
 
@@ -195,25 +195,37 @@ class Gathered(Generic[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Given(Generic[T_co]):
-    """Results that are all there."""
+class GivenResults(GatheredReader[T_co]):
+    """Results that are all there: what `Gathered.of` reads from."""
 
     given: tuple[T_co, ...]
     failed: tuple[ItemFailure, ...]
 
+    @override
     async def values(self) -> AsyncIterator[T_co]:
         for value in self.given:
             yield value
 
+    @override
     async def items(self) -> AsyncIterator[tuple[Any, T_co]]:
         for item in enumerate(self.given):
             yield item
 
+    @override
     async def failures(self) -> AsyncIterator[ItemFailure]:
         for failure in self.failed:
             yield failure
 
+    @override
     async def get(self, key: object) -> T_co:
         if not isinstance(key, int) or not 0 <= key < len(self.given):
             raise NotFound(f"no item has the key {key!r}", hint="Keys of given results are their positions.")
         return self.given[key]
+
+
+def given_results(value: object) -> GivenResults[Any] | None:
+    """Return what `Gathered.of` was called with; None for results that are stored, and for anything else."""
+    reader: object = None
+    if isinstance(value, Gathered):
+        reader = cast("Gathered[Any]", value)._reader  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+    return reader if isinstance(reader, GivenResults) else None

@@ -54,7 +54,7 @@ class KeySpace(Protocol[K_co]):
         ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)  # without slots: see test_public_names
 class KeyRange(Collection[K_co], Generic[K_co]):
     """Some keys of a partition set, in order: iterated lazily, counted and sliced without listing any.
 

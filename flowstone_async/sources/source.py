@@ -18,7 +18,7 @@ READ_RETRY = Retry(3)
 READ_TIMEOUT = "5m"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # without slots: see test_public_names
 class Page(Generic[T_co]):
     """Items that a source read together, and where to continue behind them.
 

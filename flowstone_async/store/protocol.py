@@ -31,11 +31,12 @@ from flowstone_async.store.records import (
     StoredEvent,
     Submission,
     Submitted,
+    Unswept,
     Worker,
 )
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import Scatters
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 
 
 class Values(Protocol):
@@ -329,14 +330,19 @@ class Store(Protocol):
         """
         ...
 
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        """Return those of some materializations that are `recorded`, by id; one that was invalidated has no value."""
+        ...
+
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         """Return the median seconds of the last 20 computations of each asset that has any."""
         ...
 
     async def prune(self, *, runs: float | None, values: float | None, limit: int = 1000) -> Pruned:
         """Delete finished runs with their events older than `runs` seconds, and forget superseded materializations
-        older than `values` seconds, at most `limit` of each. Any number of processes may do so at once, and share the
-        work: nothing pruned means that nothing is left, or that others are at it.
+        older than `values` seconds, at most `limit` of each; and some of what deleted scatters have left. Any number
+        of processes may do so at once, and share the work: nothing pruned means that nothing is left, or that others
+        are at it.
 
         From two days on, `runs` is rounded up to whole days (UTC) of their creation: a run that could go today goes at
         the latest two days later. Current values, active runs and audit entries stay.
@@ -373,6 +379,10 @@ class Store(Protocol):
 
         With faults a store gives the same answers, only later; nothing mends them unasked, for that may take long.
         """
+        ...
+
+    async def unswept(self) -> Unswept:
+        """Return what deleted scatters have left: `prune` and whoever deletes go on with it."""
         ...
 
     async def verify(self) -> tuple[Fault, ...]:

@@ -276,10 +276,24 @@ class Pruned(NamedTuple):
     Attributes:
         runs: How many runs, with their events.
         values: Superseded materializations, whose values elsewhere may now be deleted.
+        swept: How many parts went of what scatters have left that were deleted; each of some thousand rows.
     """
 
     runs: int
     values: tuple[Materialization, ...]
+    swept: int = 0
+
+
+class Unswept(NamedTuple):
+    """What deleted scatters have left that is still to be deleted.
+
+    Attributes:
+        scatters: How many have left something.
+        since: When something was last deleted of the one that has waited for longest; None if nothing is left.
+    """
+
+    scatters: int = 0
+    since: datetime | None = None
 
 
 class Fault(NamedTuple):

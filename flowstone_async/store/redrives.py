@@ -60,6 +60,19 @@ def redriven(scatter: str, run_id: str) -> ConfigError:
     )
 
 
+def still_trimmed(chain: str) -> ConfigError:
+    """Return the error for a scatter that others had gone on from, which were deleted with more than could go so soon.
+
+    Args:
+        chain: The id of the first scatter of the chain.
+    """
+    return ConfigError(
+        "what a deleted run had read beyond that scatter is still being deleted",
+        details={"scatter": chain},
+        hint="Redrive it again in a while. `flowstone db prune` deletes what is left.",
+    )
+
+
 def nothing_left(scatter: str, *, refused: int, total: int) -> ConfigError:
     """Return the error for a scatter of which no item would be run again.
 

@@ -142,7 +142,8 @@ class Chunk(NamedTuple):
         succeeded: How many items of it have a result.
         failed: How many failed for good.
         attempts: Attempts that failed, of an item on its own.
-        lost: Workers that died with it.
+        lost: Workers that died with it: the first one that did, and those that had flushed it before, as whoever begins
+            any of it does once one has died.
         error: Of the last of the attempts.
         number: Its place among the distinct items, if it was split off; else its page tells.
     """

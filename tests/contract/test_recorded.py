@@ -19,6 +19,10 @@ async def test_what_is_current_is_on_record_and_what_was_never_committed_is_not(
     found = await engine.store.recorded([numbers.id, never, total.id, numbers.id])
 
     assert found == {numbers.id, total.id}
+    states = await engine.store.states([NUMBERS])
+    known = await engine.store.materializations([numbers.id, never, "", "numbers"])
+    assert known == {numbers.id: states[NUMBERS].current}
+    assert await engine.store.materializations([]) == {}
 
 
 async def test_what_is_no_id_is_on_record_nowhere(store: Store) -> None:
@@ -46,6 +50,10 @@ async def test_superseded_ones_are_on_record_until_they_are_forgotten(engine: En
 
     # A memory store forgets them in the step that supersedes them.
     assert await engine.store.recorded(both) == (set(both) if engine.store.durable else {later.id})
+    known = await engine.store.materializations(both)
+    assert {made.id: made.fingerprint for made in known.values()} == {
+        made.id: made.fingerprint for made in (earlier, later) if engine.store.durable or made is later
+    }
 
     clock.advance(8 * DAY)
     await engine.store.prune(runs=None, values=7 * DAY)

@@ -304,6 +304,23 @@ async def test_a_dead_worker_s_chunks_are_taken_with_what_is_done_of_them(stores
     assert await successor.results() == {0: "0", 1: "1", 2: "2", 3: "3"}
 
 
+async def test_after_the_first_only_deaths_of_those_who_had_begun_count(stores: Stores) -> None:
+    """SCAT-14: whoever begins what a worker died with flushes it first."""
+    reader = await Reader.begin(await stores.engine())
+    await reader.add("a", "b", chunks=(1, 1), last=True)
+    lost: list[tuple[int, ...]] = []
+    for _ in range(4):
+        reader = await taken_over(reader, await stores.engine(), stores)
+        begun, waits = await reader.take()
+        lost.append((begun.lost, waits.lost))
+        assert await reader.flush(flushed(begun)) == [0]
+    assert lost == [(1, 1), (2, 1), (3, 1), (4, 1)]
+    await reader.store.release(reader.id, reader.engine.worker.id)
+    await stores.kill(reader.engine)
+    reader = await taken_over(reader, await stores.engine(), stores)
+    assert [chunk.lost for chunk in await reader.take()] == [4, 1], "it had let go of them"
+
+
 async def test_what_a_worker_had_is_free_once_it_begins_again(engine: Engine) -> None:
     """A worker that continues its own run has forgotten what it had; nobody died of it."""
     reader = await Reader.begin(engine)

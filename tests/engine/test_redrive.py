@@ -10,6 +10,7 @@ import pytest
 
 from flowstone_async import (
     AssetNotFound,
+    Batching,
     ConfigError,
     Context,
     DependencyFailed,
@@ -17,6 +18,7 @@ from flowstone_async import (
     Gathered,
     Keys,
     Pipeline,
+    Rate,
     Retry,
     RunHandle,
     ScatterRedriven,
@@ -265,6 +267,38 @@ async def test_items_that_could_not_be_made_stay_failed(open_engine: OpenEngine)
     assert (found.total, found.succeeded, found.failed) == (4, 3, 1)
     with pytest.raises(ConfigError, match="1 failed items of the scatter cannot be run"):
         await again.redrive(items)
+
+
+@pytest.mark.parametrize("batch", [False, Batching(max_items=2)])
+async def test_items_whose_rate_key_could_not_be_told_run(open_engine: OpenEngine, batch: Any):
+    """SCAT-25, RATE-08: unlike those that could not be made, they are on record; keys are asked for again."""
+    pipe, broken, asked = Pipeline("keyed"), {3}, Counter[int]()
+
+    def key(item: Any) -> str:
+        first = item[0] if batch else item
+        asked[first] += 1
+        if first in broken:
+            raise ValueError("no key")
+        return "all"
+
+    @pipe.scatter(range(1, 7), batch=batch, rate=Rate(1000, per="1s", key=key), tolerate=0.5)
+    async def items(item: Any) -> int:
+        return sum(item) if batch else item
+
+    engine = await open_engine(pipe)
+    run = await engine.submit(items)
+    first = await soon(run)
+    [failure] = [each async for each in first.failures()]
+    assert (failure.error_type, failure.attempts, first.failed) == ("ValueError", 1, 1)
+    assert failure.worker is not None
+    again = await run.redrive(items)  # nothing is mended yet
+    assert (await soon(again)).failed == 1
+    broken.clear()
+    mended = await again.redrive(items)
+    found = await soon(mended)
+    assert (found.succeeded, found.failed) == (found.total, 0)
+    assert sum(await found.to_list(limit=6)) == 21
+    assert (asked[3], asked[1]) == (3, 1)
 
 
 async def test_each_partition_of_a_run_is_redriven(open_engine: OpenEngine):

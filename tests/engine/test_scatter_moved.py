@@ -1,4 +1,7 @@
-"""A run goes on after a crash, and what its scatter came from was replaced meanwhile: memory and Postgres (SCAT-01)."""
+"""A run goes on after a crash, and what its scatter came from was replaced and pruned meanwhile (SCAT-01).
+
+What is stored still is taken by its version (test_resume_after_crash).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 
 from flowstone_async import Batch, Batching, Engine, Gathered, LeaseLost, Pipeline, dep
+from flowstone_async._engine.pruning import prune
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -78,6 +82,7 @@ async def test_no_value_is_made_of_two_sources(open_engine: OpenEngine, source: 
     case.factor = 10
     await case.made(living)
     await soon(living.run("consumer.mine", force=True))
+    await prune(living._live(), runs=None, values=0.0)
     case.gate.open()
     await look_for_orphans(living)
     assert await soon(living.wait("consumer.total")) == -450
@@ -101,6 +106,7 @@ async def test_all_items_have_the_same_dependencies(open_engine: OpenEngine):
         await soon(running)
     case.offset_now = 100
     await soon(living.run("offset", force=True))
+    await prune(living._live(), runs=None, values=0.0)
     case.gate.open()
     await look_for_orphans(living)
     found = await soon(living.wait("second"))

@@ -42,6 +42,44 @@ async def test_who_did_not_fit_helps_whoever_goes_on_with_the_same_code(engines:
     assert new.gathered == 1
 
 
+async def test_who_helps_keeps_what_runs_until_another_goes_on_with_the_run(engines: Engines) -> None:
+    """SCAT-16: the run is taken over, and the new owner does not take part yet; then the helper helps it."""
+    crew = Crew(engines)
+    first, helper = await crew.open("a"), await crew.open("b", grace="30s")
+    store: Any = helper._live().store
+    store.take_orphans = AsyncMock(return_value=())
+    run = asyncio.create_task(first.run("total"))
+    await crew.shared()
+    third, begins, unled, attend = await crew.open("c"), asyncio.Event(), 0, store.crews.attend
+    third_crews: Any = third._live().store.crews
+    attend_third = third_crews.attend
+
+    async def attends(*args: Any, **options: Any) -> Any:
+        nonlocal unled
+        found = await attend(*args, **options)
+        unled += not found.led
+        return found
+
+    async def attends_later(*args: Any, **options: Any) -> Any:
+        await begins.wait()
+        return await attend_third(*args, **options)
+
+    store.crews.attend, third_crews.attend = attends, attends_later
+    await kill(first)
+    with pytest.raises((LeaseLost, DependencyFailed)):
+        await soon(run)
+    await crew.until(lambda: unled >= 3)
+    begun = set(crew.of("b"))  # more than its share: nobody else was there
+    await crew.until(lambda: unled >= 6)
+    assert set(crew.of("b")) == begun
+    begins.set()
+    crew.let(*begun)
+    await crew.until(lambda: bool(set(crew.of("b")) - begun))
+    crew.let_all()
+    assert await soon(third.wait("total")) == sum(no * no for no in range(40))
+    assert {crew.times[no] for no in begun} == {1}
+
+
 async def test_who_helps_with_other_code_lets_its_bodies_end_and_leaves(
     engines: Engines, sql: asyncpg.Connection
 ) -> None:

@@ -14,13 +14,15 @@ import pytest_asyncio
 from flowstone_async.store.postgres.connections import plans
 from flowstone_async.store.postgres.migrate import _START, migrations
 from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async.store.postgres.remains import REMAINS, TRIMS
+from flowstone_async.store.postgres.remains import statement as statement_of_remains
 from flowstone_async.store.postgres.statement import KINDS, statement
 from tests.support.postgres import TestServer
 
 ROWS = 300_000  # far more than a plan that reads them all could hide
 SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
-LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure")}
+LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure", "_note")}
 LARGE |= {"limit_key", "limit_holder", "limit_waiting"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
@@ -286,11 +288,19 @@ ASKED |= {
     "scatter_chain": [U],
     "lock_chains": [US],
     "chains": [US],
-    "delete_scatters": [US, US, US],
-    "remains": ["100"],
-    "delete_remains": [US, US, US, "20000", "100"],
-    "trim_chain": [U, "5", "50"],
+    "delete_scatters": [US, US, US, "NULL"],
+    "trim_chain": [U, "5", "50", "NULL"],
+    "trimmed": [U],
 }
+
+
+GIVEN = {"first": U, "scatters": US, "most": "100", "rows": "20000", "large": "100", "now": "NULL"}
+TEXTS = dict(QUERIES)
+for listing in (REMAINS, TRIMS):
+    for which in ("all", "own"):
+        sweeping = statement_of_remains(listing, which)
+        TEXTS[f"{which} of {listing.table}"] = sweeping.text
+        ASKED[f"{which} of {listing.table}"] = [GIVEN[name] for name in sweeping.parameters]
 
 
 def submitted(request: str, key: str) -> str:
@@ -303,7 +313,7 @@ def submitted(request: str, key: str) -> str:
 
 async def test_what_is_asked_often_is_found_by_index(history: asyncpg.Connection) -> None:
     for name, arguments in ASKED.items():
-        found = await plan(history, QUERIES[name], arguments)
+        found = await plan(history, TEXTS[name], arguments)
         try:
             assert_by_index(found)
         except AssertionError as error:
@@ -315,7 +325,7 @@ async def test_a_young_store_s_plans_read_no_whole_index_either(sql: asyncpg.Con
     whole = {"audit", "finished_runs", "missing_days"}  # read from one end, as far as is wanted
     await sql.execute(plans("SESSION"))
     for name in ASKED.keys() - whole:
-        for node in await plan(sql, QUERIES[name], ASKED[name]):
+        for node in await plan(sql, TEXTS[name], ASKED[name]):
             assert "Index Cond" in node or "Index Name" not in node or not is_large(node), (name, node)
 
 

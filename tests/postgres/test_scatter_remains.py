@@ -11,14 +11,16 @@ import pytest
 import pytest_asyncio
 from asyncpg import Record
 
-from flowstone_async import Gathered, NotMaterialized, Pipeline
-from flowstone_async.store.postgres import chains, connections
-from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async import Engine, Gathered, NotMaterialized, Pipeline
+from flowstone_async.store.postgres import connections, remains
+from flowstone_async.store.postgres.remains import REMAINS, TRIMS, Remains, statement
+from flowstone_async.store.records import Pruned
 from tests.engine.test_scatter_life import left
 from tests.support.engines import PostgresEngines
 from tests.support.gate import soon
 
 ITEMS = 20
+SWEEPING = {statement(each, which).text for each in (REMAINS, TRIMS) for which in ("all", "own")}
 
 
 @pytest_asyncio.fixture
@@ -51,22 +53,34 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     send, sent = connections.Session.fetch_text, list[int]()
 
     async def count(session: connections.Session, text: str, *arguments: Any) -> list[Record]:
-        if text == QUERIES["delete_remains"]:
-            sent.append(sum(map(len, arguments[:3])))
-        return await send(session, text, *arguments)
+        rows = await send(session, text, *arguments)
+        if text in SWEEPING:
+            sent.append(len(rows))
+        return rows
 
     monkeypatch.setattr(connections.Session, "fetch_text", count)
-    monkeypatch.setattr(chains, "_AT_ONCE", (2, 2))
+    monkeypatch.setattr(remains, "SHARE", 2)
+    monkeypatch.setattr(remains, "LARGE", 2)
     return sent
 
 
-async def remains(engines: PostgresEngines) -> int:
+async def listed(engines: PostgresEngines) -> int:
     """Return how many parts of deleted scatters are still to be deleted."""
     connection = await asyncpg.connect(engines.dsn)
     try:
         return await connection.fetchval("SELECT count(*) FROM flowstone.scatter_remains")
     finally:
         await connection.close()
+
+
+async def prune(engine: Engine) -> Pruned:
+    """Let an engine's store go on with what is left of deleted scatters."""
+    return await engine._live().store.prune(runs=None, values=None)
+
+
+async def dies(*_: object) -> None:
+    """Die before anything else is deleted."""
+    raise asyncio.CancelledError
 
 
 @pytest.mark.parametrize("results", ["packed", "rows"])
@@ -76,7 +90,7 @@ async def test_a_scatter_is_deleted_some_rows_at_a_time(engines: PostgresEngines
     assert await engine.run("total") == 16
     await engine.invalidate("items")
     assert not any((await left(engines)).values())
-    assert await remains(engines) == 0
+    assert await listed(engines) == 0
     assert len(few_at_once) >= ITEMS / 2, "the keys alone take so many"
     few_at_once.clear()
     assert await engine.run("total") == 16
@@ -87,13 +101,13 @@ async def test_a_small_one_is_deleted_at_once(engines: PostgresEngines, monkeypa
     engine = await engines.open(pipeline())
     await engine.run("total")
 
-    async def none(_: object) -> None:
+    async def none(*_: object) -> None:
         raise AssertionError("there is nothing to sweep")
 
-    monkeypatch.setattr("flowstone_async.store.postgres.scatters.sweep", none)
+    monkeypatch.setattr(Remains, "finish", none)
     await engine.invalidate("items")
     assert not any((await left(engines)).values())
-    assert await remains(engines) == 0
+    assert await listed(engines) == 0
 
 
 async def test_whoever_prunes_goes_on_after_a_crash(
@@ -103,10 +117,7 @@ async def test_whoever_prunes_goes_on_after_a_crash(
     engine = await engines.open(pipeline())
     await engine.run("total")
 
-    async def dies(_: object) -> None:
-        raise asyncio.CancelledError
-
-    monkeypatch.setattr("flowstone_async.store.postgres.scatters.sweep", dies)
+    monkeypatch.setattr(Remains, "finish", dies)
     with pytest.raises(asyncio.CancelledError):
         await engine.invalidate("items")
     with pytest.raises(NotMaterialized):
@@ -114,11 +125,11 @@ async def test_whoever_prunes_goes_on_after_a_crash(
     rows = await left(engines)
     assert not rows[""]
     assert rows["_key"]
-    assert await remains(engines) == 3
-    two = [engine._live().store.prune(runs=None, values=None, limit=100) for _ in range(2)]
-    await soon(asyncio.gather(*two))
+    assert await listed(engines) == 3
+    while any(pruned.swept for pruned in await soon(asyncio.gather(*(prune(engine) for _ in range(2))))):
+        pass
     assert not any((await left(engines)).values())
-    assert await remains(engines) == 0
+    assert await listed(engines) == 0
     assert await engine._live().store.verify() == ()
 
 
@@ -134,17 +145,15 @@ async def test_what_is_listed_already_stays_the_sweepers(
     store = engine._live().store
     [first], [second] = [await store.scatters.of_run(each.id) for each in (run, again)]
 
-    async def dies(_: object) -> None:
-        raise asyncio.CancelledError
-
     with monkeypatch.context() as patch:
-        patch.setattr("flowstone_async.store.postgres.scatters.sweep", dies)
+        patch.setattr(Remains, "finish", dies)
         with pytest.raises(asyncio.CancelledError):
             await store.scatters.delete([first.id])
-    assert await remains(engines)
+    assert await listed(engines)
     other = (await engines.open(pipeline()))._live().store
     deletes = [each.scatters.delete([second.id, second.id]) for each in (store, other, store)]
     await soon(asyncio.gather(*deletes, store.scatters.delete([first.id])))
-    await store.prune(runs=None, values=None, limit=100)
+    while (await store.prune(runs=None, values=None)).swept:
+        pass
     assert not any((await left(engines)).values())
-    assert await remains(engines) == 0
+    assert await listed(engines) == 0

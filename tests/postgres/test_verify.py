@@ -158,6 +158,18 @@ DAMAGE = {
         ),
         "and its scatter is not there",
     ),
+    "rows of a scatter that nobody deletes": (
+        "UPDATE flowstone.scatter_key SET scatter = gen_random_uuid()",
+        "is not there, and has pages or keys that nobody deletes",
+    ),
+    "chunks of a scatter that nobody deletes": (
+        "UPDATE flowstone.scatter_chunk SET scatter = gen_random_uuid()",
+        "is not there, and has chunks or failures that nobody deletes",
+    ),
+    "results that are to be deleted": (
+        "INSERT INTO flowstone.scatter_remains (scatter, part) SELECT id, 'results' FROM flowstone.scatter",
+        "has results or notes that are listed to be deleted, and is there",
+    ),
     "a value of a scatter that failed": ("UPDATE flowstone.scatter SET state = 'failed'", "and its scatter is failed"),
 }
 

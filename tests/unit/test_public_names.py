@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import json
 import os
@@ -93,6 +94,38 @@ def test_every_public_name_has_a_docstring_of_its_own(module: object) -> None:
         if not first.endswith((".", ":")) or first.startswith(f"{name}("):
             lacking.append(name)
     assert lacking == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=MODULE_IDS)
+def test_public_generic_classes_can_be_constructed_subscripted(module: object) -> None:
+    """`Batching[int](...)` notes what it was called as, where that can be: an `AttributeError` is swallowed, and nothing else.
+
+    Python 3.11 raises `TypeError` for frozen dataclasses with slots.
+    """
+    named = [getattr(module, name) for name in getattr(module, "__all__")]  # noqa: B009 - the module is a parameter
+    refused: dict[str, Exception] = {}
+    for public in named:
+        if inspect.isclass(public) and getattr(public, "__parameters__", ()) and not inspect.isabstract(public):
+            try:
+                object.__new__(public).__orig_class__ = public
+            except AttributeError:
+                pass
+            except Exception as error:
+                refused[public.__name__] = error
+    assert refused == {}
+
+
+def test_subscripted_classes_are_what_they_are_without() -> None:
+    batching = flowstone_async.Batching[int](max_items=3, size=lambda number: number)
+    assert (batching.max_items, type(batching)) == (3, flowstone_async.Batching)
+    assert flowstone_async.sources.Page[int]([1, 2], cursor=2) == flowstone_async.sources.Page([1, 2], cursor=2)
+    assert flowstone_async.Batch[int]([1, 2]) == [1, 2]
+    days = flowstone_async.Daily("2025-01-01")
+    some = days.range("2025-01-01", "2025-01-03")
+    again = flowstone_async.KeyRange[dt.date](some.space, some.indexes)
+    assert (again, hash(again)) == (some, hash(some))
+    with pytest.raises(AttributeError):
+        again.indexes = range(1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_public_members_have_docstrings() -> None:

@@ -45,8 +45,8 @@ class Items(Protocol):
         """Hear that a body ends the program, or that something is wrong here."""
         ...
 
-    async def tried_alone(self, chunk: LocalChunk, todo: Todo) -> bool:
-        """Hear that an item is about to run with nothing beside it; return whether it may."""
+    async def begins(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
+        """Hear that an item under which workers died is about to begin; return whether it may."""
         ...
 
 
@@ -83,7 +83,7 @@ class Bodies:
         self._deadlines = Deadlines(clock, timeout, grace)
         self._group, self._name = group, name
         self._isolated = False
-        self._suspects = self._others_first = self._begun = 0
+        self._suspects = self._others_first = self._begun = self._recording = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._workers = self._at_work = 0
         self._idle = asyncio.Event()
@@ -98,14 +98,14 @@ class Bodies:
     @property
     def running(self) -> int:
         """How many bodies run now, but for those that have never waited."""
-        return len(self._tasks)
+        return len(self._tasks) + self._recording
 
     @property
     def free(self) -> int:
         """How many more may begin now."""
         if self.stopping or self._isolated:
             return 0
-        return max(0, (_PLENTY if self._most is None else self._most) - len(self._tasks))
+        return max(0, (_PLENTY if self._most is None else self._most) - self.running)
 
     @property
     def still(self) -> bool:
@@ -167,7 +167,7 @@ class Bodies:
         ready = self._supply.ready()
         if not self._suspects or (ready and not (self.isolates and self._supply.alone_next)):
             return ready
-        return not self._tasks and self._supply.ready(alone=True)
+        return not self.running and self._supply.ready(alone=True)
 
     def _next(self) -> tuple[LocalChunk, Todo] | None:
         if self.stopping or self._isolated or (self._most is not None and self._workers > self._most):
@@ -181,7 +181,7 @@ class Bodies:
 
     def _next_alone(self) -> tuple[LocalChunk, Todo] | None:
         """Take an item that runs alone, unless anything runs: who ends last sees to it."""
-        taken = None if self._tasks else self._supply.take(alone=True)
+        taken = None if self.running else self._supply.take(alone=True)
         if taken is not None:
             self._suspects -= 1
             self._isolated, self._others_first = True, self._most or _PLENTY
@@ -197,8 +197,7 @@ class Bodies:
         try:
             while (taken := self._next()) is not None:
                 isolated = self._isolated
-                # On record before it begins: the death of this process is put down to nothing else from then on.
-                if isolated and (not await self._items.tried_alone(*taken) or self.stopping):
+                if (isolated or taken[0].chunk.lost) and not await self._on_record(*taken, alone=isolated):
                     break
                 rest = self._begin(task, *taken)
                 if rest is not None:
@@ -222,6 +221,15 @@ class Bodies:
             if not self._at_work:
                 self._idle.set()
             self.staff()
+
+    async def _on_record(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
+        """Put on record that an item begins: only from then on the death of this process is put down to it."""
+        self._recording += 1
+        try:
+            self.staff()  # what else begins now goes on record with it
+            return await self._items.begins(chunk, todo, alone=alone) and not self.stopping
+        finally:
+            self._recording -= 1
 
     def _begin(self, task: asyncio.Task[Any], chunk: LocalChunk, todo: Todo) -> Awaitable[None] | None:
         """Call the body for one item; return what is to be awaited unless it has ended and that is noted."""

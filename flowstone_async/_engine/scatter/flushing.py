@@ -140,7 +140,7 @@ class Flushing(ABC):
         self._changes(chunk)
 
     def refused(self, chunk: LocalChunk, todo: Todo, reason: BaseException | str) -> None:
-        """Note that an item cannot be run, and why: an attempt failed, so that it is run when it is redriven."""
+        """Note that an item on record cannot be run, and why. It counts as an attempt: a redrive makes another one."""
         chunk.fail(todo.position, chunk.chunk.attempts + 1, describe(self._task.intake.failure(reason)))
         self._changes(chunk)
 

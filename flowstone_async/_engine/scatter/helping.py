@@ -30,6 +30,9 @@ class Helping(Working):
 
     _facts: int | None = None
     """Stands for what was decided when it was last made sure that this worker fits."""
+    _led = True
+    """Whether the run's owner takes part. One that has just taken it over may go on with other code: until that is
+    known nothing begins here, and what runs goes on."""
 
     def stop(self) -> None:
         """Let go of all of it at once; bodies are cancelled."""
@@ -49,16 +52,25 @@ class Helping(Working):
         return {"taker": self._take, "flusher": self._flush}
 
     @override
+    def _permitted(self, attendance: Attendance) -> int | None:
+        self._led = attendance.led
+        return attendance.permits if self._led else 0
+
+    @override
+    async def _take_some(self) -> bool:
+        return self._led and await super()._take_some()
+
+    @override
     async def _noticed(self, attendance: Attendance) -> None:
         self._fence = attendance.fence
         if attendance.facts != self._facts and not await self._fits():
             await self.drain()
             return
         self._facts = attendance.facts
-        if attendance.state != "running" or not attendance.led:
+        idle = self._bodies is not None and not self._bodies.workers
+        # It lets go of what would never begin here, and comes back once whoever took the run over takes part.
+        if attendance.state != "running" or (idle and (not self._led or (self._permits == 0 and self._held))):
             raise no_longer_ours(self._name)
-        if attendance.permits == 0 and self._held and self._bodies is not None and not self._bodies.workers:
-            raise no_longer_ours(self._name)  # what it has would never begin here
         if attendance.sealed and self.total is None:
             await self._count()
 

@@ -70,6 +70,10 @@ class Working(Flushing):
     async def _noticed(self, attendance: Attendance) -> None:
         """Hear how the scatter stands."""
 
+    def _permitted(self, attendance: Attendance) -> int | None:
+        """Return up to how many bodies may run here from now on; None for no bound."""
+        return attendance.permits
+
     def _is_shared(self) -> bool:
         return self._others > 0
 
@@ -258,9 +262,10 @@ class Working(Flushing):
             chunk.postpone(chunk.todo.pop().position, 0, None, None, lost=chunk.chunk.lost)
         self._changes(chunk)
 
-    async def tried_alone(self, chunk: LocalChunk, todo: Todo) -> bool:
-        """Put on record that an item runs alone now, after all that ended before; return whether it may run."""
-        chunk.trial = on_trial(self._name, todo.number, chunk.chunk)
+    async def begins(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
+        """Put on record that an item runs now, perhaps alone, after all that ended before; return whether it may."""
+        if alone:
+            chunk.trial = on_trial(self._name, todo.number, chunk.chunk)
         self._changes(chunk)
         try:
             while chunk.changed:
@@ -268,7 +273,7 @@ class Working(Flushing):
         except (*ENDINGS, Exception) as error:
             self._fail(error)
             return False
-        return True
+        return self._error is None
 
     def _hold_lost(self, chunk: LocalChunk) -> None:
         """Let an item fail under which too many workers died."""
@@ -322,12 +327,13 @@ class Working(Flushing):
         found = await crews.attend(self._id, self._task.worker, most=most, running=running, hungry=hungry)
         if found is None:
             raise no_longer_ours(self._name)
-        if (found.permits, found.others, found.elsewhere) != (self._permits, self._others, self._elsewhere):
+        permits = self._permitted(found)
+        if (permits, found.others, found.elsewhere) != (self._permits, self._others, self._elsewhere):
             self._pace = _PACE
-        self._permits, self._others, self._elsewhere = found.permits, found.others, found.elsewhere
+        self._permits, self._others, self._elsewhere = permits, found.others, found.elsewhere
         self._room.set()
         if bodies is not None and not self._draining:
-            bodies.limit(found.permits)
+            bodies.limit(permits)
         await self._noticed(found)
         if bodies is not None and not self._draining and found.hungry and not bodies.stopping and not self._gifts:
             self._gifts = self._supply.withhold(-(-bodies.waiting * found.hungry // (found.hungry + 1)))

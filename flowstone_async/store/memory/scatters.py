@@ -218,8 +218,8 @@ class MemoryScatters(Scatters):
         return chunk.state in OPEN and chunk.worker not in self._leases
 
     def _take(self, chunk: StoredChunk, worker: str) -> Chunk:
-        lost = chunk.kept.lost + (chunk.worker not in (None, worker))
-        chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=lost)
+        died = chunk.worker not in (None, worker) and (chunk.flushes > 0 or not chunk.kept.lost)
+        chunk.kept = chunk.kept._replace(fence=chunk.kept.fence + 1, lost=chunk.kept.lost + died)
         chunk.state, chunk.worker, chunk.flushes = "running", worker, 0
         return chunk.kept
 

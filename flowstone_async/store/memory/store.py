@@ -35,10 +35,11 @@ from flowstone_async.store.records import (
     StoredEvent,
     Submission,
     Submitted,
+    Unswept,
     Worker,
 )
 from flowstone_async.store.redrives import Redrive
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 from flowstone_async.waiters import Waiter
 
 
@@ -313,6 +314,13 @@ class MemoryStore(Store):
             return frozenset(filter(self._memory.keys.by_materialization.__contains__, materializations))
 
     @override
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        with self._lock:
+            keys = self._memory.keys.by_materialization
+            found = [made for id_ in wanted if id_ in keys and (made := keys[id_].materialization()) is not None]
+            return {made.id: made for made in found}
+
+    @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         from statistics import median  # with the fractions and decimals that it needs
 
@@ -359,6 +367,10 @@ class MemoryStore(Store):
     @override
     async def faults(self) -> tuple[Fault, ...]:
         return ()
+
+    @override
+    async def unswept(self) -> Unswept:
+        return Unswept()
 
     @override
     async def verify(self) -> tuple[Fault, ...]:

@@ -13,7 +13,7 @@ from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.ownership import write_audit
 from flowstone_async.store.postgres.rows import asset_state, materialization
 from flowstone_async.store.records import AssetState, AuditEntry, Removed
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 
 _IDENTITY_BYTES = 8
 
@@ -55,6 +55,12 @@ class Catalog:
         known = ids(materializations)
         rows = await self._connections.fetch("recorded", known) if known else []
         return frozenset(str(row[0]) for row in rows)
+
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        """Return those of some materializations that are on record, by id."""
+        known = ids(wanted)
+        rows = await self._connections.fetch("materializations", known) if known else []
+        return {str(row[0]): materialization(row) for row in rows}
 
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         """Return the median seconds of each asset's last computations."""

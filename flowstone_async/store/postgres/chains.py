@@ -12,12 +12,9 @@ from typing import NamedTuple
 from asyncpg import Record
 
 from flowstone_async.store.postgres.connections import Connections, Session
+from flowstone_async.store.postgres.remains import REMAINS, TRIMS, Remains
 
 _REMEMBERED = 1000
-_REMAINS = 100
-# Rows of a table that go in one transaction; and of a table whose rows may be as large as a flush or a page.
-_AT_ONCE = 20_000, 100
-_PATIENCE = 300.0  # seconds for the keys of millions of items
 
 
 class Chain(NamedTuple):
@@ -60,11 +57,23 @@ class Chains:
         return chain
 
 
-async def delete_scatters(session: Session, scatters: Sequence[object]) -> bool:
+class Deleted(NamedTuple):
+    """What is on the lists after scatters were deleted.
+
+    Attributes:
+        trimmed: The first ones of chains of which more is to be trimmed.
+        left: Ids under which more is to be deleted.
+    """
+
+    trimmed: Collection[object] = ()
+    left: Collection[object] = ()
+
+
+async def delete_scatters(session: Session, remains: Remains, scatters: Sequence[object]) -> Deleted:
     """Delete scatters with all that no other scatter has, in the transaction of `session`; of much that is only a part.
 
     Returns:
-        Whether there may be more to delete, for `sweep`.
+        What there may be more to delete of, for `Remains.finish`.
     """
     await session.fetch("lock_chains", scatters)
     rows = await session.fetch("chains", scatters)
@@ -73,35 +82,27 @@ async def delete_scatters(session: Session, scatters: Sequence[object]) -> bool:
     unused = {part for row in gone for part in _parts(row)} - used
     roots = {row["root"] for row in gone}
     ended = roots - {row["root"] for row in left}
-    for root in roots - ended:
-        await _trim(session, root, [row for row in rows if row["root"] == root])
-    # Of what was on the list before, the rest is the sweeper's.
-    listed = await session.fetch("delete_scatters", [row["id"] for row in gone], list(unused | ended), list(ended))
-    return bool(await session.fetch("delete_remains", *_by_part(listed), *_AT_ONCE))
-
-
-async def sweep(connections: Connections) -> None:
-    """Delete what is left of deleted scatters, some in each transaction; what others are at is left to them."""
-    more = True
-    while more:
-        async with connections.transaction() as session:
-            remains = await session.fetch("remains", _REMAINS)
-            more = bool(remains)
-            if more:
-                await session.fetch("delete_remains", *_by_part(remains), *_AT_ONCE)
-
-
-def _by_part(remains: Sequence[Record]) -> list[list[object]]:
-    return [[row["scatter"] for row in remains if row["part"] == part] for part in ("run", "results", "read")]
+    ids = [row["id"] for row in gone]
+    await session.fetch("delete_scatters", ids, list(unused | ended), list(ended), remains.now())
+    # Of a scatter that its run never ended: a straggler's flush would else add rows behind what is deleted.
+    await session.fetch("cancel_chunks", ids)
+    trimmed = [root for root in roots - ended if await _trim(session, root, rows, remains.now())]
+    listed = list({*ids, *unused, *ended})
+    return Deleted(
+        trimmed if trimmed and await remains.begin(session, TRIMS, trimmed) else (),
+        listed if await remains.begin(session, REMAINS, listed) else (),
+    )
 
 
 def _parts(row: Record) -> Collection[object]:
     return (*row["kept"], row["id"])
 
 
-async def _trim(session: Session, root: object, chain: Sequence[Record]) -> None:
-    """Forget what only those had read that go: who goes on from what is left will read it again."""
+async def _trim(session: Session, root: object, rows: Sequence[Record], now: object) -> bool:
+    """Have what only those had read that go forgotten: who goes on from what is left will read it again."""
+    chain = [row for row in rows if row["root"] == root]
     pages, read = (max(row[each] for row in chain if not row["goes"]) for each in ("pages", "read"))
-    if any(row["goes"] and row["pages"] > pages for row in chain):
-        session.patience = _PATIENCE
-        await session.fetch("trim_chain", root, pages, read)
+    needed = any(row["goes"] and row["pages"] > pages for row in chain)
+    if needed:
+        await session.fetch("trim_chain", root, pages, read, now)
+    return needed

@@ -29,8 +29,9 @@ from flowstone_async.store.records import (
     RunState,
     Statistics,
     StoredEvent,
+    Unswept,
 )
-from flowstone_async.types import AssetKey
+from flowstone_async.types import AssetKey, Materialization
 
 
 class LookingStore(Store):
@@ -102,6 +103,10 @@ class LookingStore(Store):
         return await self._catalog.recorded(materializations)
 
     @override
+    async def materializations(self, wanted: Collection[str]) -> Mapping[str, Materialization]:
+        return await self._catalog.materializations(wanted)
+
+    @override
     async def durations(self, pipeline: str, assets: Sequence[str]) -> Mapping[str, float]:
         return await self._catalog.durations(pipeline, assets)
 
@@ -121,6 +126,10 @@ class LookingStore(Store):
     async def faults(self) -> tuple[Fault, ...]:
         found = [await each(self._connections) for each in (index_faults, stray_faults, held_faults)]
         return tuple(fault for faults in found for fault in faults)
+
+    @override
+    async def unswept(self) -> Unswept:
+        return Unswept(*(await self._connections.fetch("unswept"))[0])
 
     @override
     async def verify(self) -> tuple[Fault, ...]:

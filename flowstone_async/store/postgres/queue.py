@@ -19,11 +19,12 @@ from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.queries import QUERIES
-from flowstone_async.store.postgres.redriving import redrive
+from flowstone_async.store.postgres.redriving import Trimming, redrive
+from flowstone_async.store.postgres.remains import TRIMS, Remains
 from flowstone_async.store.postgres.rows import run_record
 from flowstone_async.store.postgres.step import audit_row
 from flowstone_async.store.records import RunRecord, Submission, Submitted
-from flowstone_async.store.redrives import Redrive
+from flowstone_async.store.redrives import Redrive, still_trimmed
 
 _LARGE = 300.0  # seconds for a scatter of which millions of items failed
 _PAUSE = 0.1
@@ -43,6 +44,7 @@ class Queue:
         self._instants = instants
         self._hints = hints
         self._floors = Floors()
+        self._remains = Remains(connections, instants)
 
     async def submit(self, submission: Submission, connection: object, redrives: Sequence[Redrive] = ()) -> Submitted:
         """Put a run into the queue, or find the one that it joins; see `Store.submit`."""
@@ -83,6 +85,10 @@ class Queue:
             except StoreUnavailable:
                 if time.monotonic() > give_up:
                     raise
+            except Trimming as trimming:
+                await self._remains.finish(TRIMS, [trimming.root])  # others may be at it
+                if time.monotonic() > give_up:
+                    raise still_trimmed(str(trimming.root)) from None
             await asyncio.sleep(_PAUSE)
 
     def _row(self, submission: Submission, *, joins: bool) -> Sequence[object]:

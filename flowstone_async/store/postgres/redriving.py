@@ -13,11 +13,24 @@ from flowstone_async.store.postgres.ownership import write_audit
 from flowstone_async.store.redrives import Redrive
 
 
+class Trimming(Exception):
+    """What others had read of a chain is to be deleted before it is gone on from.
+
+    Args:
+        root: The first one of the chain.
+    """
+
+    def __init__(self, root: object) -> None:
+        super().__init__(f"the chain {root} is being trimmed")
+        self.root = root
+
+
 async def redrive(session: Session, instants: Instants, run_id: str, redrives: Sequence[Redrive]) -> None:
     """Begin scatters of a run that was just stored; done twice, it changes nothing more.
 
     Raises:
         ConfigError: One cannot be, and is required.
+        Trimming: One cannot be yet.
     """
     # All at once: each of two redrives of one run would else hold what the other needs to end the run's scatters.
     await session.fetch("lock_siblings", [each.origin for each in redrives if is_id(each.origin)])
@@ -38,6 +51,8 @@ async def _redrive(session: Session, instants: Instants, run_id: str, asked: Red
         if str(row["id"]) == asked.id:  # the answer to the first time was lost
             return
         raise redrives.redriven(asked.origin, str(row["run_id"]))
+    for row in await session.fetch("trimmed", asked.origin):
+        raise Trimming(row["scatter"])
     if before["state"] == "running":
         if before["active"]:
             raise redrives.goes_on(asked.origin, str(before["run_id"]))

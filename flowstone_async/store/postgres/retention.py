@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
-from flowstone_async.store.postgres.chains import delete_scatters, sweep
+from flowstone_async.store.postgres.chains import delete_scatters
 from flowstone_async.store.postgres.connections import Connections, Session
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.partitions import Partitions
+from flowstone_async.store.postgres.remains import Remains
 from flowstone_async.store.postgres.rows import materialization
 from flowstone_async.store.records import Pruned
 from flowstone_async.types import Materialization
@@ -17,6 +18,7 @@ from flowstone_async.types import Materialization
 _DAY = _UNREFERENCED = 86_400.0
 _RUNS_AT_ONCE = 100
 _EVENTS_AT_ONCE = 5_000
+_SWEPT_AT_ONCE = 10
 
 
 class Retention:
@@ -32,16 +34,18 @@ class Retention:
         self._connections = connections
         self._instants = instants
         self._partitions = partitions
+        self._remains = Remains(connections, instants)
 
     async def prune(self, *, runs: float | None, values: float | None, limit: int) -> Pruned:
         """Forget what is older than some seconds; see `Store.prune`. Each batch is a transaction of its own."""
-        await sweep(self._connections)  # before anything else may fail
+        most = min(limit, _SWEPT_AT_ONCE)
+        swept = await self._remains.sweep(most)  # before anything else may fail
         ended = 0 if runs is None else await self._forget_runs(runs, limit)
         forgotten = await self._forget_values(values, limit) if values is not None else ()
         await self._forget_streams(limit)
-        await sweep(self._connections)
+        swept += await self._remains.sweep(most - swept)
         await self._connections.fetch("forget_workers")
-        return Pruned(ended, forgotten)
+        return Pruned(ended, forgotten, swept)
 
     async def _forget_runs(self, age: float, limit: int) -> int:
         """Drop the partitions of days of which nothing is kept, then delete runs with what is left of their events."""
@@ -69,7 +73,7 @@ class Retention:
             if gone:
                 scatters = [row[0] for row in await session.fetch("valueless_scatters", gone)]
                 if scatters:
-                    await delete_scatters(session, scatters)
+                    await delete_scatters(session, self._remains, scatters)
                 await session.fetch("forget_runs", gone)
         return len(gone), bool(born)
 

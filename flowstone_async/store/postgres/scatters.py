@@ -15,11 +15,12 @@ from typing_extensions import override
 from flowstone_async.errors import Failure, StoreUnavailable
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.blocks import MOST_AT_ONCE, Block, Committed
-from flowstone_async.store.postgres.chains import Chains, delete_scatters, sweep
+from flowstone_async.store.postgres.chains import Chains, delete_scatters
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
+from flowstone_async.store.postgres.remains import REMAINS, TRIMS, Remains
 from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned
 from flowstone_async.store.scatters import (
     Chunk,
@@ -57,6 +58,7 @@ class PostgresScatters(Scatters):
         self._owns = owns
         self._patience = patience
         self._chains = Chains(connections)
+        self._remains = Remains(connections, instants)
 
     async def _fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a statement that may be repeated, for as long as commits are tried."""
@@ -87,7 +89,7 @@ class PostgresScatters(Scatters):
             if not self._owns() or not await session.fetch("scatter_run", scatter.run_id, fence):
                 return None
             if instead_of is not None:
-                await delete_scatters(session, [instead_of])  # what is left of a large one goes when somebody prunes
+                await delete_scatters(session, self._remains, [instead_of])  # what is left goes when somebody prunes
             given = (scatter.id, scatter.run_id, fence, *named, scatter.facts, self._instants.given())
             [row] = await session.fetch("begin_scatter", *given)
             await session.fetch("release_chunks", row["id"], worker)
@@ -327,9 +329,11 @@ class PostgresScatters(Scatters):
         known = ids(scatters)
         if known:
             async with self._connections.transaction() as session:
-                more = await delete_scatters(session, known)
-            if more:
-                await sweep(self._connections)
+                deleted = await delete_scatters(session, self._remains, known)
+            if deleted.trimmed:
+                await self._remains.finish(TRIMS, deleted.trimmed)
+            if deleted.left:
+                await self._remains.finish(REMAINS, deleted.left)
 
 
 def _packed(row: Record) -> Committed:

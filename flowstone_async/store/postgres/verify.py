@@ -190,6 +190,13 @@ def _scattered(row: Record) -> str:
     return f"{_key(row)} has the current value {row['current']}, and its scatter {wrong}"
 
 
+def _left(row: Record) -> str:
+    what = {"run": "chunks or failures", "results": "results or notes", "read": "pages or keys"}[row["part"]]
+    if row["listed"]:
+        return f"scatter {row['scatter']} has {what} that are listed to be deleted, and is there"
+    return f"scatter {row['scatter']} is not there, and has {what} that nobody deletes"
+
+
 def _limit(row: Record) -> str:
     return f"limit {row['key']!r} remembers grants that cannot be"
 
@@ -211,5 +218,6 @@ _CHECKS: Collection[_Check] = (
     _Check("verify_edges", _edge),
     _Check("verify_scatters", _scatter),
     _Check("verify_scattered", _scattered),
+    _Check("verify_left", _left),
     _Check("verify_limits", _limit),
 )

@@ -52,6 +52,27 @@ def test_it_tells_missing_indexes_and_how_to_make_them(postgres: Shell, dsn: str
     assert findings(postgres, "flow.py")["tables"]["verdict"] == "ok"
 
 
+def test_it_tells_what_is_left_of_deleted_scatters(postgres: Shell, dsn: str) -> None:
+    one = (
+        "INSERT INTO flowstone.scatter_remains (scatter, part) VALUES (md5('s')::uuid, 'run'), (md5('s')::uuid, 'read')"
+    )
+    assert findings(postgres, "flow.py")["deleted"]["verdict"] == "ok"
+    execute(dsn, one)
+    young = findings(postgres, "flow.py")["deleted"]
+    execute(dsn, "UPDATE flowstone.scatter_remains SET at = at - interval '2 days' WHERE part = 'read'")
+    old = findings(postgres, "flow.py")["deleted"]
+    text = postgres.run("doctor", "flow.py", "--verify").data
+
+    assert (young["verdict"], young["remedy"]) == ("note", "")
+    assert young["text"].startswith("1 deleted scatter has rows left")
+    assert (old["verdict"], old["remedy"]) == ("warning", "flowstone db prune")
+    assert "since 2d ago" in old["text"]
+    assert "since 2d ago" in text
+    assert "flowstone db prune" in text
+    assert postgres.run("db", "prune").code == 0
+    assert findings(postgres, "flow.py")["deleted"]["verdict"] == "ok"
+
+
 def test_it_counts_values_that_no_record_names_and_leaves_them(postgres: Shell) -> None:
     (postgres.folder / "files.py").write_text(FILES)
     assert postgres.run("run", "files.py", "one").code == 0

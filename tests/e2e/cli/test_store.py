@@ -113,6 +113,7 @@ def test_doctor_finds_orphans_and_changed_code(postgres: Shell, dsn: str) -> Non
         "store": "ok",
         "clock": "ok",
         "tables": "ok",
+        "deleted": "ok",
         "workers": "ok",
         "queue": "ok",
         "orphans": "ok",

@@ -16,8 +16,9 @@ from flowstone_async.store.scatters import Chunk, Page
 PAGE = Page(0, 0, 0, 1000, frozenset(), b"", None)
 
 
-def _chunk(first: int, size: int, *, alone: bool = False) -> LocalChunk:
-    return LocalChunk(Chunk("s", first, alone, 0, size), PAGE, {no: no for no in range(first, first + size)})
+def _chunk(first: int, size: int, *, alone: bool = False, lost: int = 0) -> LocalChunk:
+    chunk = Chunk("s", first, alone, 0, size, lost=lost)
+    return LocalChunk(chunk, PAGE, {no: no for no in range(first, first + size)})
 
 
 class _Running:
@@ -26,6 +27,9 @@ class _Running:
     def __init__(self) -> None:
         self.now: dict[int, asyncio.Event] = {}
         self.begun: list[int] = []
+        self.recording: list[int] = []
+        self.recorded = asyncio.Event()
+        self.recorded.set()
 
     async def __call__(self, no: int) -> int:
         self.begun.append(no)
@@ -54,8 +58,9 @@ class _Running:
     def ended_program(self, ending: BaseException) -> None:
         raise ending
 
-    async def tried_alone(self, chunk: LocalChunk, todo: Todo) -> bool:
-        await asyncio.sleep(0)
+    async def begins(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
+        self.recording.append(todo.item)
+        await self.recorded.wait()
         return True
 
 
@@ -99,4 +104,32 @@ async def test_a_suspect_comes_to_its_turn(most: int | None) -> None:
         while running.now:
             await running.end(*running.now)
         assert sorted(running.begun) == [0, 1, 2, *range(10, 50), 900, 901]
+        assert bodies.still
+
+
+async def test_items_under_which_a_worker_died_go_on_record_together_and_a_suspect_waits_for_them() -> None:
+    running = _Running()
+    running.recorded.clear()
+    async with anyio.create_task_group() as group:
+        bodies = Bodies(
+            *(lambda _, todo: running(todo.item), running, AtHand()),
+            most=3,
+            timeout=None,
+            grace=1,
+            clock=ManualClock(),
+            group=group,
+            name="test",
+        )
+        for no in range(2):
+            bodies.add(_chunk(no, 1, alone=True, lost=1))
+        await running.settled()
+        bodies.add_suspect(_chunk(900, 1, alone=True, lost=2))
+        await running.settled()
+        assert (running.recording, running.begun, bodies.running) == ([0, 1], [], 2)
+        running.recorded.set()
+        await running.settled()
+        assert (running.recording, running.begun) == ([0, 1], [0, 1])
+        await running.end(0, 1)
+        assert (running.recording, running.begun) == ([0, 1, 900], [0, 1, 900])
+        await running.end(900)
         assert bodies.still

@@ -136,76 +136,33 @@ FROM flowstone.scatter AS s
 WHERE s.id = ANY (ARRAY (SELECT id FROM chain));
 
 -- name: delete_scatters
--- The scatters $1: nobody finds them any more. What they have is for `delete_remains`: chunks and failures of theirs, results
--- and notes under the ids $2, which no other scatter has, and pages and keys of the chains $3, which end. Returns what was not
--- listed yet.
+-- The scatters $1: nobody finds them any more. What they have is listed for `remains.sql`: chunks and failures of theirs, results
+-- and notes under the ids $2, which no other scatter has, and pages and keys of the chains $3, which end, with what was to be
+-- trimmed of them.
 WITH gone AS (DELETE FROM flowstone.scatter WHERE id = ANY ($1::uuid[])),
-workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[]))
-INSERT INTO flowstone.scatter_remains (scatter, part)
-SELECT unnest($1::uuid[]), 'run' UNION ALL SELECT unnest($2::uuid[]), 'results' UNION ALL SELECT unnest($3::uuid[]), 'read'
-ON CONFLICT DO NOTHING
-RETURNING scatter, part;
-
--- name: remains
--- Some of what is left of deleted scatters, which nobody else deletes now.
-SELECT scatter, part FROM flowstone.scatter_remains ORDER BY scatter, part LIMIT $1 FOR UPDATE SKIP LOCKED;
-
--- name: delete_remains
--- Some of what is left: $4 rows of a table, or $5 where they may be large; chunks and failures of the scatters $1, results
--- and notes under the ids $2, pages and keys of the chains $3. Returns the parts of which there may be more.
-WITH chunks AS (
-    DELETE FROM flowstone.scatter_chunk
-    WHERE (scatter, first, alone) IN (
-        SELECT scatter, first, alone FROM flowstone.scatter_chunk WHERE scatter = ANY ($1::uuid[]) LIMIT $4
-    )
-    RETURNING scatter
-),
-failures AS (
-    DELETE FROM flowstone.scatter_failure
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_failure WHERE scatter = ANY ($1::uuid[]) LIMIT $4))
-    RETURNING scatter
-),
-blocks AS (
-    DELETE FROM flowstone.scatter_block
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_block WHERE scatter = ANY ($2::uuid[]) LIMIT $5))
-    RETURNING scatter
-),
-results AS (
-    DELETE FROM flowstone.scatter_result
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_result WHERE scatter = ANY ($2::uuid[]) LIMIT $4))
-    RETURNING scatter
-),
-notes AS (
-    DELETE FROM flowstone.scatter_note
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_note WHERE scatter = ANY ($2::uuid[]) LIMIT $4))
-    RETURNING scatter
-),
-pages AS (
-    DELETE FROM flowstone.scatter_page
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_page WHERE scatter = ANY ($3::uuid[]) LIMIT $5))
-    RETURNING scatter
-),
-keys AS (
-    DELETE FROM flowstone.scatter_key
-    WHERE ctid = ANY (ARRAY (SELECT ctid FROM flowstone.scatter_key WHERE scatter = ANY ($3::uuid[]) LIMIT $4))
-    RETURNING scatter
-),
-more AS (
-    SELECT 'run' AS part WHERE (SELECT count(*) FROM chunks) = $4 OR (SELECT count(*) FROM failures) = $4
+workers AS (DELETE FROM flowstone.scatter_worker WHERE scatter = ANY ($1::uuid[])),
+trimmed AS (DELETE FROM flowstone.scatter_trim WHERE scatter = ANY ($3::uuid[]))
+INSERT INTO flowstone.scatter_remains (at, scatter, part)
+SELECT coalesce($4::timestamptz, statement_timestamp()), n.scatter, n.part
+FROM (
+    SELECT unnest($1::uuid[]) AS scatter, 'run' AS part
     UNION ALL
-    SELECT 'results' WHERE (SELECT count(*) FROM blocks) = $5 OR (SELECT count(*) FROM results) = $4
-        OR (SELECT count(*) FROM notes) = $4
+    SELECT unnest($2::uuid[]), 'results'
     UNION ALL
-    SELECT 'read' WHERE (SELECT count(*) FROM pages) = $5 OR (SELECT count(*) FROM keys) = $4
-),
-done AS (
-    DELETE FROM flowstone.scatter_remains
-    WHERE part NOT IN (SELECT part FROM more)
-        AND scatter = ANY (CASE part WHEN 'run' THEN $1::uuid[] WHEN 'results' THEN $2::uuid[] ELSE $3::uuid[] END)
-)
-SELECT part FROM more;
+    SELECT unnest($3::uuid[]), 'read'
+) AS n
+ON CONFLICT DO NOTHING;
 
 -- name: trim_chain
--- Forget what only a scatter that was deleted had read of the chain $1: pages from $2 on, and keys of items from $3 on.
-WITH pages AS (DELETE FROM flowstone.scatter_page WHERE scatter = $1 AND no >= $2)
-DELETE FROM flowstone.scatter_key WHERE scatter = $1 AND item_no >= $3;
+-- List what only a scatter that was deleted had read of the chain $1: pages from $2 on, and keys of items from $3 on.
+INSERT INTO flowstone.scatter_trim AS t (scatter, pages, read, at)
+VALUES ($1, $2, $3, coalesce($4::timestamptz, statement_timestamp()))
+ON CONFLICT (scatter) DO UPDATE
+SET pages = least(t.pages, excluded.pages), read = least(t.read, excluded.read), at = excluded.at, behind = '{}';
+
+-- name: trimmed
+-- Whether something of the chain of the scatter $1 is to be trimmed before anybody may go on from it; asked after `lock_scatter`.
+SELECT t.scatter
+FROM flowstone.scatter AS s
+JOIN flowstone.scatter_trim AS t ON t.scatter = coalesce(s.root, s.id)
+WHERE s.id = $1;

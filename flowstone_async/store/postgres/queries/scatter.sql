@@ -275,6 +275,7 @@ taken AS (
     SET state = 'running', worker = $1, fence = c.fence + 1, flushes = 0,
         lost = c.lost + CASE
             WHEN c.worker IS NULL OR EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = c.worker AND NOT w.dead) THEN 0
+            WHEN c.lost > 0 AND c.flushes = 0 THEN 0 -- it never said that it began any of it
             ELSE 1 END
     WHERE c.scatter = $2 AND c.first = ANY (ARRAY (SELECT first FROM found))
         AND (c.first, c.alone) IN (SELECT first, alone FROM found)

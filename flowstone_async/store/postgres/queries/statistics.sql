@@ -30,6 +30,11 @@ FROM (SELECT born FROM flowstone.event_default ORDER BY born LIMIT 100000) AS e
 GROUP BY e.born
 ORDER BY e.born;
 
+-- name: unswept
+-- How many deleted scatters have left something, and since when nothing was deleted of the one that has waited for longest.
+SELECT count(DISTINCT scatter) AS scatters, min(at) AS since
+FROM (SELECT scatter, at FROM flowstone.scatter_remains UNION ALL SELECT scatter, at FROM flowstone.scatter_trim) AS n;
+
 -- name: runs_by_state
 SELECT state, count(*), min(created_at) FILTER (WHERE finished_at IS NULL) FROM flowstone.run GROUP BY state;
 

@@ -177,6 +177,42 @@ LEFT JOIN flowstone.scatter AS s ON s.id::text = m.location
 WHERE m.manager = 'scatter' AND s.state IS DISTINCT FROM 'closed'
 LIMIT $1;
 
+-- name: verify_left
+-- What is there of scatters that are not, and is not listed either, so that nobody deletes it; and what is listed to be deleted
+-- and is still a scatter's: `run`, `results` and `read` as on the list.
+WITH used AS MATERIALIZED (
+    SELECT 'run' AS part, id AS scatter FROM flowstone.scatter
+    UNION
+    SELECT 'results', unnest(kept || id) FROM flowstone.scatter
+    UNION
+    SELECT 'read', coalesce(root, id) FROM flowstone.scatter
+),
+there AS (
+    SELECT 'run' AS part, scatter FROM flowstone.scatter_chunk
+    UNION
+    SELECT 'run', scatter FROM flowstone.scatter_failure
+    UNION
+    SELECT 'results', scatter FROM flowstone.scatter_block
+    UNION
+    SELECT 'results', scatter FROM flowstone.scatter_result
+    UNION
+    SELECT 'results', scatter FROM flowstone.scatter_note
+    UNION
+    SELECT 'read', scatter FROM flowstone.scatter_page
+    UNION
+    SELECT 'read', scatter FROM flowstone.scatter_key
+)
+SELECT part, scatter, false AS listed
+FROM (
+    SELECT part, scatter FROM there
+    EXCEPT SELECT part, scatter FROM used
+    EXCEPT SELECT part, scatter FROM flowstone.scatter_remains
+) AS n
+UNION ALL
+SELECT part, scatter, true
+FROM (SELECT part, scatter FROM flowstone.scatter_remains INTERSECT SELECT part, scatter FROM used) AS n
+LIMIT $1;
+
 -- name: verify_limits
 -- Limits whose memory of grants cannot be.
 SELECT key
