@@ -36,6 +36,7 @@ from flowstone_async.store.records import (
 )
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import Scatters
+from flowstone_async.store.steps import Steps
 from flowstone_async.types import AssetKey, Materialization
 
 
@@ -104,6 +105,7 @@ class Store(Protocol):
     partition_keys: PartitionKeys
     limits: LimitBook
     scatters: Scatters
+    steps: Steps
     crews: Crews | None
 
     async def open(self, worker: Worker, *, lease: float | None, lost: Callable[[], None]) -> None:
