@@ -41,6 +41,15 @@ class StepRecord(NamedTuple):
     error: Failure | None = None
 
 
+class AlreadyRecorded(Exception):
+    """A step has a result on record: who has computed another one in a transaction must not commit it."""
+
+
+def replaces(step: StepRecord, known: StepRecord) -> bool:
+    """Tell whether a step takes the place of one that is on record under its key."""
+    return known.error is not None and known.attempt < step.attempt
+
+
 class StepTransaction(Protocol):
     """A transaction on the engine's database, under the fence of a run."""
 
@@ -50,10 +59,16 @@ class StepTransaction(Protocol):
         ...
 
     async def record(self, step: StepRecord) -> None:
-        """Put the step's result on record in the transaction: as `Steps.record` does.
+        """Put the step's result on record in the transaction, once; nothing else is done in it afterwards.
 
         Raises:
-            FlowstoneError: The transaction cannot go on; leave it with this error.
+            AlreadyRecorded: It has a result, of an earlier call of which the reply was lost: `Steps.recorded` tells it.
+            LeaseLost: The run is not the caller's any more.
+            ConfigError: User code has ended the transaction itself.
+            StorageError: A statement of user code failed, and it went on; or the step cannot be stored.
+            StoreUnavailable: The database cannot be used.
+
+        Whatever it raises, leave the transaction with it.
         """
         ...
 
@@ -85,7 +100,7 @@ class Steps(Protocol):
         Raises:
             LeaseLost: The run is not the caller's any more; nothing is written.
             ConfigError: The store takes part in no transaction (memory).
-            StoreUnavailable: The database cannot be used. At the end: whether it has committed is not known; what is
-                recorded tells.
+            StoreUnavailable: The database cannot be used. At the end: nothing was committed, or, as `details` tells
+                with `"unknown": True`, it is not known whether it was; the store finds out as long as it can.
         """
         ...

@@ -17,6 +17,7 @@ from flowstone_async.store.memory.log import Log
 from flowstone_async.store.memory.partition_keys import MemoryPartitionKeys
 from flowstone_async.store.memory.run import Run
 from flowstone_async.store.memory.scatters import MemoryScatters
+from flowstone_async.store.memory.steps import MemorySteps
 from flowstone_async.store.memory.values import MemoryValues
 from flowstone_async.store.records import AuditEntry
 from flowstone_async.types import Materialization, new_id
@@ -66,6 +67,7 @@ class Memory:
         self.limits = LocalBook(clock, alive=self.leases.__contains__, audit=self._note_change, lock=self.lock)
         self.partition_keys = MemoryPartitionKeys(self.lock)
         self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns)
+        self.steps = MemorySteps(self.lock, self.owns)
 
     def owns(self, run_id: str, fence: int) -> bool:
         """Tell whether a run is owned under a fence."""
@@ -100,6 +102,7 @@ class Memory:
             run.forgotten = True
             del self.runs[run.id]
             self.scatters.forget_run(run.id)
+            self.steps.forget(run.id)
             for key in run.keys:
                 del self.run_keys[run.created.pipeline, key]
         self.log.trim()

@@ -76,7 +76,7 @@ class MemoryStore(Store):
         self.partition_keys = memory.partition_keys
         opened = self._opened
         self.limits = memory.limits.of(lambda: opened[-1] if opened else None)
-        self.scatters, self.crews = memory.scatters, None
+        self.scatters, self.crews, self.steps = memory.scatters, None, memory.steps
 
     def expire(self, worker: str) -> None:
         """For tests: let a worker die, as if its lease had expired. Its `lost` is called, its runs become orphans."""

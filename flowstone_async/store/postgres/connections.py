@@ -173,6 +173,13 @@ class Connections:
         return self._source if isinstance(self._source, str) else None
 
     @property
+    def pool(self) -> Pool:
+        """Where its connections come from, and return to."""
+        if self._pool is None:
+            raise closed()
+        return self._pool
+
+    @property
     def direct_address(self) -> str | None:
         """Where direct connections lead; None if none can be made."""
         return self._direct
@@ -211,9 +218,7 @@ class Connections:
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session]:
         """Borrow a connection. What the driver raises passes through."""
-        pool = self._pool
-        if pool is None:
-            raise closed()
+        pool = self.pool
         connection = await pool.acquire(timeout=self.patience)
         session = Session(cast("Connection", connection), self)
         try:
@@ -332,7 +337,7 @@ async def _create_pool(dsn: str, *, shared: bool) -> Pool:
         min_size=0,
         max_size=_SIZE,
         init=None if shared else _settle,
-        reset=_leave,
+        reset=no_reset,
         timeout=_CONNECT,
         command_timeout=_ANSWER,
         statement_cache_size=0 if shared else 200,
@@ -353,7 +358,7 @@ async def _settle(connection: Connection) -> None:
     await connection.execute(plans("SESSION"))
 
 
-async def _leave(_: Connection) -> None:
+async def no_reset(_: Connection) -> None:
     """Keep a connection as it is: nothing here leaves any state behind."""
 
 

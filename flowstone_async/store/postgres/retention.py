@@ -18,6 +18,7 @@ from flowstone_async.types import Materialization
 _DAY = _UNREFERENCED = 86_400.0
 _RUNS_AT_ONCE = 100
 _EVENTS_AT_ONCE = 5_000
+_BYTES_AT_ONCE = 64 << 20
 _SWEPT_AT_ONCE = 10
 
 
@@ -68,6 +69,10 @@ class Retention:
             for day, old in born.items():
                 left -= len(await session.fetch("forget_events", day, old, left))
                 if left <= 0:
+                    break
+                sizes = [row[0] for row in await session.fetch("forget_steps", day, old, left, _BYTES_AT_ONCE)]
+                left -= len(sizes)
+                if left <= 0 or sum(sizes) >= _BYTES_AT_ONCE:
                     break
                 gone += old
             if gone:

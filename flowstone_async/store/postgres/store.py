@@ -34,6 +34,7 @@ from flowstone_async.store.postgres.reading import RunReader, StateReader
 from flowstone_async.store.postgres.renaming import rename
 from flowstone_async.store.postgres.retention import Retention
 from flowstone_async.store.postgres.scatters import PostgresScatters
+from flowstone_async.store.postgres.steps import PostgresSteps
 from flowstone_async.store.postgres.values import PostgresValues
 from flowstone_async.store.records import (
     Advance,
@@ -118,6 +119,7 @@ class PostgresStore(LookingStore):
             poll=poll,
         )
         self.scatters = PostgresScatters(self._connections, self._instants, owns=self._owns, patience=patience)
+        self.steps = self._steps = PostgresSteps(self._connections, self._instants, owns=self._owns, patience=patience)
         self.crews = PostgresCrews(self._connections, owns=self._owns)
         self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
@@ -165,6 +167,7 @@ class PostgresStore(LookingStore):
                 self._working.append(group.create_task(reader.serve(), name="flowstone reader"))
             for lane in self._limits.lanes:
                 self._working.append(group.create_task(lane.serve(), name="flowstone limits"))
+            self._working.append(group.create_task(self._steps.lane.serve(), name="flowstone steps"))
             group.create_task(self._notifier.serve(self._hints), name="flowstone notifier")
             started.set()
 
@@ -195,6 +198,7 @@ class PostgresStore(LookingStore):
         self._reader.close()
         self._runs.close()
         self._limits.close()
+        self._steps.lane.close()
         for task in self._working:
             await task
         owns = self._lease is not None and self._lease.holds()
@@ -211,6 +215,7 @@ class PostgresStore(LookingStore):
                 await asyncio.wait([host])
             if self._lease is not None:
                 await self._lease.stop()
+            await self._steps.close()
         finally:
             await self._connections.close()
 

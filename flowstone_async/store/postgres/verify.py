@@ -141,6 +141,11 @@ def _run_key(row: Record) -> str:
     return f"{row['pipeline']}: the key {row['key']!r} of a submission leads to run {row['run_id']}, which there is not"
 
 
+def _steps(row: Record) -> str:
+    count = f"{row['steps']} step{'' if row['steps'] == 1 else 's'}"
+    return f"run {row['run_id']}, which there is not, has {count} on record"
+
+
 def _claim(row: Record) -> str:
     state = "there is not" if row["state"] is None else f"is {row['state']}"
     return f"{_key(row)} is claimed by run {row['claim_run']}, which {state}"
@@ -208,6 +213,7 @@ def _key(row: Record) -> str:
 
 _CHECKS: Collection[_Check] = (
     _Check("verify_run_keys", _run_key),
+    _Check("verify_steps", _steps),
     _Check("verify_claims", _claim),
     _Check("verify_current", _current),
     _Check("verify_values", _value),

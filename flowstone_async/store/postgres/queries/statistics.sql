@@ -14,13 +14,13 @@ GROUP BY t.relname
 ORDER BY size DESC, name;
 
 -- name: partition_sizes
--- The partitions of events, by name: rows (about), and bytes with indexes.
+-- The partitions of events and steps, by name: rows (about), and bytes with indexes.
 SELECT c.relname::text AS name, greatest(s.n_live_tup, c.reltuples, 0)::bigint AS rows,
     pg_total_relation_size(c.oid) AS size
 FROM pg_inherits AS i
 JOIN pg_class AS c ON c.oid = i.inhrelid
 LEFT JOIN pg_stat_user_tables AS s ON s.relid = c.oid
-WHERE i.inhparent = 'flowstone.event'::regclass
+WHERE i.inhparent IN ('flowstone.event'::regclass, 'flowstone.step'::regclass)
 ORDER BY name;
 
 -- name: stray_days

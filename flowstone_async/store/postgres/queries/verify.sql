@@ -50,6 +50,15 @@ WHERE r.id = ANY ($1::uuid[])
         OR EXISTS (SELECT FROM flowstone.event_partition AS p WHERE p.first <= born.day AND born.day < p.until)
         OR EXISTS (SELECT FROM flowstone.event AS e WHERE e.born = born.day AND e.run_id = r.id));
 
+-- name: verify_steps
+-- Runs that are not there and have steps on record.
+SELECT s.run_id, count(*) AS steps
+FROM flowstone.step AS s
+LEFT JOIN flowstone.run AS r ON r.id = s.run_id
+WHERE r.id IS NULL
+GROUP BY s.run_id
+LIMIT $1;
+
 -- name: verify_claims
 -- Keys that a run holds which is not active, or which there is not.
 SELECT k.pipeline, k.asset, k.partition, k.io, k.claim_run, r.state
