@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from flowstone_async.errors import ConfigError
 from flowstone_async.store.memory import MemoryStore
 from flowstone_async.store.records import Advance, AssetDone
 from flowstone_async.types import AssetKey
@@ -283,3 +284,9 @@ async def test_threads_claim_each_key_once(memory: MemoryStore) -> None:
     granted = await asyncio.to_thread(in_threads, claim(), claim(), claim())
 
     assert Counter(partition for one in granted for partition in one) == Counter(name.partition for name in names)
+
+
+async def test_it_takes_part_in_no_transaction(memory: MemoryStore) -> None:
+    with pytest.raises(ConfigError, match="takes part in no transaction"):
+        async with memory.steps.transaction(identifier(), 1, identifier()):
+            raise AssertionError

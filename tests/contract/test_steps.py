@@ -8,8 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from flowstone_async.errors import ConfigError
-from flowstone_async.store.memory import MemoryStore
 from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import RunDone
 from flowstone_async.store.steps import StepRecord
@@ -270,15 +268,3 @@ async def test_steps_go_with_their_run(stores: Stores, clock: SetClock, days: in
     assert found == [(), (STEP, step(1)), (STEP,)]
     assert await record(engine.store, going, of, step(2))
     assert not [fault for fault in await engine.store.verify() if "on record" in fault.problem]
-
-
-# -- a transaction ----------------------------------------------------------------------------------------------------
-
-
-async def test_in_memory_there_is_no_transaction(engine: Engine) -> None:
-    if not isinstance(engine.store, MemoryStore):
-        pytest.skip("tests/postgres/test_steps_transaction.py")
-    drive = await engine.start()
-    with pytest.raises(ConfigError, match="takes part in no transaction"):
-        async with engine.store.steps.transaction(drive.id, 1, body()):
-            pass

@@ -124,7 +124,7 @@ class Lending:
                     raise _lost(run_id)
         except BaseException as error:
             if not isinstance(error, LeaseLost):
-                connection.terminate()
+                _break_off(connection)
             await _release(pool, connection)
             raise
         return Lent(self, connection, begun, rows[0]["transaction"], (run_id, fence, body))
@@ -175,10 +175,10 @@ class Lent(StepTransaction):
 
     async def _ask(self, name: str, *arguments: object) -> Sequence[Record]:
         """Run a query of ours in the transaction."""
-        if not self._connection.is_closed() and not self._connection.is_in_transaction():
-            raise _ended()
         connections = self._lending.connections
         try:
+            if not self._connection.is_closed() and not self._connection.is_in_transaction():
+                raise _ended()
             return await self._connection.fetch(QUERIES[name], *arguments, timeout=connections.patience)
         except DRIVER_ERRORS as error:
             if sqlstate(error) == _FAILED:
@@ -194,7 +194,7 @@ class Lent(StepTransaction):
             async with asyncio.timeout(_ROLL_BACK):
                 await self._begun.rollback()
         except BaseException as error:
-            self._connection.terminate()
+            _break_off(self._connection)
             if not isinstance(error, DRIVER_ERRORS):
                 raise
 
@@ -212,7 +212,7 @@ class Lent(StepTransaction):
             async with asyncio.timeout(self._lending.connections.patience):
                 await self._begun.commit()
         except BaseException as error:
-            self._connection.terminate()
+            _break_off(self._connection)
             # What user code wrote is to blame for everything else, such as a deferred constraint.
             if not isinstance(error, DRIVER_ERRORS) or not is_lost(error):
                 raise
@@ -250,6 +250,11 @@ class Lent(StepTransaction):
         run_id, _, body = self._of
         asked = (run_id, body, row_id(step.key), step.attempt)
         return bool(await self._lending.connections.fetch("step_of_attempt", *asked))
+
+
+def _break_off(connection: asyncpg.Connection[Any]) -> None:
+    with suppress(*DRIVER_ERRORS):  # a lost one has left the pool already, and minds being ended once more
+        connection.terminate()
 
 
 async def _release(pool: Pool, connection: asyncpg.Connection[Any]) -> None:

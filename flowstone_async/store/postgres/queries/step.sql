@@ -15,7 +15,7 @@ held AS MATERIALIZED (
         AND (EXISTS (SELECT FROM flowstone.worker AS w WHERE w.id = r.worker AND NOT w.dead)) IS TRUE
     FOR SHARE OF r
 ),
-accepted AS MATERIALIZED (
+owned AS MATERIALIZED (
     SELECT array_agg(r.id ORDER BY r.no) AS ids, array_agg(coalesce(r.born, '-infinity') ORDER BY r.no) AS born
     FROM (
         SELECT max(n.no) AS no, n.id, max(n.born) AS born
@@ -28,13 +28,13 @@ accepted AS MATERIALIZED (
 written AS (
     INSERT INTO flowstone.step AS s
         (born, run_id, body, id, at, place, seen, attempt, kind, key, path, function, arguments, value, error)
-    SELECT (SELECT born FROM accepted)[n.run], (SELECT ids FROM accepted)[n.run], n.body, n.id,
+    SELECT (SELECT born FROM owned)[n.run], (SELECT ids FROM owned)[n.run], n.body, n.id,
         coalesce($16::timestamptz, statement_timestamp()), n.place, n.seen, n.attempt, n.kind, n.key, n.path, n.function,
         n.arguments, n.value, n.error
     FROM unnest($3::integer[], $4::uuid[], $5::uuid[], $6::integer[], $7::integer[], $8::integer[], $9::text[], $10::text[],
         $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[])
         AS n (run, body, id, place, seen, attempt, kind, key, path, function, arguments, value, error)
-    WHERE (SELECT born FROM accepted)[n.run] > '-infinity'
+    WHERE (SELECT born FROM owned)[n.run] > '-infinity'
     ON CONFLICT (born, run_id, body, id) DO UPDATE
     SET at = excluded.at, place = excluded.place, seen = excluded.seen, attempt = excluded.attempt, kind = excluded.kind,
         path = excluded.path, function = excluded.function, arguments = excluded.arguments, value = excluded.value,
@@ -43,7 +43,7 @@ written AS (
     RETURNING 1
 )
 SELECT n.no::integer AS run, (SELECT count(*) FROM written) AS written, pg_current_xact_id_if_assigned()::text AS transaction
-FROM (SELECT born FROM accepted) AS a
+FROM (SELECT born FROM owned) AS a
 CROSS JOIN LATERAL unnest(a.born) WITH ORDINALITY AS n (born, no)
 WHERE n.born > '-infinity';
 
