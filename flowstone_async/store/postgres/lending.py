@@ -190,13 +190,15 @@ class Lent(StepTransaction):
 
     async def roll_back(self) -> None:
         """Roll back; if the server does not answer, break the connection off, which does so too."""
+        done = False
         try:
-            async with asyncio.timeout(_ROLL_BACK):
-                await self._begun.rollback()
-        except BaseException as error:
-            _break_off(self._connection)
-            if not isinstance(error, DRIVER_ERRORS):
-                raise
+            with suppress(*DRIVER_ERRORS):
+                async with asyncio.timeout(_ROLL_BACK):
+                    await self._begun.rollback()
+                    done = True
+        finally:
+            if not done:
+                _break_off(self._connection)
 
     async def commit(self) -> None:
         """Commit; if the reply is lost, find out."""
@@ -208,15 +210,20 @@ class Lent(StepTransaction):
             except BaseException:
                 await self.roll_back()
                 raise
+        lost, done = None, False
         try:
             async with asyncio.timeout(self._lending.connections.patience):
                 await self._begun.commit()
-        except BaseException as error:
-            _break_off(self._connection)
-            # What user code wrote is to blame for everything else, such as a deferred constraint.
-            if not isinstance(error, DRIVER_ERRORS) or not is_lost(error):
+                done = True
+        except DRIVER_ERRORS as error:
+            if not is_lost(error):  # what user code wrote is to blame: a deferred constraint, for example
                 raise
-            await self._find_out(error)
+            lost = error
+        finally:
+            if not done:
+                _break_off(self._connection)
+        if lost is not None:
+            await self._find_out(lost)
 
     async def _find_out(self, error: BaseException) -> None:
         """Return if the transaction has been committed.
