@@ -43,6 +43,9 @@ SELECT m.id, m.run_id, m.asset, m.partition, m.inputs, m.payload IS NOT NULL OR 
     ARRAY (SELECT l.upstream FROM flowstone.lineage AS l WHERE l.materialization = m.id ORDER BY 1) AS edges
 FROM flowstone.materialization AS m
 """
+_STRAY_STEPS = """
+SELECT DISTINCT run_id FROM flowstone.step WHERE run_id NOT IN (SELECT id FROM flowstone.run)
+"""
 _SCATTERS = "SELECT id, asset, state, sealed, pages, read, total FROM flowstone.scatter"
 _PAGES = "SELECT no, count, first, before, duplicates FROM flowstone.scatter_page WHERE scatter = $1 ORDER BY no"
 _CHUNKS = """
@@ -116,6 +119,7 @@ async def assert_whole(connection: asyncpg.Connection, *, ended: bool = True) ->
     problems = [
         *_of_runs(runs, told, ended=ended),
         *_of_claims(await connection.fetch(_CLAIMED), ended=ended),
+        *(f"run {row[0]}, which there is not, has steps" for row in await connection.fetch(_STRAY_STEPS)),
         *(f"key of {dict(row)} has no such value" for row in await connection.fetch(_ASTRAY)),
         *(f"materialization {dict(row)} is lost" for row in await connection.fetch(_LOST)),
         *_of_materializations(await connection.fetch(_MADE), told),

@@ -73,8 +73,9 @@ def test_stats_tells_what_there_is(postgres: Shell) -> None:
 
     assert found["runs"] == {"succeeded": 1}
     assert {"run", "event", "asset_key", "audit"} <= {each["name"] for each in found["tables"]}
-    [event] = [each for each in found["tables"] if each["name"] == "event"]
-    assert (event["size"] > 0, event["partitions"] == len(found["partitions"])) == (True, True)
+    event, step = (next(each for each in found["tables"] if each["name"] == name) for name in ("event", "step"))
+    assert (event["size"] > 0, event["partitions"] == step["partitions"]) == (True, True)
+    assert event["partitions"] + step["partitions"] == len(found["partitions"])
     assert "event_default" in {each["name"] for each in found["partitions"]}
     assert (found["oldest_active"], found["astray"], found["notifications"]) == (None, 0, 0.0)
     assert found["transactions"] >= 0
