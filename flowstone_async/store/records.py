@@ -331,7 +331,7 @@ class Statistics(NamedTuple):
 
     Attributes:
         tables: Largest first.
-        partitions: Of the events, by name.
+        partitions: Of events and steps, by name.
         runs: How many there are in each state.
         oldest_active: When the oldest run was created that has not ended.
         astray: Rows of events that are in no partition of their own.
