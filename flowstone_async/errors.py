@@ -287,6 +287,18 @@ class PlanOutdated(FlowstoneError):
     code: ClassVar[str] = "PLAN_OUTDATED"
 
 
+class ReplayMismatch(FlowstoneError):
+    """A body that is called again makes another durable call than is on record: `details` has both."""
+
+    code: ClassVar[str] = "REPLAY_MISMATCH"
+
+
+class StepLimit(FlowstoneError):
+    """A body makes more durable calls than are kept of one."""
+
+    code: ClassVar[str] = "STEP_LIMIT"
+
+
 class NothingToCancel(FlowstoneError):
     """No active run was found to cancel."""
 

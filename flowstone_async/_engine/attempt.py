@@ -22,6 +22,7 @@ from flowstone_async._engine.limiting import attempt_limits
 from flowstone_async._engine.observing import ObservedValues, Observer
 from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
+from flowstone_async._engine.replay.body import attempt_body
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.scatter.beginning import Beginning
 from flowstone_async._engine.scatter.errors import failing
@@ -67,6 +68,11 @@ class Running(Values, Protocol):
     cache_keys: dict[int, str]
     running: dict[int, tuple[int, float]]
     catalog: Catalog
+    resumed: bool
+
+    def lose(self) -> None:
+        """The store refused something: somebody cancelled the run, or owns it now."""
+        ...
 
     def enter(self, place: int) -> None:
         """Mark the current task as running user code, so that stopping the run cancels it."""
@@ -183,6 +189,8 @@ class Attempt:
             self._call = self._make_call()
             if unit.node.scatter is not None:
                 return await self._scattered(self._call, scope)
+            if self._call.durable is not None:
+                await self._call.durable.load()
             prepared = await prepare(self._values, unit, unit.node.bindings, unit.inputs, self._call, scope)
             return await self._called(prepared)
         finally:
@@ -193,8 +201,11 @@ class Attempt:
 
     async def _end_calls(self) -> None:
         """End what the body left going with `ctx.map`, before its resources close."""
-        if self._call is not None and self._call.fan is not None:
-            await self._call.fan.close()
+        call = self._call
+        if call is not None and call.durable is not None:
+            call.durable.close()
+        if call is not None and call.fan is not None:
+            await call.fan.close()
 
     async def _called(self, prepared: Prepared) -> Computed:
         services = self._services
@@ -256,6 +267,7 @@ class Attempt:
             started_at=self.started_at,
             params=self.run.request.params,
             limits=attempt_limits(self.run, self.unit, self.observer),
+            durable=attempt_body(self.run, self.unit, self.number, self._told),
             fan=Fan(services.spawn, services.clock, services.settings.cancel_grace, f"body {self.unit.node.name}"),
         )
 
@@ -349,10 +361,13 @@ class Attempt:
             _logger.warning("%s; the value is kept", text)
             return {}
 
+    def _told(self, error: BaseException, what: str) -> FlowstoneError:
+        return translated(error, what, self.unit, **self._facts())
+
     # -- failing ------------------------------------------------------------------------------------------------
 
     def _translated(self, error: BaseException) -> FlowstoneError:
-        return translated(error, f"asset {self.unit.node.name!r}", self.unit, **self._facts())
+        return self._told(error, f"asset {self.unit.node.name!r}")
 
     def _wrapped(self, cause: BaseException, text: str) -> ExecutionError:
         return wrapped(cause, text, f"asset {self.unit.node.name!r}", self.unit, **self._facts())

@@ -7,7 +7,7 @@ import contextvars
 import functools
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,6 +49,10 @@ class Executor:
                     asset=definition.name,
                     hint="Say Engine(dask=...), or run it in a thread or process.",
                 )
+
+    async def in_thread(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a plain function in a thread."""
+        return await self._in_thread(functools.partial(fn, *args), kwargs)
 
     async def _in_thread(self, body: Body, arguments: Mapping[str, object]) -> Any:
         if self._threads is None:

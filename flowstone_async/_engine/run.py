@@ -94,7 +94,7 @@ class RunDriver(RunGivingOut):
         self.interrupted = False
         self.cache_keys, self.held = dict[int, str](), list[object]()
         self.begun = services.clock.monotonic() - max(0.0, (now - self.started_at).total_seconds())
-        self._new, self.history = new, dict(history or {})
+        self._new, self.resumed, self.history = new, not new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
         self.cut_off: dict[int, Interrupted] = {}

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, cast
 from uuid import UUID, uuid5
 
 from flowstone_async.config import Duration
 from flowstone_async.definition.body_log import BodyLog
 from flowstone_async.definition.keys import PartitionKey, encode_key
+from flowstone_async.durable import Durable, Group, Step, StepOptions
+from flowstone_async.durable import elsewhere as durable_elsewhere
 from flowstone_async.errors import ConfigError
 from flowstone_async.limits import refusals
 from flowstone_async.limits.limits import Limits
@@ -22,6 +24,7 @@ from flowstone_async.mapped import Fan, Mapped, elsewhere
 from flowstone_async.redaction import Redactor
 
 I = TypeVar("I")  # noqa: E741 - an item
+P = ParamSpec("P")
 R = TypeVar("R")
 DepStatus: TypeAlias = Literal["ok", "skipped", "failed", "missing"]
 _logger = logging.getLogger("flowstone")
@@ -57,6 +60,7 @@ class Call:
         redactor: Hides secrets in what is logged; one that knows names only where none is given.
         limits: Those of the engine; None in a process of the body's own.
         fan: What `ctx.map` has going; likewise.
+        durable: What the body has on record; likewise.
     """
 
     pipeline: str
@@ -76,9 +80,16 @@ class Call:
     redactor: Redactor | None = field(default=None, repr=False)
     limits: Limits | None = field(default=None, repr=False)
     fan: Fan | None = field(default=None, repr=False)
+    durable: Durable | None = field(default=None, repr=False)
 
-    def for_item(self, item: ItemFacts, started_at: datetime) -> Call:
-        """Return the facts of a call for an item of this scatter; what it notes is its own."""
+    def for_item(self, item: ItemFacts, started_at: datetime, *, known: bool) -> Call:
+        """Return the facts of a call for an item of this scatter; what it notes is its own.
+
+        Args:
+            item: Which one.
+            started_at: Start of this attempt.
+            known: Whether it may have something on record of an earlier call.
+        """
         return Call(
             pipeline=self.pipeline,
             asset=self.asset,
@@ -94,6 +105,7 @@ class Call:
             redactor=self.redactor,
             limits=self.limits,
             fan=None if self.fan is None else self.fan.another(),
+            durable=None if self.durable is None else self.durable.for_item(item.identity, item.attempt, known=known),
         )
 
 
@@ -166,14 +178,16 @@ class Context:
         """What tells a service that a request is the same one again: a UUID, as text.
 
         It is the same on every attempt at this asset and partition in this run, also after a crash and in another
-        process, and different for every other run, asset and partition, and in a scatter for every other item. A run
-        that is retried is another run.
+        process, and different for every other run, asset and partition, and in a scatter for every other item. Inside
+        a step it is the step's own. A run that is retried is another run.
         """
         call = self._live()
         # It outlives any version of this library: the services that were given it remember it. So it never changes.
         partition = encode_key(cast("PartitionKey | None", call.partition))
         item = "" if call.item is None else f"\0{call.item.identity}"
-        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{partition}{item}"))
+        inside = None if call.durable is None else call.durable.current
+        step = "" if inside is None else f"\0step {inside}"
+        return str(uuid5(UUID(call.run_id), f"{call.asset}\0{partition}{item}{step}"))
 
     @property
     def started_at(self) -> datetime:
@@ -276,6 +290,72 @@ class Context:
         if fan is None:
             raise elsewhere()
         return fan.map(fn, items, max_concurrent=max_concurrent, key=key)
+
+    # -- durable calls ------------------------------------------------------------------------------------------
+
+    def _durable(self) -> Durable:
+        durable = self._live().durable
+        if durable is None:
+            raise durable_elsewhere()
+        return durable
+
+    @property
+    def step(self) -> Step:
+        """Calls a function once for all: `receipt = await ctx.step(charge, order, amount=5)`.
+
+        The result is put on record before it is returned. When the body is called again in the same run (after a
+        retry, a crash, a restart), what is on record is returned, and the function is not called. A step is known by
+        the name of its function and how often that occurred in the body: see `using` for options, and `group` for steps
+        that run beside each other. A step that failed raises its error again when the attempt goes on after a crash;
+        the asset's next attempt calls it again.
+
+        Everything between steps runs each time: let it depend on nothing but inputs, params and results of steps.
+
+        Raises:
+            ConfigError: It is no async function (see `using(run_in="thread")`), or the body runs in another process.
+            ReplayMismatch: The code has changed: another call is on record in this place.
+            ExecutionError: The function raised.
+            StorageError: Its result cannot be stored.
+            StepLimit: The body makes more than 20,000 durable calls.
+            LeaseLost: Another worker owns the run now.
+        """
+        return Step(self._durable, StepOptions())
+
+    async def tx(self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function as a step in a transaction on the engine's own database: `await ctx.tx(move, 5)`.
+
+        The function gets a connection of asyncpg first. What it writes with that and the record of the step commit
+        together or not at all, so that it takes effect once. It is called in a transaction that is open meanwhile: let
+        it be short, and await nothing else in it.
+
+        Raises:
+            ConfigError: The engine's store is in memory; or as `step`.
+        """
+        return await self._durable().step(fn, args, kwargs, StepOptions(), connected=True)
+
+    def group(self) -> AbstractAsyncContextManager[Group]:
+        """Run steps beside each other: `async with ctx.group() as g: a = g.start(fetch, x)`, then `a.result()`.
+
+        Leaving it waits for all. The first that fails cancels the rest, and is raised. What had ended is on record.
+        """
+        return self._durable().group()
+
+    def now(self) -> datetime:
+        """Return the time on the store's clock, aware; when the body is called again, the same."""
+        return self._durable().now()
+
+    def uuid(self) -> UUID:
+        """Return a new UUID; when the body is called again in this run, the same."""
+        return self._durable().uuid()
+
+    def random(self) -> float:
+        """Return a number from 0 to 1 that nobody chose; when the body is called again in this run, the same."""
+        return self._durable().random()
+
+    @property
+    def replaying(self) -> bool:
+        """Whether results are on record that the body has not been given yet: it goes on after a crash or restart."""
+        return self._durable().replaying
 
     def metadata(self, **values: object) -> None:
         """Note facts about the value (row counts, previews): kept with the record, shown beside it.

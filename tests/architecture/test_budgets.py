@@ -20,6 +20,7 @@ BROAD_EXCEPTS = {
     "flowstone_async/_engine/managed.py": "an I/O manager may be user code",
     "flowstone_async/_engine/processes.py": "pickling bodies, arguments and values is anybody's code",
     "flowstone_async/_engine/user_error.py": "`__str__` of an exception is anybody's code",
+    "flowstone_async/_engine/replay/body.py": "steps are user code: here what they raise becomes their record",
     "flowstone_async/_engine/scatter/bodies.py": "bodies are user code: here what they raise becomes a failed item",
     "flowstone_async/_engine/scatter/intake.py": "`select` and `key` are user code",
     "flowstone_async/_engine/scatter/packing.py": "encoding a key runs anybody's code",

@@ -22,6 +22,7 @@ DOCUMENTS = (
     "docs/operations.md",
     "docs/scatter.md",
     "docs/sources.md",
+    "docs/waiting.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

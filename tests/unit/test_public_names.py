@@ -47,8 +47,8 @@ NAMES = {
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
-        " PlanOutdated Problem RateLimited ResourceUnavailable RunNotFound ScatterThreshold SlotTimeout SourceError"
-        " StorageError StoreUnavailable TargetSkipped TimedOut WorkerLost"
+        " PlanOutdated Problem RateLimited ReplayMismatch ResourceUnavailable RunNotFound ScatterThreshold SlotTimeout"
+        " SourceError StepLimit StorageError StoreUnavailable TargetSkipped TimedOut WorkerLost"
     ),
     "I/O managers": "io",
     "sources of items": "sources",

@@ -59,6 +59,9 @@ from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
 
+_FIRST_TAKEN = 2
+"""Fence of a chunk that nobody had begun before whoever has it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
@@ -374,9 +377,14 @@ class Beginning:
                 called(asset)
             key, identity = keys.of(chunk, todo)
             facts = ItemFacts(key=key, index=todo.number, attempt=chunk.chunk.attempts + 1, identity=identity)
-            call = self.call.for_item(facts, self.services.store.now())
+            of = chunk.chunk
+            # Somebody may have begun it before: whoever cut a chunk has it first, or gives it to the next one.
+            known = of.attempts > 0 or of.lost > 0 or of.fence > _FIRST_TAKEN
+            call = self.call.for_item(facts, self.services.store.now(), known=known)
             context = Context(call)
             try:
+                if known and call.durable is not None:
+                    await call.durable.load()
                 return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
             finally:
                 try:
@@ -384,6 +392,8 @@ class Beginning:
                         await call.fan.close()
                 finally:
                     call.open = False
+                    if call.durable is not None:
+                        call.durable.close()
                     noting.took(call)
 
         call_one = with_context if contexts else plainly

@@ -1,0 +1,74 @@
+"""What durable calls know of the body that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID, uuid5
+
+from flowstone_async._engine.services import Services
+from flowstone_async.definition.asset import Scope as Names
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.planning.units import Unit
+from flowstone_async.store.records import RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyFacts:
+    """What durable calls need to know of their body.
+
+    Attributes:
+        id: What the records of the asset's body lie under; those of its items under ids that are made of it.
+        names: Names local to where the asset was defined, for annotations.
+        failing: Makes of what a step raised, and of the step's name, the error of the asset.
+        lost: Told that the run is not ours any more.
+        away: Told that the store is away.
+    """
+
+    run_id: str
+    fence: int
+    id: str
+    asset: str
+    names: Names
+    failing: Callable[[BaseException, str], FlowstoneError]
+    lost: Callable[[], None]
+    away: Callable[[FlowstoneError], None]
+
+
+def body_id(run_id: str, asset: str, io: str, partition: str, item: str | None = None) -> str:
+    """Return what the records of a body lie under. It outlives any version of this library: it never changes."""
+    of_item = "" if item is None else f"\0{item}"
+    return str(uuid5(UUID(run_id), f"{asset}\0{io}\0{partition}{of_item}\0steps"))
+
+
+class Recorded(Protocol):
+    """What the durable calls of a body need of the run it belongs to."""
+
+    id: str
+    record: RunRecord
+    services: Services
+    resumed: bool
+
+    def lose(self) -> None:
+        """The store refused something: somebody cancelled the run, or owns it now."""
+        ...
+
+    def break_off(self, error: FlowstoneError) -> None:
+        """Give the run up here because of an error that is no outcome of an asset."""
+        ...
+
+
+def body_facts(run: Recorded, unit: Unit, failing: Callable[[BaseException, str], FlowstoneError]) -> BodyFacts:
+    """Return the facts of an asset's body."""
+    key = unit.key
+    return BodyFacts(
+        run_id=run.id,
+        fence=run.record.fence,
+        id=body_id(run.id, key.asset, key.io, key.partition),
+        asset=unit.node.name,
+        names=unit.node.definition.scope,
+        failing=failing,
+        lost=run.lose,
+        away=run.break_off,
+    )

@@ -1,0 +1,230 @@
+"""Durable calls of a body, as it makes them: `await ctx.step(charge, order)`, `ctx.group()`, `ctx.tx(fn)`.
+
+What they do is the engine's (`_engine/replay`); docs/adr/0010-waiting.md says what is on record of them, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
+
+from flowstone_async.config import Duration, seconds
+from flowstone_async.errors import ConfigError
+from flowstone_async.retry import Retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How one step is called.
+
+    Attributes:
+        name: What it is called; None for the name of its function.
+        key: What tells it from the others of that name in its scope; None counts them.
+        retry: How often it is tried; None is once.
+        timeout: Seconds of each try; None is no limit.
+        thread: Whether its function is a plain one, which runs in a thread.
+    """
+
+    name: str | None = None
+    key: str | int | None = None
+    retry: Retry | None = None
+    timeout: float | None = None
+    thread: bool = False
+
+
+class Child(Protocol[R_co]):
+    """A step that runs in a group."""
+
+    def result(self) -> R_co:
+        """Return what it has returned.
+
+        Raises:
+            ConfigError: It has not ended; leave the group first, or await it.
+        """
+        ...
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        """Wait until it has ended, and return what it has returned."""
+        ...
+
+
+class Group(Protocol):
+    """Steps that run beside each other: leaving it awaits them all; the first that fails cancels the rest."""
+
+    def start(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Child[R]:
+        """Start a step, as `ctx.step` would call it; what it calls itself has a scope of its own."""
+        ...
+
+
+class Durable(Protocol):
+    """What a body has on record; the engine's side of the durable calls of `Context`."""
+
+    @property
+    def replaying(self) -> bool:
+        """Whether results on record are still to be handed out."""
+        ...
+
+    @property
+    def current(self) -> str | None:
+        """Key of the step that the caller runs in; None in the body itself."""
+        ...
+
+    def step(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: StepOptions,
+        *,
+        connected: bool = False,
+    ) -> Coroutine[Any, Any, Any]:
+        """Take a step's place now, and return what calls it, or waits for what is on record; see `Context.step`."""
+        ...
+
+    def group(self) -> AbstractAsyncContextManager[Group]:
+        """Return a group of steps; see `Context.group`."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the time; see `Context.now`."""
+        ...
+
+    def uuid(self) -> UUID:
+        """Return a new UUID; see `Context.uuid`."""
+        ...
+
+    def random(self) -> float:
+        """Return a random number; see `Context.random`."""
+        ...
+
+    def for_item(self, identity: str, attempt: int, *, known: bool) -> Durable:
+        """Return that of the body of a scatter's item, which may have something on record."""
+        ...
+
+    async def load(self) -> None:
+        """Read what is on record, before the body is called."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it: the body has ended."""
+        ...
+
+
+class Step:
+    """Calls functions as durable steps; see `Context.step`."""
+
+    __slots__ = ("_durable", "_options")
+
+    def __init__(self, durable: Callable[[], Durable], options: StepOptions) -> None:
+        self._durable, self._options = durable, options
+
+    def __call__(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Return the result of `fn(*args, **kwargs)`: from the record if it is there, else by calling it."""
+        return self._durable().step(fn, args, kwargs, self._options)
+
+    @overload
+    def using(
+        self,
+        *,
+        name: str | None = None,
+        key: str | int | None = None,
+        retry: Retry | Literal[False] | None = None,
+        timeout: Duration | Literal[False] | None = None,
+    ) -> Step: ...
+    @overload
+    def using(
+        self,
+        *,
+        run_in: Literal["thread"],
+        name: str | None = None,
+        key: str | int | None = None,
+        retry: Retry | Literal[False] | None = None,
+        timeout: Duration | Literal[False] | None = None,
+    ) -> PlainStep: ...
+    def using(
+        self,
+        *,
+        run_in: Literal["thread"] | None = None,
+        name: str | None = None,
+        key: str | int | None = None,
+        retry: Retry | Literal[False] | None = None,
+        timeout: Duration | Literal[False] | None = None,
+    ) -> Step | PlainStep:
+        """Return the same with options, so that none collides with a keyword of the function's.
+
+        Args:
+            name: What the step is called instead of its function's name: it may then be renamed.
+            key: What tells the step from others of that name, in a loop over data that may come in another order; text
+                or a whole number, each once in its scope.
+            retry: How often it is tried, False for once.
+            timeout: The longest time of each try, False for no limit.
+            run_in: `"thread"` for a plain function.
+
+        Raises:
+            ConfigError: An option is wrong.
+        """
+        options = self._options
+        if name is not None:
+            options = replace(options, name=_name(name))
+        if key is not None:
+            options = replace(options, key=_key(key))
+        if retry is not None:
+            options = replace(options, retry=_retry(retry))
+        if timeout is not None:
+            options = replace(options, timeout=None if timeout is False else seconds(timeout, what="timeout"))
+        if run_in is None:
+            return Step(self._durable, options)
+        if run_in != "thread":
+            raise ConfigError(f"run_in={run_in!r}: a step's plain function runs in a 'thread'")
+        return PlainStep(self._durable, replace(options, thread=True))
+
+
+class PlainStep:
+    """Calls plain functions in a thread as durable steps; see `Context.step`."""
+
+    __slots__ = ("_durable", "_options")
+
+    def __init__(self, durable: Callable[[], Durable], options: StepOptions) -> None:
+        self._durable, self._options = durable, options
+
+    def __call__(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Return the result of `fn(*args, **kwargs)`: from the record if it is there, else by calling it."""
+        return self._durable().step(fn, args, kwargs, self._options)
+
+
+def elsewhere() -> ConfigError:
+    """Return the error for a body that has nothing on record, since it runs in another process."""
+    return ConfigError(
+        "durable calls of `ctx` work only in bodies on the event loop of the engine",
+        hint="Leave out run_in= for a body that makes them; a step's own function may use a thread.",
+    )
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > _LONGEST:
+        raise ConfigError(f"name={name!r}: a step is called by printable text of 1 to 200 characters")
+    return name
+
+
+def _key(key: object) -> str | int:
+    if isinstance(key, bool) or not isinstance(key, str | int) or len(str(key)) > _LONGEST:
+        raise ConfigError(f"key={key!r}: a step is told from others by text of up to 200 characters or a whole number")
+    return key
+
+
+def _retry(retry: object) -> Retry | None:
+    if retry is False:
+        return None
+    problems = list(retry.problems()) if isinstance(retry, Retry) else [f"retry={retry!r}: give Retry(...) or False"]
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return retry if isinstance(retry, Retry) else None
