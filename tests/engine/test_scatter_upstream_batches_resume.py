@@ -61,7 +61,7 @@ async def test_what_is_in_no_batch_yet_goes_on(open_engine: OpenEngine, key: Any
     assert sorted([no async for no in found.flat()]) == list(range(20))
     composed = seen.composed()
     assert sorted(no for batch in composed for no in batch) == list(range(20))
-    assert {len(composed[number]) for number in before} == {4}
+    assert {len(composed[number]) for number in before} <= {4}, "none had begun that was not whole"
     known = {None: lambda no: DOCS[no], False: lambda no: no}.get(key, lambda no: f"d{no}")
     assert keys == {no: known(no) for no in range(20)}
     for no in (0, 19):
