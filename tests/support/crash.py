@@ -23,10 +23,27 @@ async def kill(engine: Engine) -> None:
 
 
 async def look_for_orphans(engine: Engine) -> None:
-    """Let an engine do now what it does every `poll`: take over runs whose engine died."""
+    """Let an engine do now what it does every `poll`: take over runs whose engine died.
+
+    It passes over those that a statement of the dead still has locked, which is on its way back: it looks again then.
+    """
     dispatcher = Dispatcher(engine._live())
     dispatcher._slots = 10
     await dispatcher.look()
+    for _ in range(1000):
+        if not await _has_orphans(engine):
+            return
+        dispatcher._looked = float("-inf")
+        await dispatcher.look()
+
+
+async def _has_orphans(engine: Engine) -> bool:
+    session: Any = engine._live()
+    connections = getattr(session.services.store, "_connections", None)
+    if connections is None:  # in memory nothing is ever locked
+        return False
+    rows = await connections.fetch("orphans_seen", session.services.worker, list(session.catalogs), None)
+    return bool(rows[0][3])
 
 
 async def flight_of(engine: Engine, run_id: str) -> Any:
