@@ -44,6 +44,7 @@ from flowstone_async.definition.take import dep, param, resource
 from flowstone_async.definition.tolerance import Tolerance
 from flowstone_async.engine import Engine
 from flowstone_async.errors import (
+    AlreadySignalled,
     AssetNotFound,
     Cancelled,
     ConfigError,
@@ -52,8 +53,13 @@ from flowstone_async.errors import (
     DependencyNotReady,
     ExecutionError,
     FlowstoneError,
+    ForgedToken,
+    GateClosed,
+    GateExpired,
+    GateNotFound,
     KeyConflict,
     LeaseLost,
+    MalformedToken,
     NotFound,
     NothingToCancel,
     NotMaterialized,
@@ -73,6 +79,7 @@ from flowstone_async.errors import (
     StoreUnavailable,
     TargetSkipped,
     TimedOut,
+    TokenInUse,
     WorkerLost,
 )
 from flowstone_async.event import Event
@@ -129,6 +136,7 @@ __version__: str
 
 __all__ = [
     "ALL",
+    "AlreadySignalled",
     "Asset",
     "AssetEvent",
     "AssetFailed",
@@ -171,6 +179,10 @@ __all__ = [
     "ExecutionError",
     "Failed",
     "FlowstoneError",
+    "ForgedToken",
+    "GateClosed",
+    "GateExpired",
+    "GateNotFound",
     "Gathered",
     "Health",
     "Hourly",
@@ -189,6 +201,7 @@ __all__ = [
     "LimitStatus",
     "Limits",
     "LoopBlocked",
+    "MalformedToken",
     "Mapped",
     "Monthly",
     "NotFound",
@@ -258,6 +271,7 @@ __all__ = [
     "StreamAsset",
     "TargetSkipped",
     "TimedOut",
+    "TokenInUse",
     "Tolerance",
     "Weekly",
     "Why",

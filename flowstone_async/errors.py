@@ -153,6 +153,48 @@ class RunNotFound(NotFound):
     code: ClassVar[str] = "RUN_NOT_FOUND"
 
 
+class GateNotFound(NotFound):
+    """No gate has that id in this store."""
+
+    code: ClassVar[str] = "GATE_NOT_FOUND"
+
+
+class MalformedToken(ConfigError):
+    """What was given as a gate's token is none; no gate was looked at."""
+
+    code: ClassVar[str] = "MALFORMED_TOKEN"
+
+
+class ForgedToken(ConfigError):
+    """The token was not made with this engine's secret; no gate was looked at."""
+
+    code: ClassVar[str] = "FORGED_TOKEN"
+
+
+class TokenInUse(ConfigError):
+    """The token that was chosen for a gate is held by another one that is open."""
+
+    code: ClassVar[str] = "TOKEN_IN_USE"
+
+
+class GateExpired(FlowstoneError):
+    """The deadline of the gate has passed: the signal changed nothing."""
+
+    code: ClassVar[str] = "GATE_EXPIRED"
+
+
+class GateClosed(FlowstoneError):
+    """The run that waited was cancelled or has ended: what was delivered changed nothing."""
+
+    code: ClassVar[str] = "GATE_CLOSED"
+
+
+class AlreadySignalled(FlowstoneError):
+    """Another signal came first, and stands: this one changed nothing."""
+
+    code: ClassVar[str] = "ALREADY_SIGNALLED"
+
+
 class DependencyNotReady(FlowstoneError):
     """Stored values that a computation needs are missing; `details["missing"]` lists every one."""
 

@@ -1,8 +1,7 @@
 """The store's port: intents of the engine, not tables.
 
-One contract suite (tests/contract) runs on every implementation. Obligations that hold for all methods: a call
-either took effect as a whole or raised; a store that cannot be reached raises `StoreUnavailable`; no method calls
-user code; every method may be cancelled, and a cancelled write either happened or did not.
+One contract suite (tests/contract) runs on every implementation. For all methods: a call took effect as a whole or
+raised; a store that cannot be reached raises `StoreUnavailable`; none calls user code; each may be cancelled.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Protocol
 from flowstone_async.errors import Failure, FlowstoneError
 from flowstone_async.limits.book import LimitBook
 from flowstone_async.store.crews import Crews
+from flowstone_async.store.gates import Gates
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -105,6 +105,7 @@ class Store(Protocol):
     partition_keys: PartitionKeys
     limits: LimitBook
     scatters: Scatters
+    gates: Gates
     steps: Steps
     crews: Crews | None
 
@@ -147,9 +148,8 @@ class Store(Protocol):
 
     @property
     def identity(self) -> str | None:
-        """What tells this set of records from every other, also from a copy of it; known once the store is open.
-
-        None if it cannot be told: what is kept elsewhere then cannot be told from another store's.
+        """What tells this set of records from every other, also from a copy, once the store is open; or None: what is
+        kept elsewhere then cannot be told from another store's.
         """
         ...
 

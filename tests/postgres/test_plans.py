@@ -20,9 +20,12 @@ from flowstone_async.store.postgres.statement import KINDS, statement
 from tests.support.postgres import TestServer
 
 ROWS = 300_000  # far more than a plan that reads them all could hide
+GATES = 100_000
 SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure", "_note")}
+LARGE |= {"gate", "gate_outcome", "gate_token", "early_signal"}
+LARGE |= {"limit_key", "limit_holder", "limit_waiting"}
 LARGE |= {"step", "limit_key", "limit_holder", "limit_waiting"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
@@ -99,6 +102,23 @@ SELECT scatter, first, no, '', '' FROM flowstone.scatter_page;
 INSERT INTO flowstone.scatter_result (scatter, item_no, value) SELECT scatter, item_no, '1' FROM flowstone.scatter_key;
 INSERT INTO flowstone.scatter_failure (scatter, item_no, at, attempts, code, worker, error)
 SELECT scatter, first, now(), 1, 'E' || no % 3, 'w', '{{}}' FROM flowstone.scatter_page;
+"""
+# Gates: 100,000 that are open, of which 100 are due and a tenth never will be; as many that have ended, 10 of them just now.
+HISTORY += f"""
+INSERT INTO flowstone.gate (id, run_id, opened_at, due, open, kind, pipeline, asset, io, partition, name, body, key, facts,
+    token)
+SELECT md5('g' || n)::uuid, md5('q' || n / 2)::uuid, now(),
+    CASE WHEN n % 10 > 0 THEN now() + (n - 100) * interval '1 minute' END, n <= {GATES},
+    CASE n % 3 WHEN 0 THEN 'signal' WHEN 1 THEN 'approval' ELSE 'sleep' END, 'p0', 'a', '', '', '', '', '', '{{}}',
+    sha256(n::text::bytea)
+FROM generate_series(1, 2 * {GATES}) AS n;
+INSERT INTO flowstone.gate_outcome (gate, run_id, at, woken, how)
+SELECT g.id, g.run_id, now(), g.no % 10000 > 0, 'expired' FROM flowstone.gate AS g WHERE NOT g.open;
+INSERT INTO flowstone.gate_token (token, gate) SELECT g.token, g.id FROM flowstone.gate AS g;
+INSERT INTO flowstone.early_signal (address, at, until, payload)
+SELECT sha256(('e' || n)::bytea), now(), now() + interval '1 day', '' FROM generate_series(1, {GATES}) AS n;
+INSERT INTO flowstone.delivery (at, born, gate, state, facts)
+SELECT now(), (now() AT TIME ZONE 'UTC')::date, g.id, 'accepted', '{{}}' FROM flowstone.gate AS g;
 """
 
 
@@ -317,6 +337,54 @@ ASKED |= {
     "trimmed": [U],
 }
 
+ADDRESSES = r"ARRAY['\\x01', decode(md5('g1'), 'hex')]::bytea[]"
+ASKED |= {
+    "gate_run": [U, "1"],
+    "open_gates": [
+        *(
+            U,
+            US,
+            "'{NULL}'",
+            "'{1}'",
+            "'{signal}'",
+            "'{p0}'",
+            "'{a}'",
+            "'{\"\"}'",
+            "'{\"\"}'",
+            "'{n}'",
+            "'{b}'",
+            "'{k}'",
+        ),
+        *("'{f}'", "'{NULL}'", "NULL"),
+    ],
+    "hold_tokens": [ADDRESSES, f"ARRAY[{U}, {U}]::uuid[]"],
+    "early_gates": [ADDRESSES],
+    "early_ones": [ADDRESSES, "NULL"],
+    "early_page": [r"'\x'", "100"],
+    "addressed": [ADDRESSES],
+    "settle_early": [US, r"'{\\x00}'", "'{now}'", "'{a}'", r"'{\\x00}'"],
+    "gates": [US, "NULL"],
+    "gates_of_run": [U],
+    "gate_place": [U],
+    "gates_waiting": ["'{signal,approval}'", "'{p0}'", "NULL", "100", "NULL", U, "NULL", "true"],
+    "next_due": [],
+    "expire_gates": ["100", "NULL"],
+    "unwoken": ["100"],
+    "wake": [US],
+    "wake_free": [US],
+    "wakes": [US],
+    "suspend": [U, "1", "0"],
+    "suspended": [U, "1"],
+    "free_claims": [U],
+    "rearm_gate": [U, U, "now()"],
+    "lock_gate": [U, U],
+    "end_gates": [U, "now()"],
+    "deliveries": [U, "NULL", "100"],
+    "forget_gates": [US],
+    "gated": [US],
+    "forget_early": ["NULL", "100"],
+}
+
 
 GIVEN = {"first": U, "scatters": US, "most": "100", "rows": "20000", "large": "100", "now": "NULL"}
 TEXTS = dict(QUERIES)
@@ -346,7 +414,7 @@ async def test_what_is_asked_often_is_found_by_index(history: asyncpg.Connection
 
 async def test_a_young_store_s_plans_read_no_whole_index_either(sql: asyncpg.Connection) -> None:
     """A plan is kept as long as its connection: the planner believes that a partial index on nothing yet is small."""
-    whole = {"audit", "finished_runs", "missing_days"}  # read from one end, as far as is wanted
+    whole = {"audit", "finished_runs", "missing_days", "unwoken"}  # read from one end, as far as is wanted
     await sql.execute(plans("SESSION"))
     for name in ASKED.keys() - whole:
         for node in await plan(sql, TEXTS[name], ASKED[name]):
@@ -428,6 +496,37 @@ async def test_the_queue_costs_the_same_however_long_it_and_the_history_are(
     top = json.loads(explained)[0]["Plan"]
     assert top["Actual Rows"] in (1, 10)
     assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < most
+
+
+def signalled(gate: str, token: str = "NULL") -> str:
+    """Return a call of the function that delivers a signal."""
+    return f"SELECT * FROM flowstone.signal({gate}, {token}, 'x', NULL, '{{}}', 60, NULL)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        signalled("md5('g99999')::uuid"),
+        signalled("NULL", "sha256('99999')"),
+        signalled("md5('g150000')::uuid"),
+        signalled("md5('none')::uuid"),
+        signalled("NULL", "sha256('none')"),
+        QUERIES["expire_gates"].replace("$1", "1").replace("$2", "NULL"),
+        QUERIES["wake"].replace("$1", "ARRAY[md5('q50000')::uuid, md5('q49999')::uuid]"),
+        QUERIES["unwoken"].replace("$1", "1"),
+        QUERIES["next_due"],
+        QUERIES["suspend"].replace("$1", "md5('q777')::uuid").replace("$2", "1").replace("$3", "0"),
+    ],
+    ids=["signal", "token", "ended", "early", "early token", "expire", "wake", "unwoken", "next due", "suspend"],
+)
+async def test_a_gate_costs_the_same_however_many_there_are(history: asyncpg.Connection, text: str) -> None:
+    """SIG-03: 100,000 gates that are open, as many that have ended and as many signals that came early; in blocks."""
+    for _ in range(2):  # the first time, the catalogues are read too
+        await history.execute("BEGIN")
+        explained = await history.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}")
+        await history.execute("ROLLBACK")
+    top = json.loads(explained)[0]["Plan"]
+    assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 150
 
 
 async def test_what_is_free_of_a_scatter_costs_the_same_however_much_of_it_is_done(history: asyncpg.Connection) -> None:

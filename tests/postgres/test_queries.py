@@ -35,7 +35,10 @@ async def test_a_query_can_be_prepared(sql: asyncpg.Connection, name: str) -> No
     await sql.prepare(QUERIES[name])
 
 
-@pytest.mark.parametrize("runs", subsets(RUNS)[1:], ids="-".join)
+GATED = (("ends", "gated"), (*RUNS, "gated"))
+
+
+@pytest.mark.parametrize("runs", [*subsets(RUNS)[1:], *GATED], ids="-".join)
 async def test_the_hot_statement_can_be_prepared_for_every_kind_of_batch(
     sql: asyncpg.Connection, runs: tuple[str, ...]
 ) -> None:
@@ -51,7 +54,7 @@ async def test_the_hot_statement_can_be_prepared_for_every_kind_of_batch(
 
 
 def test_the_kinds_are_those_of_the_parts() -> None:
-    assert set(KINDS) == {*RUNS, *ROWS}
+    assert set(KINDS) == {*RUNS, *ROWS, "gated"}
 
 
 @pytest.mark.parametrize("name", sorted(QUERIES))

@@ -46,6 +46,7 @@ NAMES = {
     ),
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
+        " AlreadySignalled ForgedToken GateClosed GateExpired GateNotFound MalformedToken TokenInUse"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
         " PlanOutdated Problem RateLimited ReplayMismatch ResourceUnavailable RunNotFound ScatterThreshold SlotTimeout"
         " SourceError StepLimit StorageError StoreUnavailable TargetSkipped TimedOut WorkerLost"

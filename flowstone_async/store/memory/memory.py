@@ -11,6 +11,7 @@ from threading import RLock
 from flowstone_async.clock import Clock
 from flowstone_async.limits.book import LimitChange
 from flowstone_async.limits.local import LocalBook
+from flowstone_async.store.memory.gates import MemoryGates
 from flowstone_async.store.memory.key import Key, Keys
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.log import Log
@@ -66,6 +67,7 @@ class Memory:
         self.values = MemoryValues(self.lock, clock.now)
         self.limits = LocalBook(clock, alive=self.leases.__contains__, audit=self._note_change, lock=self.lock)
         self.partition_keys = MemoryPartitionKeys(self.lock)
+        self.gates = MemoryGates(self)
         self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns)
         self.steps = MemorySteps(self.lock, self.owns)
 
@@ -102,6 +104,7 @@ class Memory:
             run.forgotten = True
             del self.runs[run.id]
             self.scatters.forget_run(run.id)
+            self.gates.forget_run(run.id)
             self.steps.forget(run.id)
             for key in run.keys:
                 del self.run_keys[run.created.pipeline, key]

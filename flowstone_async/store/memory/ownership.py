@@ -91,6 +91,7 @@ def end(
         key.attempted(run.id, _cut_off(key, outcome, error, at), at)
         memory.changed(key)
     memory.scatters.end_of_run(run.id)
+    memory.gates.end_of_run(run.id)
     run.fence += 1
     run.ended(state, error, at)
     memory.finish(run)

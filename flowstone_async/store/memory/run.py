@@ -23,6 +23,8 @@ class Run:
         end: The end that a step of its own gave it.
         joined: Whether a submission stands for it that did not make it.
         keys: Of the submissions that it is the answer to.
+        wakes: How often a gate of it has ended.
+        wake_at: Of a suspended run, the nearest deadline of its gates.
         forgotten: Whether it fell out of the history: its events in the log are passed over.
     """
 
@@ -43,6 +45,8 @@ class Run:
         "keys",
         "lost",
         "state",
+        "wake_at",
+        "wakes",
         "worker",
     )
 
@@ -64,6 +68,8 @@ class Run:
         self.joined = False
         self.answers: deque[tuple[int | str | None, Advanced]] = deque(maxlen=ANSWERS)
         self.forgotten = False
+        self.wakes = 0
+        self.wake_at: datetime | None = None
 
     @property
     def final(self) -> bool:

@@ -166,6 +166,7 @@ def _finish(memory: Memory, run: Run, end: RunDone, at: datetime) -> None:
     for key in tuple(run.claims):
         run.free(key)
         memory.changed(key)
+    memory.gates.end_of_run(run.id)
     run.end = end
     run.ended(end.state, end.error, at)
     memory.finish(run)

@@ -77,6 +77,7 @@ class MemoryStore(Store):
         opened = self._opened
         self.limits = memory.limits.of(lambda: opened[-1] if opened else None)
         self.scatters, self.crews, self.steps = memory.scatters, None, memory.steps
+        self.gates = memory.gates
 
     def expire(self, worker: str) -> None:
         """For tests: let a worker die, as if its lease had expired. Its `lost` is called, its runs become orphans."""
@@ -336,6 +337,7 @@ class MemoryStore(Store):
             now = memory.clock.now()
             ended = 0 if runs is None else memory.forget_older(now - timedelta(seconds=runs), limit)
             memory.values.prune(memory.keys.by_materialization, now)
+            memory.gates.prune(now)
         return Pruned(ended, ())
 
     @override

@@ -148,6 +148,8 @@ class Batch:
             if rows:
                 kinds.add(kind)
                 columns.update(zip(names, (*leading, *zip(*rows, strict=True)), strict=True))
+        if any(one.step.finish is not None and one.driven.gated for one in self.pending):
+            kinds.add("gated")
         found = statement(frozenset(kinds))
         for separator in _SEPARATORS:
             values = {name: _joined(column, separator) for name, column in columns.items()}

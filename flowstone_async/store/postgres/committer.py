@@ -101,7 +101,14 @@ class Committer:
         if not rows:
             return None
         held = [AssetKey(row["of"], row["asset"], row["partition"], row["io"]) for row in rows if row["holds"]]
-        return self.ledger.setdefault(run_id, DrivenRun(rows[0]["pipeline"], rows[0]["worker"], held))
+        first = rows[0]
+        return self.ledger.setdefault(run_id, DrivenRun(first["pipeline"], first["worker"], held, gated=first["gated"]))
+
+    async def gated(self, run_id: str) -> None:
+        """Take note that a run that this process drives has gates: they end with it."""
+        driven = self.ledger.get(run_id) or await self._learn(run_id)
+        if driven is not None:
+            driven.gated = True
 
     async def _require_claims(self, pending: PendingStep) -> None:
         """Make sure that a run holds what its outcomes say it holds. A repetition of a committed step need not.

@@ -30,7 +30,7 @@ _LOGIN = {
     "53100": ("its disk is full", "Free space on the server's volume."),
     "55P03": (
         "another transaction holds what is needed",
-        "End the open transaction that submits the same key or run, then try again.",
+        "End the open transaction that submits the same key or run, or signals the same gate, then try again.",
     ),
     "25006": (
         "it is read-only",

@@ -12,12 +12,14 @@ class DrivenRun:
 
     Attributes:
         worker: The worker that owned it when this was learnt.
+        gated: Whether it has gates.
         held: Keys it has claimed and not let go. May name one too many after a lost reply, never one too few.
     """
 
-    __slots__ = ("held", "pipeline", "worker")
+    __slots__ = ("gated", "held", "pipeline", "worker")
 
-    def __init__(self, pipeline: str, worker: str, held: Iterable[AssetKey] = ()) -> None:
+    def __init__(self, pipeline: str, worker: str, held: Iterable[AssetKey] = (), *, gated: bool = False) -> None:
+        self.gated = gated
         self.pipeline = pipeline
         self.worker = worker
         self.held = set(held)

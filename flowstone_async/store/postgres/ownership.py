@@ -86,6 +86,7 @@ class Ownership:
                 scatters = [row["id"] for row in await session.fetch("end_scatters", run_id)]
                 if scatters:
                     await session.fetch("cancel_chunks", scatters)
+                await session.fetch("end_gates", run_id, at)
                 await self._tell(session, run_record(row), events, at)
                 await write_audit(session, audit, at)
         if ended:

@@ -39,6 +39,11 @@ class Partitions:
                 return
             await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - it keeps processes apart
 
+    async def add_deliveries(self) -> None:
+        """Add those of deliveries, of today and the next days; a day without one has them in the default partition."""
+        for row in await self._connections.fetch("missing_deliveries", self._instants.given(), _AHEAD):
+            await self._connections.fetch("add_delivery_partition", row[0])
+
     async def analyze(self) -> None:
         """Analyse the events, once a day."""
         await self._connections.fetch("analyze_events")

@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
-
-from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable
-from flowstone_async.store.postgres.connections import DRIVER_ERRORS, Connections
+from flowstone_async.errors import KeyConflict, StoreUnavailable
+from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.encoding import encode
-from flowstone_async.store.postgres.errors import translate_lent
 from flowstone_async.store.postgres.floors import Floors
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
-from flowstone_async.store.postgres.queries import QUERIES
+from flowstone_async.store.postgres.lent import fetch_lent
 from flowstone_async.store.postgres.redriving import Trimming, redrive
 from flowstone_async.store.postgres.remains import TRIMS, Remains
 from flowstone_async.store.postgres.rows import run_record
@@ -53,7 +48,9 @@ class Queue:
         elif connection is None:
             [(found, outcome)] = await self._connections.fetch("submit", *self._row(submission, joins=True))
         else:
-            [(found, outcome)] = await self._lent(connection, "submit", *self._row(submission, joins=False))
+            [(found, outcome)] = await fetch_lent(
+                self._connections, connection, "submit", *self._row(submission, joins=False)
+            )
         run = submission.run
         if outcome == "conflict":
             raise KeyConflict(
@@ -117,18 +114,10 @@ class Queue:
         if connection is None:
             rows = await self._connections.fetch("run", run_id)
         else:
-            rows = await self._lent(connection, "run", run_id)
+            rows = await fetch_lent(self._connections, connection, "run", run_id)
         if rows:
             return run_record(rows[0])
         return RunRecord(id=run_id, pipeline=asked.pipeline, targets=asked.targets, partition=asked.partition)
-
-    async def _lent(self, connection: object, name: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        """Run a query on a connection of the caller's."""
-        lent = _connection(connection)
-        try:
-            return await lent.fetch(QUERIES[name], *arguments, timeout=self._connections.patience)
-        except DRIVER_ERRORS as error:
-            raise translate_lent(error, where=self._connections.where) from error
 
     async def claim(self, worker: str, pipelines: Sequence[str], limit: int) -> tuple[RunRecord, ...]:
         """Take queued runs; see `Store.claim`. It is not repeated when its reply is lost: nobody would drive those."""
@@ -152,17 +141,3 @@ class Queue:
             return frozenset()
         rows = await self._connections.fetch("moved_on", list(known), list(known.values()))
         return frozenset(str(row[0]) for row in rows)
-
-
-def _connection(given: object) -> asyncpg.Connection[Any]:
-    """Return a caller's connection.
-
-    Raises:
-        ConfigError: It is none of asyncpg.
-    """
-    if isinstance(given, asyncpg.Connection | PoolConnectionProxy):
-        return cast("asyncpg.Connection[Any]", given)
-    raise ConfigError(
-        f"conn={type(given).__name__} is no connection of asyncpg",
-        hint="Give the connection whose transaction the run is to be stored in, of asyncpg.connect() or a pool.",
-    )

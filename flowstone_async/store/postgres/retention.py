@@ -45,6 +45,9 @@ class Retention:
         forgotten = await self._forget_values(values, limit) if values is not None else ()
         await self._forget_streams(limit)
         swept += await self._remains.sweep(most - swept)
+        await self._connections.fetch("forget_early", self._instants.given(), limit)
+        if runs is not None:
+            await self._forget_deliveries(runs, limit)
         await self._connections.fetch("forget_workers")
         return Pruned(ended, forgotten, swept)
 
@@ -75,12 +78,18 @@ class Retention:
                 if left <= 0 or sum(sizes) >= _BYTES_AT_ONCE:
                     break
                 gone += old
-            if gone:
-                scatters = [row[0] for row in await session.fetch("valueless_scatters", gone)]
+            free = await _forget_gates(session, gone) if gone else []
+            if free:
+                scatters = [row[0] for row in await session.fetch("valueless_scatters", free)]
                 if scatters:
                     await delete_scatters(session, self._remains, scatters)
-                await session.fetch("forget_runs", gone)
-        return len(gone), bool(born)
+                await session.fetch("forget_runs", free)
+        return len(free), bool(free) or (bool(born) and not gone)  # those that are held are for another time
+
+    async def _forget_deliveries(self, age: float, limit: int) -> None:
+        now = self._instants.given()
+        await self._connections.fetch("drop_deliveries", age, now)
+        await self._connections.fetch("forget_deliveries", age, now, limit)
 
     async def _forget_values(self, age: float, limit: int) -> tuple[Materialization, ...]:
         now = self._instants.given()
@@ -116,3 +125,12 @@ async def _forget_lineage(session: Session, records: Sequence[Materialization]) 
     ]
     if edges:
         await session.fetch("forget_lineage", *zip(*edges, strict=True))
+
+
+async def _forget_gates(session: Session, runs: Sequence[UUID]) -> list[UUID]:
+    """Forget the gates of runs, but for those that an open transaction holds; return the runs that have none."""
+    if await session.fetch("gated", runs):
+        await session.fetch("forget_gates", runs)
+        held = {row["id"] for row in await session.fetch("gated", runs)}
+        return [run for run in runs if run not in held]
+    return list(runs)

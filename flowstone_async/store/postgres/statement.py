@@ -7,8 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-# The kinds of rows that a batch may have. Each kind of run has a part of its own that says which may go on.
-KINDS: Final = ("goes", "ends", "begins", "keys", "events", "made", "lineage", "audit")
+# The kinds of rows that a batch may have. Each kind of run has a part of its own that says which may go on;
+# `gated` says that runs end which have gates.
+KINDS: Final = ("goes", "ends", "gated", "begins", "keys", "events", "made", "lineage", "audit")
 
 _PART = re.compile(r"^-- part: (\w+)(?: if ([\w ]+))?\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)

@@ -16,6 +16,7 @@ from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.crews import PostgresCrews
+from flowstone_async.store.postgres.gates import PostgresGates
 from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.history import History
 from flowstone_async.store.postgres.identifiers import is_id
@@ -119,6 +120,14 @@ class PostgresStore(LookingStore):
             poll=poll,
         )
         self.scatters = PostgresScatters(self._connections, self._instants, owns=self._owns, patience=patience)
+        self.gates = PostgresGates(
+            self._connections,
+            self._instants,
+            self._hints,
+            committer=self._committer,
+            owns=self._owns,
+            patience=patience,
+        )
         self.steps = self._steps = PostgresSteps(self._connections, self._instants, owns=self._owns, patience=patience)
         self.crews = PostgresCrews(self._connections, owns=self._owns)
         self._queue = Queue(self._connections, self._instants, self._hints)
@@ -338,5 +347,6 @@ class PostgresStore(LookingStore):
     @override
     async def maintain(self) -> None:
         await self._partitions.add()
+        await self._partitions.add_deliveries()
         await self._partitions.analyze()
         await self._limits.prune()

@@ -56,6 +56,29 @@ ended AS (
     RETURNING r.id, r.watched, (r.created_at AT TIME ZONE 'UTC')::date AS born
 )
 
+-- part: open_gates if gated
+-- Gates of runs that end, but for those that another open transaction decides: it finds, or will, that the run has ended.
+open_gates AS MATERIALIZED (
+    SELECT g.id, g.run_id
+    FROM flowstone.gate AS g
+    WHERE g.run_id = ANY (ARRAY (SELECT id FROM ended)) AND g.open
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+
+-- part: cancelled_gates if gated
+cancelled_gates AS (
+    INSERT INTO flowstone.gate_outcome (gate, run_id, at, how, woken)
+    SELECT g.id, g.run_id, coalesce(:now::timestamptz, statement_timestamp()), 'cancelled', true
+    FROM open_gates AS g
+    ON CONFLICT DO NOTHING
+    RETURNING gate
+)
+
+-- part: shut_gates if gated
+shut_gates AS (
+    UPDATE flowstone.gate SET open = false WHERE id = ANY (ARRAY (SELECT gate FROM cancelled_gates))
+)
+
 -- part: beginning if begins
 beginning AS MATERIALIZED (
     SELECT r.id, r.fence, n.worker, n.pipeline, coalesce(n.partition, '') AS partition, n.targets, n.options,

@@ -61,9 +61,10 @@ ORDER BY r.created_at DESC, r.id DESC
 LIMIT $6;
 
 -- name: driven
--- What a process has to know of a run that it has not created: pipeline, owner, and the keys the run holds.
+-- What a process has to know of a run that it has not created: pipeline, owner, the keys the run holds, and whether it has
+-- gates.
 SELECT r.pipeline, coalesce(r.worker, '') AS worker, k.asset IS NOT NULL AS holds, k.pipeline AS of, k.asset,
-    k.partition, k.io
+    k.partition, k.io, EXISTS (SELECT FROM flowstone.gate AS g WHERE g.run_id = $1) AS gated
 FROM flowstone.run AS r
 LEFT JOIN LATERAL (
     SELECT k.pipeline, k.asset, k.partition, k.io

@@ -64,7 +64,7 @@ LIMIT $1;
 SELECT k.pipeline, k.asset, k.partition, k.io, k.claim_run, r.state
 FROM flowstone.asset_key AS k
 LEFT JOIN flowstone.run AS r ON r.id = k.claim_run
-WHERE k.claim_run IS NOT NULL AND coalesce(r.state, '') NOT IN ('running', 'waiting')
+WHERE k.claim_run IS NOT NULL AND coalesce(r.state, '') <> 'running'
 LIMIT $1;
 
 -- name: verify_current

@@ -1,0 +1,99 @@
+"""Tokens of gates: derived from the gate's id, so that whoever runs a body again has the same one.
+
+`v1.<gate>.<mac>`: the gate's id as 32 hex digits, and HMAC-SHA256 of it under a secret, as base64 for URLs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from uuid import UUID
+
+from flowstone_async.errors import ConfigError, ForgedToken, MalformedToken
+
+LEAST_SECRET = 16
+MOST_CHOSEN = 512
+
+_TOKEN = re.compile(r"v1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})", re.ASCII)
+
+
+def token_of(secret: bytes, gate: str) -> str:
+    """Return the token of a gate.
+
+    Raises:
+        ConfigError: The secret is too short.
+    """
+    _require(secret)
+    name = UUID(gate).hex
+    return f"v1.{name}.{_mac(secret, name)}"
+
+
+def gate_of(secrets: Sequence[bytes], token: str) -> str:
+    """Return the gate that a token belongs to.
+
+    Args:
+        secrets: Any of them may have made it: the present one first, then those before.
+        token: As it came in.
+
+    Raises:
+        MalformedToken: It does not look like one.
+        ForgedToken: None of the secrets has made it.
+    """
+    for secret in secrets:
+        _require(secret)
+    found = _TOKEN.fullmatch(token)
+    if found is None:
+        raise MalformedToken(
+            "this is no token of a gate", hint="Pass `gate.token` on as it is, all of it and nothing else."
+        )
+    name, mac = found.groups()
+    if not any(hmac.compare_digest(_mac(secret, name), mac) for secret in secrets):
+        raise ForgedToken(
+            "the token was not made with this engine's secret",
+            hint="If the secret was changed, keep the one before it as well until its gates have ended.",
+        )
+    return str(UUID(name))
+
+
+def key_id(secret: bytes) -> str:
+    """Return what tells a secret from others, and nothing else of it: kept with a gate, it finds the one that made it.
+
+    Raises:
+        ConfigError: The secret is too short.
+    """
+    _require(secret)
+    return hmac.digest(secret, b"flowstone gate key", "sha256")[:4].hex()
+
+
+def chosen(token: str) -> bytes:
+    """Return what a token that the other side chose is stored and found by.
+
+    Raises:
+        ConfigError: It is empty, longer than 512 bytes, or no text.
+    """
+    try:
+        given = token.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError("token= holds half a surrogate pair: it is no text", hint="Give any text.") from error
+    if not 1 <= len(given) <= MOST_CHOSEN:
+        raise ConfigError(
+            f"token= has {len(given)} bytes; it may have 1 to {MOST_CHOSEN}",
+            hint="Use the id that the other side gives its job, or a hash of it.",
+        )
+    return hashlib.sha256(given).digest()
+
+
+def _mac(secret: bytes, name: str) -> str:
+    made = hmac.digest(secret, f"flowstone gate v1 {name}".encode(), "sha256")
+    return urlsafe_b64encode(made).rstrip(b"=").decode("ascii")
+
+
+def _require(secret: bytes) -> None:
+    if len(secret) < LEAST_SECRET:
+        raise ConfigError(
+            f"the secret for tokens has {len(secret)} bytes; at least {LEAST_SECRET} are needed",
+            hint="Make one with `python -c 'import secrets; print(secrets.token_hex())'`.",
+        )
