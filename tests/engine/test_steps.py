@@ -432,6 +432,67 @@ async def test_the_first_failure_of_a_group_cancels_the_rest(open_engine: OpenEn
     assert shop.gate.left == 1
 
 
+async def test_what_a_group_s_own_block_raises_goes_on_as_it_is(open_engine: OpenEngine):
+    """PAR-09: and cancels its steps, also those that have not begun."""
+    pipe, shop = Pipeline("steps"), Shop()
+
+    @pipe.asset
+    async def sums(ctx: Context) -> str:
+        try:
+            async with ctx.group() as group:
+                held = group.start(shop.held)
+                raise ValueError("at once")
+        except ValueError as error:
+            try:
+                return str(await held)
+            except asyncio.CancelledError:
+                return str(error)
+
+    assert await (await open_engine(pipe)).run(sums) == "at once"
+
+
+async def test_a_change_inside_a_step_is_no_failure_of_it(open_engine: OpenEngine):
+    """STEP-10: the step may go on once the code is back."""
+    shop = Shop()
+
+    def version(inner: Any) -> Pipeline:
+        pipe = Pipeline("steps")
+
+        @pipe.asset
+        async def bill(ctx: Context) -> int:
+            async def outer() -> int:
+                return await inner(ctx)
+
+            return await ctx.step(outer)
+
+        return pipe
+
+    async def written(ctx: Context) -> int:
+        return await ctx.step(shop.add, 1) + await ctx.step(shop.held, 2)
+
+    async def changed(ctx: Context) -> int:
+        return await ctx.step(shop.one)
+
+    dying, living = await open_engine(version(written), **OFTEN), await open_engine(version(changed), **RARELY)
+    running = asyncio.create_task(dying.run("bill"))
+    await shop.gate.reached()
+    await kill(dying)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    store: Any = living._live().services.store
+    kept, recorded = list[Any](), store.steps.record
+
+    async def watched(*args: Any) -> bool:
+        kept.extend(args[3])
+        return await recorded(*args)
+
+    store.steps.record = watched
+    await look_for_orphans(living)
+    with pytest.raises(ReplayMismatch):
+        await soon(living.wait("bill"))
+    assert kept == []
+
+
 async def test_a_step_has_a_key_of_its_own_for_services(open_engine: OpenEngine):
     """STEP-14: the same on every call of the step."""
     pipe, keys = Pipeline("steps"), list[str]()

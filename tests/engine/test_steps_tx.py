@@ -152,3 +152,26 @@ async def test_what_is_on_record_already_counts(open_engine: OpenEngine, sql: as
     monkeypatch.setattr(store.steps, "transaction", first)
     assert await engine.run(pays) == 77
     assert await sql.fetchval("SELECT amount FROM account") == 0
+
+
+async def test_times_that_were_told_before_are_on_record_with_it(open_engine: OpenEngine, sql: asyncpg.Connection):
+    """STEP-12: what it has written may depend on them."""
+    pipe, gate, told = Pipeline("tx"), Gate(), list[Any]()
+
+    @pipe.asset
+    async def pays(ctx: Context) -> int:
+        told.append(ctx.now())
+        found = await ctx.tx(move, 5)
+        await gate()
+        return found
+
+    dying, living = await open_engine(pipe, **OFTEN), await open_engine(pipe, **RARELY)
+    running = asyncio.create_task(dying.run(pays))
+    await gate.reached()
+    await kill(dying)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    gate.open()
+    await look_for_orphans(living)
+    assert await soon(living.wait(pays)) == 5
+    assert told[0] == told[1]

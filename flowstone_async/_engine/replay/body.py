@@ -27,6 +27,7 @@ from flowstone_async.errors import (
     ConfigError,
     FlowstoneError,
     LeaseLost,
+    ReplayMismatch,
     StepLimit,
     StorageError,
     StoreUnavailable,
@@ -260,6 +261,7 @@ class DurableBody(Durable):
     ) -> Any:
         """Call a function with a connection: what it writes and the record commit together."""
         facts, steps = self._facts, self._services.store.steps
+        await self._write()  # the transaction may depend on times that were told before it
         try:
             async with steps.transaction(facts.run_id, facts.fence, self.id) as transaction:
                 value = await self._bounded(place, fn, (transaction.connection, *args), kwargs, options)
@@ -302,10 +304,17 @@ class DurableBody(Durable):
 
     async def _keep(self, record: StepRecord) -> None:
         """Put a result on record, and the times that were told before it."""
+        self._unwritten.append(record)
+        await self._write()
+
+    async def _write(self) -> None:
+        """Put on record what is not yet."""
         facts = self._facts
-        unwritten, self._unwritten = self._unwritten, []
+        records, self._unwritten = self._unwritten, []
+        if not records:
+            return
         try:
-            kept = await self._services.store.steps.record(facts.run_id, facts.fence, self.id, [*unwritten, record])
+            kept = await self._services.store.steps.record(facts.run_id, facts.fence, self.id, records)
         except StoreUnavailable as error:
             facts.away(error)
             raise
@@ -313,7 +322,7 @@ class DurableBody(Durable):
             facts.lost()
             raise LeaseLost(
                 f"run {facts.run_id} is owned by another worker now, or was ended by one: nothing of step "
-                f"{record.key!r} is on record",
+                f"{records[-1].key!r} is on record",
                 run_id=facts.run_id,
                 hint="Look at the run: the other worker continues it.",
             )
@@ -344,8 +353,8 @@ def _timed_out(place: Place, limit: float | None) -> FlowstoneError:
 
 
 def _ends_the_run(error: BaseException) -> bool:
-    """Tell whether it says nothing of the step: the store is away, or the run is not ours."""
-    return isinstance(error, StoreUnavailable | LeaseLost)
+    """Tell whether it says nothing of the step: the store is away, the run is not ours, or the code is another."""
+    return isinstance(error, StoreUnavailable | LeaseLost | ReplayMismatch)
 
 
 def _refuse(fn: Callable[..., Any], *, thread: bool) -> None:

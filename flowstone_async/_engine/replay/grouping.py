@@ -96,12 +96,16 @@ class StepGroup:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Wait for all; raise what failed first, after the rest was cancelled."""
+        """Wait for all; raise what failed first, or what the block raised, after the rest was cancelled."""
         try:
             return await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
             endings, _ = group.split(ENDINGS)
-            if endings is not None or self._first is None:
+            if endings is not None:
+                raise
+            if error is not None and not isinstance(error, asyncio.CancelledError):
+                return False  # what was raised in the block itself goes on as it is
+            if self._first is None:
                 raise
             raise self._first from self._first.__cause__
         finally:
