@@ -28,14 +28,15 @@ demo: $(READY)  ## kill a run over the standard library halfway, and let it go o
 test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-modes: $(READY)  ## run what needs a store by polling alone, then behind a transaction pooler
+modes: $(READY)  ## run what needs a store by polling alone, behind a transaction pooler, with bodies dropped
 	@$(BIN)/python -m pytest -q -n 2 --mode=poll $(STORED) $(ARGS)
 	@$(BIN)/python -m pytest -q -n 2 --mode=pooler $(STORED) $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --mode=evict tests/engine $(ARGS)
 
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py tests/typing/batches.py tests/typing/steps.py examples benchmarks tools
+	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py tests/typing/batches.py tests/typing/steps.py tests/typing/approvals.py tests/typing/returned.py examples benchmarks tools
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python -m pytest -q tests/architecture tests/typing
 

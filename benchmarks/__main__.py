@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("startup", "overhead", "plan", "runs", "claim", "latency", "scatter", "limits")
+MODULES = ("startup", "overhead", "plan", "runs", "claim", "latency", "scatter", "mapping", "limits", "gates")
 
 
 def main() -> int:

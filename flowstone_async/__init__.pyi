@@ -1,14 +1,19 @@
 # The public names as type checkers see them; __init__.py imports each from the same place when it is first used.
 
-from flowstone_async import io, sources
-from flowstone_async._engine.backfill import BackfillReport
+from flowstone_async import io, notify, sources
+from flowstone_async._engine.approving.listing import ApprovalRequest
 from flowstone_async._engine.backfill_handle import BackfillHandle
+from flowstone_async._engine.backfill_report import BackfillReport
+from flowstone_async._engine.gates.listing import GateDelivery, GateStatus
+from flowstone_async._engine.gates.signalling import Signalled
 from flowstone_async._engine.handle import RunHandle, RunRef
 from flowstone_async._engine.health import Capabilities, Health
 from flowstone_async._engine.report import AssetReport, RunReport
 from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.upkeep import Retention
+from flowstone_async.approval_errors import AlreadyDecided, ApprovalTimedOut, NotAllowed, NothingPending, Rejected
+from flowstone_async.approvals import After, ApprovalRequested, Ask, Decision, Extend
 from flowstone_async.definition.batch import Batch, BatchFailed
 from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.calendar_windows import Daily, Monthly, Weekly
@@ -65,6 +70,7 @@ from flowstone_async.errors import (
     NotMaterialized,
     ParamsError,
     PartitionError,
+    PayloadInvalid,
     PlanOutdated,
     Problem,
     RateLimited,
@@ -80,6 +86,9 @@ from flowstone_async.errors import (
     TargetSkipped,
     TimedOut,
     TokenInUse,
+    Waiting,
+    WaitingApproval,
+    WaitingSignal,
     WorkerLost,
 )
 from flowstone_async.event import Event
@@ -125,18 +134,27 @@ from flowstone_async.limits.limits import Limits
 from flowstone_async.limits.rate import Rate
 from flowstone_async.limits.slot_line import Slot
 from flowstone_async.limits.status import LimitStatus
-from flowstone_async.mapped import Mapped
+from flowstone_async.mapped.fan import Mapped
 from flowstone_async.pipeline import Pipeline
 from flowstone_async.planning.plan import Plan, PlanEntry
 from flowstone_async.rate_events import RateChecked, RateEvent, RateSlotAcquired, RateSlotReleased, RateWaited
 from flowstone_async.retry import Retry
 from flowstone_async.types import ALL, Failed, Skipped
+from flowstone_async.web.user import User
 
 __version__: str
 
+from flowstone_async.signals import Rearm, SignalGate
+
 __all__ = [
     "ALL",
+    "After",
+    "AlreadyDecided",
     "AlreadySignalled",
+    "ApprovalRequest",
+    "ApprovalRequested",
+    "ApprovalTimedOut",
+    "Ask",
     "Asset",
     "AssetEvent",
     "AssetFailed",
@@ -165,6 +183,7 @@ __all__ = [
     "Context",
     "Custom",
     "Daily",
+    "Decision",
     "DefinitionError",
     "DependencyFailed",
     "DependencyNotReady",
@@ -177,12 +196,15 @@ __all__ = [
     "Event",
     "Every",
     "ExecutionError",
+    "Extend",
     "Failed",
     "FlowstoneError",
     "ForgedToken",
     "GateClosed",
+    "GateDelivery",
     "GateExpired",
     "GateNotFound",
+    "GateStatus",
     "Gathered",
     "Health",
     "Hourly",
@@ -204,8 +226,10 @@ __all__ = [
     "MalformedToken",
     "Mapped",
     "Monthly",
+    "NotAllowed",
     "NotFound",
     "NotMaterialized",
+    "NothingPending",
     "NothingToCancel",
     "OpenRef",
     "ParamsError",
@@ -216,6 +240,7 @@ __all__ = [
     "PartitionedRef",
     "PartitionedScatterAsset",
     "PartitionedStreamAsset",
+    "PayloadInvalid",
     "Pipeline",
     "Plan",
     "PlanEntry",
@@ -228,6 +253,8 @@ __all__ = [
     "RateSlotAcquired",
     "RateSlotReleased",
     "RateWaited",
+    "Rearm",
+    "Rejected",
     "ReplayMismatch",
     "ResourceClosed",
     "ResourceEvent",
@@ -252,6 +279,8 @@ __all__ = [
     "ScatterItem",
     "ScatterRedriven",
     "ScatterThreshold",
+    "SignalGate",
+    "Signalled",
     "Single",
     "Skipped",
     "Slot",
@@ -273,12 +302,17 @@ __all__ = [
     "TimedOut",
     "TokenInUse",
     "Tolerance",
+    "User",
+    "Waiting",
+    "WaitingApproval",
+    "WaitingSignal",
     "Weekly",
     "Why",
     "WorkerLost",
     "dep",
     "io",
     "mapping",
+    "notify",
     "param",
     "resource",
     "sources",

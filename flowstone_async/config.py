@@ -77,6 +77,17 @@ def word(value: object, allowed: Sequence[str], *, what: str) -> str:
     return value
 
 
+def text(value: object, *, what: str) -> str | None:
+    """Return a text, or None for none.
+
+    Raises:
+        ConfigError: It is something else, or empty.
+    """
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigError(f"{what}={value!r}", hint="Give a text, or leave it out.")
+    return value
+
+
 def _read(value: object) -> float | None:
     if isinstance(value, bool):
         return None

@@ -12,14 +12,16 @@ from datetime import datetime
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
+from flowstone_async.approvals import Asking, Decision
 from flowstone_async.config import Duration, seconds
 from flowstone_async.errors import ConfigError
 from flowstone_async.retry import Retry
+from flowstone_async.signals import SignalGate
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-_LONGEST = 200
+LONGEST_KEY = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,65 @@ class Group(Protocol):
         ...
 
 
+class MapCall(Protocol):
+    """One call of `ctx.map`, which has its place among the others.
+
+    Attributes:
+        key: What is on record of it lies under this.
+        recorded: Whether it has a result on record.
+    """
+
+    key: str
+    recorded: bool
+
+    async def result(self) -> Any:
+        """Make it and put its result on record, or wait until it is the turn of what is on record; once."""
+        ...
+
+
+class MapCalls(Protocol):
+    """The calls of one `ctx.map`: steps in a scope of their own.
+
+    Attributes:
+        known: How many results on record were still to be handed out in them when they began.
+    """
+
+    known: int
+
+    def begin(self, told: Callable[[], None]) -> None:
+        """Begin, in the task that is going to read the items: what that calls is in a scope of its own.
+
+        Args:
+            told: Called whenever `sought` may have become true.
+        """
+        ...
+
+    def take(self, item: Any) -> MapCall:
+        """Take the place of a call.
+
+        Raises:
+            ConfigError: Another one has the same key, or the key cannot be stored.
+            ReplayMismatch: Another call is on record in its place.
+        """
+        ...
+
+    def sought(self, call: MapCall | None = None) -> bool:
+        """Tell whether the next result on record, which nobody has asked for, is inside of a call.
+
+        Args:
+            call: Which one; None for any that was not taken yet, or what gives the items.
+        """
+        ...
+
+    def all_taken(self) -> None:
+        """Wait for no call any more that was not taken."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it: none of the calls goes on."""
+        ...
+
+
 class Durable(Protocol):
     """What a body has on record; the engine's side of the durable calls of `Context`."""
 
@@ -92,6 +153,38 @@ class Durable(Protocol):
 
     def group(self) -> AbstractAsyncContextManager[Group]:
         """Return a group of steps; see `Context.group`."""
+        ...
+
+    def gate(self, gate: SignalGate[Any], key: str | int | None = None) -> None:
+        """Make a gate one of the body's, at its place; see `Context.signal`."""
+        ...
+
+    def sleep(self, length: float | None, until: datetime | None) -> Coroutine[Any, Any, None]:
+        """Take a sleep's place now, and return what waits for its end; see `Context.sleep`."""
+        ...
+
+    def mapped(self, fn: Callable[[Any], Awaitable[Any]], key: Callable[[Any], object] | None) -> MapCalls:
+        """Take the place of a `ctx.map`, and return its calls; see `Context.map`.
+
+        Raises:
+            ReplayMismatch: Another call is on record in its place.
+        """
+        ...
+
+    def first(self, waits: Sequence[Awaitable[Any]]) -> Coroutine[Any, Any, tuple[int, Any]]:
+        """Take the place of a race of waits, and return what awaits it; see `Context.first`."""
+        ...
+
+    def patched(self, name: str) -> bool:
+        """Tell whether a body comes to a change of its code first; see `Context.patched`."""
+        ...
+
+    def approval(self, asked: Asking, key: str | int | None) -> Coroutine[Any, Any, Decision[Any]]:
+        """Take a request's place now, and return what waits for the decision; see `Context.approval`."""
+        ...
+
+    def ask(self, kind: Any, context: Any, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Ask people what an asset asks (`definition.approval.ApprovalKind`), and return its value."""
         ...
 
     def now(self) -> datetime:
@@ -210,13 +303,13 @@ def elsewhere() -> ConfigError:
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > _LONGEST:
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > LONGEST_KEY:
         raise ConfigError(f"name={name!r}: a step is called by printable text of 1 to 200 characters")
     return name
 
 
 def _key(key: object) -> str | int:
-    if isinstance(key, bool) or not isinstance(key, str | int) or len(str(key)) > _LONGEST:
+    if isinstance(key, bool) or not isinstance(key, str | int) or len(str(key)) > LONGEST_KEY:
         raise ConfigError(f"key={key!r}: a step is told from others by text of up to 200 characters or a whole number")
     return key
 

@@ -12,8 +12,10 @@ from typing import Any, Literal, Self, TypeVar
 
 from typing_extensions import override
 
+from flowstone_async._engine.asgi import AsgiApp, Auth, make_app
 from flowstone_async._engine.background import Background
 from flowstone_async._engine.executor import THREADS, Executor
+from flowstone_async._engine.gates.addresses import base_url_of
 from flowstone_async._engine.health import Capabilities, Health, capabilities, health
 from flowstone_async._engine.host import Host, running_loop
 from flowstone_async._engine.life import Life
@@ -80,14 +82,18 @@ class Engine(Background):
         hook_timeout: Of each hook; False is no limit.
         block_warning: Warn when a body holds the event loop this long; False never does.
         max_lost: How often a body is called again that died with its engine, before its asset fails.
+        park_after: How long a body that waits at gates stays in memory; 0 drops it at every wait, False never.
+        max_parked: The most waits in memory; beyond it those that have waited longest are dropped.
         retention: How long finished runs and superseded values are kept; False keeps them.
         strict_metadata: Whether metadata that cannot be stored fails its asset.
         migrate: Bring the schema up to date on entering; False refuses an old one.
         notify: False polls only.
         direct: A DSN past a transaction pooler, for the listener, the lease and migrations.
         redact: More field names whose values are never shown.
-        secret: 32 bytes or more, to sign pickles with; a list rotates.
+        secret: 32 bytes or more, to sign pickles and tokens of gates with; a list rotates.
         limits: Rates and numbers of slots by name; `limits.set` overrides them.
+        early_signals: How long a signal is kept whose gate is not on record yet; False refuses it.
+        base_url: Where those who send signals reach this engine: what is before `/hooks/signal/…`.
 
     Raises:
         ConfigError: An option is wrong.
@@ -115,6 +121,8 @@ class Engine(Background):
         hook_timeout: Limit = "10s",
         block_warning: Limit = "500ms",
         max_lost: int = 3,
+        park_after: Limit = "30s",
+        max_parked: int = 10_000,
         retention: Retention | Literal[False] | None = None,
         strict_metadata: bool = False,
         migrate: bool = True,
@@ -123,6 +131,8 @@ class Engine(Background):
         redact: Sequence[str] = (),
         secret: bytes | Sequence[bytes] | None = None,
         limits: Mapping[str, Rate | int] | None = None,
+        early_signals: Limit = "24h",
+        base_url: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         check_pipelines(pipelines)
@@ -151,7 +161,11 @@ class Engine(Background):
             hook_timeout=limit(hook_timeout, "hook_timeout"),
             block_warning=limit(block_warning, "block_warning"),
             max_lost=max_lost,
+            park_after=None if park_after is False else seconds(park_after, what="park_after", zero=True),
+            max_parked=whole(max_parked, what="max_parked"),
             strict_metadata=strict_metadata,
+            early_signals=limit(early_signals, "early_signals"),
+            base_url=base_url_of(base_url),
         )
         self._options = EngineOptions(
             settings=settings,
@@ -241,6 +255,33 @@ class Engine(Background):
         """
         async with self:
             yield
+
+    def asgi(self, *, auth: Auth = None, title: str | None = None) -> AsgiApp:
+        """Return an ASGI app with REST, server-sent events and webhooks, to mount or to serve as it is.
+
+        It works under any mount path, behind a proxy that strips it, and in several processes at once. It does not open
+        the engine, since the lifespan of a mounted app does not run: until the engine is open it answers 503.
+
+        Args:
+            auth: Who may come in. An async function that takes the request (of Starlette) and returns a `User`, or
+                None for nobody who is known; or a bearer token; or None for a token that is made for this process and
+                logged; or False, if nobody reaches the app whom the host has not authenticated.
+            title: Of the API's description.
+
+        Raises:
+            ConfigError: The extra `ui` is not installed, an option is wrong, or the engine is on a Postgres of your own
+                and has no `secret`.
+
+        Example:
+            >>> app = FastAPI(lifespan=engine.lifespan)
+            >>> app.mount("/flowstone", engine.asgi(auth=current_user))
+        """
+        if self._choice.kind == "postgres" and not self._options.secrets:
+            raise ConfigError(
+                "engine.asgi() takes signals, whose tokens are checked with a secret, and this engine has none",
+                hint="Give Engine(secret=...) 32 bytes or more, the same in every process.",
+            )
+        return make_app(self, self._live, auth=auth, title=title)
 
     @asynccontextmanager
     async def looking(self) -> AsyncGenerator[Session]:

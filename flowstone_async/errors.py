@@ -177,6 +177,12 @@ class TokenInUse(ConfigError):
     code: ClassVar[str] = "TOKEN_IN_USE"
 
 
+class PayloadInvalid(ConfigError):
+    """The payload of a signal does not fit the type that its gate has; `details["fields"]` says where."""
+
+    code: ClassVar[str] = "PAYLOAD_INVALID"
+
+
 class GateExpired(FlowstoneError):
     """The deadline of the gate has passed: the signal changed nothing."""
 
@@ -187,6 +193,24 @@ class GateClosed(FlowstoneError):
     """The run that waited was cancelled or has ended: what was delivered changed nothing."""
 
     code: ClassVar[str] = "GATE_CLOSED"
+
+
+class Waiting(FlowstoneError):
+    """The run waits for a person or another system, and is suspended; `details["gates"]` lists for which."""
+
+    code: ClassVar[str] = "WAITING"
+
+
+class WaitingSignal(Waiting):
+    """The run waits for signals."""
+
+    code: ClassVar[str] = "WAITING_SIGNAL"
+
+
+class WaitingApproval(Waiting):
+    """The run waits for decisions."""
+
+    code: ClassVar[str] = "WAITING_APPROVAL"
 
 
 class AlreadySignalled(FlowstoneError):

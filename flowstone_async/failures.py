@@ -10,10 +10,13 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from flowstone_async import approval_errors
 from flowstone_async.errors import DefinitionError, ExecutionError, Failure, FlowstoneError, Problem
 
 ENDINGS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 """What user code may raise that is no failure of its own: it ends the program, or the coroutine. Everything else is."""
+
+_OURS = (FlowstoneError.__module__, approval_errors.__name__)
 
 
 def without_endings(error: BaseException) -> BaseException | None:
@@ -24,7 +27,7 @@ def without_endings(error: BaseException) -> BaseException | None:
 
 
 def _kinds(base: type[FlowstoneError]) -> Iterator[type[FlowstoneError]]:
-    if base.__module__ == FlowstoneError.__module__:
+    if base.__module__ in _OURS:
         yield base
         for kind in base.__subclasses__():
             yield from _kinds(kind)

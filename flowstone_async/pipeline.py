@@ -12,6 +12,8 @@ from typing import Any, Literal, NoReturn, TypeVar, cast, overload
 
 from typing_extensions import Unpack, override
 
+from flowstone_async._engine.approving.going_on import go_on
+from flowstone_async._engine.dispatcher import Dispatcher
 from flowstone_async._engine.executor import Executor
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.opening import Wiring, open_session
@@ -104,11 +106,15 @@ class Pipeline(Decorators, Verbs):
                     del self._here[loop]
                 await here.close()
 
+    @override
+    async def _decided(self, session: Session, run_id: str) -> None:
+        await go_on(session, run_id)
+
     def _wired(self) -> Wiring[MemoryStore]:
         if self._wiring is None:
             clock = SystemClock()
-            store, secrets = MemoryStore(clock, history=HISTORY), (os.urandom(32),)
-            self._wiring = Wiring(store=store, clock=clock, default_io=Memory(), secrets=secrets)
+            store = MemoryStore(clock, history=HISTORY)
+            self._wiring = Wiring(store=store, clock=clock, default_io=Memory(), secrets=(store.secret,))
         return self._wiring
 
     @overload
@@ -219,6 +225,7 @@ class _Here:
                 self._session = None
             if self._session is None:
                 self._session = open_session([self._pipeline], self._wiring, self._host)
+                Dispatcher(self._session)  # takes nothing on by itself, but what somebody here waits for
             return self._session
 
     def _outdated(self, session: Session) -> bool:

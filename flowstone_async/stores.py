@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -79,7 +78,7 @@ class StoreChoice:
         match self.kind:
             case "memory":
                 store = self.place.share() if isinstance(self.place, MemoryStore) else MemoryStore(clock)
-                yield OpenedStore(store=store, default_io=Memory(), secret=os.urandom(32))
+                yield OpenedStore(store=store, default_io=Memory(), secret=store.secret)
             case "embedded":
                 async with self._embedded(clock, worker, poll) as opened:
                     yield opened

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
-EXTRAS = ("aws", "embedded")
+EXTRAS = ("aws", "embedded", "ui")
 
 
 def main() -> None:

@@ -9,15 +9,14 @@ from hashlib import blake2b
 from typing import Any
 
 from flowstone_async._engine.arguments import prepare
-from flowstone_async._engine.attempt import Running
 from flowstone_async._engine.limiting import attempt_limits
 from flowstone_async._engine.observing import ObservedValues
 from flowstone_async._engine.outcome import Settled
+from flowstone_async._engine.running import Running
 from flowstone_async._engine.user_error import translated
 from flowstone_async.definition.binding import Binding
 from flowstone_async.definition.context import Call
 from flowstone_async.failures import ENDINGS
-from flowstone_async.mapped import Fan
 from flowstone_async.planning.units import Unit
 
 
@@ -63,7 +62,6 @@ def _passed_on(error: BaseException) -> None:
 async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindings: Sequence[Binding]) -> Any:
     services = run.services
     observer = run.observe()
-    fan = Fan(services.spawn, services.clock, services.settings.cancel_grace, f"condition of {unit.node.name}")
     call = Call(
         pipeline=unit.key.pipeline,
         asset=unit.node.name,
@@ -73,7 +71,6 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
         started_at=services.store.now(),
         params=run.request.params,
         limits=attempt_limits(run, unit, observer),
-        fan=fan,
     )
     values = run if observer is None else ObservedValues(run, observer, services.given)
     scope = run.resources.inner("asset", observer)
@@ -82,10 +79,7 @@ async def _ask(run: Running, unit: Unit, function: Callable[..., object], bindin
     try:
         prepared = await prepare(values, unit, bindings, unit.asked, call, scope)
         answer = function(**prepared.arguments)
-        try:
-            return await answer if inspect.isawaitable(answer) else answer
-        finally:
-            await fan.close()
+        return await answer if inspect.isawaitable(answer) else answer
     except BaseException as raised:
         error = raised
         raise

@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol, TypedDict, assert_never
+from typing import Any, TypedDict, TypeVar, assert_never, cast
 
 import anyio
 
-from flowstone_async._engine import managed
-from flowstone_async._engine.ahead import Begun
+from flowstone_async._engine import managed, stopped
 from flowstone_async._engine.arguments import Values, prepare, prepare_edges
-from flowstone_async._engine.catalog import Catalog, Runnable
+from flowstone_async._engine.catalog import Runnable
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.limiting import attempt_limits
-from flowstone_async._engine.observing import ObservedValues, Observer
-from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Prepared
+from flowstone_async._engine.notes import encodable
+from flowstone_async._engine.observing import ObservedValues
+from flowstone_async._engine.outcome import Blocked, Computed, Evicted, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
-from flowstone_async._engine.replay.body import attempt_body
-from flowstone_async._engine.request import Request
+from flowstone_async._engine.replay.body import DurableBody, attempt_body
+from flowstone_async._engine.running import Running
 from flowstone_async._engine.scatter.beginning import Beginning
 from flowstone_async._engine.scatter.errors import failing
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
-from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import translated, wrapped
+from flowstone_async._engine.waits.parked import Parked
+from flowstone_async._engine.waits.returned import GatedBody, unasked
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable, TimedOut
+from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
-from flowstone_async.mapped import Fan
+from flowstone_async.mapped.fan import Fan
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
-from flowstone_async.store.records import RunRecord
+from flowstone_async.signals import SignalGate
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import NOTHING, Input, Materialization, new_id
 
 STORE_ATTEMPTS = 3
+R = TypeVar("R")
 _logger = logging.getLogger("flowstone")
 
 
@@ -54,91 +55,39 @@ class _Facts(TypedDict):
     redactor: Redactor
 
 
-class Running(Values, Protocol):
-    """What an attempt needs of the run it belongs to."""
-
-    id: str
-    record: RunRecord
-    request: Request
-    services: Services
-    resources: ResourceScope
-    interrupted: bool
-    bodies: dict[int, asyncio.Task[Any]]
-    still: dict[int, Callable[[], bool]]
-    cache_keys: dict[int, str]
-    running: dict[int, tuple[int, float]]
-    catalog: Catalog
-    resumed: bool
-
-    def lose(self) -> None:
-        """The store refused something: somebody cancelled the run, or owns it now."""
-        ...
-
-    def enter(self, place: int) -> None:
-        """Mark the current task as running user code, so that stopping the run cancels it."""
-        ...
-
-    def leave(self, place: int, error: BaseException | None) -> None:
-        """Take the mark back; a cancellation that came from stopping the run is taken back too."""
-        ...
-
-    def scatter_begun(self, place: int, scatter: str) -> None:
-        """Let units that follow a scatter begin, now that it is on record."""
-        ...
-
-    def followed(self, place: int) -> Begun | None:
-        """Return the scatter that a unit follows, if that has begun and not ended."""
-        ...
-
-    def break_off(self, error: FlowstoneError) -> None:
-        """Give the run up here because of an error that is no outcome of an asset."""
-        ...
-
-    def pausing(self) -> AbstractContextManager[None]:
-        """Mark the current task as waiting for nothing but time."""
-        ...
-
-    def observe(self) -> Observer | None:
-        """Return what tells hooks of one attempt; None if no hook listens."""
-        ...
-
-    def manager(self, runnable: Runnable) -> IOManager:
-        """Return the I/O manager that holds an asset's values in this run."""
-        ...
-
-    async def discard(self, manager: IOManager, unit: Unit, made: Materialization) -> None:
-        """Delete a value that was stored and will not be committed."""
-        ...
-
-
 class Attempt:
     """One call of one body."""
 
     __slots__ = (
-        *("_begun", "_call", "_id", "_services", "_values"),
+        *("_begun", "_call", "_deadline", "_durable", "_id", "asleep", "final", "services", "values"),
         *("manager", "number", "observer", "run", "runnable", "started_at", "unit"),
     )
 
     def __init__(self, run: Running, unit: Unit, runnable: Runnable, number: int) -> None:
         self.run, self.unit, self.runnable, self.number = run, unit, runnable, number
-        services = self._services = run.services
+        services = self.services = run.services
         self.manager = run.manager(runnable)
         self.started_at = services.store.now()
         self._begun = services.clock.monotonic()
         self._id = new_id()
         self._call: Call | None = None
+        self._durable: DurableBody | None = None
+        self._deadline: Deadline | None = None
+        self.asleep: tuple[Parked, ...] | None = None
+        self.final = False
         observer = self.observer = run.observe()
-        self._values: Values = run if observer is None else ObservedValues(run, observer, services.given)
+        self.values: Values = run if observer is None else ObservedValues(run, observer, services.given)
 
     @property
     def seconds(self) -> float:
         """Seconds since it began."""
-        return self._services.clock.monotonic() - self._begun
+        return self.services.clock.monotonic() - self._begun
 
     async def make(self) -> Outcome:
         """Make the attempt. Only a cancellation of the whole engine travels as an exception."""
-        limit, services = self.runnable.timeout, self._services
+        limit, services = self.runnable.timeout, self.services
         deadline = None if limit is None else Deadline(services.clock, limit, services.settings.cancel_grace)
+        self._deadline = deadline
         run, place = self.run, self.unit.place
         error: BaseException | None = None
         computed: Computed | None = None
@@ -157,47 +106,69 @@ class Attempt:
             error = raised
         finally:
             run.leave(place, error)
-            if self._call is not None:
-                self._call.open = False
         expired = deadline is not None and deadline.expired
-        if computed is not None and (run.interrupted or expired):
+        waits = self.asleep or (None if self._durable is None else self._durable.evicted)
+        if computed is not None and (run.interrupted or expired or waits is not None):
             with anyio.CancelScope(shield=True):
                 await run.discard(self.manager, self.unit, computed.materialization)
         if run.interrupted:
             return Interrupted(self.started_at, self.seconds)
+        if waits is not None:
+            return Evicted(waits)
         if isinstance(error, UpstreamEnded):
             return Blocked()
         if pending.left():
             await pending.absorb(error)
         if expired:
-            return self._failing(_timed_out(self.unit, limit))
+            return self._failing(stopped.asset_timed_out(self.unit, limit))
         return computed if computed is not None else self._failed(error)
 
     def _failed(self, error: BaseException | None) -> Failing:
         if isinstance(error, asyncio.CancelledError):
             return self._failing(self._wrapped(error, "the body raised CancelledError, although nobody cancelled it"))
         assert error is not None  # noqa: S101 - for the type checker: without a value there is an error
-        return self._failing(self._translated(error))
+        return self._failing(self._told(error, f"asset {self.unit.node.name!r}"))
 
-    async def _compute(self) -> Computed:
-        unit = self.unit
+    async def _compute(self) -> Computed | None:
+        node = self.unit.node
         if not self.runnable.elaborate:
-            prepared = await prepare_edges(self._values, unit)
-            return await self._called(prepared)
+            prepared = await prepare_edges(self.values, self.unit)
+            return await self.stored(await self._called(prepared), prepared.inputs)
+        if node.gate is not None:
+            return await GatedBody(self, node.gate).compute()
+        return await self.within(self._plain if node.scatter is None else self._scattered)
+
+    async def within(self, use: Callable[[Call, ResourceScope], Awaitable[R]], part: str = "") -> R:
+        """Make a call, of the body or of a handler; once it is over, end what it has left going, and its resources."""
         scope = self.run.resources.inner("asset", self.observer)
+        call: Call | None = None
         try:
-            self._call = self._make_call()
-            if unit.node.scatter is not None:
-                return await self._scattered(self._call, scope)
-            if self._call.durable is not None:
-                await self._call.durable.load()
-            prepared = await prepare(self._values, unit, unit.node.bindings, unit.inputs, self._call, scope)
-            return await self._called(prepared)
+            call = self._call = self._make_call(part)
+            return await use(call, scope)
         finally:
             try:
                 await self._end_calls()
             finally:
+                if call is not None:
+                    call.open = False
                 await scope.close()
+
+    @property
+    def durable(self) -> DurableBody:
+        """What the present call has on record."""
+        assert self._durable is not None  # noqa: S101 - of a call
+        return self._durable
+
+    async def _plain(self, call: Call, scope: ResourceScope) -> Computed:
+        await self.durable.load()
+        value, prepared = await self.body(call, scope)
+        return await self.stored(value, prepared.inputs)
+
+    async def body(self, call: Call, scope: ResourceScope) -> tuple[Any, Prepared]:
+        """Call the body; return what it returns, and what it was given."""
+        unit = self.unit
+        prepared = await prepare(self.values, unit, unit.node.bindings, unit.inputs, call, scope)
+        return await self._called(prepared), prepared
 
     async def _end_calls(self) -> None:
         """End what the body left going with `ctx.map`, before its resources close."""
@@ -207,12 +178,18 @@ class Attempt:
         if call is not None and call.fan is not None:
             await call.fan.close()
 
-    async def _called(self, prepared: Prepared) -> Computed:
-        services = self._services
+    async def _called(self, prepared: Prepared) -> Any:
+        services, node = self.services, self.unit.node
         if services.called is not None:
-            services.called(self.unit.node.name)
-        value = await services.executor.call(self.unit.node.definition, prepared.arguments)
-        return self._computed(await self._store(value), self._inputs(prepared.inputs))
+            services.called(node.name)
+        value = await services.executor.call(node.definition, prepared.arguments)
+        if isinstance(value, SignalGate) and node.gate is None:
+            raise unasked(node.name)
+        return cast("Any", value)
+
+    async def stored(self, value: Any, inputs: tuple[Input, ...]) -> Computed:
+        """Store the value of the asset."""
+        return self._computed(await self._store(value), self.consumed(inputs))
 
     async def _scattered(self, call: Call, scope: ResourceScope) -> Computed:
         try:
@@ -225,7 +202,7 @@ class Attempt:
         finally:
             self.run.still.pop(self.unit.place, None)
         self._id = made.id
-        computed = self._computed(Stored(location=made.id, size=made.size), self._inputs(made.inputs))
+        computed = self._computed(Stored(location=made.id, size=made.size), self.consumed(made.inputs))
         of = computed.materialization._replace(version=made.version, code_hash=made.code_hash)
         return computed._replace(materialization=of)
 
@@ -234,11 +211,11 @@ class Attempt:
         return await self._beginning(self._make_call(), scope).help(record)
 
     def _beginning(self, call: Call, scope: ResourceScope) -> Beginning:
-        run, unit, services = self.run, self.unit, self._services
+        run, unit, services = self.run, self.unit, self.services
         kind, runnable = unit.node.definition.kind, self.runnable
         assert isinstance(kind, ScatterKind)  # noqa: S101 - for the type checker: what has a BoundScatter is one
         return Beginning(
-            values=self._values,
+            values=self.values,
             services=services,
             unit=unit,
             scope=scope,
@@ -256,8 +233,13 @@ class Attempt:
             still=partial(run.still.__setitem__, unit.place),
         )
 
-    def _make_call(self) -> Call:
-        services = self._services
+    def _make_call(self, part: str = "") -> Call:
+        services, unit = self.services, self.unit
+        fan = Fan(services.spawn, services.clock, services.settings.cancel_grace, f"body {unit.node.name}")
+        durable = attempt_body(self.run, unit, self.number, self._told, self.runnable.park_after)
+        if part:
+            durable = durable.for_handler(part)
+        durable.deadline, durable.beside, self._durable = self._deadline, fan.tasks, durable
         return Call(
             pipeline=self.unit.key.pipeline,
             asset=self.unit.node.name,
@@ -267,8 +249,8 @@ class Attempt:
             started_at=self.started_at,
             params=self.run.request.params,
             limits=attempt_limits(self.run, self.unit, self.observer),
-            durable=attempt_body(self.run, self.unit, self.number, self._told),
-            fan=Fan(services.spawn, services.clock, services.settings.cancel_grace, f"body {self.unit.node.name}"),
+            durable=durable,
+            fan=fan,
         )
 
     async def _store(self, value: Any) -> Stored:
@@ -307,13 +289,14 @@ class Attempt:
                 if not error.retryable:
                     raise
                 with self.run.pausing():
-                    await self._services.clock.sleep(0.1 * attempt)
+                    await self.services.clock.sleep(0.1 * attempt)
         return await managed.store(manager, ref, value, self._hide)
 
     def _hide(self, text: str) -> str:
-        return self._services.redactor.text(text)
+        return self.services.redactor.text(text)
 
-    def _inputs(self, inputs: tuple[Input, ...]) -> tuple[Input, ...]:
+    def consumed(self, inputs: tuple[Input, ...]) -> tuple[Input, ...]:
+        """Return what counts as consumed."""
         keyed = self.run.cache_keys.get(self.unit.place)
         if keyed is not None:
             return (*(each for each in inputs if each.kind == "asset"), Input("key", "key", keyed))
@@ -341,45 +324,34 @@ class Attempt:
                 committed_at=self.started_at,
                 seconds=self.seconds,
                 attempts=self.number,
-                host=self._services.host,
-                metadata=self._metadata(),
+                host=self.services.host,
+                metadata=self.noted(),
             ),
             payload=stored.payload,
             table=stored.table,
         )
 
-    def _metadata(self) -> Mapping[str, object]:
-        if self._call is None or not self._call.notes:
-            return NOTHING
-        notes = self._call.notes
-        try:
-            return json.loads(json.dumps(self._services.redactor.value(notes)))
-        except (TypeError, ValueError) as error:
-            text = f"metadata of asset {self.unit.node.name!r} cannot be stored: {error}"
-            if self._services.settings.strict_metadata:
-                raise StorageError(text, asset=self.unit.node.name, hint="Note JSON-compatible values.") from error
-            _logger.warning("%s; the value is kept", text)
-            return {}
+    def noted(self) -> Mapping[str, object]:
+        """Return what was noted of the value."""
+        notes = NOTHING if self._call is None else self._call.notes
+        return encodable(notes, self.unit.node.name, self.services) if notes else NOTHING
 
     def _told(self, error: BaseException, what: str) -> FlowstoneError:
         return translated(error, what, self.unit, **self._facts())
 
     # -- failing ------------------------------------------------------------------------------------------------
 
-    def _translated(self, error: BaseException) -> FlowstoneError:
-        return self._told(error, f"asset {self.unit.node.name!r}")
-
     def _wrapped(self, cause: BaseException, text: str) -> ExecutionError:
         return wrapped(cause, text, f"asset {self.unit.node.name!r}", self.unit, **self._facts())
 
     def _facts(self) -> _Facts:
-        return {"run_id": self.run.id, "attempt": self.number, "redactor": self._services.redactor}
+        return {"run_id": self.run.id, "attempt": self.number, "redactor": self.services.redactor}
 
     def _failing(self, error: FlowstoneError) -> Failing:
         policy = self.runnable.retry
         asked = error.__cause__ if isinstance(error, ExecutionError) and error.__cause__ is not None else error
         try:
-            wait = policy.wait(self.number) if policy.again(asked, self.number) else None
+            wait = policy.wait(self.number) if not self.final and policy.again(asked, self.number) else None
         except ENDINGS:
             raise
         except BaseException as raised:
@@ -388,13 +360,3 @@ class Attempt:
             _logger.error(text, self.unit.node.name, told)  # noqa: TRY400 - redacted
             wait = None
         return Failing(error=error, started_at=self.started_at, seconds=self.seconds, wait=wait)
-
-
-def _timed_out(unit: Unit, limit: float | None) -> TimedOut:
-    return TimedOut(
-        f"asset {unit.node.name!r} took longer than its timeout of {limit:g} s",
-        asset=unit.node.name,
-        partition=unit.partition,
-        details={"timeout": limit},
-        hint="Raise timeout= on the asset, or find out what it waits for.",
-    )

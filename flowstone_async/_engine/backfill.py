@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import anyio
 
+from flowstone_async._engine import stopped
+from flowstone_async._engine.awaiting import complete
+from flowstone_async._engine.backfill_report import BackfillReport, Outcome
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.reading import Reader
@@ -18,70 +21,21 @@ from flowstone_async._engine.results import problem_of
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session, Timeout
 from flowstone_async._engine.status import AssetStatus
+from flowstone_async._engine.stored_results import stored_report
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.config import whole, word
 from flowstone_async.definition.key_range import KeyRange
-from flowstone_async.definition.keys import decode_key, encode_key
+from flowstone_async.definition.keys import encode_key
 from flowstone_async.errors import ConfigError, FlowstoneError, PartitionError
-from flowstone_async.failures import ENDINGS, rebuild
+from flowstone_async.failures import ENDINGS
 from flowstone_async.planning.units import partition_for
-from flowstone_async.store.records import AssetState
+from flowstone_async.store.records import RunRecord
 from flowstone_async.types import AssetKey
 
 Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
 OnError: TypeAlias = Literal["continue", "halt"]
-Outcome: TypeAlias = Literal["succeeded", "failed", "skipped"]
-KEPT_ERRORS = 100
 TIMEOUT = 1800.0
 _logger = logging.getLogger("flowstone")
-
-
-@dataclass(slots=True, kw_only=True)
-class BackfillReport:
-    """What came of a backfill; the four counts add up to the number of partitions.
-
-    Attributes:
-        skipped: Already fresh, not selected by `only`, or skipped by a condition.
-        not_started: Left out after the first failure, with `on_error="halt"`.
-        errors: By partition key, the first 100; the rest with `failures()`.
-    """
-
-    succeeded: int = 0
-    failed: int = 0
-    skipped: int = 0
-    not_started: int = 0
-    errors: dict[Any, FlowstoneError] = field(default_factory=dict[Any, FlowstoneError])
-    _more: list[AssetKey] = field(default_factory=list[AssetKey], repr=False)
-    _session: Session | None = field(default=None, repr=False, compare=False)
-
-    async def _states(self, keys: list[AssetKey]) -> Mapping[AssetKey, AssetState]:
-        return {} if self._session is None else await self._session.store.states(keys)
-
-    def add_failure(self, key: Any, error: FlowstoneError, asset_key: AssetKey) -> None:
-        """Count a failed partition; the first 100 are kept with their error, the others by their key alone."""
-        self.failed += 1
-        if len(self.errors) < KEPT_ERRORS:
-            self.errors[key if isinstance(key, Hashable) else repr(key)] = error
-        else:
-            self._more.append(asset_key)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed and everything was started."""
-        return not self.failed and not self.not_started
-
-    async def failures(self) -> AsyncIterator[tuple[Any, FlowstoneError]]:
-        """Yield every failed partition with its error, those beyond the first 100 read from the store."""
-        for key, error in self.errors.items():
-            yield key, error
-        for start in range(0, len(self._more), KEPT_ERRORS):
-            page = self._more[start : start + KEPT_ERRORS]
-            states = await self._states(page)
-            for key in page:
-                partition = decode_key(key.partition)
-                failure = states[key].error if key in states else None
-                unknown = FlowstoneError("its failure is not on record any more", asset=key.asset, partition=partition)
-                yield partition, unknown if failure is None else rebuild(failure, partition=partition)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,14 +65,15 @@ class _Backfill:
 
     async def one(self, key: Any) -> None:
         limit = TIMEOUT if self.timeout is None else self.timeout
-        request = self.session.request([self.name], partition=key, force=self.force, timeout=limit, **self.options)
+        request = self.session.request(
+            [self.name], partition=key, force=self.force, timeout=limit, on_wait="wait", **self.options
+        )
         if self.only != "all" and not is_selected(self.only, await Reader(self.session).status_for(request)):
             self.report.skipped += 1
             return
-        self.count(key, await self.session.complete(request))
+        self.count(key, *await outcome_in(self.session, await complete(self.session, request)))
 
-    def count(self, key: Any, driver: RunDriver) -> None:
-        outcome, error = outcome_of(driver)
+    def count(self, key: Any, outcome: Outcome, error: FlowstoneError | None) -> None:
         match outcome:
             case "succeeded":
                 self.report.succeeded += 1
@@ -146,6 +101,17 @@ class _Backfill:
             raise
         except BaseException:  # it is only told
             _logger.exception("on_progress of a backfill of %s failed; the backfill goes on", self.name)
+
+
+async def outcome_in(session: Session, ended: RunDriver | RunRecord) -> tuple[Outcome, FlowstoneError | None]:
+    """Return how the partition of a run counts that has ended, here or elsewhere, and its failure."""
+    if isinstance(ended, RunDriver):
+        return outcome_of(ended)
+    report = await stored_report(session, ended)
+    entry = next((each for each in report.entries if each.asset == ended.targets[0]), None)
+    if not report.ok:
+        return "failed", report.error or stopped.closed(ended.id)
+    return ("succeeded" if entry is not None and entry.state == "ok" else "skipped"), None
 
 
 def outcome_of(driver: RunDriver) -> tuple[Outcome, FlowstoneError | None]:

@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flowstone_async._engine import stopped
+from flowstone_async._engine.awaiting import complete
 from flowstone_async._engine.backfill import (
     BackfillReport,
     OnError,
@@ -23,13 +24,13 @@ from flowstone_async._engine.backfill import (
     Outcome,
     SharedKeys,
     is_selected,
-    outcome_of,
+    outcome_in,
 )
 from flowstone_async._engine.backfill_progress import Progress, count
-from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.journal import Journal, error_body
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.request import BACKFILL, Request
+from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import ConfigError, ExecutionError, FlowstoneError, StoreUnavailable
@@ -184,16 +185,16 @@ class BackfillJob:
             request = self._request(key, child)
             if not is_selected(self._options.only, await self._status(request)):
                 return "skipped", None
-            driver = await session.complete(request)
+            driver = await complete(session, request)
         except StoreUnavailable:
             raise
         except FlowstoneError as error:
             return None if self.stopping is not None else ("failed", error)
-        if driver.state == "running":
+        if isinstance(driver, RunDriver) and driver.state == "running":
             if self.stopping is None and driver.error is not None:
                 raise driver.error
             return None
-        return outcome_of(driver)
+        return await outcome_in(session, driver)
 
     async def _status(self, request: Request) -> Any:
         return None if self._options.only == "all" else await Reader(self._session).status_for(request)
@@ -208,6 +209,7 @@ class BackfillJob:
             force=options.get("force") is True,
             timeout=False if timeout is None else timeout,
             run_id=child,
+            on_wait="wait",
             parent=self.id,
         )
 
@@ -227,11 +229,7 @@ class BackfillJob:
             raise
         if record.state not in FINAL_RUN_STATES:
             return None
-        report = await RunHandle[Any](session, record).report()
-        states = {entry.state for entry in report.entries if entry.asset == record.targets[0]}
-        if report.ok:
-            return ("succeeded" if "ok" in states else "skipped"), None
-        return "failed", report.error
+        return await outcome_in(session, record)
 
     # -- commits ------------------------------------------------------------------------------------------------
 

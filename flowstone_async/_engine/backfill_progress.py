@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from flowstone_async._engine.backfill import BackfillReport, Outcome
+from flowstone_async._engine.backfill_report import BackfillReport, Outcome
 from flowstone_async._engine.journal import failure_of
 from flowstone_async._engine.session import Session
 from flowstone_async.definition.keys import decode_key

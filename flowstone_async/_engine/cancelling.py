@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from flowstone_async._engine.acting import Actor, acting_now
 from flowstone_async._engine.request import BACKFILL
 from flowstone_async.events import AssetFinished, RunCancelled, RunFinished
 from flowstone_async.store.protocol import Store
@@ -17,7 +18,7 @@ async def cancel(
     record: RunRecord,
     unfinished: Iterable[Mapping[str, object]],
     seconds: float,
-    actor: str,
+    actor: str | None,
     *,
     unless_joined: bool = False,
 ) -> RunRecord | None:
@@ -28,7 +29,7 @@ async def cancel(
         record: The run.
         unfinished: The assets whose bodies had begun and not come to an end, as `AssetFinished` tells of them.
         seconds: How long it has gone on.
-        actor: Who cancels it.
+        actor: Who cancels it; None for whoever the current task acts for.
         unless_joined: Leave it alone if a submission stands for it.
     """
     now = store.now()
@@ -38,7 +39,8 @@ async def cancel(
         EventRecord(0, RunCancelled.type, now, body),
         EventRecord(0, RunFinished.type, now, {**body, "state": "cancelled"}),
     )
-    entry = AuditEntry(action="run.cancelled", subject=record.id, run_id=record.id, actor=actor, actor_kind="process")
+    who = acting_now() if actor is None else Actor(actor)
+    entry = AuditEntry("run.cancelled", record.id, actor=who.name, actor_kind=who.kind, run_id=record.id)
     return await store.cancel(record.id, events, (entry,), unless_joined=unless_joined)
 
 

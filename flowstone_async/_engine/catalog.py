@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, cast
 
 from flowstone_async._engine.given_items import print_of_items
@@ -19,7 +20,7 @@ from flowstone_async._engine.scatter.packing import Items
 from flowstone_async.config import seconds
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import render
-from flowstone_async.definition.binding import DependencyBinding
+from flowstone_async.definition.binding import ContextBinding, DependencyBinding
 from flowstone_async.definition.code_hash import CodeHash, code_hash
 from flowstone_async.definition.collection import Collection, Hook, not_found
 from flowstone_async.definition.graph import Graph, Node, graph_of
@@ -34,6 +35,7 @@ from flowstone_async.redaction import Redactor
 from flowstone_async.store.scatters import Scatters
 
 ONCE = Retry(1)
+AS_THE_ENGINE = -1.0
 _PRODUCE = 'Produce a dataclass, a pydantic model or plain data, or say io= with format="pickle".'
 _YIELD = "Let the body yield the items itself: an async generator is a stream."
 
@@ -46,6 +48,7 @@ class Runnable:
         manager: Where its values live, unless a call says otherwise.
         timeout: Seconds for each attempt, or None.
         version: Declared version, and the fingerprint of a constant or of the items given to a scatter.
+        park_after: Seconds that a body which waits stays in memory: None for ever, negative as the engine says.
         elaborate: Whether the body takes anything but values of upstreams, as a scatter's always does.
     """
 
@@ -55,6 +58,7 @@ class Runnable:
     timeout: float | None
     version: str | None
     stream: bool
+    park_after: float | None
     elaborate: bool
 
     def manager_for(self, given: IOManager | None) -> IOManager:
@@ -63,8 +67,13 @@ class Runnable:
 
     @cached_property
     def code(self) -> CodeHash:
-        """Hash, function and line of the body's code."""
-        return code_hash(self.node.definition.body)
+        """Hash, function and line of the body's code; what is called once its gate has ended is a part of it."""
+        own, gate = code_hash(self.node.definition.body), self.node.gate
+        if gate is None or not gate.handlers():
+            return own
+        hashes = (own.hash, *(f"{each.part} {code_hash(each.function).hash}" for each in gate.handlers()))
+        digest = blake2b("\0".join(hashes).encode(), digest_size=16).hexdigest()
+        return replace(own, hash=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +112,7 @@ class Managers:
         return self.bind(given)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Catalog:
     """A pipeline, ready to run on one store."""
 
@@ -115,6 +124,12 @@ class Catalog:
     rank: Mapping[str, int]
     dynamic: Mapping[Any, str] | None = None
     runnables: dict[str, Runnable] = field(default_factory=dict[str, Runnable])
+
+    @cached_property
+    def waits(self) -> bool:
+        """Whether any of its bodies can wait: it takes a context, or may return a gate."""
+        nodes = self.graph.nodes.values()
+        return any(node.gate or any(isinstance(each, ContextBinding) for each in node.bindings) for node in nodes)
 
     @property
     def hooks(self) -> list[Hook]:
@@ -157,7 +172,9 @@ class Catalog:
             timeout=None if timeout is None or timeout is False else seconds(timeout, what="timeout"),
             version=version,
             stream=isinstance(kind, StreamKind),
+            park_after=_park_after(definition),
             elaborate=node.scatter is not None
+            or node.gate is not None
             or not all(isinstance(each, DependencyBinding) for each in node.bindings),
         )
 
@@ -216,6 +233,13 @@ def make_catalog(
             if node.definition.io is not None:
                 catalog.runnable(node)
     return catalog
+
+
+def _park_after(definition: AssetDefinition) -> float | None:
+    # A stream is stored while it runs: it is not dropped in the middle of that.
+    if definition.park_after is False or isinstance(definition.kind, StreamKind):
+        return None
+    return AS_THE_ENGINE if definition.park_after is None else seconds(definition.park_after, zero=True)
 
 
 def _scattered(node: Node, kind: ScatterKind, store: Scatters, nodes: Mapping[str, Node]) -> IOManager:

@@ -20,20 +20,36 @@ class Deadline:
     as a cancellation of the task.
     """
 
-    __slots__ = ("_clock", "_fired", "_grace", "_seconds", "_task", "_timer", "expired")
+    __slots__ = ("_clock", "_fired", "_grace", "_left", "_seconds", "_since", "_task", "_timer", "expired")
 
     def __init__(self, clock: Clock, seconds: float | None, grace: float) -> None:
         self._clock, self._seconds, self._grace = clock, seconds, grace
         self._timer: Timer | None = None
         self._task: asyncio.Task[object] | None = None
         self._fired = 0
+        self._left = seconds or 0.0
+        self._since = 0.0
         self.expired = False
 
     def __enter__(self) -> Self:
         if self._seconds is not None:
             self._task = asyncio.current_task()
+            self._since = self._clock.monotonic()
             self._timer = self._clock.call_later(self._seconds, self._fire)
         return self
+
+    def pause(self) -> None:
+        """Let no time pass until `resume`; nothing once it has expired."""
+        if self._timer is not None and not self.expired:
+            self._timer.cancel()
+            self._timer = None
+            self._left -= self._clock.monotonic() - self._since
+
+    def resume(self) -> None:
+        """Let time pass again."""
+        if self._timer is None and self._task is not None and not self.expired:
+            self._since = self._clock.monotonic()
+            self._timer = self._clock.call_later(max(0.0, self._left), self._fire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -41,11 +57,12 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._fired or self._task is None:
+        task, self._task = self._task, None
+        if not self._fired or task is None:
             return False
-        left = self._task.cancelling()
+        left = task.cancelling()
         for _ in range(self._fired):
-            left = self._task.uncancel()
+            left = task.uncancel()
         return kind is not None and issubclass(kind, asyncio.CancelledError) and left == 0
 
     def _fire(self) -> None:

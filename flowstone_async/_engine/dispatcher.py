@@ -21,6 +21,7 @@ from flowstone_async._engine.helpers import Helpers
 from flowstone_async._engine.request import BACKFILL, PARENT
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
+from flowstone_async.clock import Timer
 from flowstone_async.errors import Cancelled, FlowstoneError, StorageError, StoreUnavailable
 from flowstone_async.failures import ENDINGS
 from flowstone_async.store.records import RunRecord
@@ -42,8 +43,9 @@ class Dispatcher:
         self._busy = session.taken
         self._wake = asyncio.Event()
         self._scope = anyio.CancelScope()
-        self._unsure = self._failing = False
+        self._unsure = self._failing = self._found = False
         self._looked = self._compared = float("-inf")
+        self._later: Timer | None = None
         self._undriven: set[tuple[str, int]] = set()
         session.services.adopt = self.adopt
         self._helpers = Helpers(session)
@@ -53,6 +55,7 @@ class Dispatcher:
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._listen, name="queue listener")
+                group.start_soon(self._hear_woken, name="listener for woken runs")
                 while True:
                     self._wake.clear()
                     await self._try()
@@ -61,6 +64,8 @@ class Dispatcher:
     async def stop(self) -> None:
         """Take nothing more on; what was taken goes on."""
         self._scope.cancel()
+        if self._later is not None:
+            self._later.cancel()
         self._helpers.stop()
 
     async def _listen(self) -> None:
@@ -69,6 +74,17 @@ class Dispatcher:
         while True:
             await store.changed("queue", within=poll)
             self._wake.set()
+
+    async def _hear_woken(self) -> None:
+        """Wake the loop when a suspended run can go on: it is looked for at once."""
+        services = self._session.services
+        store, clock, poll = services.store, services.clock, services.settings.poll
+        while True:
+            begun = clock.monotonic()
+            await store.changed("woken", within=poll)
+            if clock.monotonic() - begun < poll * 0.9:  # a hint; else the queue listener has woken it
+                self._found = True
+                self._wake.set()
 
     async def _try(self) -> None:
         try:
@@ -101,7 +117,9 @@ class Dispatcher:
         try:
             if self._is_time_for_orphans():
                 limit = min(self._free, ORPHANS_AT_ONCE)
-                self._take(await store.take_orphans(worker, pipelines, limit=limit), begun=True)
+                taken = await store.take_orphans(worker, pipelines, limit=limit)
+                self._found = bool(taken) or (self._found and not limit)
+                self._take(taken, begun=True)
             if self._free:
                 self._take(await store.claim(worker, pipelines, limit=self._free), begun=False)
             if self._free:
@@ -115,13 +133,23 @@ class Dispatcher:
         return max(0, self._slots - len(self._busy))
 
     def _is_time_for_orphans(self) -> bool:
-        """Whether to look for them: at most a few times in each poll, however busy the queue is."""
+        """Whether to look for them: where there were some there are more, else a few times in each poll at most.
+
+        However busy the queue is; what was hinted at meanwhile is looked for as soon as it may be.
+        """
         services = self._session.services
-        now = services.clock.monotonic()
-        if now - self._looked < services.settings.poll / 5:
+        now, pause = services.clock.monotonic(), services.settings.poll / 5
+        left = self._looked + pause - now
+        if left > 0 and not (self._found and self._free):
+            if self._later is None and self._slots:
+                self._later = services.clock.call_later(left, self._look_later)
             return False
         self._looked = now
         return True
+
+    def _look_later(self) -> None:
+        self._later = None
+        self._wake.set()
 
     async def adopt(self, run_id: str) -> None:
         """Take over one run if its owner is dead, whatever slots are free: something here waits for it."""
@@ -141,16 +169,19 @@ class Dispatcher:
         for record in records:
             # Ours from here on: what nobody drives for want of the store is given up as soon as it answers.
             session.to_hand_back[record.id] = record.fence
-            self._busy.add(record.id)
+            self._busy[record.id] += 1
             session.services.start_soon(self._drive, record, begun, name=f"run {record.id}")
 
     async def _drive(self, record: RunRecord, begun: bool) -> None:  # noqa: FBT001 - started as a task
         try:
             await self._continue(record, begun=begun)
         except (StoreUnavailable, Cancelled) as error:
+            self._found = False  # it would be found at once
             _logger.info("run %s is handed back: %s", record.id, error.message)
         finally:
-            self._busy.discard(record.id)
+            self._busy[record.id] -= 1
+            if not self._busy[record.id]:
+                del self._busy[record.id]
             self._wake.set()
 
     async def _continue(self, record: RunRecord, *, begun: bool) -> None:
@@ -159,7 +190,7 @@ class Dispatcher:
             await self._end(record, stopped.bereft(record.id))
             return
         if begun:
-            _logger.info("continuing run %s of %s, whose engine died", record.id, ", ".join(record.targets))
+            _logger.info("continuing run %s of %s", record.id, ", ".join(record.targets))
         try:
             if record.unreadable is not None:
                 raise StorageError(f"the stored run cannot be read: {record.unreadable}", run_id=record.id)

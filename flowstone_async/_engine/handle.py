@@ -128,7 +128,7 @@ class RunHandle(Generic[T_co]):
         if not driver.done.is_set() and (limit is None or limit > 0):
             with Deadline(services.clock, limit, services.settings.cancel_grace):
                 await driver.done.wait()
-        if driver.done.is_set() and driver.state == "running":
+        if driver.done.is_set() and driver.state in ("running", "waiting"):
             self._driver = None  # another engine goes on with it, or this one does again
             return False
         return driver.done.is_set()

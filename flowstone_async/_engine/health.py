@@ -126,7 +126,8 @@ async def _queue(session: Session) -> tuple[State, str]:
         "" if queue.oldest_at is None else f", the oldest for {(store.now() - queue.oldest_at).total_seconds():.1f} s"
     )
     later = f", {queue.later} for later" if queue.later else ""
-    told = f"{queue.queued} queued{waits}{later}; {queue.running} running"
+    suspended = f", {queue.waiting} suspended" if queue.waiting else ""
+    told = f"{queue.queued} queued{waits}{later}; {queue.running} running{suspended}"
     if session.services.worker is None or not session.services.settings.slots:
         return "disabled", f"this engine claims no queued runs; {told}"
     return "ok", told

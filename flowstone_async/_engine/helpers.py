@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal
+from typing import Literal, cast
 
 import anyio
 
@@ -63,8 +63,15 @@ class Help:
             helping = await self._attempt(driver).help(self.scatter, scope)
             if self._stopped is None:
                 self._helping = helping
-                await helping.run()
+                async with anyio.create_task_group() as group:  # of what items wait for
+                    driver.group = group
+                    await helping.run()
+                    driver.waits.forget()
+        except BaseExceptionGroup as raised:
+            raise _single(raised) from None
         finally:
+            driver.group = None
+            driver.waits.close()
             with anyio.CancelScope(shield=True):
                 await scope.close()
                 await driver.resources.close()
@@ -154,6 +161,13 @@ class Helpers:
         self._stopped = True
         for help_ in list(self._helps.values()):
             help_.stop("shutdown")
+
+
+def _single(error: BaseException) -> BaseException:
+    """Return what our part of a group has raised; nothing else in it raises."""
+    while isinstance(error, BaseExceptionGroup):
+        [error, *_] = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return error
 
 
 def _as_it_is(scatter: ScatterRecord) -> tuple[int, int]:

@@ -12,12 +12,14 @@ from anyio.abc import TaskGroup
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.waits.run_waits import RunWaits
+from flowstone_async._engine.waits.seats import Seats
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.planning.units import Units
 
-Stop: TypeAlias = Literal["cancelled", "timed_out", "lease_lost", "shutdown", "broken"]
+Stop: TypeAlias = Literal["cancelled", "timed_out", "lease_lost", "shutdown", "broken", "suspended"]
 Still: TypeAlias = Callable[[], bool]
-RunningState: TypeAlias = Literal["running", "succeeded", "failed", "cancelled"]
+RunningState: TypeAlias = Literal["running", "waiting", "succeeded", "failed", "cancelled"]
 _logger = logging.getLogger("flowstone")
 
 
@@ -46,12 +48,16 @@ class Interruption:
     still: dict[int, Still]
     group: TaskGroup | None
     workers: int
+    waits: RunWaits
+    seats: Seats
 
     @property
     def only_waits(self) -> bool:
         """Whether it does nothing but wait for time to pass or for another run."""
+        away = self.seats.away
         pausing = sum(task in self.waiting or self._is_still(place) for place, task in self.bodies.items())
-        return bool(self.waiting or pausing) and self.workers == pausing == len(self.bodies)
+        waits = bool(self.waiting or pausing or self.waits.awaited)
+        return waits and self.workers - away == pausing == len(self.bodies) - away
 
     def _is_still(self, place: int) -> bool:
         return place in self.still and self.still[place]()
@@ -63,6 +69,9 @@ class Interruption:
         self.stopping = reason
         if reason != "shutdown":
             self.interrupt()
+            self.waits.leave_evicted()
+        else:
+            self.waits.drop()
         for task in self.waiting.difference(self.bodies.values()):
             task.cancel()
 

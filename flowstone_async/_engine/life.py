@@ -69,6 +69,7 @@ class Life:
             host.start_soon(upkeep.run, name="upkeep")
             stack.push_async_callback(upkeep.stop)
             dispatcher = Dispatcher(session)
+            services.dispatches = True
             host.start_soon(dispatcher.run, name="dispatcher")
             stack.push_async_callback(dispatcher.stop)
         if services.settings.block_warning is not None:

@@ -8,9 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from flowstone_async._engine.catalog import Catalog, Managers, make_catalog, unsupported
 from flowstone_async._engine.executor import THREADS, Executor
+from flowstone_async._engine.gates.payloads import Payloads
 from flowstone_async._engine.host import Host
 from flowstone_async._engine.services import Services, Settings
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.waits.watch import Watch
 from flowstone_async.clock import Clock
 from flowstone_async.definition.assignable import render
 from flowstone_async.definition.collection import Collection, Hook
@@ -35,9 +37,10 @@ class Wiring(Generic[S]):
         io: Managers by name; `"default"` is used by assets that say nothing.
         resources: Replacements by type or name, used as they are and never closed.
         database: Where sources read from that name no other place: an address, or a pool; None where there is none.
-        secrets: The first signs pickles, all verify; without any, what needs one is refused.
+        secrets: The first signs pickles and tokens of gates, all verify; without any, what needs one is refused.
         catalogs: Those made before with the same managers, by pipeline; reused while the pipeline is unchanged.
         limits: Those that are declared, by name.
+        payloads: Types of gates' payloads.
     """
 
     store: S
@@ -55,6 +58,7 @@ class Wiring(Generic[S]):
     dask: bool = False
     catalogs: dict[str, Catalog] = field(default_factory=dict[str, Catalog])
     limits: Mapping[str, Rate | int] = field(default_factory=dict[str, "Rate | int"])
+    payloads: Payloads = field(default_factory=Payloads)
 
 
 def bind(wiring: Wiring[Any]) -> Callable[[object], IOManager]:
@@ -115,7 +119,10 @@ def open_session(collections: Sequence[Collection], wiring: Wiring[Any], host: H
         resources=ResourceScope(scope="engine", spawner=host, replaced=replaced, hide=wiring.redactor.text),
         limits=Desk(wiring.store.limits, wiring.clock, now=wiring.store.now, declared=wiring.limits),
         spawn=host.start_soon,
+        watch=Watch(wiring.store, wiring.clock, wiring.settings.poll, host.start_soon, most=wiring.settings.max_parked),
         worker=wiring.worker,
+        secrets=wiring.secrets,
+        payloads=wiring.payloads,
         database=wiring.database,
     )
     return Session(services, catalogs, wiring.hooks)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias
 
+from flowstone_async._engine.waits.parked import Parked
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.types import Input, Materialization
 
@@ -69,7 +70,14 @@ class Blocked:
     """A scatter was given up because the one that it follows has ended without a value."""
 
 
-Outcome: TypeAlias = Computed | Failing | Interrupted | Blocked
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """A body was dropped while it waited; it is called again, in the same attempt, once one of its gates has ended."""
+
+    waits: tuple[Parked, ...]
+
+
+Outcome: TypeAlias = Computed | Failing | Interrupted | Blocked | Evicted
 
 
 @dataclass(slots=True)

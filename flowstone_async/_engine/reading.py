@@ -14,9 +14,10 @@ from flowstone_async._engine.request import Request
 from flowstone_async._engine.results import skipped, value_of
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Session
-from flowstone_async._engine.status import AssetStatus, Why
+from flowstone_async._engine.status import AssetStatus, StatusState, Why
 from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.values import value_ref
+from flowstone_async._engine.waits.waiting_for import waited
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import FlowstoneError, NotMaterialized, PartitionError, TimedOut
 from flowstone_async.events import OBSERVATIONS
@@ -24,11 +25,13 @@ from flowstone_async.failures import rebuild
 from flowstone_async.io.base import IOManager
 from flowstone_async.planning.freshness import MISSING, Judgement, changed_code
 from flowstone_async.planning.units import partition_for
-from flowstone_async.store.records import AssetState, AuditEntry, RunRecord
+from flowstone_async.store.records import AssetState, AuditEntry, RunRecord, RunState
 from flowstone_async.types import All, AssetKey, Materialization
 
 _logger = logging.getLogger("flowstone")
 _PAGE = 500
+_BUSY: tuple[RunState, ...] = ("queued", "running")
+_ACTIVE: tuple[RunState, ...] = ("queued", "running", "waiting", "running")
 
 
 class Reader:
@@ -83,15 +86,27 @@ class Reader:
 
     async def _status(self, place: _Place, request: Request | None) -> AssetStatus:
         state = await self._state(place.key) or AssetState(key=place.key)
-        ahead = None if state.state == "running" else self._ahead(place.key)
+        # Only a body with a context can wait at gates.
+        waits = await waited(self._store.gates, place.key) if place.runnable.node.takes_context else None
+        if waits is not None and state.run_id != waits.run_id:
+            state = AssetState(key=place.key, current=state.current)
+        ahead = None if waits is not None or state.state == "running" else self._ahead(place.key)
         current = state.current
         judgement = MISSING if current is None else await self._judge(place, request)
         fresh = judgement.verdict == "fresh"
+        told: StatusState
+        if waits is not None:
+            told, run_id, waiting_for = "waiting", waits.run_id, waits.waiting_for
+        elif ahead is not None:
+            told, run_id, waiting_for = "pending", ahead.run_id, ahead.waiting_for
+        else:
+            told = "not_found" if state.state == "pending" else state.state
+            run_id, waiting_for = state.run_id, None
         return AssetStatus(
             asset=place.name,
             partition=place.partition,
-            state="pending" if ahead is not None else "not_found" if state.state == "pending" else state.state,
-            run_id=state.run_id if ahead is None else ahead.run_id,
+            state=told,
+            run_id=run_id,
             started_at=state.started_at if ahead is None else None,
             completed_at=state.completed_at if ahead is None else None,
             seconds=state.seconds if ahead is None else None,
@@ -102,7 +117,7 @@ class Reader:
             fresh=fresh,
             stale_because=None if current is None or fresh else judgement.reason,
             code_changed=None if current is None else changed_code(current, place.runnable.code),
-            waiting_for=None if ahead is None else ahead.waiting_for,
+            waiting_for=waiting_for,
         )
 
     async def why(self, target: Target, partition: object, io: object) -> Why:
@@ -128,8 +143,10 @@ class Reader:
         begun, waited = clock.monotonic(), False
         driver: RunDriver | None = None
         while True:
-            here, driving = frozenset(self._session.flights), self._driving(place.key)
+            here, driving = self._here(), self._driving(place.key)
             driver = driving[0] if driving else driver
+            if driver is not None and driver.stopping == "suspended":
+                driver = None  # whoever goes on with the run makes another one
             elsewhere = [] if driving else await self._elsewhere(place, here)
             state = await self._state(place.key)
             if not driving and not elsewhere and (state is None or state.claimed_by is None):
@@ -162,11 +179,16 @@ class Reader:
         """Return ids of the runs that are computing an asset and partition, or will."""
         place = self._place(target, partition, None)
         state = await self._state(place.key)
-        here, found = frozenset(self._session.flights), [driver.id for driver in self._driving(place.key)]
+        here, found = self._here(), [driver.id for driver in self._driving(place.key)]
         if state is not None and state.claimed_by is not None:
             found.append(state.claimed_by)
         found += await self._elsewhere(place, here)
         return list(dict.fromkeys(found))
+
+    def _here(self) -> frozenset[str]:
+        """Return the runs of this engine that are not suspended."""
+        flights = self._session.flights.items()
+        return frozenset(run_id for run_id, flight in flights if flight.driver.stopping != "suspended")
 
     def _driving(self, key: AssetKey) -> list[RunDriver]:
         """Return the runs of this engine that compute a key, or will."""
@@ -179,13 +201,14 @@ class Reader:
         ]
 
     async def _elsewhere(self, place: _Place, here: frozenset[str]) -> list[str]:
-        """Return runs of the queue and of other engines whose target it is; `here` are those that were looked at."""
+        """Return runs of the queue, of other engines and of none whose target it is; `here` were looked at."""
         names, asset = (place.catalog.graph.pipeline,), place.name
-        # In this order: one that is claimed between the two looks is seen twice, and not missed.
-        queued = await self._store.runs(pipelines=names, state="queued", asset=asset, limit=_PAGE)
-        running = await self._store.runs(pipelines=names, state="running", asset=asset, limit=_PAGE)
-        found = {each.id: each for each in (*queued, *running) if each.id not in here}.values()
-        return [each.id for each in found if _is_target(place, each)]
+        found: dict[str, RunRecord] = {}
+        # In this order: one that is claimed, suspended or woken between two looks is seen twice, and not missed.
+        for state in _ACTIVE if place.catalog.waits else _BUSY:
+            for each in await self._store.runs(pipelines=names, state=state, asset=asset, limit=_PAGE):
+                found[each.id] = each
+        return [each.id for each in found.values() if each.id not in here and _is_target(place, each)]
 
     def _ahead(self, key: AssetKey) -> _Ahead | None:
         """Return the run of this engine that will compute a key once its inputs are there."""
@@ -333,6 +356,8 @@ def _explained(status: AssetStatus) -> tuple[str, str]:  # noqa: PLR0911 - one f
             return "never run", "no run has reached it, and nothing is stored"
         case "pending":
             return "waiting", f"run {status.run_id} computes it after {status.waiting_for}"
+        case "waiting":
+            return "waiting", f"run {status.run_id} waits for {status.waiting_for}"
         case "running":
             since = "" if status.started_at is None else f" since {status.started_at:%Y-%m-%d %H:%M:%S}"
             return "running", f"run {status.run_id} computes it{since}"
@@ -342,7 +367,7 @@ def _explained(status: AssetStatus) -> tuple[str, str]:  # noqa: PLR0911 - one f
             return "skipped", status.reason or "a condition kept it from running"
         case "cancelled":
             return "cancelled", f"run {status.run_id} was cancelled"
-        case "completed" | "waiting":
+        case "completed":
             if not status.has_value:
                 return "never run", "its value was invalidated"
             if status.fresh:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
+from flowstone_async._engine.acting import acting_now
 from flowstone_async._engine.catalog import Catalog, Runnable
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.repeating import record_again, request_again
@@ -63,7 +64,8 @@ async def redrive(
     for each in chosen:
         facts = _facts(each, states.get(each.key), runnable, only).text()
         asked.append(Redrive(each.id, new_id(), only, facts, audit=_act("redriven", each, record, only)))
-    audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
+    who = acting_now()
+    audit = AuditEntry("run.submitted", record.id, actor=who.name, actor_kind=who.kind, run_id=record.id)
     submission = Submission(run=record, subject=request.subject(), audit=audit)
     stored = await session.store.submit(submission, redrives=asked)
     if stored.created:
@@ -74,14 +76,15 @@ async def redrive(
 async def _drive_unclaimed(session: Session, record: RunRecord) -> None:
     """Drive a run here that nobody would claim: the store is a test's own."""
     services = session.services
-    if services.adopt is None and services.worker is not None:
+    if not services.dispatches and services.worker is not None:
         for claimed in await services.store.claim(services.worker, (record.pipeline,), limit=1):
             services.start_soon(partial(session.resume, begun=False), claimed, name=f"run {claimed.id}")
 
 
 def _act(what: str, scatter: ScatterRecord, record: RunRecord, only: str) -> AuditEntry:
     details = {"only": only, "of_run": scatter.run_id}
-    return AuditEntry(f"scatter.{what}", str(scatter.key), "process", "process", record.id, details)
+    who = acting_now()
+    return AuditEntry(f"scatter.{what}", str(scatter.key), who.name, who.kind, record.id, details)
 
 
 def _check_ended(before: RunRecord, scatters: Sequence[ScatterRecord]) -> None:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID
 
 from flowstone_async.planning.verdicts import Asked, Force
 from flowstone_async.types import AssetKey, Materialization
 
+OnWait: TypeAlias = Literal["raise", "wait"]
 CONCURRENCY = 32
 BACKFILL = "backfill"
 """The stored option that makes a run a backfill: what it was asked for."""
@@ -42,6 +43,7 @@ class Request:
         timeout: Seconds for the whole run, or None.
         concurrency: Bodies at once.
         submitted: Whether nobody need await it.
+        on_wait: Whether whoever awaits it is told that it waits for somebody else, or waits as well.
         parent: The backfill that it is a partition of, or None.
         given: Made-up materializations that stand for assets, in tests.
         again: Keys of the scatters that it redrives: they are computed, and what depends on them; the rest is taken as
@@ -65,6 +67,7 @@ class Request:
     concurrency: int = CONCURRENCY
     run_id: str | None = None
     submitted: bool = False
+    on_wait: OnWait = "wait"
     parent: str | None = None
     given: Mapping[str, Materialization] = field(default_factory=dict[str, Materialization])
     again: frozenset[AssetKey] = frozenset()

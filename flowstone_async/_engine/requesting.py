@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from flowstone_async._engine.catalog import Catalog
-from flowstone_async._engine.request import Request, is_uuid
+from flowstone_async._engine.request import OnWait, Request, is_uuid
 from flowstone_async._engine.services import Settings
 from flowstone_async._engine.targets import Target, find
-from flowstone_async.config import seconds
+from flowstone_async.config import seconds, word
 from flowstone_async.definition.keys import encode_key
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import ConfigError
@@ -32,6 +32,7 @@ def make_request(
     concurrency: int | None = None,
     run_id: str | None = None,
     submitted: bool = False,
+    on_wait: OnWait = "raise",
     parent: str | None = None,
 ) -> Request:
     """Check the options of a run.
@@ -77,6 +78,7 @@ def make_request(
         concurrency=limit,
         run_id=run_id,
         submitted=submitted,
+        on_wait=cast("OnWait", word(on_wait, ("raise", "wait"), what="on_wait")),
         parent=parent,
     )
 

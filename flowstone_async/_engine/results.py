@@ -63,6 +63,8 @@ def problem_of(driver: RunDriver, index: int) -> FlowstoneError | None:
     """Return why a unit of an ended run has no value; None if it has one."""
     unit, settled = driver.units.all[index], driver.board.settled[index]
     stopping = driver.stopping
+    if driver.state == "waiting" and driver.board.settled[index] is None:
+        return driver.error or stopped.closed(driver.id)
     if driver.state == "cancelled" or stopping == "cancelled":
         return stopped.cancelled(driver.id)
     if stopping == "lease_lost" and driver.state != "running":
@@ -95,9 +97,11 @@ async def report_of(driver: RunDriver) -> RunReport:
     entries = [await _entry(driver, unit) for unit in driver.units.all if driver.board.settled[unit.place] is not None]
     if driver.stopping is not None or driver.state == "cancelled":
         entries += [
-            _unfinished(unit)
+            _unfinished(driver, unit)
             for unit in driver.units.all
-            if driver.board.settled[unit.place] is None and driver.board.was_opened(unit.place)
+            if driver.board.settled[unit.place] is None
+            and driver.board.was_opened(unit.place)
+            and (driver.state != "waiting" or unit.place in driver.running)
         ]
     by_unit = {(entry.asset, encode_key(entry.partition)): entry for entry in entries}
     targets = [driver.units.all[index] for index in driver.units.targets]
@@ -158,5 +162,6 @@ async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
     )
 
 
-def _unfinished(unit: Unit) -> AssetReport[Any]:
-    return AssetReport(asset=unit.node.name, partition=unit.partition, state="cancelled")
+def _unfinished(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
+    waits = driver.state == "waiting" and unit.place in driver.running
+    return AssetReport(asset=unit.node.name, partition=unit.partition, state="waiting" if waits else "cancelled")

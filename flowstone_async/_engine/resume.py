@@ -135,6 +135,10 @@ class Past:
             found.setdefault(each.key, each)
         return found
 
+    def begun(self, units: Units) -> frozenset[AssetKey]:
+        """Return the keys whose first attempts have begun."""
+        return frozenset(u.key for u in units.all if (u.node.name, u.key.partition) in self.started)
+
     def attempts(self, units: Units) -> dict[int, Tried]:
         """Return the failed attempts of each unit that had any."""
         found = ((unit, self.tried.get((unit.node.name, unit.key.partition))) for unit in units.all)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -26,16 +26,19 @@ from flowstone_async._engine.asking import ask_conditions, ask_key
 from flowstone_async._engine.attempt import Attempt
 from flowstone_async._engine.board import Next
 from flowstone_async._engine.catalog import Catalog
-from flowstone_async._engine.giving_out import RunGivingOut
 from flowstone_async._engine.hooks import Hooks
 from flowstone_async._engine.interruption import RunningState, Still, Stop
 from flowstone_async._engine.journal import Journal
 from flowstone_async._engine.observing import Observer
-from flowstone_async._engine.outcome import Blocked, Computed, Failing, Interrupted, Outcome, Settled, Tried
+from flowstone_async._engine.outcome import Blocked, Computed, Evicted, Failing, Interrupted, Outcome, Settled, Tried
 from flowstone_async._engine.record import asset_done, note_outcome, note_retry, note_settled, note_started
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.waits.driving import RunSuspending
+from flowstone_async._engine.waits.run_limit import RunLimit
+from flowstone_async._engine.waits.run_waits import RunWaits
+from flowstone_async._engine.waits.seats import Seats
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import OBSERVATIONS
@@ -45,10 +48,8 @@ from flowstone_async.planning.verdicts import Verdicts
 from flowstone_async.store.records import Advanced, AssetDone, Claimed, RunRecord
 from flowstone_async.types import AssetKey, Materialization
 
-FLUSH_AFTER = 0.2
 
-
-class RunDriver(RunGivingOut):
+class RunDriver(RunSuspending):
     """Drives one run to its end."""
 
     def __init__(
@@ -68,6 +69,8 @@ class RunDriver(RunGivingOut):
         started_at: datetime | None = None,
         history: Mapping[int, Settled] | None = None,
         tried: Mapping[int, Tried] | None = None,
+        started: Container[AssetKey] = (),
+        paused: float = 0.0,
     ) -> None:
         now = services.store.now()
         self.id, self.record, self.request, self.services = record.id, record, request, services
@@ -97,6 +100,7 @@ class RunDriver(RunGivingOut):
         self._new, self.resumed, self.history = new, not new, dict(history or {})
         self.tried: dict[int, Tried] = dict(tried or {})
         self._claims: dict[int, Claimed] = {}
+        self._begun = started
         self.cut_off: dict[int, Interrupted] = {}
         self.running: dict[int, tuple[int, float]] = {}
         self._rank, self._ready = catalog.rank, list[tuple[int, int]]()
@@ -106,14 +110,19 @@ class RunDriver(RunGivingOut):
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
+        self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff)
+        self.hurried = self._suspending = False
+        self.limit: RunLimit | None = None
+        self._paused = paused
+        self._parking: Timer | None = None
 
     # -- the way of a run ---------------------------------------------------------------------------------------
 
     async def drive(self) -> None:
         """Drive the run to its end. Raises nothing but the cancellation of its host: `state` and `error` tell."""
-        limit, clock = self.request.timeout, self.services.clock
-        left = max(0.0, (limit or 0.0) - self.seconds)
-        timer = None if limit is None else clock.call_later(left, lambda: self.stop("timed_out"))
+        limit = self.request.timeout
+        left = None if limit is None else limit - self.seconds + self._paused
+        self.limit = RunLimit(self.services.clock, left, lambda: self.stop("timed_out"))
         try:
             await self._work_through()
             if self.state == "running":
@@ -125,9 +134,12 @@ class RunDriver(RunGivingOut):
         except BaseException as error:
             self.break_off(stopped.bug(self.id, error))
         finally:
-            for each in (timer, self._flush):
+            for each in (self.limit, self._flush, self._parking):
                 if each is not None:
                     each.cancel()
+            self.limit = self._flush = self._parking = None
+            self.waits.close()
+            self.seats.close()  # with what the run holds, it is let go of as soon as nobody asks for it
             with anyio.CancelScope(shield=True):
                 await self.resources.close()
                 if self._observer is not None:
@@ -174,6 +186,8 @@ class RunDriver(RunGivingOut):
             case "shutdown":
                 await self.services.store.hand_back(self.id, self.record.fence)
                 self.error = stopped.closed(self.id)
+            case "suspended":
+                self.state = "waiting"
             case "cancelled":
                 self.state = "cancelled"
                 await self.tell_cancelled()
@@ -189,20 +203,19 @@ class RunDriver(RunGivingOut):
     @override
     def _staff(self) -> None:
         """Start one more worker if work is ready, none is idle and the run may have more."""
-        if (
-            self._ready
-            and not self._idle
-            and self.workers - self.ahead < self.request.concurrency
-            and self.group is not None
-        ):
+        self.seats.offer()
+        if self._ready and not self._idle and self._has_room() and self.group is not None:
             self.workers += 1
             self._idle += 1
             self.group.start_soon(self._work, name=f"run {self.id} worker {self.workers}")
 
+    def _has_room(self) -> bool:
+        return self.workers - self.ahead - self.seats.away < self.request.concurrency
+
     async def _work(self) -> None:
         self._idle -= 1
         try:
-            while self._ready and self.stopping is None:
+            while self._ready and self.stopping is None and not self.seats.wanted:
                 _, index = heapq.heappop(self._ready)
                 self._staff()
                 await self._turn(index)
@@ -210,6 +223,10 @@ class RunDriver(RunGivingOut):
             self.break_off(error)
         finally:
             self.workers -= 1
+            self.seats.offer()
+            if self.stopping is None:
+                self._staff()
+                self.consider()
 
     @override
     async def _turn(self, index: int) -> None:
@@ -246,7 +263,7 @@ class RunDriver(RunGivingOut):
             outcome: Outcome = Failing(error=error, started_at=self.services.store.now(), seconds=0.0)
         else:
             attempt = Attempt(self, unit, runnable, number)
-            if number == 1:
+            if number == 1 and index not in self.running and unit.key not in self._begun:
                 note_started(self.journal, unit, attempt.started_at)
                 await self._tell_started()
             outcome, observer = await attempt.make(), attempt.observer
@@ -257,30 +274,14 @@ class RunDriver(RunGivingOut):
                     await observer.heard()
             case Blocked():
                 await self._block(index, observer)
+            case Evicted():
+                if observer is not None:
+                    await observer.heard()
+                self.evicted(index, outcome.waits)
             case Failing(wait=float() as wait):
                 await self._retry(index, number, outcome, wait, observer)
             case _:
                 await self._settle(index, outcome, number, observer)
-
-    async def _tell_started(self) -> None:
-        """Let hooks hear of a start at once; it is committed with whatever comes next, or alone if that takes long."""
-        events = self.journal.take_events()
-        if events:
-            await self.hooks.emit_all(events)
-        if self._flush is None:
-            self._flush = self.services.clock.call_later(FLUSH_AFTER, self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._flush = None
-        if self.group is not None and self.journal.pending and self.stopping is None:
-            self.group.start_soon(self._commit_events, name=f"run {self.id} events")
-
-    async def _commit_events(self) -> None:
-        if self.journal.pending and self.board.active and self.stopping is None:
-            try:
-                await self._step(Next([], [], []))
-            except FlowstoneError as error:
-                self.break_off(error)
 
     async def _retry(self, index: int, number: int, failing: Failing, wait: float, observer: Observer | None) -> None:
         self.tried.setdefault(index, Tried()).add(number, failing.error)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-
-import anyio
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.cancelling import cancel, partitions_of
@@ -24,7 +23,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async._engine.targets import Target
 from flowstone_async.definition.collection import Hook
 from flowstone_async.definition.graph import Node
-from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable, TimedOut
+from flowstone_async.errors import ConfigError, KeyConflict, StoreUnavailable
 from flowstone_async.planning.freshness import Facts
 from flowstone_async.planning.units import Units, expand
 from flowstone_async.planning.verdicts import Verdicts, judge_all
@@ -80,7 +79,7 @@ class Session:
         self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
-        self.taken: set[str] = set()
+        self.taken: Counter[str] = Counter()
         self.jobs: dict[str, Job] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
 
@@ -182,7 +181,12 @@ class Session:
         return Past() if known is None else await Past.read(self.store, known)
 
     def driver(
-        self, prospect: Prospect, record: RunRecord, past: Past | None = None, resumed: Past | None = None
+        self,
+        prospect: Prospect,
+        record: RunRecord,
+        past: Past | None = None,
+        resumed: Past | None = None,
+        paused: float = 0.0,
     ) -> RunDriver:
         """Return what drives a run, or goes on with its past."""
         before = as_stored(prospect.units, prospect.current, prospect.verdicts.forced) if prospect.request.again else {}
@@ -202,6 +206,8 @@ class Session:
             started_at=None if past is None else past.started_at,
             history=before if past is None else {**before, **past.settled(prospect.units, prospect.current)},
             tried={} if past is None else past.attempts(prospect.units),
+            started=() if past is None else past.begun(prospect.units),
+            paused=paused,
         )
         driver.hold_current()
         return driver
@@ -224,7 +230,8 @@ class Session:
         try:
             await driver.drive()
         finally:
-            self.flights.pop(driver.id, None)
+            if self.flights.get(driver.id) is flight:
+                del self.flights[driver.id]
             if self._joinable.get(identity) is flight:
                 del self._joinable[identity]
             if driver.state == "running" and isinstance(driver.error, StoreUnavailable):
@@ -236,13 +243,18 @@ class Session:
         Raises:
             FlowstoneError: It cannot be continued here.
         """
+        before = self.flights.get(record.id)
+        if before is not None:  # it was suspended here, and woken before its bodies had ended
+            await before.driver.done.wait()
         past = await Past.read(self.services.store, record) if begun else Past()
         patience = self.services.settings.max_lost * (1 if past.started_at is None else 10)
         if record.lost > patience:
             raise stopped.deadly(record.id, record.lost)
         request = past.request(record, self.catalogs[record.pipeline])
         prospect = await self.prospect(request, await past.recorded(self.services.store, record.id))
-        driver = self.driver(prospect, record, past, await self.resumed(record))
+        wakes = (await self.store.gates.wakes([record.id])).get(record.id) if begun else None
+        paused = 0.0 if wakes is None else wakes.paused
+        driver = self.driver(prospect, record, past, await self.resumed(record), paused)
         if self.closing or self.lost:
             raise stopped.closed(record.id)
         flight, identity = Flight(driver, detached=True), self._identity(request)
@@ -252,63 +264,13 @@ class Session:
             self._joinable.setdefault(identity, flight)
         await self._drive(flight, identity)
 
-    # -- awaiting -----------------------------------------------------------------------------------------------
-
-    async def complete(self, request: Request) -> RunDriver:
-        """Run and return the driver once it has ended; a cancelled caller cancels the run, unless others await it."""
-        flight = await self.start(request)
-        driver = flight.driver
-        flight.awaited += 1
-        try:
-            await self._ended(driver, request)
-        except (asyncio.CancelledError, TimedOut):
-            flight.awaited -= 1
-            with anyio.CancelScope(shield=True):
-                await self._abandon(flight)
-            raise
-        flight.awaited -= 1
-        return driver
-
-    async def _abandon(self, flight: Flight) -> None:
-        """Cancel a run that nobody awaits any more, here or through a submission that joined it."""
-        driver = flight.driver
-        if flight.awaited or flight.detached or driver.done.is_set():
-            return
-        self._stop_joining(flight)
-        await driver.created.wait()
-        if driver.done.is_set():
-            return
-        after = await self.cancel(driver.id, actor="the awaiting task was cancelled", unless_joined=True)
-        if after is None or after.state == "cancelled":
-            await driver.done.wait()
-
-    async def _ended(self, driver: RunDriver, request: Request) -> None:
-        if driver.request is request or request.timeout is None:
-            await driver.done.wait()
-            return
-        joined = asyncio.Event()
-        timer = self.services.clock.call_later(request.timeout, joined.set)
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(_first, driver.done, joined, name="join")
-                await joined.wait()
-                group.cancel_scope.cancel()
-        finally:
-            timer.cancel()
-        if not driver.done.is_set():
-            raise TimedOut(
-                f"run {driver.id} did not end within {request.timeout:g} s; it goes on",
-                run_id=driver.id,
-                hint="Await it again.",
-            )
-
     # -- cancelling ---------------------------------------------------------------------------------------------
 
-    async def cancel(self, run_id: str, *, actor: str = "process", unless_joined: bool = False) -> RunRecord | None:
+    async def cancel(self, run_id: str, *, actor: str | None = None, unless_joined: bool = False) -> RunRecord | None:
         """Record that a run is cancelled; from then on nothing of it starts or commits."""
         flight = self.flights.get(run_id)
         if flight is not None:
-            self._stop_joining(flight)
+            self.stop_joining(flight)
             await flight.driver.created.wait()
         store = self.services.store
         record = flight.driver.record if flight is not None else await store.run(run_id)
@@ -328,7 +290,8 @@ class Session:
                 await self.cancel(partition, actor="engine")
         return after
 
-    def _stop_joining(self, flight: Flight) -> None:
+    def stop_joining(self, flight: Flight) -> None:
+        """Let no other call join a run from now on."""
         self._joinable = {key: each for key, each in self._joinable.items() if each is not flight}
 
     # -- waiting ----------------------------------------------------------------------------------------------------
@@ -391,8 +354,3 @@ def _interrupt(drivers: Sequence[RunDriver]) -> None:
     for driver in drivers:
         if not driver.done.is_set():
             driver.interrupt()
-
-
-async def _first(done: asyncio.Event, joined: asyncio.Event) -> None:
-    await done.wait()
-    joined.set()

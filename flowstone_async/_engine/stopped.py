@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flowstone_async._engine.request import Request
+from flowstone_async._engine.waits.alarms import is_alarm
 from flowstone_async.errors import (
     Cancelled,
     ConfigError,
@@ -11,11 +14,15 @@ from flowstone_async.errors import (
     LeaseLost,
     StoreUnavailable,
     TimedOut,
+    WaitingApproval,
+    WaitingSignal,
     WorkerLost,
 )
 from flowstone_async.planning.units import Unit
+from flowstone_async.store.gates import StoredGate
 
 _SCATTER = 10
+_SHOWN, _LISTED = 3, 100
 
 
 def patience(unit: Unit, most: int) -> int:
@@ -45,6 +52,17 @@ def cut_short(run_id: str, unit: Unit, request: Request) -> FlowstoneError:
         run_id=run_id,
         details={"timeout": request.timeout},
         hint="Raise timeout= (False is no limit); what was committed is kept and reused.",
+    )
+
+
+def asset_timed_out(unit: Unit, limit: float | None) -> FlowstoneError:
+    """An attempt at an asset took longer than its timeout."""
+    return TimedOut(
+        f"asset {unit.node.name!r} took longer than its timeout of {limit:g} s",
+        asset=unit.node.name,
+        partition=unit.partition,
+        details={"timeout": limit},
+        hint="Raise timeout= on the asset, or find out what it waits for.",
     )
 
 
@@ -160,4 +178,20 @@ def bereft(run_id: str) -> FlowstoneError:
         f"the worker of run {run_id} died or gave it up, and no other can continue it",
         run_id=run_id,
         hint="Run it again: what was committed is reused. Only that process had its `io=` object or secret params.",
+    )
+
+
+def waiting(run_id: str, gates: Sequence[StoredGate]) -> FlowstoneError:
+    """The run waits for somebody else."""
+    gates = [each for each in gates if each.outcome is None and not is_alarm(each.gate)]
+    names = ", ".join(f"{each.gate.name!r} of asset {each.gate.asset.asset!r}" for each in gates[:_SHOWN])
+    more = f" and {len(gates) - _SHOWN} more" if len(gates) > _SHOWN else ""
+    kind = WaitingApproval if any(each.gate.kind == "approval" for each in gates) else WaitingSignal
+    shown = [{"gate": each.gate.id, "kind": each.gate.kind, "name": each.gate.name} for each in gates[:_LISTED]]
+    return kind(
+        f"run {run_id} is suspended: it waits for {names or 'nothing that is open'}{more}",
+        run_id=run_id,
+        details={"gates": shown},
+        hint="Once somebody answers, any engine on the store goes on with it. The same call joins it; with "
+        'on_wait="wait" it waits.',
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowstone_async._engine import stopped
-from flowstone_async._engine.backfill import BackfillReport
 from flowstone_async._engine.backfill_progress import Progress
+from flowstone_async._engine.backfill_report import BackfillReport
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.journal import event_of
 from flowstone_async._engine.reading import Reader
@@ -125,8 +125,8 @@ class _Entry:
 
 
 async def stored_report(session: Session, record: RunRecord) -> RunReport:
-    """Return what came of an ended run, asset by asset; values are those that the run committed, as far as they are
-    current still.
+    """Return what came of a run that has ended, or is suspended, asset by asset; values are those that the run
+    committed, as far as they are current still.
     """
     if BACKFILL in record.options:
         raise ConfigError(
@@ -147,6 +147,9 @@ async def stored_report(session: Session, record: RunRecord) -> RunReport:
                 entries.setdefault(name, _Entry(asset=event.asset, partition=event.partition)).hear(event)
             elif isinstance(event, RunFinished):
                 seconds = event.seconds
+    if record.state == "waiting":
+        for entry in entries.values():
+            entry.state = "waiting" if entry.state == "cancelled" else entry.state
     states = await _states(session, record, entries)
     reports = {name: await _report(session, catalog, entry, states.get(name)) for name, entry in entries.items()}
     reached = [reports.get((key.asset, key.partition)) for key in _targets(catalog, record)]

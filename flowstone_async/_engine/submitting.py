@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from flowstone_async._engine.acting import acting_now
 from flowstone_async._engine.board import Board
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.handle import RunHandle
@@ -20,7 +21,7 @@ from flowstone_async._engine.targets import Target
 from flowstone_async._engine.verbs import RunOptions, checked
 from flowstone_async.errors import ConfigError, DependencyNotReady
 from flowstone_async.planning.units import expand
-from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission
+from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission, Submitted
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.types import new_id
 
@@ -57,6 +58,14 @@ async def submit(
     session: Session, targets: Sequence[Target], partition: object, options: SubmitOptions
 ) -> RunHandle[Any]:
     """Store a run for any engine to claim, and return its handle; see `Engine.submit`."""
+    handle, _ = await submit_or_join(session, targets, partition, options)
+    return handle
+
+
+async def submit_or_join(
+    session: Session, targets: Sequence[Target], partition: object, options: SubmitOptions
+) -> tuple[RunHandle[Any], bool]:
+    """Submit, and tell besides whether the run is new."""
     session.check()
     queueing, rest = split(options)
     request = session.request(targets, partition=partition, submitted=True, **checked("submit", rest))
@@ -75,7 +84,8 @@ async def submit(
         at=queueing["at"],
         request=request.joins() if request.joinable else "",
     )
-    return await store_run(session, record, request.subject(), key=queueing["key"], conn=queueing["conn"])
+    stored = await _store(session, record, request.subject(), key=queueing["key"], conn=queueing["conn"])
+    return RunHandle(session, stored.run), stored.created
 
 
 async def retry(session: Session, run_id: object) -> RunHandle[Any]:
@@ -111,10 +121,23 @@ async def store_run(
     going_on: Sequence[Redrive] = (),
 ) -> RunHandle[Any]:
     """Put a run into the queue, and return its handle or that of the run that it joins."""
-    audit = AuditEntry("run.submitted", record.id, actor="process", actor_kind="process", run_id=record.id)
-    submission = Submission(run=record, subject=subject, key=key, audit=audit)
-    stored = await session.store.submit(submission, connection=conn, redrives=going_on)
+    stored = await _store(session, record, subject, key=key, conn=conn, going_on=going_on)
     return RunHandle(session, stored.run)
+
+
+async def _store(
+    session: Session,
+    record: RunRecord,
+    subject: str,
+    *,
+    key: str | None,
+    conn: object,
+    going_on: Sequence[Redrive] = (),
+) -> Submitted:
+    who = acting_now()
+    audit = AuditEntry("run.submitted", record.id, actor=who.name, actor_kind=who.kind, run_id=record.id)
+    submission = Submission(run=record, subject=subject, key=key, audit=audit)
+    return await session.store.submit(submission, connection=conn, redrives=going_on)
 
 
 def split(options: SubmitOptions) -> tuple[Queueing, RunOptions]:

@@ -18,6 +18,7 @@ LEAST_SECRET = 16
 MOST_CHOSEN = 512
 
 _TOKEN = re.compile(r"v1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_LOOKS = re.compile(r"\s*v1\.[0-9a-f]{32}\.", re.ASCII | re.IGNORECASE)
 
 
 def token_of(secret: bytes, gate: str) -> str:
@@ -58,6 +59,11 @@ def gate_of(secrets: Sequence[bytes], token: str) -> str:
     return str(UUID(name))
 
 
+def looks_derived(token: str) -> bool:
+    """Tell whether a text begins as a token of ours does: it is one, or a damaged one, and nobody chose it."""
+    return _LOOKS.match(token) is not None
+
+
 def key_id(secret: bytes) -> str:
     """Return what tells a secret from others, and nothing else of it: kept with a gate, it finds the one that made it.
 
@@ -72,8 +78,13 @@ def chosen(token: str) -> bytes:
     """Return what a token that the other side chose is stored and found by.
 
     Raises:
-        ConfigError: It is empty, longer than 512 bytes, or no text.
+        ConfigError: It is empty, longer than 512 bytes, no text, or could be taken for a token of ours.
     """
+    if looks_derived(token):
+        raise ConfigError(
+            "token= looks like a token that a gate makes for itself",
+            hint="Leave it out: `gate.token` is such a one. Or put something of your own before it.",
+        )
     try:
         given = token.encode("utf-8")
     except UnicodeEncodeError as error:

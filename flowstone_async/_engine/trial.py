@@ -147,9 +147,11 @@ class Trial(Verbs):
         flight = await self._opened.start(request)
         flight.awaited += 1
         driver = flight.driver
+        if request.on_wait == "raise":
+            driver.hurry()
         while not driver.done.is_set():
             await settle(5)
-            if driver.only_waits and await self.clock.jump():
+            if driver.only_waits and not driver.leaves and await self.clock.jump():
                 continue
             with anyio.move_on_after(_POLL):
                 await driver.done.wait()

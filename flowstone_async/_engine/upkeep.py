@@ -11,6 +11,7 @@ import anyio
 from flowstone_async._engine.pruning import prune
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.sweeping import sweep
+from flowstone_async._engine.waits.watch import SWEEP
 from flowstone_async.config import seconds
 from flowstone_async.definition.policy import Duration
 from flowstone_async.errors import FlowstoneError
@@ -57,6 +58,7 @@ class Upkeep:
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._every, poll, self.notice_ends, name="ends")
+                group.start_soon(self._every, poll, self.end_gates, name="gates")
                 group.start_soon(self._every, MAINTAIN_EVERY, self.maintain, name="maintain")
                 group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
                 group.start_soon(self._every, PRUNE_EVERY, self.sweep, name="sweep")
@@ -97,6 +99,11 @@ class Upkeep:
                 driven.stop("cancelled")
             elif record.fence != driven.record.fence:
                 driven.lose()
+
+    async def end_gates(self) -> None:
+        """Do for gates what nobody has done: let those expire that nobody here waits for, and wake their runs."""
+        while await self._session.services.store.gates.sweep(limit=SWEEP) >= SWEEP:
+            pass
 
     async def prune(self) -> None:
         """Forget what is old, in small batches, for half of the time at most."""

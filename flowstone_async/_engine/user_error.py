@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from reprlib import Repr
 
 from flowstone_async.errors import Cancelled, ExecutionError, FlowstoneError
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def translated(
@@ -111,3 +115,8 @@ def _said(error: BaseException) -> str:
 def shown(error: BaseException) -> str:
     """Return an exception's class and text, without its traceback."""
     return "".join(traceback.format_exception_only(error)).strip()
+
+
+def shown_value(value: object) -> str:
+    """Return a value in few words; whatever its `repr` does."""
+    return _SHORT.repr(value)

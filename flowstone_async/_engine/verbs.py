@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
 from typing_extensions import TypedDict, Unpack
 
+from flowstone_async._engine import awaiting
+from flowstone_async._engine.approving.verbs import ApprovalVerbs
 from flowstone_async._engine.backfill import BackfillReport, OnError, Only, backfill
 from flowstone_async._engine.dynamic import DynamicKeys
+from flowstone_async._engine.gates.listing import GateList
+from flowstone_async._engine.gates.sender import Sender
+from flowstone_async._engine.gates.signalling import Message, Signalled, deliver
 from flowstone_async._engine.plans import check_plan, plan
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import RunReport
-from flowstone_async._engine.results import report_of, values_of
-from flowstone_async._engine.session import Session, Timeout
+from flowstone_async._engine.request import OnWait
+from flowstone_async._engine.session import Timeout
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.targets import Target, find
-from flowstone_async.config import seconds, switch
+from flowstone_async.config import seconds, switch, text
 from flowstone_async.definition.dynamic import Dynamic
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.keys import PartitionKey
@@ -47,6 +50,8 @@ class RunOptions(TypedDict, total=False):
         timeout: For the whole run; False is no limit.
         concurrency: Bodies at once.
         run_id: The run's id; one already used is refused.
+        on_wait: What happens once nothing of the run can go on without a person or another system: `"raise"`, which is
+            what it does without this, suspends it and raises `Waiting`; `"wait"` waits as well.
     """
 
     params: object
@@ -56,6 +61,7 @@ class RunOptions(TypedDict, total=False):
     timeout: Timeout
     concurrency: int | None
     run_id: str | None
+    on_wait: OnWait
 
 
 def checked(verb: str, options: RunOptions) -> RunOptions:
@@ -70,12 +76,8 @@ def checked(verb: str, options: RunOptions) -> RunOptions:
     return options
 
 
-class Verbs(ABC):
+class Verbs(ApprovalVerbs):
     """The verbs of a pipeline and of an engine."""
-
-    @abstractmethod
-    def _session(self) -> AbstractAsyncContextManager[Session]:
-        """Return the session, open for the length of a call."""
 
     @overload
     async def run(self, target: PartitionedRef[T, K], /, *, partition: K, **options: Unpack[RunOptions]) -> T: ...
@@ -116,12 +118,13 @@ class Verbs(ABC):
             TargetSkipped: The target was skipped in this run.
             TimedOut: The run took longer than its timeout.
             Cancelled: The run was cancelled.
+            Waiting: It waits for signals or people, and is suspended; the same call joins it later. `report` returns.
             AssetNotFound: There is no such asset.
             ConfigError: An option is wrong; nothing has run.
         """
         async with self._session() as session:
-            driver = await session.complete(session.request(targets, partition=partition, **checked("run", options)))
-            values = await values_of(driver)
+            request = session.request(targets, partition=partition, **checked("run", options))
+            values = await awaiting.values(session, request)
         return values[0] if len(values) == 1 else values
 
     async def report(self, *targets: Target, partition: Any = None, **options: Unpack[RunOptions]) -> RunReport:
@@ -141,7 +144,7 @@ class Verbs(ABC):
             if not wanted:
                 return RunReport(run_id="", ok=True, state="succeeded", seconds=0.0)
             request = session.request(wanted, partition=partition, **checked("report", options))
-            return await report_of(await session.complete(request))
+            return await awaiting.report(session, request)
 
     async def plan(self, *targets: Target, partition: Any = None, **options: Unpack[RunOptions]) -> Plan:
         """Return what a run would do and why; nothing runs and nothing is written.
@@ -157,8 +160,7 @@ class Verbs(ABC):
     async def _apply(self, planned: Plan, targets: tuple[Target, ...], partition: object, options: RunOptions) -> Any:
         async with self._session() as session:
             await check_plan(session, planned, targets, partition, options)
-            driver = await session.complete(session.request(targets, partition=partition, **options))
-            values = await values_of(driver)
+            values = await awaiting.values(session, session.request(targets, partition=partition, **options))
         return values[0] if len(values) == 1 else values
 
     @overload
@@ -259,6 +261,51 @@ class Verbs(ABC):
             partition_set: A `Dynamic` that an asset declares.
         """
         return DynamicKeys(partition_set, self._session)
+
+    async def signal(
+        self,
+        token: str,
+        payload: object = None,
+        *,
+        id: str | None = None,  # noqa: A002 - what senders call it
+        conn: object = None,
+        by: str | None = None,
+    ) -> Signalled:
+        """Send a signal to the gate that a token belongs to, and wake the run that waits for it.
+
+        The first signal counts. The same again (the same `id`, or an equal payload) succeeds with `duplicate=True`, so
+        that sending may always be repeated; any other changes nothing. One that comes before its gate is on record is
+        kept for it.
+
+        Args:
+            token: `gate.token`, or the one that the other side chose.
+            payload: Of the gate's type, or the plain data of one.
+            id: What the sender calls this signal.
+            conn: An asyncpg connection, in whose transaction the signal takes effect.
+            by: Who sends it, for the record.
+
+        Raises:
+            MalformedToken: It is no token.
+            ForgedToken: It was not made with a secret of this engine.
+            PayloadInvalid: The payload does not fit the gate's type; the gate is as open as before.
+            GateNotFound: There is no such gate.
+            GateExpired: Its deadline has passed.
+            GateClosed: Its run was cancelled, or has ended.
+            AlreadySignalled: Another signal came first.
+            StoreUnavailable: Nobody knows whether it was taken: send it again.
+            ConfigError: Another argument is wrong, or the payload's type cannot be imported here.
+
+        Example:
+            >>> await engine.signal(token, {"url": "s3://results/7"}, by="job 7")
+        """
+        sender = Sender(actor=text(by, what="by"))
+        async with self._session() as session:
+            return await deliver(session, token, Message(payload=payload), sender=sender, signal_id=id, connection=conn)
+
+    @property
+    def gates(self) -> GateList:
+        """The gates that runs wait for, to look at."""
+        return GateList(self._session)
 
     @overload
     async def backfill(

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from typing_extensions import override
 
-from flowstone_async.cli.commands import COMMANDS, Command, Option
+from flowstone_async.cli.command import Command, Option
+from flowstone_async.cli.commands import COMMANDS
 from flowstone_async.cli.exit_code import MEANINGS
 from flowstone_async.cli.usage import UsageError, did_you_mean
 
@@ -66,6 +67,10 @@ class Options(Namespace):
     at: str | None = None
     key: str | None = None
     slots: int = 10
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    root_path: str = ""
     health_port: int | None = None
     health_host: str = "127.0.0.1"
     block_limit: str | None = None
@@ -77,6 +82,16 @@ class Options(Namespace):
     burst: int | None = None
     group_by: str | None = None
     after: int | None = None
+    id: str | None = None
+    by: str | None = None
+    gate: str | None = None
+    request: str | None = None
+    role: str | None = None
+    form: str | None = None
+    reason: str | None = None
+    kind: str | None = None
+    secret: str | None = None
+    base_url: str | None = None
     words: Sequence[str] = ()
 
 
@@ -218,6 +233,9 @@ def _read_words(command: Command, options: Options) -> None:
     """Tell the target from the asset."""
     words = list(options.words)
     if command.words:
+        if command.pipeline != "none" and words and is_target(words[0]):
+            options.target = words.pop(0)
+            options.targets, options.words = [options.target], words
         _check_words(command, words)
         return
     targets: list[str] = []
@@ -250,11 +268,12 @@ def _read_words(command: Command, options: Options) -> None:
 
 
 def _check_words(command: Command, words: Sequence[str]) -> None:
+    target = "" if command.pipeline == "none" else " [TARGET]"
     needed = [word for word in command.words if not word.startswith("[")]
     if len(words) < len(needed):
         raise UsageError(
             f"flowstone {command.name}: {needed[len(words)]} is missing",
-            f"Write flowstone {command.name} {' '.join(command.words)}.",
+            f"Write flowstone {command.name}{target} {' '.join(command.words)}.",
         )
     if len(words) > len(command.words):
         raise UsageError(

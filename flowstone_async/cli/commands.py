@@ -2,60 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from flowstone_async.cli.approval_commands import APPROVALS
+from flowstone_async.cli.command import BASE_URL, COMMON, JSON, SECRET, VERBOSE, Command, Option
+from flowstone_async.cli.gate_commands import GATES
+from flowstone_async.cli.serve_command import SERVE
 
-
-class Option(NamedTuple):
-    """An option of a command.
-
-    Attributes:
-        metavar: What stands for its value in help; empty for an option without one.
-        choices: The only values allowed; any where there are none.
-        number: Whether the value is a whole number from 1.
-        repeat: Whether it may be given more than once.
-        least: The least number allowed.
-    """
-
-    flags: tuple[str, ...]
-    help: str
-    metavar: str = ""
-    choices: tuple[str, ...] = ()
-    number: bool = False
-    repeat: bool = False
-    least: int = 1
-
-
-class Command(NamedTuple):
-    """A command.
-
-    Attributes:
-        handler: `module:function` in this package; the function takes a `Job`.
-        asset: Whether it takes the name of an asset, or else the id of a run.
-        pipeline: Whether it is about a pipeline; one that is optional is imported if there is a target.
-        several: Whether it takes more than one target.
-        service: Whether it runs until it is stopped, so that everything it logs is shown, with the time.
-        words: What else it takes, in this order; what is in brackets may be left out.
-    """
-
-    name: str
-    summary: str
-    handler: str
-    asset: Literal["needed", "optional", "run", "none"]
-    options: tuple[Option, ...]
-    pipeline: Literal["needed", "optional", "none"] = "needed"
-    several: bool = False
-    service: bool = False
-    words: tuple[str, ...] = ()
-
-
-_STORE = Option(
-    ("--store",),
-    "where values and records are: embedded (a Postgres of its own in ./.flowstone; the default), embedded:DIR, "
-    "memory, or postgresql://...; $NAME in it stands for a variable of the environment, $$ for a dollar sign",
-    "STORE",
-)
-_VERBOSE = Option(("--verbose",), "show tracebacks, and what is logged")
-_JSON = Option(("--json",), "write JSON, and nothing else, to standard output")
 _KEY = Option(("-p", "--partition"), "key of the partition, such as 2025-01-15, us or '2025-01-15|us'", "KEY")
 _PARAM = Option(
     ("--param",),
@@ -67,7 +18,6 @@ _FORCE = Option(("--force",), "compute the asset even if its stored value is fre
 _NO_DEPS = Option(("--no-deps",), "take upstream values as they are stored")
 _CONCURRENCY = Option(("--concurrency",), "assets computed at once", "N", number=True)
 _RUN = Option(("--run",), "id of the run that the items are of [the newest that tried to compute the asset]", "RUN")
-_COMMON = (_STORE, _VERBOSE)
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -87,8 +37,10 @@ COMMANDS: tuple[Command, ...] = (
             _CONCURRENCY,
             Option(("--timeout",), "for the whole run, such as 90s or 2h; none for no limit [5m]", "DURATION"),
             Option(("--dry-run",), "show what would run and why, as plan does"),
-            _JSON,
-            *_COMMON,
+            JSON,
+            SECRET,
+            BASE_URL,
+            *COMMON,
         ),
     ),
     Command(
@@ -96,7 +48,7 @@ COMMANDS: tuple[Command, ...] = (
         "show what a run would compute, reuse or skip, and why",
         "plan:plan",
         "needed",
-        (_KEY, _PARAM, _FORCE, _NO_DEPS, _JSON, *_COMMON),
+        (_KEY, _PARAM, _FORCE, _NO_DEPS, JSON, *COMMON),
     ),
     Command(
         "check",
@@ -107,7 +59,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 ("--format",), "text (the default), json, or github annotations", "FORMAT", ("text", "json", "github")
             ),
-            *_COMMON,
+            *COMMON,
         ),
     ),
     Command(
@@ -122,7 +74,7 @@ COMMANDS: tuple[Command, ...] = (
                 "FORMAT",
                 ("tree", "mermaid", "dot", "json"),
             ),
-            _VERBOSE,
+            VERBOSE,
         ),
     ),
     Command(
@@ -130,9 +82,9 @@ COMMANDS: tuple[Command, ...] = (
         "show what is stored and how the last computation went, of one asset or of all",
         "look:status",
         "optional",
-        (_KEY, _JSON, *_COMMON),
+        (_KEY, JSON, *COMMON),
     ),
-    Command("why", "explain the state of an asset", "look:why", "needed", (_KEY, _JSON, *_COMMON)),
+    Command("why", "explain the state of an asset", "look:why", "needed", (_KEY, JSON, *COMMON)),
     Command(
         "get",
         "write a stored value; nothing is computed",
@@ -142,7 +94,7 @@ COMMANDS: tuple[Command, ...] = (
             _KEY,
             Option(("-o", "--output"), "write it to a file, which is replaced only once it is whole", "FILE"),
             Option(("--json",), "write it as JSON also if it is text"),
-            *_COMMON,
+            *COMMON,
         ),
     ),
     Command(
@@ -155,8 +107,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--all",), "every partition of the asset"),
             Option(("--cascade",), "also everything that was computed from it"),
             Option(("--yes",), "do not ask"),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
     ),
     Command(
@@ -183,8 +135,10 @@ COMMANDS: tuple[Command, ...] = (
                 ("continue", "halt"),
             ),
             Option(("--timeout",), "for each partition, such as 90s or 2h; none for no limit [30m]", "DURATION"),
-            _JSON,
-            *_COMMON,
+            JSON,
+            SECRET,
+            BASE_URL,
+            *COMMON,
         ),
     ),
     Command(
@@ -207,8 +161,8 @@ COMMANDS: tuple[Command, ...] = (
                 "INSTANT",
             ),
             Option(("--key",), "a second submit with the same key returns the same run", "TEXT"),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
     ),
     Command(
@@ -216,15 +170,15 @@ COMMANDS: tuple[Command, ...] = (
         "follow a run, wherever it is executed, and end as it ended",
         "watch:watch",
         "run",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
     ),
-    Command("cancel", "cancel a run", "queue:cancel", "run", (_JSON, *_COMMON)),
+    Command("cancel", "cancel a run", "queue:cancel", "run", (JSON, *COMMON)),
     Command(
         "retry",
         "submit a run again, with what it was given; what it committed is reused",
         "queue:retry",
         "run",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
     ),
     Command(
         "worker",
@@ -255,12 +209,15 @@ COMMANDS: tuple[Command, ...] = (
                 "address past a transaction pooler, for listening, the lease and migrations; $NAME as in --store",
                 "STORE",
             ),
-            _JSON,
-            *_COMMON,
+            JSON,
+            SECRET,
+            BASE_URL,
+            *COMMON,
         ),
         several=True,
         service=True,
     ),
+    SERVE,
     Command(
         "runs",
         "list runs, newest first",
@@ -274,8 +231,8 @@ COMMANDS: tuple[Command, ...] = (
                 ("queued", "running", "waiting", "succeeded", "failed", "cancelled"),
             ),
             Option(("--limit",), "at most so many [50]", "N", number=True),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
     ),
     Command(
@@ -292,8 +249,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 ("--after",), "only those behind this place, as the page before tells", "PLACE", number=True, least=0
             ),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
     ),
     Command(
@@ -305,16 +262,18 @@ COMMANDS: tuple[Command, ...] = (
             _KEY,
             _RUN,
             Option(("--only",), "failed (the default) or all items", "WHICH", ("failed", "all")),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
     ),
+    *GATES,
+    *APPROVALS,
     Command(
         "limits ls",
         "list rates and slots as they are in the store, or show one with those who hold and wait",
         "limits:ls",
         "none",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
         pipeline="none",
         words=("[KEY]",),
     ),
@@ -323,7 +282,7 @@ COMMANDS: tuple[Command, ...] = (
         "set a limit for everybody: LIMIT is a rate like 60/1m, a number of slots like 4, or none for what code says",
         "limits:set_",
         "none",
-        (Option(("--burst",), "permits at once [all of them]", "N", number=True), _JSON, *_COMMON),
+        (Option(("--burst",), "permits at once [all of them]", "N", number=True), JSON, *COMMON),
         pipeline="none",
         words=("KEY", "LIMIT"),
     ),
@@ -332,7 +291,7 @@ COMMANDS: tuple[Command, ...] = (
         "forget the grants, the holders and the back-off of a limit",
         "limits:reset",
         "none",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
         pipeline="none",
         words=("KEY",),
     ),
@@ -341,7 +300,7 @@ COMMANDS: tuple[Command, ...] = (
         "grant nothing for a while, to anybody",
         "limits:back_off",
         "none",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
         pipeline="none",
         words=("KEY", "DURATION"),
     ),
@@ -352,8 +311,8 @@ COMMANDS: tuple[Command, ...] = (
         "none",
         (
             Option(("--verify",), "read all records too, and tell what is damaged; takes as long as there are many"),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
     ),
     Command(
@@ -361,7 +320,7 @@ COMMANDS: tuple[Command, ...] = (
         "bring the schema of the store up to date",
         "db:migrate",
         "none",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
         pipeline="none",
     ),
     Command(
@@ -372,8 +331,8 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option(("--runs",), "age of finished runs, such as 12h or 30d; none keeps them all [30d]", "AGE"),
             Option(("--values",), "age of superseded values; none keeps them all [7d]", "AGE"),
-            _JSON,
-            *_COMMON,
+            JSON,
+            *COMMON,
         ),
         pipeline="optional",
     ),
@@ -382,7 +341,7 @@ COMMANDS: tuple[Command, ...] = (
         "show what the store's tables hold, and what weighs on them",
         "db:stats",
         "none",
-        (_JSON, *_COMMON),
+        (JSON, *COMMON),
         pipeline="none",
     ),
 )

@@ -170,11 +170,12 @@ def _worker(live: LiveWorker, now: datetime) -> str:
 async def _queue(session: Session, pipeline: str) -> Finding:
     store = session.services.store
     queue = await store.queue((pipeline,))
+    going = f"{queue.running} running{f', {queue.waiting} suspended until something comes' if queue.waiting else ''}"
     if not queue.queued and not queue.later:
-        return Finding("queue", "ok", f"nothing is queued; {queue.running} running")
+        return Finding("queue", "ok", f"nothing is queued; {going}")
     since = "" if queue.oldest_at is None else f", the oldest since {ago(queue.oldest_at, store.now())}"
     later = f", {queue.later} for later" if queue.later else ""
-    text = f"{queue.queued} queued{since}{later}; {queue.running} running"
+    text = f"{queue.queued} queued{since}{later}; {going}"
     if any(pipeline in each.worker.pipelines for each in await store.workers()):
         return Finding("queue", "ok", text)
     return Finding("queue", "warning", f"{text}, and no worker has the pipeline", remedy="flowstone worker")

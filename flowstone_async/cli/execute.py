@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowstone_async.cli import exit_code
 from flowstone_async.cli.arguments import Invocation, parse
-from flowstone_async.cli.commands import Command
+from flowstone_async.cli.command import Command
 from flowstone_async.cli.output import Output, OutputError, ReaderGone
 from flowstone_async.cli.usage import UsageError
 

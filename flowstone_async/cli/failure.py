@@ -15,6 +15,7 @@ from flowstone_async.errors import (
     DependencyNotReady,
     ExecutionError,
     FlowstoneError,
+    GateNotFound,
     NotMaterialized,
     RunNotFound,
     StoreUnavailable,
@@ -34,7 +35,7 @@ def code_of(error: FlowstoneError, *, running: bool = False) -> int:
     match error:
         case DefinitionError() if not running:
             return exit_code.DEFINITION
-        case ConfigError() | AssetNotFound() | RunNotFound() if not running:
+        case ConfigError() | AssetNotFound() | RunNotFound() | GateNotFound() if not running:
             return exit_code.USAGE
         case TimedOut():
             return exit_code.TIMED_OUT

@@ -137,7 +137,7 @@ def _plain(item: ScatterItem) -> dict[str, object]:
         "index": item.index,
         "state": item.state,
         "item": _json(item.item),
-        "place": item.place,
+        "place": str(item.place),  # of what left its batch, it is more than readers of JSON take for a whole number
         "attempts": item.attempts,
         "worker": item.worker,
         "error_type": item.error_type,

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from flowstone_async.cli.arguments import Options
 from flowstone_async.cli.output import Output
-from flowstone_async.cli.project import Project, expanded, store_of
+from flowstone_async.cli.project import Project, expanded, secrets_of, store_of
 from flowstone_async.cli.target import find_pipeline
 from flowstone_async.definition.collection import not_found
 from flowstone_async.definition.graph import Graph
@@ -69,6 +69,23 @@ class Job:
         direct = expanded(self.options.direct, "--direct")
         self.output.hide(_passwords(direct))
         return direct
+
+    def secrets(self) -> list[bytes] | None:
+        """Return what tokens and pickles are signed with, newest first; None leaves it to the store.
+
+        Raises:
+            UsageError: A variable is missing, or a secret is written out.
+        """
+        found = secrets_of(self.project, self.options.secret)
+        self.output.hide(found)
+        return [each.encode() for each in found] or None
+
+    def base_url(self) -> str | None:
+        """Return where those who send signals reach the engine, if that is said; raises as `secrets`."""
+        given = self.options.base_url
+        text = given if given is not None else self.project.base_url
+        source = "--base-url" if given is not None else "base_url of [tool.flowstone]"
+        return None if text is None else expanded(text, source)
 
     def asset(self, graph: Graph) -> str:
         """Return the name of the asset that the command is about.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from flowstone_async.cli.usage import UsageError
-from flowstone_async.definition.binding import DependencyBinding, PartitionBinding
-from flowstone_async.definition.graph import Graph, Node
+from flowstone_async.definition.graph import Graph
 from flowstone_async.definition.key_range import KeyRange
 from flowstone_async.definition.key_set import KeySet
 from flowstone_async.definition.key_text import parse_key
 from flowstone_async.definition.keys import PartitionKey
+from flowstone_async.definition.typed_keys import annotated, key_sets
 from flowstone_async.errors import ConfigError, PartitionError
 
 Key: TypeAlias = "PartitionKey | None"
@@ -53,11 +52,11 @@ def read_keys(graph: Graph, asset: str, text: str | None) -> Key | Keys:
                 f"Name one: -p {_example(own)}; or use backfill for many.",
             )
         return None
-    sets = list(_key_sets(graph, node))
+    sets = list(key_sets(graph, node))
     if not sets and ".." in text:
         raise UsageError(f"-p {text}: asset {asset!r} declares no partitions, so that it has no range of them", _ONE)
     try:
-        return _read_as_one_of(sets, text) if sets else parse_key(text, _annotated(graph, node))
+        return _read_as_one_of(sets, text) if sets else parse_key(text, annotated(graph, node))
     except PartitionError as error:
         told = not sets or sets[0].describe() in error.message
         where = "" if told else f"The keys of {asset!r} are {sets[0].describe()}. "
@@ -75,7 +74,7 @@ def read_range(graph: Graph, asset: str, text: str) -> Keys:
     found = read_keys(graph, asset, text)
     if isinstance(found, KeyRange):
         return found
-    keys = next((each for each in _key_sets(graph, graph.nodes[asset]) if each.contains(found)), None)
+    keys = next((each for each in key_sets(graph, graph.nodes[asset]) if each.contains(found)), None)
     if keys is None:
         raise UsageError(f"-p {text}: asset {asset!r} declares no partitions, so that it has no range of them", _ONE)
     return keys.only(found)
@@ -98,55 +97,6 @@ def _read(keys: KeySet[PartitionKey], text: str) -> Key | Keys:
         if ".." not in text:
             raise
     return keys.parse_range(text)
-
-
-def _key_sets(graph: Graph, node: Node) -> Iterator[KeySet[PartitionKey]]:
-    """Yield the sets that the key of a run may belong to: the asset's own, or those of its nearest relatives.
-
-    An asset without a set follows the run's key, which then is one of what it is computed from, or else of what is
-    computed from it.
-    """
-    above = _nearest(graph, node, lambda each: [name for binding in each.dependencies if (name := _plain(binding))])
-    yield from above or _nearest(graph, node, lambda each: graph.dependants[each.name])
-
-
-def _nearest(graph: Graph, node: Node, following: Callable[[Node], Iterable[str]]) -> list[KeySet[PartitionKey]]:
-    level, seen = [node], {node.name}
-    while level:
-        if found := [keys for each in level if (keys := _own_set(each)) is not None]:
-            return found
-        names = dict.fromkeys(name for each in level for name in following(each) if name not in seen)
-        seen.update(names)
-        level = [graph.nodes[name] for name in names]
-    return []
-
-
-def _own_set(node: Node) -> KeySet[PartitionKey] | None:
-    declared = node.definition.partitions
-    if declared is not None:
-        return cast("KeySet[PartitionKey]", declared) if declared.dimensions else None
-    markers = [each.marker for each in node.taken if isinstance(each, PartitionBinding) and each.marker is not None]
-    return cast("KeySet[PartitionKey]", markers[0].partition_set) if markers else None
-
-
-def _plain(binding: DependencyBinding) -> str | None:
-    """Return the name of the upstream that sees the same key."""
-    return binding.upstream if binding.over is None and binding.external is None else None
-
-
-def _annotated(graph: Graph, node: Node) -> object:
-    """Return the type that a body without a declared set takes its key as; text if none says."""
-    queue, seen = deque([node]), {node.name}
-    while queue:
-        each = queue.popleft()
-        for binding in each.taken:
-            if isinstance(binding, PartitionBinding) and binding.annotation not in (None, object, Any):
-                return binding.annotation
-        for name in each.upstreams:
-            if name not in seen:
-                seen.add(name)
-                queue.append(graph.nodes[name])
-    return str
 
 
 def _example(keys: KeySet[PartitionKey]) -> str:

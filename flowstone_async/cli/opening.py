@@ -21,7 +21,7 @@ async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]
         StoreUnavailable: The store cannot be reached.
         ConfigError: The store is none of the forms.
     """
-    engine = Engine(pipeline, store=job.store(), slots=0)
+    engine = Engine(pipeline, store=job.store(), slots=0, secret=job.secrets(), base_url=job.base_url())
     job.output.share(engine.redactor)
     async with engine:
         yield engine
@@ -30,7 +30,7 @@ async def working_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[Engine]
 @asynccontextmanager
 async def looking_engine(job: Job, pipeline: Pipeline) -> AsyncGenerator[tuple[Engine, Session]]:
     """Open an engine that only looks: it takes no work, so that looking never runs anything."""
-    engine = Engine(pipeline, store=job.store(), slots=0)
+    engine = Engine(pipeline, store=job.store(), slots=0, secret=job.secrets())
     job.output.share(engine.redactor)
     async with engine.looking() as session:
         yield engine, session

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast, get_type_hints
+from typing import cast
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from flowstone_async._engine.run_params import params_of
+from flowstone_async._engine.typed_params import field_types
 from flowstone_async.cli.usage import UsageError
 
 
@@ -25,7 +26,7 @@ def read_params(type_: type[object] | None, given: Sequence[str], cwd: Path) -> 
         UsageError: A text is neither of the two forms, a file cannot be read, or a name comes twice.
         ParamsError: Fields are missing, invalid or unknown; all of them are told.
     """
-    types: Mapping[str, object] = {} if type_ is None else _types(type_)
+    types: Mapping[str, object] = {} if type_ is None else field_types(type_)
     values: dict[str, object] = {}
     named: dict[str, object] = {}
     for text in given:
@@ -42,12 +43,6 @@ def read_params(type_: type[object] | None, given: Sequence[str], cwd: Path) -> 
     if type_ is None and not given:
         return None
     return params_of(type_).parse(values or None if type_ is None else values)
-
-
-def _types(type_: type[object]) -> Mapping[str, object]:
-    if issubclass(type_, BaseModel):
-        return {name: field.annotation for name, field in type_.model_fields.items()}
-    return get_type_hints(type_, include_extras=True)
 
 
 def _from_file(file: Path, text: str) -> Mapping[str, object]:

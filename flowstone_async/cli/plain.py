@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
 
+from flowstone_async._engine.approving.listing import ApprovalRequest
+from flowstone_async._engine.gates.listing import GateDelivery, GateStatus
+from flowstone_async._engine.gates.signalling import Signalled
 from flowstone_async._engine.status import AssetStatus
 from flowstone_async.definition.key_text import format_key
 from flowstone_async.definition.keys import decode_key
@@ -38,7 +41,9 @@ def plain_event(event: Event) -> dict[str, object]:
     return {"type": event.type, **plain_record(event)}
 
 
-def plain_record(record: Event | AssetStatus) -> dict[str, object]:
+def plain_record(
+    record: Event | AssetStatus | GateStatus | GateDelivery | Signalled | ApprovalRequest,
+) -> dict[str, object]:
     """Return a frozen record of ours by its fields; a partition as it is typed on the command line."""
     found = {each.name: getattr(record, each.name) for each in dataclasses.fields(record) if each.repr}
     return {

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 from flowstone_async.cli.usage import UsageError, did_you_mean
 
-_KEYS = ("target", "store")
+_KEYS = ("target", "store", "secret", "base_url")
 _EMBEDDED = "embedded"
 
 
@@ -22,12 +22,16 @@ class Project(NamedTuple):
         folder: The folder of the nearest pyproject.toml, to which its paths are relative; `cwd` without one.
         target: The pipeline that is meant when none is named, or None.
         store: The store that is meant when none is named, or None.
+        secret: What tokens and pickles are signed with when nothing is named, or None.
+        base_url: Where those who send signals reach the engine when nothing is named, or None.
     """
 
     cwd: Path
     folder: Path
     target: str | None = None
     store: str | None = None
+    secret: str | None = None
+    base_url: str | None = None
 
     def path(self, text: str) -> Path:
         """Return the path that somebody typed."""
@@ -47,7 +51,7 @@ def find_project(cwd: Path) -> Project:
     if file is None:
         return Project(cwd, cwd)
     settings = _settings(file)
-    return Project(cwd, file.parent, settings.get("target"), settings.get("store"))
+    return Project(cwd, file.parent, *(settings.get(name) for name in _KEYS))
 
 
 def store_of(project: Project, given: str | None) -> str:
@@ -69,6 +73,27 @@ def store_of(project: Project, given: str | None) -> str:
     if kind != _EMBEDDED or (given is not None and not place):
         return store
     return f"{_EMBEDDED}:{folder / (os.path.expanduser(place) or '.flowstone')}"  # noqa: PTH111 - a text
+
+
+def secrets_of(project: Project, given: str | None) -> list[str]:
+    """Return the secrets that a command is to use, newest first; none for those that the store has of its own.
+
+    Args:
+        project: Where the command is given.
+        given: What `--secret` says, or None.
+
+    Raises:
+        UsageError: A variable is missing, or a secret is written out.
+    """
+    text = given if given is not None else project.secret
+    if text is None:
+        return []
+    source = "--secret" if given is not None else "secret of [tool.flowstone]"
+    if "$" not in text:
+        raise UsageError(
+            f"{source} is written out, for everybody to read", "Name a variable that holds it: '$FLOWSTONE_SECRET'."
+        )
+    return [each.strip() for each in expanded(text, source).split(",")]
 
 
 def expanded(text: str, source: str) -> str:
@@ -112,7 +137,7 @@ def _settings(file: Path) -> dict[str, str]:
         if name not in _KEYS:
             raise UsageError(
                 f"[tool.flowstone] in {file} has {name!r}, which means nothing",
-                did_you_mean(name, _KEYS) or f"It may have {' and '.join(_KEYS)}.",
+                did_you_mean(name, _KEYS) or f"It may have {', '.join(_KEYS)}.",
             )
         if not isinstance(value, str):
             raise UsageError(f"{name} of [tool.flowstone] in {file} is no text", f'Write {name} = "...".')

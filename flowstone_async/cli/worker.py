@@ -102,7 +102,9 @@ class Daemon:
 
     def __init__(self, job: Job, given: Given, stops: Stops) -> None:
         self._job, self._given, self._stops = job, given, stops
-        self._engine = Engine(*job.pipelines, store=job.store(), **given.options)
+        self._engine = Engine(
+            *job.pipelines, store=job.store(), secret=job.secrets(), base_url=job.base_url(), **given.options
+        )
         self._at_work = AtWork()
         self._worker = ""
         self._broken: FlowstoneError | None = None

@@ -17,6 +17,7 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 
 RunIn: TypeAlias = Literal["thread", "process", "dask"]
+HandlerPart: TypeAlias = Literal["on_signal", "on_timeout"]
 Condition: TypeAlias = Callable[..., object]
 """Takes what a body may take; an unannotated `ctx` is the `Context`."""
 
@@ -37,6 +38,8 @@ class CommonOptions(TypedDict, total=False):
         when: Function that must answer True for the asset to be computed.
         unless: Function that must answer False for the asset to be computed.
         renamed_from: Its earlier name, whose values and history it takes over.
+        park_after: How long a body that waits at gates stays in memory [that of the engine, 30 s]; 0 drops it at every
+            wait, False never.
     """
 
     description: str | None
@@ -47,6 +50,7 @@ class CommonOptions(TypedDict, total=False):
     when: Condition | None
     unless: Condition | None
     renamed_from: str | None
+    park_after: Duration | Literal[False] | None
 
 
 class UnnamedOptions(CommonOptions, total=False):
@@ -94,6 +98,37 @@ class Scope:
     names: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that is called once the gate has ended that a body returned."""
+
+    function: Body
+    scope: Scope
+    location: Location
+
+
+@dataclass(slots=True, eq=False)
+class Handlers:
+    """What is called once the gate has ended that a body returned. It is decorated after the asset was defined.
+
+    Attributes:
+        given: By what it is for, in the order in which they were given: more than one is a mistake.
+        changed: Told that there is one more.
+    """
+
+    given: dict[HandlerPart, list[Handler]] = field(default_factory=dict["HandlerPart", "list[Handler]"])
+    changed: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    def add(self, part: HandlerPart, handler: Handler) -> None:
+        """Add one; where a REPL or notebook defines it once more, it takes the place of the last."""
+        known = self.given.setdefault(part, [])
+        if handler.location.interactive:
+            known.clear()
+        known.append(handler)
+        for told in tuple(self.changed):
+            told()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AssetDefinition:
     """One asset as it was defined.
@@ -105,6 +140,7 @@ class AssetDefinition:
         inclusion: The way by which it came into the pipeline that lists it.
         deps: Upstreams given by parameter to `pipe.add`, as handles or names.
         gathers: The scatter whose results it was decorated to gather.
+        handlers: What is called once the gate has ended that the body returned; all copies of an asset share them.
         problems: What was wrong with the options, found at the decorator and reported by `validate`; a wrong option is
             kept as if it had not been given.
     """
@@ -130,8 +166,10 @@ class AssetDefinition:
     when: Condition | None = None
     unless: Condition | None = None
     renamed_from: str | None = None
+    park_after: Duration | Literal[False] | None = None
     deps: Mapping[str, object] = field(default_factory=dict[str, object])
     gathers: AssetDefinition | None = None
+    handlers: Handlers = field(default_factory=Handlers)
     problems: tuple[Finding, ...] = ()
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from flowstone_async.definition.annotations import capture
+from flowstone_async.definition.approval import OWN, read_kind
 from flowstone_async.definition.asset import AssetDefinition, AssetOptions, Home
 from flowstone_async.definition.body import Body, first_paragraph, name_of, way_of
 from flowstone_async.definition.drawing import GraphFormat, draw
@@ -17,11 +18,11 @@ from flowstone_async.definition.graph import Graph
 from flowstone_async.definition.handle import AssetRef
 from flowstone_async.definition.inclusion import HERE
 from flowstone_async.definition.info import AssetInfo, describe
-from flowstone_async.definition.kind import ConstantKind, Kind, PlainKind, StreamKind
+from flowstone_async.definition.kind import ConstantKind, Kind, PlainKind, ReturnedGate, StreamKind
 from flowstone_async.definition.location import Location, caller
 from flowstone_async.definition.names import AssetNames, suggestion
-from flowstone_async.definition.option import pipeline_name, place_of_work, prefix_name, read_options
-from flowstone_async.definition.params import is_params_type, uncovered
+from flowstone_async.definition.option import gate_options, pipeline_name, place_of_work, prefix_name, read_options
+from flowstone_async.definition.params import is_params_type, no_params_type, uncovered_params
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 from flowstone_async.definition.resource import ResourceDefinition
 from flowstone_async.definition.scatter_option import read_scatter
@@ -90,7 +91,7 @@ class Collection:
         self._graph: Graph | None = None
         self._copies = itertools.count(1)
         self._defaults, wrong = read_options(defaults.given())
-        self._note("", [*pipeline_name(name), *_not_params(params), *wrong], Location.of_caller())
+        self._note("", [*pipeline_name(name), *no_params_type(params), *wrong], Location.of_caller())
 
     # -- collecting ---------------------------------------------------------------------------------------------
 
@@ -103,12 +104,18 @@ class Collection:
         run_in: object = None,
         deps: object = None,
         gathers: AssetDefinition | None = None,
+        signal: object = None,
+        max_rearms: Any = None,
     ) -> AssetDefinition:
         """Add an asset and return its definition; what is wrong with it is reported by `validate`."""
         way = way_of(body)
         given = {**options, "partitions": partitions, "run_in": run_in, "deps": deps, "gathers": gathers}
         kind: Kind = StreamKind() if way == "async generator" else PlainKind()
         wrong = () if gathers is not None else tuple(place_of_work(way, run_in))
+        misfits = tuple(gate_options(signal, max_rearms, way, run_in))
+        if signal is not None and not misfits:
+            kind = PlainKind(ReturnedGate(signal, *(() if max_rearms is None else (max_rearms,))))
+        wrong += misfits
         return self._define(body, kind, given, Location.of(body), wrong)
 
     def define_scatter(
@@ -119,6 +126,20 @@ class Collection:
         # Its retry and timeout are those of each item, and its results are kept in the store: see the kind.
         kept = {name: value for name, value in self._defaults.items() if name == "cache"}
         return self._define(body, kind, {**given, "partitions": partitions}, Location.of(body), wrong, defaults=kept)
+
+    def define_approval(
+        self, question: Body, options: Mapping[str, Any], *, partitions: object = None
+    ) -> AssetDefinition:
+        """Add an asset that asks people; what is wrong with it is reported by `validate`."""
+        kind, body, wrong = read_kind(question, options, self._changed)
+        rest = {name: value for name, value in options.items() if name not in OWN and name not in ("form", "initial")}
+        # Its timeout is that of the request.
+        kept = {name: value for name, value in self._defaults.items() if name != "timeout"}
+        given = {**rest, "partitions": partitions, "park_after": 0}
+        return self._define(body, kind, given, Location.of(question), wrong, defaults=kept)
+
+    def _changed(self) -> None:
+        self._graph = None
 
     def define_constant(self, name: str, value: object, options: Mapping[str, object]) -> AssetDefinition:
         """Add an asset with a fixed value."""
@@ -171,6 +192,11 @@ class Collection:
             self._note(new.name, [Finding("FS105", text, hint)], new.location)
             return
         known[new.name] = new
+        if isinstance(new, AssetDefinition):
+            new.handlers.changed.append(self._outdate)
+        self._outdate()
+
+    def _outdate(self) -> None:
         self._graph = None
 
     def on(self, event: type[E]) -> HookDecorator[E]:
@@ -198,7 +224,11 @@ class Collection:
         known = {(hook.event, hook.function) for hook in self.hooks}
         self.hooks.extend(hook for hook in tuple(other.hooks) if (hook.event, hook.function) not in known)
         self._problems.extend(each for each in tuple(other._problems) if each not in self._problems)
-        self._note("", [*prefix_name(prefix), *_uncovered(self, other)], where)
+        self._note(
+            "",
+            [*prefix_name(prefix), *uncovered_params(self.name, self.params_type, other.name, other.params_type)],
+            where,
+        )
 
     def _note(self, asset: str, found: Iterable[Finding], where: Location) -> None:
         for code, message, hint in found:
@@ -358,23 +388,3 @@ def _place(definition: AssetDefinition | ResourceDefinition) -> str:
 def _copied(definition: D, prefix: str, number: int) -> D:
     inclusion = definition.inclusion.inside(prefix, number)
     return dataclasses.replace(definition, name=prefix + definition.name, inclusion=inclusion)
-
-
-def _not_params(params: object) -> Iterator[Finding]:
-    if params is not None and not is_params_type(params):
-        yield Finding("FS109", f"params={params!r}: give a pydantic model or a dataclass, not an instance of it.")
-
-
-def _uncovered(outer: Collection, other: Collection) -> Iterator[Finding]:
-    inner = other.params_type
-    if inner is None:
-        return
-    head = f"included pipeline {other.name!r} has params {inner.__name__}"
-    if outer.params_type is None:
-        text = f"{head}, but pipeline {outer.name!r} has none."
-        yield Finding("FS113", text, f"Say Pipeline({outer.name!r}, params={inner.__name__}).")
-        return
-    reason = uncovered(outer.params_type, inner)
-    if reason is not None:
-        text = f"{head}, which {outer.params_type.__name__} of pipeline {outer.name!r} does not cover: {reason}."
-        yield Finding("FS113", text)

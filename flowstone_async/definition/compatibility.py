@@ -41,7 +41,9 @@ def check_node(node: Node, nodes: Mapping[str, Node], params: type | None) -> It
 
 
 def _parts(node: Node) -> Iterator[tuple[str, tuple[Binding, ...]]]:
-    """Yield what makes a scatter's items, each with its name in a message."""
+    """Yield what makes a scatter's items, and what is called once a gate has ended, each with its name in a message."""
+    for handler in () if node.gate is None else node.gate.handlers():
+        yield handler.part, handler.bindings
     scatter = node.scatter
     if scatter is None:
         return

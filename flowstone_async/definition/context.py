@@ -7,22 +7,26 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast
 from uuid import UUID, uuid5
+
+from typing_extensions import override
 
 from flowstone_async.config import Duration
 from flowstone_async.definition.body_log import BodyLog
+from flowstone_async.definition.durable_calls import DurableCalls
 from flowstone_async.definition.keys import PartitionKey, encode_key
-from flowstone_async.durable import Durable, Group, Step, StepOptions
+from flowstone_async.durable import Durable
 from flowstone_async.durable import elsewhere as durable_elsewhere
 from flowstone_async.errors import ConfigError
 from flowstone_async.limits import refusals
 from flowstone_async.limits.limits import Limits
 from flowstone_async.limits.rate import Rate
 from flowstone_async.limits.slot_line import Slot
-from flowstone_async.mapped import Fan, Mapped, elsewhere
+from flowstone_async.mapped.fan import Fan, Mapped, elsewhere
 from flowstone_async.redaction import Redactor
 
+M = TypeVar("M")
 I = TypeVar("I")  # noqa: E741 - an item
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,7 +113,7 @@ class Call:
         )
 
 
-class Context:
+class Context(DurableCalls):
     """What a body may ask about the run that calls it; take it as `ctx: Context`.
 
     Using it after the body has ended is a `ConfigError`.
@@ -269,93 +273,41 @@ class Context:
     ) -> Mapped[R]:
         """Call an async function for many items, some at once: `async for result in ctx.map(fetch, urls): ...`.
 
-        Results come in the order in which the calls end. The first error is raised in the loop, after the other calls
-        were cancelled and have ended. Leaving the loop cancels what still runs; it has ended before the body does, or
-        where `async with ctx.map(...) as results:` ends. Items are taken as there is room, so that there may be any
-        number of them.
-
-        Nothing of it is recorded: a body that is called again makes all calls again.
+        Results come in the order in which the calls end. Each call is a step, with a scope of its own: its result is on
+        record before the loop gets it, and when the body is called again, results on record come first, in the order
+        in which they came before, and only what has none is called. What an item is called with must be the same
+        then. The first error is raised in the loop, as that of a step is, after the other calls were cancelled and have
+        ended. Leaving the loop cancels what still runs; it has ended before the body does, or where `async with
+        ctx.map(...) as results:` ends. Items are taken as there is room.
 
         Args:
-            fn: Takes an item and returns, when awaited, its result. It may use `ctx.map` itself.
-            items: What can be iterated, or iterated with `async for`.
+            fn: Takes an item and returns, when awaited, its result: a value that can be stored, of the type that `fn`
+                declares. It may make durable calls itself, `ctx.map` among them.
+            items: What can be iterated, or iterated with `async for`; it may make durable calls, too.
             max_concurrent: Most calls at once, 20 without it.
-            key: Gives each item a key of its own, which is remembered; the same one twice is an error.
+            key: Gives each item a key of its own, by which its result is known then, in whatever order the items come;
+                without it, they are known by their positions. The same key twice is an error.
 
         Raises:
             ConfigError: An argument cannot be used, two items have the same key, or the body does not run on the
                 event loop of its engine.
+            ReplayMismatch: The code has changed: another call is on record in this place.
+            ExecutionError: In the loop: the function raised.
+            StorageError: In the loop: a result cannot be stored.
+            StepLimit: In the loop: the body makes more than 20,000 durable calls.
+            LeaseLost: In the loop: another worker owns the run now.
         """
-        fan = self._live().fan
+        durable, fan = self._durable(), self._live().fan
         if fan is None:
             raise elsewhere()
-        return fan.map(fn, items, max_concurrent=max_concurrent, key=key)
+        return fan.map(fn, items, max_concurrent=max_concurrent, key=key, durable=durable)
 
-    # -- durable calls ------------------------------------------------------------------------------------------
-
+    @override
     def _durable(self) -> Durable:
         durable = self._live().durable
         if durable is None:
             raise durable_elsewhere()
         return durable
-
-    @property
-    def step(self) -> Step:
-        """Calls a function once for all: `receipt = await ctx.step(charge, order, amount=5)`.
-
-        The result is put on record before it is returned. When the body is called again in the same run (after a
-        retry, a crash, a restart), what is on record is returned, and the function is not called. A step is known by
-        the name of its function and how often that occurred in the body: see `using` for options, and `group` for steps
-        that run beside each other. A step that failed raises its error again when the attempt goes on after a crash;
-        the asset's next attempt calls it again.
-
-        Everything between steps runs each time: let it depend on nothing but inputs, params and results of steps.
-
-        Raises:
-            ConfigError: It is no async function (see `using(run_in="thread")`), or the body runs in another process.
-            ReplayMismatch: The code has changed: another call is on record in this place.
-            ExecutionError: The function raised.
-            StorageError: Its result cannot be stored.
-            StepLimit: The body makes more than 20,000 durable calls.
-            LeaseLost: Another worker owns the run now.
-        """
-        return Step(self._durable, StepOptions())
-
-    async def tx(self, fn: Callable[Concatenate[Any, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function as a step in a transaction on the engine's own database: `await ctx.tx(move, 5)`.
-
-        The function gets a connection of asyncpg first. What it writes with that and the record of the step commit
-        together or not at all, so that it takes effect once. It is called in a transaction that is open meanwhile: let
-        it be short, and await nothing else in it.
-
-        Raises:
-            ConfigError: The engine's store is in memory; or as `step`.
-        """
-        return await self._durable().step(fn, args, kwargs, StepOptions(), connected=True)
-
-    def group(self) -> AbstractAsyncContextManager[Group]:
-        """Run steps beside each other: `async with ctx.group() as g: a = g.start(fetch, x)`, then `a.result()`.
-
-        Leaving it waits for all. The first that fails cancels the rest, and is raised. What had ended is on record.
-        """
-        return self._durable().group()
-
-    def now(self) -> datetime:
-        """Return the time on the store's clock, aware; when the body is called again, the same."""
-        return self._durable().now()
-
-    def uuid(self) -> UUID:
-        """Return a new UUID; when the body is called again in this run, the same."""
-        return self._durable().uuid()
-
-    def random(self) -> float:
-        """Return a number from 0 to 1 that nobody chose; when the body is called again in this run, the same."""
-        return self._durable().random()
-
-    @property
-    def replaying(self) -> bool:
-        """Whether results are on record that the body has not been given yet: it goes on after a crash or restart."""
-        return self._durable().replaying
 
     def metadata(self, **values: object) -> None:
         """Note facts about the value (row counts, previews): kept with the record, shown beside it.

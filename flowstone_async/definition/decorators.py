@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 from typing_extensions import Unpack
 
 from flowstone_async.definition.annotations import capture
+from flowstone_async.definition.approval_decorator import ApprovalDecorators
 from flowstone_async.definition.asset import AssetOptions, RunIn, UnnamedOptions
 from flowstone_async.definition.body import name_of
 from flowstone_async.definition.collection import Collection
@@ -26,8 +27,11 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.resource import ResourceDefinition, ResourceScope
 from flowstone_async.definition.scatter_decorator import ScatterDecorators
 from flowstone_async.definition.single import Single
+from flowstone_async.signals import SignalGate
 
 P = ParamSpec("P")
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 T = TypeVar("T")
 K = TypeVar("K")
 F = TypeVar("F", bound=Callable[..., object])
@@ -51,6 +55,22 @@ class BlockingDecorator(Protocol):
         ...
 
 
+class GatedDecorator(Protocol[S_co]):
+    """What `@pipe.asset(signal=...)` is."""
+
+    def __call__(self, body: Callable[P, Coroutine[Any, Any, T | SignalGate[S_co]]], /) -> Asset[P, T]:
+        """Make an asset of a body that may return a gate in place of its value."""
+        ...
+
+
+class PartitionedGatedDecorator(Protocol[S_co, K]):
+    """What `@pipe.asset(signal=..., partitions=...)` is."""
+
+    def __call__(self, body: Callable[P, Coroutine[Any, Any, T | SignalGate[S_co]]], /) -> PartitionedAsset[P, T, K]:
+        """Make an asset of a body that may return a gate in place of its value."""
+        ...
+
+
 class PartitionedDecorator(Protocol[K]):
     """What `@pipe.asset(partitions=...)` is."""
 
@@ -68,7 +88,7 @@ class PartitionedBlockingDecorator(Protocol[K]):
         ...
 
 
-class Decorators(ScatterDecorators):
+class Decorators(ApprovalDecorators, ScatterDecorators):
     """The collecting side of a pipeline, as users see it."""
 
     @overload
@@ -91,6 +111,28 @@ class Decorators(ScatterDecorators):
     def asset(
         self, /, *, partitions: PartitionSet[K], run_in: None = None, **options: Unpack[AssetOptions]
     ) -> PartitionedDecorator[K]: ...
+    @overload
+    def asset(
+        self,
+        /,
+        *,
+        signal: type[S],
+        max_rearms: int = 3,
+        partitions: Single | None = None,
+        run_in: None = None,
+        **options: Unpack[AssetOptions],
+    ) -> GatedDecorator[S]: ...
+    @overload
+    def asset(
+        self,
+        /,
+        *,
+        signal: type[S],
+        max_rearms: int = 3,
+        partitions: PartitionSet[K],
+        run_in: None = None,
+        **options: Unpack[AssetOptions],
+    ) -> PartitionedGatedDecorator[S, K]: ...
     def asset(
         self,
         body: Callable[..., Any] | None = None,
@@ -98,6 +140,8 @@ class Decorators(ScatterDecorators):
         *,
         partitions: PartitionSet[Any] | None = None,
         run_in: RunIn | None = None,
+        signal: type[Any] | None = None,
+        max_rearms: int | None = None,
         **options: Unpack[AssetOptions],
     ) -> Any:
         """Add an asset: a coroutine function, an async generator function (a stream), or a plain one with `run_in=`.
@@ -106,6 +150,9 @@ class Decorators(ScatterDecorators):
             body: The function; its name is the asset's name, its parameters are injected.
             partitions: The set of keys it has values for. Without one it follows the run's key.
             run_in: Where a plain function runs: `"thread"`, `"process"` or `"dask"`.
+            signal: Type of the payload of a gate that the body may return in place of its value; it is annotated
+                `T | SignalGate[S]` then. See `on_signal` and `on_timeout` of the asset.
+            max_rearms: How often `on_timeout` may open that gate again: 3 times without it.
             options: See `AssetOptions`.
 
         Example:
@@ -116,7 +163,15 @@ class Decorators(ScatterDecorators):
         check_known("asset", options, AssetOptions.__optional_keys__)
 
         def decorate(function: Callable[..., Any]) -> AssetRef[Any]:
-            return handle(self.define(plain("asset", function), options, partitions=partitions, run_in=run_in))
+            made = self.define(
+                plain("asset", function),
+                options,
+                partitions=partitions,
+                run_in=run_in,
+                signal=signal,
+                max_rearms=max_rearms,
+            )
+            return handle(made)
 
         return decorate if body is None else decorate(body)
 

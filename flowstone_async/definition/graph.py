@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
-from flowstone_async.definition.asset import AssetDefinition, Condition
+from flowstone_async.definition.asset import AssetDefinition, Condition, HandlerPart
 from flowstone_async.definition.binding import Binding, ContextBinding, DependencyBinding, ResourceBinding
 from flowstone_async.definition.bound_scatter import BoundScatter
 from flowstone_async.definition.names import AssetNames
@@ -26,6 +26,40 @@ class BoundCondition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BoundHandler:
+    """An `on_signal` or `on_timeout` with its parameters resolved.
+
+    Attributes:
+        bindings: What it takes, without the payload.
+        edges: The body's edges by whose values its own are filled, in their order.
+    """
+
+    function: Callable[..., Any]
+    part: HandlerPart
+    bindings: tuple[Binding, ...]
+    edges: tuple[tuple[DependencyBinding, DependencyBinding], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BoundGate:
+    """The gate that a body may return, and what is called once it has ended."""
+
+    model: Any
+    max_rearms: int
+    on_signal: BoundHandler | None
+    on_timeout: BoundHandler | None
+
+    def handlers(self) -> tuple[BoundHandler, ...]:
+        """Return those that there are."""
+        return tuple(each for each in (self.on_signal, self.on_timeout) if each is not None)
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """What they take."""
+        return tuple(binding for each in self.handlers() for binding in each.bindings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Node:
     """One asset of a validated pipeline.
 
@@ -36,6 +70,7 @@ class Node:
         upstreams: Names of all assets that come first, conditions' included, each once.
         takes_context: Whether the body takes a `Context`.
         scatter: What else a scatter takes; None for an asset of another kind.
+        gate: The gate that its body may return; None if it must return the value.
     """
 
     name: str
@@ -48,10 +83,13 @@ class Node:
     upstreams: tuple[str, ...]
     takes_context: bool
     scatter: BoundScatter | None = None
+    gate: BoundGate | None = None
 
     @property
     def taken(self) -> tuple[Binding, ...]:
-        """What the body takes, and what decides which items it is called with."""
+        """What the body takes, what decides which items it is called with, and what the handlers of its gate take."""
+        if self.gate is not None:
+            return (*self.bindings, *self.gate.bindings)
         return self.bindings if self.scatter is None else (*self.bindings, *self.scatter.bindings)
 
     @property

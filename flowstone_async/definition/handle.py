@@ -6,17 +6,22 @@ partition of the right type; were one a subclass of the other, a wrong key would
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from typing_extensions import override
 
-from flowstone_async.definition.asset import AssetDefinition
+from flowstone_async.definition.annotations import capture
+from flowstone_async.definition.asset import AssetDefinition, Handler, HandlerPart
 from flowstone_async.definition.body import function_of
 from flowstone_async.definition.call import call_body
+from flowstone_async.definition.location import Location, caller
 from flowstone_async.definition.stream import Stream
+from flowstone_async.signals import Rearm
 
+M = TypeVar("M")
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 T_co = TypeVar("T_co", covariant=True)
 K = TypeVar("K")
 
@@ -37,6 +42,49 @@ class AssetRef(Generic[T_co]):
     def name(self) -> str:
         """Name of the asset in the pipeline that defines it."""
         return self.definition.name
+
+    def on_signal(
+        self, function: Callable[Concatenate[M, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[M, Q], Coroutine[Any, Any, T_co]]:
+        """Say what makes the value of the payload, once the gate was signalled that the body returned.
+
+        It takes the payload first, then `ctx`, params, resources and upstreams of the asset, as its body. If it fails
+        it is called again as the asset's `retry` says, with the same payload. Without one the payload is the value.
+
+        Args:
+            function: A coroutine function.
+
+        Example:
+            >>> @embedded.on_signal
+            ... async def embedded_done(done: JobDone) -> str:
+            ...     return done.result
+        """
+        self._handled("on_signal", function)
+        return function
+
+    def on_timeout(
+        self, function: Callable[Q, Coroutine[Any, Any, T_co | Rearm]], /
+    ) -> Callable[Q, Coroutine[Any, Any, T_co | Rearm]]:
+        """Say what is to be done if nobody signals the gate in time that the body returned.
+
+        It takes what the body may take. What it returns is the value; `Rearm("15m")` opens the gate again, with the
+        same token, at most `max_rearms` times. Without one, and beyond that, the asset fails with `TimedOut`.
+
+        Args:
+            function: A coroutine function.
+
+        Example:
+            >>> @embedded.on_timeout
+            ... async def embedded_late(ctx: Context) -> Rearm:
+            ...     return Rearm("15m")
+        """
+        self._handled("on_timeout", function)
+        return function
+
+    def _handled(self, part: HandlerPart, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"{part} takes a function, not {function!r}")
+        self.definition.handlers.add(part, Handler(function, capture(caller()), Location.of(function)))
 
     @override
     def __repr__(self) -> str:

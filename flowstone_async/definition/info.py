@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flowstone_async.definition.approval import ApprovalKind
 from flowstone_async.definition.asset import RunIn
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.partition import PartitionSet
@@ -19,7 +20,7 @@ class AssetInfo:
 
     Attributes:
         name: Name in the pipeline that was asked.
-        kind: `"asset"`, `"stream"`, `"constant"` or `"scatter"`.
+        kind: `"asset"`, `"stream"`, `"constant"`, `"scatter"` or `"approval"`.
         depends_on: Names of the upstreams, in the order of the body's parameters; conditions' come last.
         optional: Those of them that are optional.
         external: Assets of other pipelines whose current values it reads, as `pipeline.asset`.
@@ -80,4 +81,5 @@ def describe(node: Node) -> AssetInfo:
         value_type=kind.read_type(node.value_type),
         location=str(definition.location),
         scatter=isinstance(kind, ScatterKind),
+        has_approval=isinstance(kind, ApprovalKind),
     )

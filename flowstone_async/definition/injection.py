@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeAlias, Union, get_args, get_origin
 
+from flowstone_async.approvals import Decision
 from flowstone_async.definition.annotations import Hints, resolve
 from flowstone_async.definition.asset import AssetDefinition, Home, Scope
 from flowstone_async.definition.assignable import Annotation, bare, render
@@ -345,13 +346,18 @@ def _edge(
         parameter=name,
         upstream=upstream,
         annotation=annotation,
-        wanted=plain if known and marker.over is None else None,
+        # A decision is loaded as it was made: only its asset knows the types of its inputs.
+        wanted=plain if known and marker.over is None and not any(map(_is_decision, rest)) else None,
         optional=bool(marker.optional),
         admits_failed=Failed in members,
         admits_skipped=Skipped in members,
         over=marker.over,
         external=external,
     )
+
+
+def _is_decision(annotation: object) -> bool:
+    return (get_origin(annotation) or annotation) is Decision
 
 
 def value_annotation(annotation: object, *, mapped: bool) -> object:

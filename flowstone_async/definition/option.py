@@ -81,6 +81,14 @@ def _timeout(option: str, value: object) -> Iterator[str]:
             yield f"{option}={value!r}: {str(error.hint).rstrip('.')}"
 
 
+def _park_after(option: str, value: object) -> Iterator[str]:
+    if value is not False:
+        try:
+            seconds(cast("Duration", value), zero=True)
+        except ConfigError as error:
+            yield f"{option}={value!r}: {str(error.hint).rstrip('.')}"
+
+
 def _condition(option: str, value: object) -> Iterator[str]:
     if not callable(value):
         yield f"{option}={value!r}: give a function that answers True or False"
@@ -106,6 +114,23 @@ def _deps(option: str, value: object) -> Iterator[str]:
         yield f"{option}={value!r}: give a mapping from parameters to assets"
 
 
+def gate_options(signal: object, max_rearms: object, way: Way, run_in: object) -> Iterator[Finding]:
+    """Find what is wrong with the options of a gate that a body may return (`FS170`)."""
+    if signal is None:
+        if max_rearms is not None:
+            yield Finding("FS170", f"max_rearms={max_rearms!r} without signal=.", "Say signal=, or leave it out.")
+        return
+    if max_rearms is not None and (isinstance(max_rearms, bool) or not isinstance(max_rearms, int) or max_rearms < 0):
+        yield Finding("FS109", f"max_rearms={max_rearms!r}: give a whole number, 0 or more.")
+    if way == "async generator":
+        yield Finding("FS170", "signal= on a stream, which returns nothing.", "Wait inline: await ctx.signal(...).")
+    elif way == "coroutine" and run_in is None:
+        return
+    else:
+        hint = 'Make it async def; what blocks may run in a step: ctx.step.using(run_in="thread").'
+        yield Finding("FS170", "signal= on a body that does not run on the event loop.", hint)
+
+
 _CHECKS: Mapping[str, Callable[[str, object], Iterator[str]]] = {
     "description": _text,
     "owner": _text,
@@ -117,6 +142,7 @@ _CHECKS: Mapping[str, Callable[[str, object], Iterator[str]]] = {
     "when": _condition,
     "unless": _condition,
     "renamed_from": _renamed_from,
+    "park_after": _park_after,
     "partitions": _partitions,
     "run_in": _run_in,
     "deps": _deps,

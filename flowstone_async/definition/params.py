@@ -72,3 +72,24 @@ def check_field(params: type, name: str, annotation: object, *, parameter: str) 
     declared = field_types(params).get(name)
     if declared is not None and not assignable(declared, annotation):
         yield Finding("FS104", f"({parameter}: {render(annotation)}) but params field {name!r} is {render(declared)}.")
+
+
+def no_params_type(params: object) -> Iterator[Finding]:
+    """Yield what is wrong with what a pipeline was given as the type of its params (`FS109`)."""
+    if params is not None and not is_params_type(params):
+        yield Finding("FS109", f"params={params!r}: give a pydantic model or a dataclass, not an instance of it.")
+
+
+def uncovered_params(outer: str, params: type | None, other: str, inner: type | None) -> Iterator[Finding]:
+    """Yield why a pipeline with some params cannot include another one, with `inner` (`FS113`)."""
+    if inner is None:
+        return
+    head = f"included pipeline {other!r} has params {inner.__name__}"
+    if params is None:
+        text = f"{head}, but pipeline {outer!r} has none."
+        yield Finding("FS113", text, f"Say Pipeline({outer!r}, params={inner.__name__}).")
+        return
+    reason = uncovered(params, inner)
+    if reason is not None:
+        text = f"{head}, which {params.__name__} of pipeline {outer!r} does not cover: {reason}."
+        yield Finding("FS113", text)

@@ -19,7 +19,8 @@ class ScatterItem:
         index: Its position among the distinct items in the order of the source, from 0.
         state: `done`, `failed` for good, or `pending`: it has not come to its end, or never will, as the scatter ended.
         item: What the body receives, of a scatter in batches a `Batch`; None where it could not be made or stored.
-        place: What to give as `after` for the items behind it.
+        place: What to give as `after` for the items behind it. It may be more than 2^53, which not every reader of JSON
+            takes for a whole number: give it to those as text.
         attempts: Attempts that were made; None where nobody counted, as of items that are done.
         error: Why the last attempt failed.
         worker: The engine that made it; None if none was made.

@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any
 
 from flowstone_async.definition.annotations import resolve
+from flowstone_async.definition.approval import ApprovalKind, bind_approval, value_type_of
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.assignable import bare
 from flowstone_async.definition.binding import Binding
@@ -17,6 +18,7 @@ from flowstone_async.definition.checks import check_asset, check_between, check_
 from flowstone_async.definition.compatibility import check_node
 from flowstone_async.definition.cycle import cycles
 from flowstone_async.definition.finding import Finding
+from flowstone_async.definition.gate_binding import bind_gate
 from flowstone_async.definition.gathering import gathering_place
 from flowstone_async.definition.graph import (
     BoundCondition,
@@ -125,20 +127,27 @@ class _Build:
         key = self._key(definition, place, found.bindings)
         taken = found.bindings if scatter is None else (*found.bindings, *scatter.bindings)
         own, upstreams = edges(taken, conditions, key)
+        gate, wrong = bind_gate(definition, found, place)
+        self._report(definition, wrong)
         return Node(
             name=definition.name,
             definition=definition,
             bindings=found.bindings,
             conditions=conditions,
             key_bindings=key,
-            value_type=definition.kind.value_type(found.returns),
+            value_type=value_type_of(definition, found),
             dependencies=own,
             upstreams=upstreams,
-            takes_context=takes_context(taken),
+            takes_context=takes_context(taken if gate is None else (*taken, *gate.bindings)),
             scatter=scatter,
+            gate=gate,
         )
 
     def _bound(self, definition: AssetDefinition, place: Place) -> tuple[Found, BoundScatter | None]:
+        if isinstance(definition.kind, ApprovalKind):
+            found = bind_approval(definition, definition.kind, place)
+            self._report(definition, found.problems)
+            return found, None
         if not isinstance(definition.kind, ScatterKind):
             found = bind(definition.body, definition.scope, place)
             self._report(definition, found.problems)

@@ -28,6 +28,7 @@ from flowstone_async.errors import ConfigError, StorageError
 from flowstone_async.io import fingerprint as forms
 from flowstone_async.io import pieces
 from flowstone_async.io.copying import TRUSTED, record, same, validated
+from flowstone_async.io.decisions import decision_form, input_types
 from flowstone_async.io.fingerprint import Form, Misfit, Plain, Value, wrong
 from flowstone_async.io.items import item_form
 from flowstone_async.io.remedies import limit, remedy
@@ -312,6 +313,8 @@ class _Forms:
 
     def _annotated(self, annotation: Annotation, plain: Annotation) -> Form:
         metadata = annotation.__metadata__
+        if (inputs := input_types(metadata)) is not None:
+            return decision_form(plain, inputs, self.of, self._names)
         custom = any(hasattr(each, "__get_pydantic_core_schema__") for each in metadata)
         constrains = any(type(each).__module__.startswith(("annotated_types", "pydantic")) for each in metadata)
         try:

@@ -147,10 +147,15 @@ class RunWakes(NamedTuple):
     Attributes:
         number: Of all its gates together.
         until: When the first deadline of a run that is suspended passes; None if nobody knows, or it is not.
+        paused: Seconds for which it was suspended, but for the present time.
+        quiet: Under which fence it was suspended last; None if it never was. Who takes it next has the fence behind
+            that one, and finds that nothing of it was going on but waiting.
     """
 
     number: int
     until: datetime | None = None
+    paused: float = 0.0
+    quiet: int | None = None
 
 
 class Gates(Protocol):
@@ -177,6 +182,14 @@ class Gates(Protocol):
         """Return those of some gates that are recorded, by id."""
         ...
 
+    async def holder(self, token: bytes) -> StoredGate | None:
+        """Return the gate that has a token (`Gate.token`), or had it last, if that is on record."""
+        ...
+
+    async def outcomes(self, gates: Collection[str]) -> Mapping[str, Outcome]:
+        """Return what has ended some gates, by id, of those that have ended; it costs little for many that have not."""
+        ...
+
     async def of_run(self, run_id: str) -> tuple[StoredGate, ...]:
         """Return the gates of a run, in the order in which they were recorded."""
         ...
@@ -199,7 +212,8 @@ class Gates(Protocol):
     async def deliver(self, signal: Signal, *, connection: object = None) -> Delivered:
         """Make a signal the outcome of its gate if it has none and its deadline has not passed, and wake its run.
 
-        Every delivery is recorded with what became of it. A sleep takes no signal (`unknown`).
+        Every delivery is recorded with what became of it. A sleep takes no signal (`unknown`). Where a reply was lost
+        it may have gone twice, and be a duplicate of itself: the record of deliveries tells, by `facts`.
 
         Args:
             signal: The signal.
@@ -245,8 +259,30 @@ class Gates(Protocol):
         """
         ...
 
+    async def refuse(self, run_id: str, fence: int, gate: str, payload: bytes) -> bool:
+        """Open a gate again whose signal came first, so that nobody checked it, and does not fit: with its token and
+        its deadline, for the run that is owned under `fence`. The signal is recorded as `invalid`.
+
+        Args:
+            run_id: The run.
+            fence: Under which it is owned.
+            gate: Which gate.
+            payload: Of that signal; another one is not refused.
+
+        Returns:
+            Whether it has no outcome now, also if this was done before.
+
+        Raises:
+            TokenInUse: Another open gate has its token by now.
+        """
+        ...
+
     async def wakes(self, run_ids: Collection[str]) -> Mapping[str, RunWakes]:
         """Return how often runs were woken: of those that have not ended. To be asked before their gates are read."""
+        ...
+
+    async def suspended_run(self, pipeline: str, request: str) -> str | None:
+        """Return the oldest run for a request (`RunRecord.request`) that was suspended and has not ended."""
         ...
 
     async def suspend(self, run_id: str, fence: int, wakes: int) -> Suspension:

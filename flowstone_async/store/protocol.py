@@ -288,8 +288,8 @@ class Store(Protocol):
         ...
 
     async def changed(self, topic: str, *, within: float) -> None:
-        """Return when something about `topic` (`run:<id>` or `key:<asset key>`) may have changed, or about
-        `queue` (runs to be claimed), at the latest after `within` seconds. A hint only: look, then wait again.
+        """Return when something about `topic` may have changed: `run:<id>`, `key:<asset key>`, `queue` (runs to be
+        claimed), `woken` (suspended ones that go on); at the latest after `within` seconds. A hint only: look again.
         """
         ...
 

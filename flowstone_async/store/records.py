@@ -83,7 +83,7 @@ class AuditEntry(NamedTuple):
 
     Attributes:
         actor: Who acted; `"engine"` for the library itself.
-        actor_kind: `"engine"`, `"process"` (a call in process), `"person"`.
+        actor_kind: `"engine"`, `"process"` (a call in process), `"person"`, `"token"` (of the web side).
         action: `asset.succeeded`, `run.submitted`, `asset.invalidated` …
         subject: What was acted on, as text (`pipeline.asset[partition]` or a run id).
     """
@@ -358,12 +358,14 @@ class QueueState(NamedTuple):
         later: How many more wait for the instant from which they may start.
         oldest_at: Since when the oldest that waits for a worker may start; None if there is none.
         running: How many are running.
+        waiting: How many are suspended: they wait for a signal, a person or time, and for no worker.
     """
 
     queued: int
     later: int
     oldest_at: datetime | None
     running: int
+    waiting: int = 0
 
 
 class LiveWorker(NamedTuple):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Why a file may do what no other may. An entry that is no longer needed fails too.
 BROAD_EXCEPTS = {
+    "flowstone_async/_engine/approving/requests.py": "schemas of a form's fields are anybody's code",
     "flowstone_async/_engine/asking.py": "conditions and cache keys are user code",
     "flowstone_async/_engine/attempt.py": "bodies are user code: here what they raise becomes an outcome",
     "flowstone_async/_engine/backfill.py": "iterating the caller's partitions, and the caller's own progress function",
@@ -20,7 +21,12 @@ BROAD_EXCEPTS = {
     "flowstone_async/_engine/managed.py": "an I/O manager may be user code",
     "flowstone_async/_engine/processes.py": "pickling bodies, arguments and values is anybody's code",
     "flowstone_async/_engine/user_error.py": "`__str__` of an exception is anybody's code",
+    "flowstone_async/_engine/gates/payloads.py": "pydantic and the hooks of a payload's class may raise anything",
+    "flowstone_async/_engine/gates/type_names.py": "importing the module of a payload's class runs anything",
+    "flowstone_async/_engine/replay/approval.py": "notifiers are user code and change nothing",
     "flowstone_async/_engine/replay/body.py": "steps are user code: here what they raise becomes their record",
+    "flowstone_async/_engine/replay/choosing.py": "waits may be steps, which are user code",
+    "flowstone_async/_engine/waits/watch.py": "a loop that must go on whatever happens",
     "flowstone_async/_engine/scatter/bodies.py": "bodies are user code: here what they raise becomes a failed item",
     "flowstone_async/_engine/scatter/intake.py": "`select` and `key` are user code",
     "flowstone_async/_engine/scatter/packing.py": "encoding a key runs anybody's code",
@@ -41,7 +47,8 @@ BROAD_EXCEPTS = {
     "flowstone_async/definition/code_hash.py": "sources and names of the user's code may do anything when looked at",
     "flowstone_async/io/codec.py": "pydantic and the hooks of a value's class may raise anything",
     "flowstone_async/io/copying.py": "`__deepcopy__`, `__eq__` and `__init__` of a value are anybody's code",
-    "flowstone_async/mapped.py": "calls are user code: what they raise is raised in the loop that takes their results",
+    "flowstone_async/mapped/work.py": "calls are user code: what they raise is raised in the loop that takes their results",
+    "flowstone_async/web/endpoint.py": "the outermost frame of a request: whatever is left becomes an answer without a trace",
     "flowstone_async/redaction.py": "looking at the attributes of a value is anybody's code",
     "flowstone_async/resources.py": "opening and closing a resource is user code",
     "flowstone_async/sources/attempt.py": "closing a source is user code",

@@ -26,6 +26,7 @@ def _requirements() -> list[str]:
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["aws"],
         *project["project"]["optional-dependencies"]["embedded"],
+        *project["project"]["optional-dependencies"]["ui"],
         *project["dependency-groups"]["dev"],
     }
     return sorted(wanted)

@@ -53,6 +53,11 @@ async def how(store: Store, of: Gate) -> str | None:
     return None if stored is None or stored.outcome is None else stored.outcome.how
 
 
+async def holder(store: Store) -> str | None:
+    found = await store.gates.holder(TOKEN)
+    return None if found is None else found.gate.id
+
+
 async def wakes(drive: Drive) -> int:
     return (await drive.store.gates.wakes([drive.id]))[drive.id].number
 
@@ -237,9 +242,12 @@ async def test_a_chosen_token_is_held_by_one_open_gate(engine: Engine) -> None:
         await opened(other, *twice)
     assert await engine.store.gates.of_run(other.id) == ()
 
+    assert await engine.store.gates.holder(b"u" * 32) is None
     assert await deliver(engine.store, TOKEN, b"1") == "accepted"
     assert await deliver(engine.store, TOKEN, b"1") == "duplicate"
+    assert await holder(engine.store) == held.id  # until another gate has it
     await opened(other, gate(other, token=TOKEN))
+    assert await holder(engine.store) == gate(other).id
     [stored] = await opened(drive, held)  # as a body that is called again does
     assert stored.state == "signalled"
     assert await deliver(engine.store, TOKEN, b"2") == "accepted"
@@ -323,6 +331,46 @@ async def test_a_token_that_another_gate_has_by_now_arms_none(engine: Engine, cl
     assert await how(engine.store, made) == "expired"
 
 
+async def test_a_signal_that_came_first_and_does_not_fit_is_refused(engine: Engine, clock: SetClock) -> None:
+    """SIG-12: the gate is open until its deadline, and the signal kept to be looked at."""
+    drive = await engine.start()
+    made, over = gate(drive, due=HOUR, token=TOKEN), gate(drive, "over", due=HOUR)
+    for each in (made, over):
+        await deliver(engine.store, each, b"?1", keep=60.0, signal_id="a")
+    await opened(drive, made, over)
+    refuse = engine.store.gates.refuse
+
+    assert not await refuse(drive.id, drive.run.fence, made.id, b"?2")
+    assert not await refuse(drive.id, drive.run.fence + 1, made.id, b"?1")
+    assert not await refuse(drive.id, drive.run.fence, identifier(), b"?1")
+    assert not await refuse(drive.id, drive.run.fence, "none", b"?1")
+    for _ in range(2):
+        assert await refuse(drive.id, drive.run.fence, made.id, b"?1")
+
+    [stored] = await opened(drive, made)
+    assert (stored.state, stored.outcome) == ("open", None)
+    kept = [each for each in await engine.store.gates.deliveries(made.id) if each.state == "invalid"]
+    assert [(each.payload, each.signal_id, each.at) for each in kept] == [(b"?1", "a", clock.now())]
+    assert await deliver(engine.store, TOKEN, b"2") == "accepted"
+    assert not await refuse(drive.id, drive.run.fence, made.id, b"?1")
+    clock.advance(3600)
+    assert await refuse(drive.id, drive.run.fence, over.id, b"?1")
+    assert await deliver(engine.store, over, b"2") == "expired"
+    assert not await refuse(drive.id, drive.run.fence, over.id, b"?1")
+
+
+async def test_a_signal_is_not_refused_once_another_gate_has_its_token(engine: Engine) -> None:
+    drive = await engine.start()
+    made = gate(drive, token=TOKEN)
+    await deliver(engine.store, TOKEN, b"?1", keep=60.0)
+    await opened(drive, made)
+    await opened(drive, gate(drive, "other", token=TOKEN))
+
+    with pytest.raises(TokenInUse):
+        await engine.store.gates.refuse(drive.id, drive.run.fence, made.id, b"?1")
+    assert await how(engine.store, made) == "signalled"
+
+
 async def test_open_gates_are_listed_by_deadline(engine: Engine, clock: SetClock) -> None:
     """APPR-17, SIG-14: the nearest first, those without one last, page by page."""
     drive = await engine.start()
@@ -388,3 +436,19 @@ async def test_gates_go_with_their_run(engine: Engine, clock: SetClock) -> None:
     assert await engine.store.gates.read([made.id]) == {}
     assert await deliver(engine.store, TOKEN) == "unknown"
     assert await engine.store.verify() == ()
+
+
+async def test_what_has_ended_of_many_gates(engine: Engine) -> None:
+    """Only what has: signalled, expired and cancelled; unknown ones are left out."""
+    drive, other = await engine.start(), await engine.start()
+    signalled, waits, cancelled = gate(drive), gate(drive, "waits"), gate(other, "cancelled")
+    await opened(drive, signalled, waits)
+    await opened(other, cancelled)
+    await deliver(engine.store, signalled)
+    await other.finish()
+    found = await engine.store.gates.outcomes([signalled.id, waits.id, cancelled.id, identifier(), "no id"])
+    assert {one: outcome.how for one, outcome in found.items()} == {
+        signalled.id: "signalled",
+        cancelled.id: "cancelled",
+    }
+    assert found[signalled.id] == (await engine.store.gates.read([signalled.id]))[signalled.id].outcome

@@ -27,7 +27,7 @@ async def test_it_waits_and_nobody_owns_it(stores: Stores, clock: SetClock) -> N
     assert run is not None
     assert (run.state, run.worker, run.finished_at) == ("waiting", None, None)
     assert run.fence > drive.run.fence
-    assert (await store.gates.wakes([drive.id]))[drive.id] == (0, clock.now() + HOUR)
+    assert (await store.gates.wakes([drive.id]))[drive.id] == (0, clock.now() + HOUR, 0.0, run.fence)
     assert await first.store.owned(first.worker.id, ["sales"]) == {}
     assert await store.moved_on({drive.id: drive.run.fence}) == {drive.id}
     assert await store.take_orphans(second.worker.id, ["sales"], limit=1) == ()
@@ -98,9 +98,50 @@ async def test_a_deadline_wakes_it(stores: Stores, clock: SetClock) -> None:
     assert await engine.store.gates.sweep() == 1
 
     assert await run_state(drive) == "running"
-    assert (await engine.store.gates.wakes([drive.id]))[drive.id] == (1, None)
+    found = (await engine.store.gates.wakes([drive.id]))[drive.id]
+    assert (found.number, found.until) == (1, None)
     [run] = await engine.store.take_orphans(engine.worker.id, ["sales"], limit=5)
     assert run.id == drive.id
+    assert run.fence == (found.quiet or 0) + 1, "nothing of it was going on but waiting"
+
+
+async def test_the_time_that_it_was_suspended_adds_up(stores: Stores, clock: SetClock) -> None:
+    """RUN-11: its timeout does not count it."""
+    engine = await stores.engine()
+    drive = await engine.start()
+    first, second = gate(drive), gate(drive, "second")
+    await opened(drive, first, second)
+    await suspended(drive)
+    clock.advance(100)
+    await deliver(engine.store, first)
+    clock.advance(1000)
+    [run] = await engine.store.take_orphans(engine.worker.id, ["sales"], limit=5)
+    heir = Drive(engine.store, run, told=1)
+    assert (await engine.store.gates.wakes([drive.id]))[drive.id].paused == 100
+    await suspended(heir)
+    clock.advance(11)
+    await deliver(engine.store, second)
+    assert (await engine.store.gates.wakes([drive.id]))[drive.id].paused == 111
+
+
+async def test_a_suspended_run_is_found_by_its_request(stores: Stores) -> None:
+    """APPR-03: the same call joins it, until it has ended, whoever goes on with it."""
+    engine = await stores.engine()
+    gates = engine.store.gates
+    driven, drive = await engine.start(request="r"), await engine.start(request="r")
+    await opened(drive, made := gate(drive))
+    assert await gates.suspended_run("sales", "r") is None
+    await suspended(drive)
+    assert await gates.suspended_run("sales", "r") == drive.id
+    assert await gates.suspended_run("sales", "other") is None
+    assert await gates.suspended_run("other", "r") is None
+    await deliver(engine.store, made)
+    assert await gates.suspended_run("sales", "r") == drive.id
+    assert driven.id != drive.id
+    await engine.store.take_orphans(engine.worker.id, ["sales"], limit=5)
+    assert await gates.suspended_run("sales", "r") == drive.id
+    await engine.store.cancel(drive.id, [], [])
+    assert await gates.suspended_run("sales", "r") is None
 
 
 async def test_whoever_waits_for_runs_is_told(stores: Stores) -> None:
@@ -188,8 +229,10 @@ async def test_it_is_active_all_the_same(stores: Stores, clock: SetClock) -> Non
 
     assert (await engine.store.prune(runs=10, values=10)).runs == 0
     assert await run_state(drive) == "waiting"
-    assert (await engine.store.queue(["sales"])).running == 0
+    assert await engine.store.queue(["sales"]) == (0, 0, None, 0, 1)
     assert await engine.store.gates.waiting(["sales"]) != ()
+    await deliver(engine.store, gate(drive))
+    assert await engine.store.queue(["sales"]) == (0, 0, None, 1, 0)
 
 
 async def test_a_signal_and_a_suspension_at_once_lose_no_wake(stores: Stores) -> None:

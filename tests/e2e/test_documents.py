@@ -17,12 +17,14 @@ from tests.support.postgres import short_folder
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
+    "docs/approvals.md",
     "docs/how-to.md",
     "docs/limits.md",
     "docs/operations.md",
     "docs/scatter.md",
     "docs/sources.md",
     "docs/waiting.md",
+    "docs/web.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

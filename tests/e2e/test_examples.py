@@ -80,6 +80,19 @@ def test_the_web_app_awaits_submits_and_refuses() -> None:
             assert refused.json()["hint"]
 
 
+def test_the_rest_app_lets_in_whom_it_knows_and_its_client_follows_a_run() -> None:
+    """The engine's own REST under a path of the app; asked twice, the client gets the same run."""
+    with short_folder() as folder, served("examples.rest_app:app", folder) as address:
+        for _ in range(2):
+            said = _python(ROOT, "-m", "examples.rest_app", address, "2025-01-15").splitlines()
+            assert (said[0], said[-2], said[-1]) == ("run.started ", "run.finished ", "/about with 90 visits")
+            assert "asset.succeeded report" in said
+        with httpx.Client(base_url=f"{address}/flow/api/v1", headers={"X-Api-Key": "key-of-eve"}) as client:
+            assert len(client.get("/runs").json()["runs"]) == 1
+            assert client.post("/runs", json={"targets": ["report"]}).status_code == httpx.codes.FORBIDDEN
+            assert client.get("/runs", headers={"X-Api-Key": "nobody"}).status_code == httpx.codes.UNAUTHORIZED
+
+
 @contextmanager
 def served(app: str, folder: Path) -> Iterator[str]:
     """Serve an ASGI app with uvicorn on a free port, and stop it as an operator would."""

@@ -276,6 +276,39 @@ async def test_items_that_cannot_be_put_in_a_batch_fail_alone(open_engine: OpenE
     assert "its size= is -1: give a number of 0 or more" in said[5]
 
 
+async def test_an_item_that_is_in_no_batch_is_told_by_its_error(open_engine: OpenEngine):
+    """BATCH-05: where items are their own keys too, by position and value, without secrets, whatever its repr does."""
+    pipe = Pipeline("batches")
+
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError("no text")
+
+    def group(row: Row) -> str:
+        if row.no in (1, 3):
+            raise ValueError(f"no group for {row.no}")
+        return row.kind
+
+    async def given() -> AsyncIterator[Any]:
+        for item in (Row(0), Row(1, "password=hunter2"), Row(2), Row(3, "x" * 1000), Odd(), Row(4)):
+            yield item
+
+    @pipe.scatter(given, batch=Batching(max_items=3, group_by=group), tolerate=1.0, page_size=2)
+    async def items(batch: Batch[Row]) -> list[int]:
+        return [row.no for row in batch]
+
+    found = await (await open_engine(pipe)).run(items)
+    assert await found.to_list(limit=3) == [[0, 2, 4]]
+    failures = [each async for each in found.failures()]
+    said = [each.message for each in failures]
+    assert [each.error.details["position"] for each in failures] == [1, 3, 4]
+    assert said[0].startswith("item 1 of the source, Row(no=1, kind='password=")
+    assert "hunter2" not in said[0] + str(failures[0].error.details)
+    assert said[0].endswith("ValueError: no group for 1")
+    assert len(said[1]) < 400
+    assert said[2].startswith("item 4 of the source, <Odd instance at")
+
+
 async def test_what_batches_share_is_made_once(open_engine: OpenEngine):
     """BATCH-06: of its declared type, for every batch and attempt; what it was made from is an input."""
     pipe, rates, calls, seen = Pipeline("batches"), [3], list[int](), list[Any]()

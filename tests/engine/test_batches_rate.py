@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from flowstone_async import Batch, Batching, Cancelled, Context, Engine, Gathered, LeaseLost, Pipeline, Rate, Retry
+from flowstone_async import Batch, Batching, Context, Gathered, Pipeline, Rate, Retry
 from flowstone_async.clock import ManualClock
-from tests.engine.test_scatter_rate import Begun, at_rest, passing
-from tests.engine.test_scatter_resume import RARELY, kept
-from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import soon
+from tests.support.rates import Begun, at_rest, cancel, ended, gone_on_with, passing
+from tests.support.scatters import RARELY, kept
 from tests.unit.limits.windows import most_in_any_window
 
 
@@ -34,13 +33,6 @@ def host(batch: Batch[Url]) -> str:
 
 
 BY_HOST: Any = Batching(max_items=2, group_by=lambda url: url.host)
-
-
-async def ended(engine: Engine, running: asyncio.Task[Any], step: float) -> Any:
-    """Let time pass until a run has ended; return its value."""
-    while not running.done():
-        await passing(engine._live().services.clock, engine, step)  # pyright: ignore[reportArgumentType]
-    return await running
 
 
 async def test_batches_of_a_saturated_key_hold_back_no_other(open_engine: OpenEngine):
@@ -198,9 +190,7 @@ async def test_the_function_takes_dependencies(open_engine: OpenEngine):
     await kept(engine, 2)
     await at_rest(engine)
     assert begun.counts == {"x": 1, "z": 1}
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
 
 
 async def test_a_rate_of_batches_holds_across_a_crash_while_they_wait(open_engine: OpenEngine):
@@ -229,20 +219,7 @@ async def test_a_rate_of_batches_holds_across_a_crash_while_they_wait(open_engin
     async def total(results: Gathered[int]) -> int:
         return sum([value async for value in results])
 
-    dying = await open_engine(pipe, clock=clock, **RARELY)
-    living = await open_engine(pipe, clock=clock, **RARELY, slots=0)
-    running = asyncio.create_task(dying.run(total, timeout=False))
-    await kept(living, 4)
-    await at_rest(dying)
-    assert begun.counts == {"a": 2, "b": 2}
-    await kill(dying)
-    with pytest.raises(LeaseLost):
-        await soon(running)
-    await look_for_orphans(living)
-    waiting = asyncio.create_task(living.wait(total))
-    while not waiting.done():
-        await passing(clock, living, 1)
-    assert await soon(waiting) == 18
+    assert await gone_on_with(open_engine, pipe, clock, total, lambda: begun.counts == {"a": 2, "b": 2}) == 18
     assert begun.counts == {"a": 6, "b": 5}, "no batch was called twice; one item of each host left its batch"
     assert {most_in_any_window(times, 10) for times in begun.at.values()} == {2}
     assert {len(each) for each in seen.values()} == {1}

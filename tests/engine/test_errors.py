@@ -56,6 +56,7 @@ BASES = {
     "RunNotFound": LookupError,
     "GateNotFound": LookupError,
     "MalformedToken": ConfigError,
+    "PayloadInvalid": ConfigError,
     "ForgedToken": ConfigError,
     "TokenInUse": ConfigError,
     "TimedOut": TimeoutError,

@@ -172,7 +172,7 @@ async def test_leaving_the_loop_cancels_what_runs_and_the_body_awaits_it():
 
     assert await run(body) == 3
     assert sorted(ended) == [-1, 0, 1, 2, 4, 5]
-    assert (len(pulled), gate.left) == (6, 5)
+    assert (len(pulled), gate.calls) == (6, 5)
 
 
 @pytest.mark.parametrize("how", ["with", "aclosing", "aclose"])
@@ -220,11 +220,12 @@ async def test_an_error_is_raised_when_the_others_have_ended():
         try:
             async for no in ctx.map(call, range(10), max_concurrent=4):
                 seen.append(no)
-        except ValueError as error:
-            seen.append((str(error), lasting.begun - lasting.ended))
+        except ExecutionError as error:
+            seen.append((error.message, repr(error.__cause__), lasting.begun - lasting.ended))
 
     await run(body)
-    assert seen == [0, ("two", 0)]
+    told = "step 'map#0/call#2' of asset 'fanned' failed: ValueError: two"
+    assert seen == [0, (told, "ValueError('two')", 0)]
     assert lasting.begun >= 2
 
 
@@ -385,6 +386,21 @@ async def test_bodies_elsewhere_cannot_map(where: Any):
 def _maps(ctx: Context) -> str:
     ctx.map(doubled, [1])
     return "mapped"
+
+
+async def test_conditions_cannot_map():
+    """SCAT-27: they make no durable calls: nothing would be on record of them."""
+    pipe = Pipeline("mapping")
+
+    async def ready(ctx: Context) -> bool:
+        return all([no async for no in ctx.map(doubled, [1])])
+
+    @pipe.asset(when=ready)
+    async def fanned() -> int:
+        return 1
+
+    with pytest.raises(ConfigError, match="durable calls of `ctx` work only in bodies"):
+        await soon(pipe.run(fanned))
 
 
 async def test_the_context_is_of_its_body():

@@ -24,11 +24,9 @@ from flowstone_async import (
     ScatterRedriven,
     dep,
 )
-from tests.support.crash import flight_of, kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
-
-RARELY: Any = {"poll": "60s"}
+from tests.support.redriving import redriven_but_for_one, survived
 
 
 class _Case:
@@ -258,15 +256,8 @@ async def test_items_that_could_not_be_made_stay_failed(open_engine: OpenEngine)
             raise ValueError("broken")
         return half
 
-    engine = await open_engine(pipe)
-    run = await engine.submit(items)
-    assert (await soon(run)).failed == 2
-    broken.clear()
-    again = await run.redrive(items)
-    found = await soon(again)
+    found = await redriven_but_for_one(await open_engine(pipe), items, broken.clear)
     assert (found.total, found.succeeded, found.failed) == (4, 3, 1)
-    with pytest.raises(ConfigError, match="1 failed items of the scatter cannot be run"):
-        await again.redrive(items)
 
 
 @pytest.mark.parametrize("batch", [False, Batching(max_items=2)])
@@ -374,19 +365,7 @@ async def test_a_redriven_value_is_fresh(open_engine: OpenEngine):
 async def test_a_redrive_survives_its_engine(open_engine: OpenEngine):
     """JOB-09: killed right after it was stored, and in the middle of it."""
     case = _Case()
-    living = await open_engine(case.pipe, **RARELY, slots=0)
-    first = await open_engine(case.pipe, **RARELY)
-    run = await case.first(first)
-    await kill(first)
-    case.broken.clear()
-    case.gate.close()
-    again = await (await living.find(run.id)).redrive("items")
-    second = await open_engine(case.pipe, **RARELY)
-    await flight_of(second, again.id)
-    await case.gate.reached(24)
-    await kill(second)
-    case.gate.open()
-    await look_for_orphans(living)
+    living, again = await survived(open_engine, case.pipe, case.gate, case.first, case.broken.clear, reached=2)
     assert await soon(again) == "total 190"
     assert await living._live().store.verify() == ()
     assert {no: case.items_called[no] for no in range(20) if no not in (3, 7)} == {

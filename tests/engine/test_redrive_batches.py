@@ -24,11 +24,9 @@ from flowstone_async import (
     ScatterItem,
     sources,
 )
-from tests.support.crash import flight_of, kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
-
-RARELY: Any = {"poll": "60s"}
+from tests.support.redriving import redriven_but_for_one, survived
 
 
 class _Case:
@@ -314,36 +312,22 @@ async def test_batches_that_could_not_be_made_stay_failed(open_engine: OpenEngin
             raise ValueError("broken")
         return batch[0]
 
-    engine = await open_engine(pipe)
-    run = await engine.submit(items)
-    assert (await soon(run)).failed == 2
-    broken.clear()
-    again = await run.redrive(items)
-    found = await soon(again)
+    found = await redriven_but_for_one(await open_engine(pipe), items, broken.clear)
     assert (found.total, found.succeeded, found.failed) == (3, 2, 1)
-    with pytest.raises(ConfigError, match="1 failed items of the scatter cannot be run"):
-        await again.redrive(items)
 
 
 @pytest.mark.parametrize("only", ["failed", "all"])
 async def test_a_redrive_of_batches_survives_its_engine(open_engine: OpenEngine, only: Any):
     """JOB-09, BATCH-07: killed in the middle of it; numbers, keys and what is shared are those of the first attempt."""
-    case = _Case()
-    living = await open_engine(case.pipe, **RARELY, slots=0)
-    first = await open_engine(case.pipe, **RARELY)
-    run = await case.first(first)
-    await kill(first)
-    case.mend()
-    case.gate.close()
-    began = case.gate.calls
-    again = await (await living.find(run.id)).redrive("items", only=only)
-    second = await open_engine(case.pipe, **RARELY)
-    await flight_of(second, again.id)
-    await case.gate.reached(began + 3)
-    seen = {batch: case.given[batch][:3] for batch in case.calls}
-    await kill(second)
-    case.gate.open()
-    await look_for_orphans(living)
+    case, seen = _Case(), dict[tuple[int, ...], Any]()
+
+    def held() -> None:
+        seen.update({batch: case.given[batch][:3] for batch in case.calls})
+
+    living, again = await survived(
+        open_engine, case.pipe, case.gate, case.first, case.mend, only=only, reached=3, held=held
+    )
+    assert len(seen) >= 3
     assert await soon(again) == sum(range(12))
     assert {batch: case.given[batch][:3] for batch in seen} == seen
     assert case.made == (1 if only == "failed" else 2)

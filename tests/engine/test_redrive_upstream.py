@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import ConfigError, DependencyFailed, Gathered, Pipeline, RunHandle
-from tests.support.crash import flight_of, kill, look_for_orphans
+from flowstone_async import ConfigError, DependencyFailed, Engine, Gathered, Pipeline, RunHandle
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
+from tests.support.redriving import survived
 
 OFTEN: Any = {"poll": "10ms"}
-RARELY: Any = {"poll": "60s"}
 
 
 class _Case:
@@ -50,6 +49,17 @@ class _Case:
         self.first_broken.clear()
         self.second_broken.clear()
         self.calls.clear()
+
+
+async def _failed(open_engine: OpenEngine) -> tuple[_Case, Engine, RunHandle[Any]]:
+    """Run a pipeline whose `first` fails as a whole, with some results, while `second` follows it."""
+    case = _Case(tolerate=0, max_concurrent=1)
+    case.second_broken.clear()
+    engine = await open_engine(case.pipe, **OFTEN)
+    run = await engine.submit("total")
+    with pytest.raises(DependencyFailed):
+        await soon(run)
+    return case, engine, run
 
 
 async def counted(run: RunHandle[Any], asset: str) -> tuple[int, int, int, int]:
@@ -114,12 +124,7 @@ async def test_what_is_followed_runs_again_and_what_follows_anew(open_engine: Op
 
 async def test_what_followed_a_scatter_that_failed(open_engine: OpenEngine):
     """SCAT-25, READ-09: it has no value to be taken; redriving the first one, or a retry, computes both."""
-    case = _Case(tolerate=0, max_concurrent=1)
-    case.second_broken.clear()
-    engine = await open_engine(case.pipe, **OFTEN)
-    run = await engine.submit("total")
-    with pytest.raises(DependencyFailed):
-        await soon(run)
+    case, engine, run = await _failed(open_engine)
     with pytest.raises(ConfigError, match=r"case\.second has followed case\.first, which has no value") as raised:
         await run.redrive("second")
     assert "Redrive first" in str(raised.value.hint)
@@ -134,12 +139,7 @@ async def test_what_followed_a_scatter_that_failed(open_engine: OpenEngine):
 
 async def test_a_retried_run_computes_what_follows_anew(open_engine: OpenEngine):
     """READ-09: with the results that the first one keeps, each once."""
-    case = _Case(tolerate=0, max_concurrent=1)
-    case.second_broken.clear()
-    engine = await open_engine(case.pipe, **OFTEN)
-    run = await engine.submit("total")
-    with pytest.raises(DependencyFailed):
-        await soon(run)
+    case, engine, run = await _failed(open_engine)
     done = {each.key for each in await run.items("first", state="done")}
     case.mend()
     assert await soon(await engine.retry(run.id)) == 45
@@ -188,21 +188,13 @@ async def test_a_value_of_what_follows_is_redriven_and_stale(open_engine: OpenEn
 async def test_scatters_that_follow_go_on_from_a_redrive_that_died(open_engine: OpenEngine):
     """JOB-09, SCAT-26: killed while both were under way."""
     case = _Case()
-    living = await open_engine(case.pipe, **RARELY, slots=0)
-    first = await open_engine(case.pipe, **RARELY)
-    run = await first.submit("total")
-    await soon(run)
-    await kill(first)
-    case.mend()
-    case.gate.close()
-    began = case.gate.calls
-    again = await (await living.find(run.id)).redrive("first")
-    second = await open_engine(case.pipe, **RARELY)
-    await flight_of(second, again.id)
-    await case.gate.reached(began + 1)
-    await kill(second)
-    case.gate.open()
-    await look_for_orphans(living)
+
+    async def begin(engine: Engine) -> RunHandle[Any]:
+        run = await engine.submit("total")
+        await soon(run)
+        return run
+
+    living, again = await survived(open_engine, case.pipe, case.gate, begin, case.mend, asset="first", reached=1)
     assert await soon(asyncio.create_task(again.result())) == 45
     assert case.calls["first 3"] in (1, 2)
     assert sorted([value async for value in await living.get("second")]) == list(range(10))

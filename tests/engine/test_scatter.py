@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Context, Gathered, Item, Pipeline, Retry, Tolerance
+from flowstone_async import Batching, Context, Gathered, Item, Pipeline, Retry, Tolerance
 from flowstone_async.errors import Cancelled, NotFound, ScatterThreshold, SourceError
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -306,12 +306,14 @@ async def test_items_that_cannot_be_stored_are_failed_items(open_engine: OpenEng
     assert [(each.index, each.item) async for each in found.failures()] == [(1, None)]
 
 
-async def test_an_attempt_at_an_item_is_bounded_in_time(open_engine: OpenEngine):
+@pytest.mark.parametrize(("batch", "thing"), [(None, "item"), (Batching(max_items=1), "batch")])
+async def test_an_attempt_at_an_item_is_bounded_in_time(open_engine: OpenEngine, batch: Any, thing: str):
     """SCAT-15."""
     pipe = Pipeline("scatter")
 
-    @pipe.scatter(range(3), timeout=0.05, tolerate=0.5, retry=False)
-    async def slow(no: int) -> int:
+    @pipe.scatter(range(3), timeout=0.05, tolerate=0.5, retry=False, batch=batch)
+    async def slow(given: Any) -> int:
+        no = given if batch is None else given[0]
         if no == 1:
             await asyncio.Event().wait()
         return no
@@ -320,6 +322,7 @@ async def test_an_attempt_at_an_item_is_bounded_in_time(open_engine: OpenEngine)
     found = await soon(engine.run(slow))
     [failure] = [each async for each in found.failures()]
     assert failure.error_type == "TimedOut"
+    assert failure.message == f"the {thing} took longer than its timeout of 0.05 s"
     assert await found.to_list(limit=3) == [0, 2]
 
 

@@ -12,8 +12,8 @@ import pytest
 from flowstone_async import Context, Pipeline, Retry
 from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async.clock import ManualClock
-from tests.engine.test_scatter_rate import at_rest
 from tests.support.engines import OpenEngine
+from tests.support.rates import at_rest
 
 ITEMS, PAGE = 1000, 10
 

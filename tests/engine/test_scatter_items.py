@@ -104,6 +104,34 @@ async def test_a_value_that_cannot_be_iterated_fails_the_asset(open_engine: Open
 
 
 @pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([1, 2, print], "expected int, found builtin_function_or_method"),
+        ([1, date(2025, 1, 1), print], "builtin_function_or_method"),
+        ([(1, 2), (3, print)], "tuple"),
+        ([[1], [print]], "at [0]"),
+        ([Point(1, date(2025, 1, 1)), 5, Pipeline("no value")], "found Pipeline"),
+    ],
+)
+async def test_given_items_of_a_type_that_cannot_be_stored_fail_alone(
+    open_engine: OpenEngine, given: list[Any], reason: str
+):
+    """SCAT-06: naming position and reason; the others go on, as what they are, also where another worker reads them."""
+    pipe = Pipeline("scatter")
+
+    @pipe.scatter(given, tolerate=Tolerance(count=1), retry=False)
+    async def items(item: Any) -> str:
+        return repr(item)
+
+    found = await soon((await open_engine(pipe)).run(items))
+    assert (found.total, found.failed) == (len(given), 1)
+    assert await found.to_list(limit=3) == [repr(each) for each in given[:-1]]
+    [failure] = [each async for each in found.failures()]
+    assert (failure.index, failure.item, failure.error_type) == (len(given) - 1, None, "StorageError")
+    assert reason in failure.message
+
+
+@pytest.mark.parametrize(
     ("key", "reason"), [("x" * 1023, "the key is 1,025 bytes long"), (object(), "the key is object"), (KeyError, "odd")]
 )
 async def test_a_key_that_cannot_be_one_makes_its_item_fail(open_engine: OpenEngine, key: Any, reason: str):

@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from flowstone_async import Cancelled, Context, Engine, Gathered, LeaseLost, Pipeline, Rate, Retry, TimedOut
+from flowstone_async import Context, Gathered, Pipeline, Rate, Retry, TimedOut
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.scattering import Scattering
 from flowstone_async.clock import ManualClock
 from flowstone_async.errors import ScatterThreshold
-from tests.engine.test_scatter_resume import RARELY, kept
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
+from tests.support.rates import Begun, at_rest, cancel, gone_on_with, passing
+from tests.support.scatters import RARELY, kept
 from tests.unit.limits.windows import most_in_any_window
 
 HOURLY = Rate(1, per="1h")
-
-
-async def at_rest(engine: Engine) -> None:
-    """Return when all that an engine does is to wait for time."""
-    async with asyncio.timeout(20):
-        while any(not each.driver.only_waits for each in engine._live().flights.values()):
-            await asyncio.sleep(0)
-
-
-async def passing(clock: ManualClock, engine: Engine, seconds: float) -> None:
-    """Let time pass, from one timer to the next, each when all that the one before set going has settled."""
-    until = clock.monotonic() + seconds
-    clock.call_later(seconds, lambda: None)
-    while clock.monotonic() < until:
-        await at_rest(engine)
-        assert await clock.jump()
-    await at_rest(engine)
-
-
-class Begun:
-    """Notes when items begin, by key."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.at: dict[object, list[float]] = defaultdict(list)
-
-    def __call__(self, key: object = None) -> None:
-        self.at[key].append(self.clock.monotonic())
-
-    @property
-    def counts(self) -> Counter[object]:
-        return Counter({key: len(times) for key, times in self.at.items()})
 
 
 @pytest.mark.parametrize("rate", [Rate(5), Rate(6, per="2s", burst=2), Rate(1, per="100ms")])
@@ -75,9 +44,7 @@ async def test_no_window_sees_more_than_n_items_begin(open_engine: OpenEngine, r
     times = begun.at[None]
     assert most_in_any_window(times, per) <= n
     assert len(times) >= 9 * n
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
 
 
 async def test_retries_count(open_engine: OpenEngine):
@@ -143,9 +110,7 @@ async def test_within_what_is_read_ahead_no_key_waits_for_another(open_engine: O
     await kept(engine, 101)
     await at_rest(engine)
     assert begun.counts == {"slow": 1, "other": 100}
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
 
 
 async def test_items_that_wait_are_ahead_of_execution(open_engine: OpenEngine):
@@ -173,9 +138,7 @@ async def test_items_that_wait_are_ahead_of_execution(open_engine: OpenEngine):
         assert pulled <= ended + 40 + 1
     assert begun.counts[0] >= 28
     assert abs(begun.counts[0] - begun.counts[1]) <= 1
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
 
 
 async def test_items_to_be_tried_again_are_taken_as_there_is_room(open_engine: OpenEngine):
@@ -284,9 +247,7 @@ async def test_keys_of_other_types_and_dependencies_of_the_function(open_engine:
     await kept(engine, 4)
     await at_rest(engine)
     assert begun.counts == {"x": 1, "z": 1, "t": 1, "n": 1}
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
 
 
 async def test_keys_and_items_of_those_that_wait(open_engine: OpenEngine):
@@ -347,9 +308,7 @@ async def test_cancelling_while_items_wait(open_engine: OpenEngine, key: Any):
     await kept(engine, 1 if key is None else 2)
     await at_rest(engine)
     before = len(begun.at[None])
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
     await clock.advance(100)
     assert len(begun.at[None]) == before
     counts = (await run.status()).scatter
@@ -394,20 +353,7 @@ async def test_a_rate_holds_across_a_crash_while_items_wait(open_engine: OpenEng
     async def total(results: Gathered[int]) -> int:
         return sum([value async for value in results])
 
-    dying = await open_engine(pipe, clock=clock, **RARELY)
-    living = await open_engine(pipe, clock=clock, **RARELY, slots=0)
-    running = asyncio.create_task(dying.run(total, timeout=False))
-    await kept(living, 4)
-    await at_rest(dying)
-    assert begun.counts == {0: 2, 1: 2}
-    await kill(dying)
-    with pytest.raises(LeaseLost):
-        await soon(running)
-    await look_for_orphans(living)
-    waiting = asyncio.create_task(living.wait(total))
-    while not waiting.done():
-        await passing(clock, living, 1)
-    assert await soon(waiting) == sum(range(9))
+    assert await gone_on_with(open_engine, pipe, clock, total, lambda: begun.counts == {0: 2, 1: 2}) == sum(range(9))
     assert begun.counts == {0: 5, 1: 4}, "no item was called twice"
     assert {most_in_any_window(times, 10) for times in begun.at.values()} == {2}
 
@@ -477,9 +423,7 @@ async def test_two_engines_share_the_rate_of_a_scatter(open_engine: OpenEngine):
     await other.limits.set(f"scatter:{scatter.id}", Rate(10, per="1m"))
     await passing(clock, engine, 31)
     assert len(begun.at[None]) == 10
-    await run.cancel()
-    with pytest.raises(Cancelled):
-        await soon(run)
+    await cancel(run)
 
 
 async def test_time_passes_for_items_that_wait_in_a_test():

@@ -9,27 +9,13 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Context, Engine, Gathered, LeaseLost, Pipeline, Retry
+from flowstone_async import Batching, Context, Gathered, LeaseLost, Pipeline, Retry
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.scattering import Scattering
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
-
-RARELY: Any = {"poll": "60s"}
-
-
-async def kept(engine: Engine, count: int, what: str = "succeeded", *, asset: str = "") -> None:
-    """Wait until so many items of a scatter are on record: of the only one, or of an asset's."""
-    store: Any = engine._live().store
-    async with asyncio.timeout(30):
-        while True:
-            for run in await engine.runs():
-                for scatter in await store.scatters.of_run(run.id):
-                    totals = await store.scatters.totals(scatter.id)
-                    if asset in ("", scatter.key.asset) and getattr(totals, what) >= count:
-                        return
-            await asyncio.sleep(0)
+from tests.support.scatters import RARELY, kept
 
 
 class _Case:
@@ -127,8 +113,11 @@ async def test_attempts_and_due_times_survive(open_engine: OpenEngine):
     assert attempts == [1, 2, 3]
 
 
-async def test_only_the_item_that_kills_its_workers_fails(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch):
-    """SCAT-14: after `max_lost` of them, alone; the others finish."""
+@pytest.mark.parametrize("batch", [None, Batching(max_items=1)])
+async def test_only_the_item_that_kills_its_workers_fails(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, batch: Any
+):
+    """SCAT-14: after `max_lost` of them, alone; the others finish. A batch likewise, and it is called one."""
 
     async def die(self: Scattering, bodies: Bodies) -> None:
         bodies.cancel()
@@ -136,8 +125,9 @@ async def test_only_the_item_that_kills_its_workers_fails(open_engine: OpenEngin
     monkeypatch.setattr(Scattering, "_end", die)  # without handing anything back
     pipe, gate, calls = Pipeline("poison"), Gate(), Counter[int]()
 
-    @pipe.scatter(range(20), tolerate=0.05)
-    async def items(no: int) -> int:
+    @pipe.scatter(range(20), tolerate=0.05, batch=batch)
+    async def items(given: Any) -> int:
+        no = given if batch is None else given[0]
         calls[no] += 1
         if no == 7:
             await gate()
@@ -157,7 +147,9 @@ async def test_only_the_item_that_kills_its_workers_fails(open_engine: OpenEngin
     found = await soon((await living.find(run.id)).result())
     assert await found.to_list(limit=20) == [no for no in range(20) if no != 7]
     [failure] = [each async for each in found.failures()]
-    assert (failure.item, failure.error_type) == (7, "WorkerLost")
+    assert (failure.index, failure.error_type) == (7, "WorkerLost")
+    thing = "item" if batch is None else "batch"
+    assert failure.message == f"3 workers died while they ran {thing} 7 of scatter poison.items"
     assert calls[7] == 3
 
 

@@ -82,7 +82,7 @@ async def test_nothing_is_sent_for_an_item(dsn: str, sent: Counter[str], results
         assert sent["scatter_blocks"] <= PAGES + 1, "gathered a page at a time"
         assert not sent["page_added"] + sent["flushed"], "a reply that came is not asked for again"
         assert sent.total() < 2 * PAGES + FLUSHES + 50
-        assert len(made) < ITEMS / 50
+        assert len(made) < ITEMS / 25
         assert bodies(made) < PAGES + 10
 
 

@@ -20,6 +20,7 @@ GOING = "(SELECT id FROM flowstone.run WHERE state = 'running')"
 LAST = f"(SELECT max(first_no) FROM flowstone.event WHERE run_id = {DONE})"
 OLD = "(SELECT materialization FROM flowstone.superseded ORDER BY at LIMIT 1)"
 CURRENT = "(SELECT current FROM flowstone.asset_key WHERE asset = 'numbers')"
+GATE = "00000000-0000-4000-8000-000000000001"
 UNCHECKED = "ALTER TABLE flowstone.run DROP CONSTRAINT run_check"
 
 
@@ -28,7 +29,39 @@ def told(old: str, new: str) -> str:
     return f"UPDATE flowstone.event SET body = replace(body, '{old}', '{new}') WHERE run_id = {DONE}"
 
 
+def gated(where: str = "", *, of: str = GOING, opened: bool = True) -> str:
+    """Let a run that goes on have a gate, and do something about it."""
+    gate = (
+        "INSERT INTO flowstone.gate (id, run_id, opened_at, open, kind, pipeline, asset, io, partition, name, body, key, "
+        f"facts) VALUES ('{GATE}', {of}, now(), {opened}, 'signal', 'shop', 'endless', '', '', '', '', '', '{{}}')"
+    )
+    return f"{gate}; {where}" if where else gate
+
+
+def decided(how: str = "signalled", *, of: str = GOING) -> str:
+    return f"INSERT INTO flowstone.gate_outcome (gate, run_id, at, how, woken) VALUES ('{GATE}', {of}, now(), '{how}', true)"
+
+
+SUSPEND = f"UPDATE flowstone.run SET state = 'waiting', worker = NULL WHERE id = {GOING}"
 DAMAGE = {
+    "a gate without a run": (gated(of="gen_random_uuid()"), "which there is not"),
+    "a gate that ended without an outcome": (gated(opened=False), "has ended, and there is no outcome"),
+    "a gate that is open with an outcome": (gated(decided()), "is open, and signalled"),
+    "an outcome of another run's gate": (gated(decided(of=DONE), opened=False), "and its outcome of run"),
+    "an outcome without a gate": (decided(), "which there is not, has an outcome"),
+    "a token without a gate": (
+        "INSERT INTO flowstone.gate_token (token, gate) VALUES ('x', gen_random_uuid())",
+        "which there is not, has a token",
+    ),
+    "a suspended run without gates": (SUSPEND, "nothing will wake it"),
+    "a suspended run that was never woken": (
+        gated(f"{decided()}; {SUSPEND}", opened=False),
+        "nothing will wake it",
+    ),
+    "a suspended run with an owner": (
+        gated(f"UPDATE flowstone.run SET state = 'waiting' WHERE id = {GOING}"),
+        "is waiting, and belongs to worker",
+    ),
     "no instant of an end": (
         f"{UNCHECKED}; UPDATE flowstone.run SET finished_at = NULL WHERE id = {DONE}",
         "no instant",
@@ -238,6 +271,22 @@ async def dsn(server: TestServer) -> AsyncIterator[str]:
 
 
 async def test_a_store_that_works_is_whole(opened: Opened) -> None:
+    assert await opened.store.verify() == ()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        gated(SUSPEND),
+        gated(f"{decided()}; {SUSPEND}; UPDATE flowstone.gate_outcome SET woken = false", opened=False),
+        gated(of=DONE),
+    ],
+    ids=["a run waits", "nobody has woken it yet", "its run has ended"],
+)
+async def test_gates_that_wait_or_are_left_to_a_sweep_are_no_damage(
+    opened: Opened, sql: asyncpg.Connection, left: str
+) -> None:
+    await sql.execute(f"DELETE FROM flowstone.asset_key WHERE claim_run IS NOT NULL; {left}")
     assert await opened.store.verify() == ()
 
 

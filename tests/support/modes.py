@@ -1,12 +1,15 @@
-"""The ways in which stores learn of changes, and the whole suite in each of them: `pytest --mode=poll`.
+"""The ways in which stores learn of changes and bodies wait, and the suite in each of them: `pytest --mode=poll`.
 
 - `notify`, the default: by notifications, on the server itself.
 - `poll`: nobody tells and nobody listens, as with `Engine(notify=False)`.
 - `pooler`: statements go through a transaction pooler, as with `Engine(store=<pooler>, direct=<server>)`.
+- `evict`: a body is dropped whenever it waits at a gate, and called again, as with `Engine(park_after=0)`; and each body
+  that may wait is dropped once before it begins, so that every run with such a body is suspended and goes on.
 
-A mode is enforced where stores are made, so that it holds for whatever a test opens, in this process and in programs
+A mode is enforced where stores and engines are made, so that it holds for whatever a test opens, in this process and in programs
 that it starts (`-m tests.support.modes <module> …`, which `command` puts in front). What a test says explicitly stays:
-a pool or a `direct=` of its own, `notify=False`, and addresses that lead through a proxy of the test's.
+a pool or a `direct=` of its own, `notify=False`, and addresses that lead through a proxy of the test's; but not how long
+bodies stay in memory, since nothing that they do may depend on it.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from functools import wraps
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-MODES = ("notify", "poll", "pooler")
+MODES = ("notify", "poll", "pooler", "evict")
 VARIABLE = "FLOWSTONE_TEST_MODE"
 POLL = 0.05
-"""Seconds between looks in mode `poll`; many tests wait for one."""
+"""Seconds between looks in modes `poll` and `evict`; many tests wait for one."""
 _SIZE = 4
+_BREATH = 0.001
 _KNOWN = {"host", "port", "sslmode", "target_session_attrs", "application_name"}
 """Words of an address that a pooler need not pass on."""
 
@@ -40,9 +44,38 @@ def command(module: str) -> tuple[str, ...]:
 
 
 def enforce() -> None:
-    """Make every store that is made from now on one of the mode."""
-    if mode() == MODES[0]:
-        return
+    """Make every store and engine that is made from now on one of the mode."""
+    if mode() == "evict":
+        _evict()
+    elif mode() != MODES[0]:
+        _connect()
+
+
+def _evict() -> None:
+    """Have every engine drop bodies that wait at once, and every body wait before it begins."""
+    from flowstone_async import Engine
+    from flowstone_async._engine.replay.body import DurableBody
+    from flowstone_async._engine.replay.gate import BodyGate, sleep_wait
+    from flowstone_async._engine.replay.scope import Scope
+    from flowstone_async.clock import SystemClock
+
+    plain_init, plain_load = Engine.__init__, DurableBody.load
+
+    @wraps(plain_init)
+    def init(self: Engine, *pipelines: Any, **options: Any) -> None:
+        plain_init(self, *pipelines, **{**options, "poll": POLL, "park_after": 0})
+
+    @wraps(plain_load)
+    async def load(self: DurableBody) -> None:
+        await plain_load(self)
+        if self._identity is None and isinstance(self.services.clock, SystemClock) and self.services.worker is not None:
+            await BodyGate(self, Scope("before").take("sleep"), sleep_wait(_BREATH, None)).wait()
+
+    Engine.__init__, DurableBody.load = init, load
+
+
+def _connect() -> None:
+    """Have every store learn of changes in the way of the mode."""
     from flowstone_async.store.postgres import PostgresStore
 
     plain = PostgresStore.__init__

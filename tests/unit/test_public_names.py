@@ -24,15 +24,17 @@ NAMES = {
         " PartitionedScatterAsset PartitionedStreamAsset ScatterAsset StreamAsset"
     ),
     "markers": "dep mapping param resource",
-    "in bodies": "Batch BatchFailed Context Failed Gathered Item ItemFailure Mapped Skipped Stream",
-    "policies": "Batching Cache Rate Retention Retry Tolerance",
+    "in bodies": (
+        "Ask Batch BatchFailed Context Decision Failed Gathered Item ItemFailure Mapped Rearm SignalGate Skipped Stream"
+    ),
+    "policies": "After Batching Cache Extend Rate Retention Retry Tolerance",
     "limits": "LimitHolder Limits LimitStatus Slot",
     "partition sets": (
         "Custom Daily Dynamic Every Hourly KeyMapping KeyRange Keys Monthly PartitionSet Single Weekly ALL"
     ),
     "answers": (
         "AssetInfo AssetReport AssetStatus BackfillHandle BackfillReport Capabilities Health Plan PlanEntry RunHandle RunRef"
-        " RunReport RunStatus"
+        " RunReport RunStatus ApprovalRequest ApprovalRequested GateDelivery GateStatus Signalled"
         " ErrorGroup ScatterCounts ScatterItem Why"
     ),
     "events": (
@@ -46,18 +48,23 @@ NAMES = {
     ),
     "errors": (
         "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
-        " AlreadySignalled ForgedToken GateClosed GateExpired GateNotFound MalformedToken TokenInUse"
+        " AlreadyDecided ApprovalTimedOut NotAllowed NothingPending Rejected"
+        " AlreadySignalled ForgedToken GateClosed GateExpired GateNotFound MalformedToken PayloadInvalid TokenInUse"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
         " PlanOutdated Problem RateLimited ReplayMismatch ResourceUnavailable RunNotFound ScatterThreshold SlotTimeout"
-        " SourceError StepLimit StorageError StoreUnavailable TargetSkipped TimedOut WorkerLost"
+        " SourceError StepLimit StorageError StoreUnavailable TargetSkipped TimedOut Waiting WaitingApproval"
+        " WaitingSignal WorkerLost"
     ),
+    "users of the web side": "User",
     "I/O managers": "io",
+    "telling people": "notify",
     "sources of items": "sources",
 }
 IO_NAMES = "Files IOManager Memory Postgres Stored ValueRef"
 SOURCES_NAMES = "BadRow DynamoDB Page Postgres S3 S3Object Source"
-MODULES = [flowstone_async, flowstone_async.io, flowstone_async.sources]
-MODULE_IDS = ["flowstone_async", "io", "sources"]
+NOTIFY_NAMES = "apprise slack webhook"
+MODULES = [flowstone_async, flowstone_async.io, flowstone_async.notify, flowstone_async.sources]
+MODULE_IDS = ["flowstone_async", "io", "notify", "sources"]
 
 # What an application that only imports the package must not pay for, in time or in installed extras.
 HEAVY = [
@@ -72,6 +79,7 @@ def test_the_public_names_are_exactly_these() -> None:
     assert len(documented) == len(set(documented))
     assert sorted(flowstone_async.__all__) == sorted(documented)
     assert sorted(flowstone_async.io.__all__) == sorted(IO_NAMES.split())
+    assert sorted(flowstone_async.notify.__all__) == sorted(NOTIFY_NAMES.split())
     assert sorted(flowstone_async.sources.__all__) == sorted(SOURCES_NAMES.split())
 
 

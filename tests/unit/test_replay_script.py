@@ -87,6 +87,59 @@ async def test_one_that_is_cancelled_while_it_waits_holds_up_nobody():
     assert await _order(script, "c", "a") == ["a", "c"]
 
 
+async def test_one_that_was_passed_over_comes_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scripts, "_PATIENCE", 0.001)
+    script = Script([record("a", 0, 0), record("b", 1, 1), record("c", 2, 2)])
+    assert await _order(script, "c") == ["c"]
+    assert await _order(script, "b", "a") == ["b", "a"]
+
+
+async def test_what_is_new_comes_behind_what_was_seen():
+    script = Script([record("a", 0, 0), record("b", 1, 1)])
+    async with asyncio.timeout(20):
+        waiting = [asyncio.ensure_future(script.drained()) for _ in range(2)]
+        await _order(script, "a")
+        assert not any(each.done() for each in waiting)
+        await _order(script, "b")
+        await asyncio.gather(*waiting)
+        await script.drained()
+
+
+async def test_what_is_new_waits_for_what_nobody_asks_for_only_so_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scripts, "_PATIENCE", 0.001)
+    script = Script([record("a", 0, 0), record("b", 1, 1)])
+    async with asyncio.timeout(20):
+        await script.drained()
+    assert not script.replaying
+
+
+async def test_those_inside_of_a_call_that_has_a_result_are_waited_for_by_nobody():
+    inside = [
+        record("b", 0, seen, key=f"{path}/b#0", path=path) for seen, path in enumerate(("a#0", "a#0/map#0/c#0", "x#0"))
+    ]
+    script = Script([*inside, record("a", 0, 3)])
+    assert script.missing == "x#0/b#0"
+    assert script.below("x#0") == ("x#0/b#0",)
+    assert script.below("x") == ()
+    script.pass_over(["x#0/b#0"])
+    assert await _order(script, "a") == ["a"]
+
+
+async def test_whoever_may_ask_is_told_that_somebody_must():
+    script, told = Script([record("a", 0, 0), record("b", 1, 1), record("c", 2, 2)]), list[str | None]()
+    script.watchers.add(lambda: told.append(script.missing))
+    assert await _order(script, "a") == ["a"]
+    async with asyncio.timeout(20):
+        while not told:
+            await asyncio.sleep(0)
+    assert told == ["b#0"]
+    asked = asyncio.ensure_future(_order(script, "c"))
+    await asyncio.sleep(0)
+    assert script.missing == "b#0"
+    script.pass_over(script.below(""))  # not what was asked for
+    assert await asked == ["c"]
+
+
 def test_failures_of_earlier_attempts_are_not_there():
     failed = record("a", 0, 0, value=None, error=NO)
     assert Script([failed]).find(Place("a#0", "", 0), called("a")) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -91,3 +92,11 @@ def test_a_chosen_token_has_1_to_512_bytes(token: str) -> None:
     with pytest.raises(ConfigError, match="token="):
         chosen(token)
     assert len({chosen("x" * 512), chosen("ä" * 256), chosen("a/b.c")}) == 3
+
+
+@pytest.mark.parametrize("change", [str, str.upper, lambda token: f" {token}", lambda token: token[:40]], ids=range(4))
+def test_nobody_chooses_what_looks_like_a_token_of_ours(change: Callable[[str], str]) -> None:
+    """Damaged, it would be taken for one that was chosen, and kept for a gate that never comes."""
+    with pytest.raises(ConfigError, match="looks like"):
+        chosen(change(token_of(SECRET, GATE)))
+    assert chosen("v1.2") != chosen("v1.3")

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from random import Random
 from typing import Any
 from uuid import UUID, uuid5
 
+from flowstone_async._engine.approving.asking import ask
+from flowstone_async._engine.catalog import AS_THE_ENGINE
 from flowstone_async._engine.deadline import Deadline
-from flowstone_async._engine.replay.facts import BodyFacts, Recorded, body_facts
+from flowstone_async._engine.replay.approval import approval_gate
+from flowstone_async._engine.replay.choosing import first, patched
+from flowstone_async._engine.replay.facts import Recorded, body_facts
+from flowstone_async._engine.replay.gate import BodyGate, signal_wait, sleep_wait
 from flowstone_async._engine.replay.grouping import StepGroup
+from flowstone_async._engine.replay.mapping import MappedCalls, returned
 from flowstone_async._engine.replay.prints import function_name, print_of
+from flowstone_async._engine.replay.recording import Recording
+from flowstone_async._engine.replay.refused import refuse
 from flowstone_async._engine.replay.scope import ENTERED, Entered, Place, Scope
-from flowstone_async._engine.replay.script import Called, Script
-from flowstone_async._engine.services import Services
+from flowstone_async._engine.replay.script import Called
+from flowstone_async.approvals import Asking, Decision
 from flowstone_async.definition.annotations import resolve
-from flowstone_async.definition.body import function_of, name_of
+from flowstone_async.definition.approval import ApprovalKind
+from flowstone_async.definition.body import name_of
+from flowstone_async.definition.context import Context
 from flowstone_async.durable import Durable, StepOptions
 from flowstone_async.errors import (
-    ConfigError,
     FlowstoneError,
     LeaseLost,
     ReplayMismatch,
-    StepLimit,
     StorageError,
     StoreUnavailable,
     TimedOut,
@@ -36,75 +44,42 @@ from flowstone_async.errors import (
 from flowstone_async.failures import ENDINGS, describe, rebuild
 from flowstone_async.io.codec import Codec, codec_for
 from flowstone_async.planning.units import Unit
+from flowstone_async.signals import SignalGate
 from flowstone_async.store.steps import AlreadyRecorded, StepRecord
-
-_MANY, _MOST = 2_000, 20_000
-_logger = logging.getLogger("flowstone")
 
 
 def attempt_body(
-    run: Recorded, unit: Unit, attempt: int, failing: Callable[[BaseException, str], FlowstoneError]
+    run: Recorded,
+    unit: Unit,
+    attempt: int,
+    failing: Callable[[BaseException, str], FlowstoneError],
+    park_after: float | None,
 ) -> DurableBody:
     """Return the durable calls of an attempt at an asset."""
-    facts = body_facts(run, unit, failing)
+    patience = run.services.settings.park_after if park_after == AS_THE_ENGINE else park_after
+    facts = body_facts(run, unit, failing, patience)
     return DurableBody(run.services, facts, attempt=attempt, known=run.resumed or attempt > 1)
 
 
-class DurableBody(Durable):
-    """The durable calls of one body.
+class DurableBody(Recording, Durable):
+    """The durable calls of one body; see `Recording`."""
 
-    Args:
-        services: Of the engine.
-        facts: Of the body.
-        attempt: Of the asset, or of the item.
-        known: Whether it may have something on record.
-        identity: Of the item; None for the body of an asset.
-    """
-
-    __slots__ = ("_attempt", "_facts", "_id", "_identity", "_known", "_root", "_script", "_services", "_unwritten")
-
-    def __init__(
-        self, services: Services, facts: BodyFacts, *, attempt: int, known: bool, identity: str | None = None
-    ) -> None:
-        # One for each item: whatever most of them have no use for is made when somebody asks.
-        self._services, self._facts, self._attempt, self._known = services, facts, attempt, known
-        self._identity, self._id = identity, facts.id if identity is None else None
-        self._script: Script | None = None
-        self._root: Scope | None = None
-        self._unwritten: list[StepRecord] = []
+    __slots__ = ()
 
     def for_item(self, identity: str, attempt: int, *, known: bool) -> DurableBody:
         """Return that of the body of an item."""
-        return DurableBody(self._services, self._facts, attempt=attempt, known=known, identity=identity)
+        return DurableBody(self.services, self.facts, attempt=attempt, known=known, identity=identity)
+
+    def for_handler(self, part: str) -> DurableBody:
+        """Return that of what is called once a gate has ended that the body returned: a body of its own."""
+        facts = replace(self.facts, id=str(uuid5(UUID(self.id), part)))
+        other = DurableBody(self.services, facts, attempt=self._attempt, known=True)
+        other._root = Scope(part)  # what services are given as the key of a request is not that of the body
+        return other
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """Stay at home: a body in another process has none."""
         return type(None), ()
-
-    async def load(self) -> None:
-        """Read what is on record."""
-        if self._known:
-            found = await self._services.store.steps.recorded(self._facts.run_id, self.id)
-            self._script = Script(found, self._attempt, self._facts.asset)
-
-    def close(self) -> None:
-        """Let go of it: the body has ended."""
-        if self._script is not None:
-            self._script.close()
-
-    @property
-    def id(self) -> str:
-        """What its records lie under: the same whenever the body is called in this run."""
-        if self._id is None:
-            self._id = str(uuid5(UUID(self._facts.id), self._identity or ""))
-        return self._id
-
-    @property
-    def script(self) -> Script:
-        """What is on record."""
-        if self._script is None:
-            self._script = Script(attempt=self._attempt, asset=self._facts.asset)
-        return self._script
 
     # -- the calls ----------------------------------------------------------------------------------------------
 
@@ -128,7 +103,7 @@ class DurableBody(Durable):
         connected: bool = False,
     ) -> Coroutine[Any, Any, Any]:
         """Take the place of a step, and return what calls it or waits for its turn."""
-        _refuse(fn, thread=options.thread)
+        refuse(fn, thread=options.thread)
         return self._step(self._take(fn, options), fn, args, kwargs, options, connected=connected)
 
     def group(self) -> StepGroup:
@@ -136,11 +111,49 @@ class DurableBody(Durable):
         scope = Scope(self._scope().take("group").key)
 
         def started(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
-            _refuse(fn, thread=False)
+            refuse(fn, thread=False)
             options = StepOptions()
             return self._step(scope.take(name_of(fn)), fn, args, kwargs, options, connected=False)
 
         return StepGroup(started)
+
+    def gate(self, gate: SignalGate[Any], key: str | int | None = None) -> None:
+        """Take the place of a gate."""
+        gate.bind(BodyGate(self, self._scope().take(gate.name, key), signal_wait(gate)))
+
+    def sleep(self, length: float | None, until: datetime | None) -> Coroutine[Any, Any, None]:
+        """Take the place of a sleep, and return what waits for its end."""
+        return BodyGate(self, self._scope().take("sleep"), sleep_wait(length, until)).wait()
+
+    def first(self, waits: Sequence[Awaitable[Any]]) -> Coroutine[Any, Any, tuple[int, Any]]:
+        """Take the place of a race of waits, and return what awaits it."""
+        return first(self, self._scope().take("first"), waits)
+
+    def patched(self, name: str) -> bool:
+        """Tell whether a body comes to a change of its code first; on record with the step that comes next."""
+        answer, record = patched(self, self._scope(), name)
+        if record is not None:
+            self._unwritten.append(record)
+        return answer
+
+    def mapped(self, fn: Callable[[Any], Awaitable[Any]], key: Callable[[Any], object] | None) -> MappedCalls:
+        """Return the calls of a `ctx.map`."""
+        place, script = self._scope().take("map"), self.script
+        script.find(place, Called(("map", function_name(fn), "")))
+        codec = codec_for(returned(fn, self.facts.names), names=self.facts.names.names)
+
+        async def make(place: Place, called: Called, call: Callable[[], Awaitable[Any]]) -> Any:
+            return await self._make(place, called, call, (), {}, StepOptions(), codec, connected=False)
+
+        return MappedCalls(self, place.key, script, fn=fn, key=key, make=make, recall=partial(self._recall, codec))
+
+    def approval(self, asked: Asking, key: str | int | None) -> Coroutine[Any, Any, Decision[Any]]:
+        """Take the place of a request, and return what waits for the decision."""
+        return approval_gate(self, self._scope().take(asked.name, key), asked).wait()
+
+    def ask(self, kind: ApprovalKind, context: Context, arguments: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Ask people what the asset asks, and return its value."""
+        return ask(self, kind, context, arguments)
 
     def now(self) -> datetime:
         """Return the time of the first call; it is on record with the step that comes next."""
@@ -149,8 +162,8 @@ class DurableBody(Durable):
         found = self.script.find(place, called)
         if found is not None and found.value is not None:
             return datetime.fromisoformat(found.value.decode())
-        now = self._services.store.now()
-        self._unwritten.append(self._record(place, called, now.isoformat().encode()))
+        now = self.services.store.now()
+        self._unwritten.append(self.make_record(place, called, now.isoformat().encode()))
         return now
 
     def uuid(self) -> UUID:
@@ -184,16 +197,37 @@ class DurableBody(Durable):
         *,
         connected: bool,
     ) -> Any:
+        await self.check()
         codec = self._codec(fn)
         called = Called(("tx" if connected else "step", options.name or function_name(fn), print_of(fn, args, kwargs)))
         found = self.script.find(place, called)
         if found is not None:
-            await self.script.turn(found)
-            return _value(found, codec)
-        self._count(place)
+            return await self._recall(codec, found)
+        return await self._make(place, called, fn, args, kwargs, options, codec, connected=connected)
+
+    async def _recall(self, codec: Codec, found: StepRecord) -> Any:
+        await self.script.turn(found)
+        return _value(found, codec)
+
+    async def _make(
+        self,
+        place: Place,
+        called: Called,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: StepOptions,
+        codec: Codec,
+        *,
+        connected: bool,
+    ) -> Any:
+        """Call a function, and put on record what came of it."""
+        self.count(place)
         try:
             if connected:
-                return await self._connected(place, called, fn, args, kwargs, options, codec)
+                value = await self._connected(place, called, fn, args, kwargs, options, codec)
+                await self.script.drained()
+                return value
             value = await self._tried(place, fn, args, kwargs, options)
             encoded = _encoded(codec, value, place)
         except (*ENDINGS, asyncio.CancelledError):
@@ -201,17 +235,17 @@ class DurableBody(Durable):
         except BaseException as error:  # user code may raise anything
             if _ends_the_run(error):
                 raise
-            failed = self._facts.failing(error, f"step {place.key!r} of asset {self._facts.asset!r}")
-            await self._keep(self._record(place, called, None)._replace(error=describe(failed)))
+            failed = self.facts.failing(error, f"step {place.key!r} of asset {self.facts.asset!r}")
+            await self.keep(self.make_record(place, called, None)._replace(error=describe(failed)))
             raise failed from failed.__cause__
-        await self._keep(self._record(place, called, encoded.data))
+        await self.keep(self.make_record(place, called, encoded.data))
         return encoded.value
 
     async def _tried(
         self, place: Place, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions
     ) -> Any:
         """Call a function as often as it may be tried."""
-        clock = self._services.clock
+        clock = self.services.clock
         for number in count(1):
             try:
                 return await self._bounded(place, fn, args, kwargs, options)
@@ -227,7 +261,7 @@ class DurableBody(Durable):
     async def _bounded(
         self, place: Place, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions
     ) -> Any:
-        services = self._services
+        services = self.services
         deadline = Deadline(services.clock, options.timeout, services.settings.cancel_grace)
         value: Any = None
         with deadline:
@@ -242,7 +276,7 @@ class DurableBody(Durable):
         token = ENTERED.set(Entered(self, Scope(place.key)))
         try:
             if options.thread:
-                return await self._services.executor.in_thread(fn, args, kwargs)
+                return await self.services.executor.in_thread(fn, args, kwargs)
             return await fn(*args, **kwargs)
         finally:
             # Where it is left in another context than it was entered in, nobody reads it any more.
@@ -260,13 +294,13 @@ class DurableBody(Durable):
         codec: Codec,
     ) -> Any:
         """Call a function with a connection: what it writes and the record commit together."""
-        facts, steps = self._facts, self._services.store.steps
-        await self._write()  # the transaction may depend on times that were told before it
+        facts, steps = self.facts, self.services.store.steps
+        await self.write()  # the transaction may depend on times that were told before it
         try:
             async with steps.transaction(facts.run_id, facts.fence, self.id) as transaction:
                 value = await self._bounded(place, fn, (transaction.connection, *args), kwargs, options)
                 encoded = _encoded(codec, value, place)
-                await transaction.record(self._record(place, called, encoded.data))
+                await transaction.record(self.make_record(place, called, encoded.data))
         except AlreadyRecorded:  # rolled back: what was written the first time is there
             found = {each.key: each for each in await steps.recorded(facts.run_id, self.id)}[place.key]
             return _value(found, codec)
@@ -279,53 +313,8 @@ class DurableBody(Durable):
         return encoded.value
 
     def _codec(self, fn: Callable[..., Any]) -> Codec:
-        returns = resolve(fn, self._facts.names).types.get("return")
-        return codec_for(returns, names=self._facts.names.names)
-
-    # -- records ------------------------------------------------------------------------------------------------
-
-    def _count(self, place: Place) -> None:
-        self.script.count += 1
-        if self.script.count > _MOST:
-            raise StepLimit(
-                f"asset {self._facts.asset!r} makes more than {_MOST:,} durable calls in one body",
-                asset=self._facts.asset,
-                details={"key": place.key},
-                hint="Make the items of a scatter of what it loops over: each has a body, and a record, of its own.",
-            )
-        if self.script.count == _MANY + 1:
-            text = "asset %r makes more than %d durable calls in one body: a scatter would be faster to go on with"
-            _logger.warning(text, self._facts.asset, _MANY)
-
-    def _record(self, place: Place, called: Called, value: bytes | None) -> StepRecord:
-        kind, function, arguments = called
-        seen, self.script.seen = self.script.seen, self.script.seen + 1
-        return StepRecord(place.key, place.path, place.number, seen, self._attempt, kind, function, arguments, value)
-
-    async def _keep(self, record: StepRecord) -> None:
-        """Put a result on record, and the times that were told before it."""
-        self._unwritten.append(record)
-        await self._write()
-
-    async def _write(self) -> None:
-        """Put on record what is not yet."""
-        facts = self._facts
-        records, self._unwritten = self._unwritten, []
-        if not records:
-            return
-        try:
-            kept = await self._services.store.steps.record(facts.run_id, facts.fence, self.id, records)
-        except StoreUnavailable as error:
-            facts.away(error)
-            raise
-        if not kept:
-            facts.lost()
-            raise LeaseLost(
-                f"run {facts.run_id} is owned by another worker now, or was ended by one: nothing of step "
-                f"{records[-1].key!r} is on record",
-                run_id=facts.run_id,
-                hint="Look at the run: the other worker continues it.",
-            )
+        returns = resolve(fn, self.facts.names).types.get("return")
+        return codec_for(returns, names=self.facts.names.names)
 
 
 def _value(record: StepRecord, codec: Codec) -> Any:
@@ -355,21 +344,3 @@ def _timed_out(place: Place, limit: float | None) -> FlowstoneError:
 def _ends_the_run(error: BaseException) -> bool:
     """Tell whether it says nothing of the step: the store is away, the run is not ours, or the code is another."""
     return isinstance(error, StoreUnavailable | LeaseLost | ReplayMismatch)
-
-
-def _refuse(fn: Callable[..., Any], *, thread: bool) -> None:
-    """Refuse what would hold the event loop, or would never be awaited.
-
-    Raises:
-        ConfigError: It is no function, or the wrong kind of one.
-    """
-    if not callable(fn):
-        raise ConfigError(f"{fn!r} cannot be called as a step", hint="Give an async function and its arguments.")
-    is_async = inspect.iscoroutinefunction(function_of(fn))
-    if thread and is_async:
-        raise ConfigError(f"{name_of(fn)!r} is async: it needs no thread", hint="Leave out run_in=.")
-    if not thread and not is_async:
-        raise ConfigError(
-            f"{name_of(fn)!r} is a plain function, which would hold the event loop",
-            hint="Make it `async def`, or let it run in a thread: `await ctx.step.using(run_in='thread')(fn, ...)`.",
-        )

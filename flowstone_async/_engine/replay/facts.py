@@ -8,10 +8,16 @@ from typing import Protocol
 from uuid import UUID, uuid5
 
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.waits.parked import Waits
+from flowstone_async._engine.waits.run_waits import RunWaits
+from flowstone_async._engine.waits.seats import Seats
+from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.asset import Scope as Names
+from flowstone_async.definition.binding import Binding
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.planning.units import Unit
 from flowstone_async.store.records import RunRecord
+from flowstone_async.types import AssetKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +26,10 @@ class BodyFacts:
 
     Attributes:
         id: What the records of the asset's body lie under; those of its items under ids that are made of it.
-        names: Names local to where the asset was defined, for annotations.
+        waits: Those of the run.
+        seats: Where its bodies have their places.
+        bindings: What the asset's body takes.
+        park_after: Seconds that a body waits in memory; None for ever.
         failing: Makes of what a step raised, and of the step's name, the error of the asset.
         lost: Told that the run is not ours any more.
         away: Told that the store is away.
@@ -29,11 +38,25 @@ class BodyFacts:
     run_id: str
     fence: int
     id: str
-    asset: str
-    names: Names
+    key: AssetKey
+    definition: AssetDefinition
+    waits: Waits
+    seats: Seats
+    bindings: tuple[Binding, ...]
+    park_after: float | None
     failing: Callable[[BaseException, str], FlowstoneError]
     lost: Callable[[], None]
     away: Callable[[FlowstoneError], None]
+
+    @property
+    def asset(self) -> str:
+        """Name of the asset."""
+        return self.key.asset
+
+    @property
+    def names(self) -> Names:
+        """Names local to where the asset was defined, for annotations."""
+        return self.definition.scope
 
 
 def body_id(run_id: str, asset: str, io: str, partition: str, item: str | None = None) -> str:
@@ -49,6 +72,8 @@ class Recorded(Protocol):
     record: RunRecord
     services: Services
     resumed: bool
+    waits: RunWaits
+    seats: Seats
 
     def lose(self) -> None:
         """The store refused something: somebody cancelled the run, or owns it now."""
@@ -59,15 +84,21 @@ class Recorded(Protocol):
         ...
 
 
-def body_facts(run: Recorded, unit: Unit, failing: Callable[[BaseException, str], FlowstoneError]) -> BodyFacts:
+def body_facts(
+    run: Recorded, unit: Unit, failing: Callable[[BaseException, str], FlowstoneError], park_after: float | None
+) -> BodyFacts:
     """Return the facts of an asset's body."""
     key = unit.key
     return BodyFacts(
         run_id=run.id,
         fence=run.record.fence,
         id=body_id(run.id, key.asset, key.io, key.partition),
-        asset=unit.node.name,
-        names=unit.node.definition.scope,
+        key=key,
+        definition=unit.node.definition,
+        waits=run.waits,
+        seats=run.seats,
+        bindings=unit.node.bindings,
+        park_after=park_after,
         failing=failing,
         lost=run.lose,
         away=run.break_off,

@@ -21,11 +21,12 @@ Started = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Corou
 class StepChild(Generic[R]):
     """A step of a group."""
 
-    __slots__ = ("_ended", "_error", "_name", "_value")
+    __slots__ = ("_ended", "_error", "_name", "_task", "_value")
 
     def __init__(self, name: str) -> None:
         self._name, self._ended = name, asyncio.Event()
         self._value: Any = None
+        self._task: asyncio.Task[Any] | None = None
         self._error: BaseException | None = None
 
     def result(self) -> R:
@@ -39,6 +40,10 @@ class StepChild(Generic[R]):
             raise self._error
         return self._value
 
+    def _flowstone_tasks(self) -> tuple[asyncio.Future[Any], ...]:
+        """Return what somebody waits for who awaits it."""
+        return (asyncio.get_running_loop().create_future(),) if self._task is None else (self._task,)
+
     def __await__(self) -> Generator[Any, Any, R]:
         """Wait until the step has ended, and return what it has returned."""
         yield from self._ended.wait().__await__()
@@ -46,6 +51,7 @@ class StepChild(Generic[R]):
 
     async def run(self, call: Coroutine[Any, Any, R]) -> None:
         """Run it, and keep what comes of it."""
+        self._task = asyncio.current_task()
         try:
             self._value = await call
         except BaseException as error:
@@ -76,6 +82,10 @@ class StepGroup:
         child = StepChild[R](getattr(fn, "__name__", type(fn).__name__))
         self._group.start_soon(self._run, child, self._started(fn, args, kwargs), name=f"step {fn!r}")
         return child
+
+    def _flowstone_tasks(self) -> tuple[asyncio.Future[Any], ...]:
+        """Return what goes on in it."""
+        return tuple(getattr(self._group, "_tasks", ()))
 
     async def _run(self, child: StepChild[Any], call: Coroutine[Any, Any, Any]) -> None:
         try:

@@ -36,6 +36,11 @@ class Scope:
         self.path = path
         self._names, self._keys, self._calls = Counter[str](), set[str](), 0
 
+    def next(self, name: str) -> Place:
+        """Return the place that `take` would give; nothing is taken."""
+        text = f"{name}#{self._names[name]}"
+        return Place(f"{self.path}/{text}" if self.path else text, self.path, self._calls)
+
     def take(self, name: str, key: str | int | None = None) -> Place:
         """Return the place of the next call, of a function with this name.
 

@@ -17,9 +17,12 @@ from flowstone_async._engine.scatter.composing import Composer, Entry, Limits, O
 from flowstone_async._engine.scatter.intake import Accepted, Intake, Prepared, refuse_too_large
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, of_batches
 from flowstone_async._engine.scatter.packing import LONGEST_KEY, Items, as_key, content_of, hash_of
+from flowstone_async._engine.scatter.upstream import Arrived
+from flowstone_async._engine.user_error import fresh, shown_value
 from flowstone_async.config import seconds
 from flowstone_async.definition.batching import OPEN_GROUPS, Batching
 from flowstone_async.errors import FlowstoneError, StorageError
+from flowstone_async.sources.source import BadRow
 from flowstone_async.store.scatters import ItemFailed, NewPage, Scatters
 
 
@@ -166,7 +169,11 @@ class Batcher:
         for place in range(len(items)):
             hash_ = None if accepted.contents is None else accepted.hash(place, position + place)
             if place in refused:
-                found.append(Refused(refused[place], hash_, [keys[place]] if place in keys else ()))
+                item, told = items[place], refused[place]
+                if not isinstance(item, BadRow):  # which says itself what it is
+                    shown = intake.hide(shown_value(item.value if type(item) is Arrived else item))
+                    told = _named(told, position + place, shown)
+                found.append(Refused(told, hash_, [keys[place]] if place in keys else ()))
             else:
                 entry = Entry(values[place], keys.get(place), hash_, sizes.get(place, 0), groups.get(place, ""))
                 found.append(entry)
@@ -268,6 +275,14 @@ class Batcher:
         )
         carry = carried(self._composer.opened, self._items, self._keys)
         return BatchPrepared(page, len(closed), places if keyed else None, carry, distinct)
+
+
+def _named(error: FlowstoneError, position: int, item: str) -> FlowstoneError:
+    """Return the error of an item that is in no batch: which one it was is said nowhere else."""
+    told = fresh(error)
+    told.message = f"item {position} of the source, {item}: {error.message}"
+    told.details = {**error.details, "position": position, "item": item}
+    return told
 
 
 def _keys_of(closed: Sequence[Entry] | Refused) -> tuple[Any, ...]:

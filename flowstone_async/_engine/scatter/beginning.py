@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, assert_never
@@ -20,7 +20,7 @@ from flowstone_async._engine.scatter.batches import (
     shared_on_record,
 )
 from flowstone_async._engine.scatter.batching import Batcher, BatchItems
-from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.calling import BodyCaller
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.facts import (
     ScatterFacts,
@@ -46,7 +46,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted
 from flowstone_async.definition.binding import Binding, ContextBinding
 from flowstone_async.definition.bound_scatter import BoundBatching, BoundScatter, ItemFunction
-from flowstone_async.definition.context import Call, Context, ItemFacts
+from flowstone_async.definition.context import Call
 from flowstone_async.definition.graph import Node
 from flowstone_async.definition.item_source import AssetSource, CustomSource, FixedSource, FunctionSource
 from flowstone_async.definition.scatter import ScatterKind
@@ -58,9 +58,6 @@ from flowstone_async.sources.iterated import Generated, iterated
 from flowstone_async.sources.source import Source
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import Input
-
-_FIRST_TAKEN = 2
-"""Fence of a chunk that nobody had begun before whoever has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +244,7 @@ class Beginning:
         kind, node = self._kind, self.unit.node
         keys = Keys(intake.items, kind.key, self._form) if batches is None else batches.keys
         noting = self._noting(record)
+        caller = BodyCaller(self.services, self.unit, self.call, arguments, keys, batches, noting, self._contexts)
         return Task(
             record=record,
             continued=record.id != self.id,
@@ -257,7 +255,8 @@ class Beginning:
             by_position=kind.key is False or isinstance(self._bound.source.spec, FixedSource | AssetSource),
             intake=intake,
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
-            call=self._caller(arguments, keys, batches, noting),
+            call=caller.begin,
+            places=caller.places,
             noted=noting.keep,
             rate_key=rate_key,
             given=None if batches is None else batches.given,
@@ -319,7 +318,10 @@ class Beginning:
         self, items: Items, select: Callable[[Any], Any] | None, key: Callable[[Any], Any] | Literal[False] | None
     ) -> Intake:
         form = self._form or PLAIN
-        return Intake(items=items, select=select, key=key, failure=self._refused, describe=self._described, keys=form)
+        hide = self.services.redactor.text
+        return Intake(
+            items=items, select=select, key=key, failure=self._refused, describe=self._described, hide=hide, keys=form
+        )
 
     async def _batch_functions(self, bound: BoundBatching, inputs: list[Input]) -> BatchFunctions:
         return BatchFunctions(
@@ -355,46 +357,3 @@ class Beginning:
 
     def _described(self, error: FlowstoneError) -> Any:
         return describe(error, partition=self.unit.key.partition)
-
-    # -- calling the body -----------------------------------------------------------------------------------------
-
-    def _caller(
-        self, arguments: Mapping[str, object], keys: Keys, batches: Batches | None, noting: Noting
-    ) -> Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]:
-        """Return what calls the body for an item, or for a batch."""
-        body, parameter = self.unit.node.definition.body, self._bound.item.parameter
-        called, asset = self.services.called, self.unit.node.name
-        contexts = self._contexts
-
-        def plainly(chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
-            del chunk
-            if called is not None:
-                called(asset)
-            return body(**arguments, **{parameter: todo.item})
-
-        async def with_context(chunk: LocalChunk, todo: Todo) -> Any:
-            if called is not None:
-                called(asset)
-            key, identity = keys.of(chunk, todo)
-            facts = ItemFacts(key=key, index=todo.number, attempt=chunk.chunk.attempts + 1, identity=identity)
-            of = chunk.chunk
-            # Somebody may have begun it before: whoever cut a chunk has it first, or gives it to the next one.
-            known = of.attempts > 0 or of.lost > 0 or of.fence > _FIRST_TAKEN
-            call = self.call.for_item(facts, self.services.store.now(), known=known)
-            context = Context(call)
-            try:
-                if known and call.durable is not None:
-                    await call.durable.load()
-                return await body(**{**arguments, **dict.fromkeys(contexts, context), parameter: todo.item})
-            finally:
-                try:
-                    if call.fan is not None:
-                        await call.fan.close()
-                finally:
-                    call.open = False
-                    if call.durable is not None:
-                        call.durable.close()
-                    noting.took(call)
-
-        call_one = with_context if contexts else plainly
-        return call_one if batches is None else lambda chunk, todo: call_one(chunk, batches.given(chunk, todo))

@@ -15,12 +15,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from anyio.abc import TaskGroup
+from typing_extensions import override
 
 from flowstone_async._engine.deadlines import Deadlines
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.supply import Supply
 from flowstone_async._engine.scatter.suspended import Suspended
+from flowstone_async._engine.waits.places import Pauses
+from flowstone_async._engine.waits.seats import Seats
 from flowstone_async.clock import Clock
 from flowstone_async.errors import TimedOut
 from flowstone_async.failures import ENDINGS
@@ -50,6 +53,21 @@ class Items(Protocol):
         ...
 
 
+class ItemDeadline(Pauses):
+    """The time limit of one body among many."""
+
+    def __init__(self, deadlines: Deadlines, task: asyncio.Task[Any]) -> None:
+        self._deadlines, self._task = deadlines, task
+
+    @override
+    def pause(self) -> None:
+        self._deadlines.pause(self._task)
+
+    @override
+    def resume(self) -> None:
+        self._deadlines.resume(self._task)
+
+
 class Bodies:
     """Calls the body for the items of chunks.
 
@@ -60,9 +78,11 @@ class Bodies:
         most: The most bodies at once; None for no bound.
         timeout: Seconds for each; None for no limit.
         grace: Seconds that a body has to end once it was cancelled.
+        thing: What it is called with: an item, or a batch.
 
     Attributes:
         stopping: Whether no further item begins.
+        seats: The places of bodies, which those that wait at gates leave.
     """
 
     def __init__(
@@ -77,28 +97,30 @@ class Bodies:
         clock: Clock,
         group: TaskGroup,
         name: str,
+        thing: str,
     ) -> None:
         self._call, self._items, self._supply = call, items, supply
         self._most, self._timeout = most, timeout
         self._deadlines = Deadlines(clock, timeout, grace)
-        self._group, self._name = group, name
+        self._group, self._name, self._thing = group, name, thing
         self._isolated = False
         self._suspects = self._others_first = self._begun = self._recording = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._workers = self._at_work = 0
+        self.seats = Seats(self._has_room, self._left)
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False
 
     @property
     def workers(self) -> int:
-        """How many bodies run now, or are about to."""
-        return self._workers
+        """How many bodies run now, or are about to; those that wait at gates do not."""
+        return self._workers - self.seats.away
 
     @property
     def running(self) -> int:
         """How many bodies run now, but for those that have never waited."""
-        return len(self._tasks) + self._recording
+        return len(self._tasks) - self.seats.away + self._recording
 
     @property
     def free(self) -> int:
@@ -110,7 +132,7 @@ class Bodies:
     @property
     def still(self) -> bool:
         """Whether nothing runs, and nothing is about to."""
-        return not self._workers
+        return not self.workers
 
     @property
     def isolates(self) -> bool:
@@ -130,8 +152,8 @@ class Bodies:
 
     def limit_to_running(self) -> int:
         """Run no more than now until the next `limit`, nor more than allowed; return how many that is now."""
-        self._most = self._workers if self._most is None else min(self._most, self._workers)
-        return self._workers
+        self._most = self.workers if self._most is None else min(self._most, self.workers)
+        return self.workers
 
     def add(self, chunk: LocalChunk) -> None:
         """Put the items of a chunk behind those at hand."""
@@ -156,10 +178,23 @@ class Bodies:
 
     def staff(self) -> None:
         """Start one more worker if there is something for it."""
-        if (self._most is None or self._workers < self._most) and self._has_work():
+        self.seats.offer()
+        if self._has_room() and self._has_work():
             self._workers += 1
             self._begun += 1
             self._group.start_soon(self._work, name=f"{self._name} {self._begun}")
+
+    def _has_room(self) -> bool:
+        return self._most is None or self.workers < self._most
+
+    def _left(self) -> None:
+        """A body waits at a gate; one that ran alone does so no more, or nothing else would run until that ends."""
+        self._isolated = False
+        self.staff()
+
+    def deadline(self, task: asyncio.Task[Any]) -> Pauses:
+        """Return the time limit of the body that a task runs."""
+        return ItemDeadline(self._deadlines, task)
 
     def _has_work(self) -> bool:
         if self.stopping or self._isolated:
@@ -170,7 +205,9 @@ class Bodies:
         return not self.running and self._supply.ready(alone=True)
 
     def _next(self) -> tuple[LocalChunk, Todo] | None:
-        if self.stopping or self._isolated or (self._most is not None and self._workers > self._most):
+        if self.stopping or self._isolated or self.seats.wanted:
+            return None
+        if self._most is not None and self.workers > self._most:
             return None
         if self._suspects:
             alone = self._supply.alone_next
@@ -279,7 +316,7 @@ class Bodies:
 
     def _timed_out(self, cause: BaseException | None) -> TimedOut:
         error = TimedOut(
-            f"an item took longer than its timeout of {self._timeout:g} s",
+            f"the {self._thing} took longer than its timeout of {self._timeout:g} s",
             details={"timeout": self._timeout},
             hint="Raise timeout= on the scatter, or find out what it waits for.",
         )

@@ -21,18 +21,23 @@ def no_longer_ours(name: str) -> FlowstoneError:
     return LeaseLost(f"{name} is driven by another process now, or was ended by one")
 
 
-def worker_lost(name: str, index: int, lost: int) -> FlowstoneError:
-    """Return the error of an item under which too many workers died."""
+def thing(kind: ScatterKind) -> str:
+    """Return what the body of a scatter is called with, for people."""
+    return "item" if kind.batch is None else "batch"
+
+
+def worker_lost(kind: ScatterKind, name: str, index: int, lost: int) -> FlowstoneError:
+    """Return the error of an item, or a batch, under which too many workers died."""
     return WorkerLost(
-        f"{lost} workers died while they ran item {index} of {name}",
+        f"{lost} workers died while they ran {thing(kind)} {index} of {name}",
         details={"lost": lost, "index": index},
         hint="It may exhaust memory or crash the interpreter: try it alone.",
     )
 
 
-def on_trial(name: str, index: int, chunk: Chunk) -> Failure:
+def on_trial(kind: ScatterKind, name: str, index: int, chunk: Chunk) -> Failure:
     """Return what is put on record of an item before it runs alone: only then the death of its worker is its own."""
-    text = f"{chunk.lost} workers died while they had item {index} of {name}: it runs with nothing beside it"
+    text = f"{chunk.lost} workers died while they had {thing(kind)} {index} of {name}: it runs with nothing beside it"
     return describe(WorkerLost(text, details={"lost": chunk.lost, "index": index, _FENCE: chunk.fence}))
 
 
@@ -75,7 +80,7 @@ def failing(
     kind: ScatterKind, unit: Unit, services: Services, run_id: str
 ) -> Callable[[BaseException, int], tuple[FlowstoneError, float | None]]:
     """Return what tells of an error of an item: the error, and seconds until the next attempt or None."""
-    what = f"{'an item' if kind.batch is None else 'a batch'} of {unit.node.name!r}"
+    what = f"{'an' if kind.batch is None else 'a'} {thing(kind)} of {unit.node.name!r}"
     redactor = services.redactor
 
     def tell(error: BaseException, attempts: int) -> tuple[FlowstoneError, float | None]:

@@ -16,6 +16,7 @@ from flowstone_async._engine.scatter.dues import Dues
 from flowstone_async._engine.scatter.errors import no_longer_ours, threshold
 from flowstone_async._engine.scatter.intake import Intake
 from flowstone_async._engine.scatter.parting import part
+from flowstone_async._engine.scatter.places import ItemPlaces
 from flowstone_async._engine.scatter.resting import Resting
 from flowstone_async._engine.scatter.results import Results
 from flowstone_async._engine.services import Services
@@ -45,6 +46,7 @@ class Task:
         intake: Prepares its pages.
         results: Encodes what bodies return.
         call: Begins the call of the body for an item.
+        places: Of the bodies.
         rate_key: What the rate of an item counts for; None if for all.
         given: Makes of an item what the body receives; None for the item itself.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
@@ -62,6 +64,7 @@ class Task:
     intake: Intake
     results: Results
     call: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]]
+    places: ItemPlaces
     rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
     noted: Callable[[], Awaitable[None]]

@@ -79,6 +79,7 @@ class Intake:
         key: Gives an item its key; None for its content, False for its position.
         keys: How keys are stored.
         failure: Makes of what a function raised, or of a message, the error of an item.
+        hide: Hides secrets in a text.
     """
 
     items: Items
@@ -86,6 +87,7 @@ class Intake:
     key: Callable[[Any], Any] | Literal[False] | None
     failure: Callable[[BaseException | str], FlowstoneError]
     describe: Callable[[FlowstoneError], Failure]
+    hide: Callable[[str], str]
     keys: KeyForm = PLAIN
 
     async def prepare(self, items: Sequence[Any], position: int) -> Prepared:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple, cast, get_origin
+from types import UnionType
+from typing import Any, NamedTuple, Union, cast, get_args, get_origin
 
 from pydantic_core import to_json
 
-from flowstone_async.definition.assignable import bare
+from flowstone_async.definition.assignable import bare, union_of
 from flowstone_async.definition.item import Item, frozen, thawed
 from flowstone_async.errors import StorageError
 from flowstone_async.io import pieces
@@ -48,7 +49,7 @@ class Packer:
     def __init__(self, annotation: object, names: Mapping[str, object] | None) -> None:
         plain = bare(annotation)
         declared = None if plain in _PLAIN or (get_origin(plain) or plain) is Mapping else annotation
-        self._codec: Codec = codec_for(declared, names=names)
+        self._codec: Codec = _codec_for(declared, names)
 
     def pack(self, values: Sequence[Any]) -> Packed:
         """Encode values, leaving out those that do not fit."""
@@ -66,7 +67,7 @@ class Packer:
             try:
                 size = len(self._codec.encode_chunk([value]))
             except StorageError as error:
-                refused[place] = error
+                refused[place] = self._reason(value, error)
                 continue
             if size > LARGEST:
                 refused[place] = _too_large(size)
@@ -74,6 +75,14 @@ class Packer:
                 places.append(place)
         kept = [values[place] for place in places]
         return Packed(self._codec.encode_chunk(kept), kept, places, refused)
+
+    def _reason(self, value: object, error: StorageError) -> StorageError:
+        """Return why a value does not fit: said of it alone, not of the first of several."""
+        try:
+            self._codec.prepare(value)
+        except StorageError as alone:
+            return alone
+        return error
 
     def unpack(self, data: bytes) -> list[Any]:
         """Return the values that were encoded.
@@ -99,6 +108,16 @@ class Packer:
         if sum(map(len, rows)) <= pieces.LARGE and not any(row.startswith("\n") for row in rows):
             return self.unpack(f" [{','.join(rows)}]".encode())
         return [self.unpack(f" [{row}]".encode())[0] for row in rows]
+
+
+def _codec_for(declared: object, names: Mapping[str, object] | None) -> Codec:
+    """Return a codec; of a union, for those of its types that can be stored, if not all can: only the others fail."""
+    codec = codec_for(declared, names=names)
+    plain = bare(declared)
+    if codec.supports() is None or get_origin(plain) not in (Union, UnionType):
+        return codec
+    stored = [each for each in get_args(plain) if codec_for(each, names=names).supports() is None]
+    return codec_for(union_of(stored), names=names) if stored else codec
 
 
 def _too_large(size: int) -> StorageError:

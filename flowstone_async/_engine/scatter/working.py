@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo, Withheld
-from flowstone_async._engine.scatter.errors import died_on_trial, no_longer_ours, on_trial, worker_lost
+from flowstone_async._engine.scatter.errors import died_on_trial, no_longer_ours, on_trial, thing, worker_lost
 from flowstone_async._engine.scatter.flushing import Flushing, Task
 from flowstone_async._engine.scatter.key_forms import PLAIN
 from flowstone_async._engine.scatter.rating import Rating
@@ -123,7 +123,9 @@ class Working(Flushing):
                     clock=self._services.clock,
                     group=group,
                     name=f"{self._name} body",
+                    thing=thing(kind),
                 )
+                self._task.places.of = bodies
                 if isinstance(self._supply, Rating):
                     permits = partial(self._supply.run, bodies, self._resting)
                     group.start_soon(self._guarded, permits, name=f"{self._name} rate")
@@ -265,7 +267,7 @@ class Working(Flushing):
     async def begins(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
         """Put on record that an item runs now, perhaps alone, after all that ended before; return whether it may."""
         if alone:
-            chunk.trial = on_trial(self._name, todo.number, chunk.chunk)
+            chunk.trial = on_trial(self._task.kind, self._name, todo.number, chunk.chunk)
         self._changes(chunk)
         try:
             while chunk.changed:
@@ -280,7 +282,7 @@ class Working(Flushing):
         self._held[chunk.chunk.first, True] = chunk
         self._outstanding += chunk.left
         todo = chunk.todo.pop()
-        error = describe(worker_lost(self._name, todo.number, chunk.chunk.lost))
+        error = describe(worker_lost(self._task.kind, self._name, todo.number, chunk.chunk.lost))
         chunk.fail(todo.position, chunk.chunk.attempts, error)
         self._changes(chunk)
 

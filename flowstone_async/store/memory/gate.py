@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from flowstone_async.store.gates import Gate, Outcome
+from flowstone_async.store.gates import Gate, Outcome, Signal
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -39,3 +40,9 @@ class Entry:
     def is_over(self, now: datetime) -> bool:
         """Tell whether its deadline has passed."""
         return self.due is not None and self.due <= now
+
+
+def repeated(signal: Signal, outcome: Outcome) -> Literal["duplicate", "already"]:
+    """Tell whether a signal is the one that stands."""
+    same_id = signal.signal_id is not None and signal.signal_id == outcome.signal_id
+    return "duplicate" if same_id or signal.payload == outcome.payload else "already"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import islice
 from threading import RLock
-from typing import Literal, Protocol
+from typing import Protocol
 
 from typing_extensions import override
 
@@ -29,7 +29,7 @@ from flowstone_async.store.gates import (
     Suspension,
     token_in_use,
 )
-from flowstone_async.store.memory.gate import NEVER, Entry
+from flowstone_async.store.memory.gate import NEVER, Entry, repeated
 from flowstone_async.store.memory.key import Key
 from flowstone_async.store.memory.run import NOBODY, Run
 from flowstone_async.waiters import Waiters
@@ -44,6 +44,7 @@ class Runs(Protocol):
     lock: RLock
     runs: dict[str, Run]
     active: dict[str, Run]
+    requests: dict[tuple[str, str], dict[str, Run]]
     waiters: Waiters
 
     def owns(self, run_id: str, fence: int) -> bool:
@@ -143,11 +144,8 @@ class MemoryGates(Gates):
         return outcome
 
     def _wake(self, run: Run) -> None:
-        run.wakes += 1
-        run.wake_at = None
-        if run.state == "waiting":
-            run.state = "running"
-            self._memory.waiters.wake("queue")
+        if run.woken(self._memory.clock.now()):
+            self._memory.waiters.wake("woken")
         self._memory.moved(run)
 
     def _shown(self, gates: Iterable[str]) -> dict[str, StoredGate]:
@@ -168,6 +166,18 @@ class MemoryGates(Gates):
     async def read(self, gates: Collection[str]) -> Mapping[str, StoredGate]:
         with self._lock:
             return self._shown(gates)
+
+    @override
+    async def holder(self, token: bytes) -> StoredGate | None:
+        with self._lock:
+            gate = self._holders.get(token, "")
+            return self._shown((gate,)).get(gate)
+
+    @override
+    async def outcomes(self, gates: Collection[str]) -> Mapping[str, Outcome]:
+        with self._lock:
+            known = (self._gates[gate] for gate in gates if gate in self._gates)
+            return {each.gate.id: each.outcome for each in known if each.outcome is not None}
 
     @override
     async def of_run(self, run_id: str) -> tuple[StoredGate, ...]:
@@ -213,16 +223,8 @@ class MemoryGates(Gates):
         with self._lock:
             delivered = self._deliver(signal)
             kept = delivered.state not in {"accepted", "duplicate", "early"}
-            self._record(
-                Delivery(
-                    delivered.state,
-                    delivered.gate or signal.gate,
-                    signal.token,
-                    signal.signal_id,
-                    signal.facts,
-                    signal.payload if kept else None,
-                )
-            )
+            gate, payload = delivered.gate or signal.gate, signal.payload if kept else None
+            self._record(Delivery(delivered.state, gate, signal.token, signal.signal_id, signal.facts, payload))
             return delivered
 
     def _deliver(self, signal: Signal) -> Delivered:
@@ -242,7 +244,7 @@ class MemoryGates(Gates):
             if run is not None:
                 self._wake(run)
         if outcome.how == "signalled":
-            return Delivered("accepted" if mine else _repeated(signal, outcome), gate, outcome)
+            return Delivered("accepted" if mine else repeated(signal, outcome), gate, outcome)
         return Delivered("expired" if outcome.how == "expired" else "closed", gate, outcome)
 
     def _judged(self, entry: Entry, now: datetime, signal: Signal | None = None) -> Outcome:
@@ -261,7 +263,7 @@ class MemoryGates(Gates):
         early, at, until = self._early.get(address, (None, now, now))
         if early is not None and until > now:
             outcome = Outcome("", "signalled", at, early.payload, early.signal_id)
-            return Delivered(_repeated(signal, outcome), None, outcome)
+            return Delivered(repeated(signal, outcome), None, outcome)
         self._early[address] = (signal, now, now + timedelta(seconds=signal.keep))
         return Delivered("early")
 
@@ -321,12 +323,34 @@ class MemoryGates(Gates):
             return True
 
     @override
+    async def refuse(self, run_id: str, fence: int, gate: str, payload: bytes) -> bool:
+        with self._lock:
+            entry = self._gates.get(gate)
+            if entry is None or entry.gate.run_id != run_id or not self._memory.owns(run_id, fence):
+                return False
+            outcome = entry.outcome
+            if outcome is None:
+                return True
+            if outcome.how != "signalled" or outcome.payload != payload:
+                return False
+            self._require_tokens((entry.gate,))
+            entry.outcome = None
+            self._reopen(entry)
+            self._record(Delivery("invalid", gate, None, outcome.signal_id, "{}", payload))
+            return True
+
+    @override
     async def wakes(self, run_ids: Collection[str]) -> Mapping[str, RunWakes]:
         with self._lock:
             active = self._memory.active
-            return {
-                run_id: RunWakes(active[run_id].wakes, active[run_id].wake_at) for run_id in run_ids if run_id in active
-            }
+            runs = (active[run_id] for run_id in run_ids if run_id in active)
+            return {run.id: RunWakes(run.wakes, run.wake_at, run.paused, run.quiet) for run in runs}
+
+    @override
+    async def suspended_run(self, pipeline: str, request: str) -> str | None:
+        with self._lock:
+            equal = self._memory.requests.get((pipeline, request), {}).values()
+            return next((run.id for run in equal if run.quiet is not None), None)
 
     @override
     async def suspend(self, run_id: str, fence: int, wakes: int) -> Suspension:
@@ -340,6 +364,7 @@ class MemoryGates(Gates):
             entries = self._of_run.get(run_id, ())
             run.state, run.worker, run.accepts = "waiting", None, NOBODY
             run.fence += 1
+            run.quiet, run.suspended_at = run.fence, self._memory.clock.now()
             run.wake_at = min((each.due for each in entries if each.outcome is None and each.due), default=None)
             for key in tuple(run.claims):
                 run.free(key)
@@ -367,9 +392,3 @@ class MemoryGates(Gates):
         """Forget signals that came too early."""
         for address in [address for address, (_, _, until) in self._early.items() if until <= now]:
             del self._early[address]
-
-
-def _repeated(signal: Signal, outcome: Outcome) -> Literal["duplicate", "already"]:
-    """Tell whether a signal is the one that stands."""
-    same_id = signal.signal_id is not None and signal.signal_id == outcome.signal_id
-    return "duplicate" if same_id or signal.payload == outcome.payload else "already"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
@@ -44,11 +45,13 @@ class Memory:
         queues: For each pipeline the heaps of runs that may start and of those that may only later.
         submitted: Number of the last submission.
         identity: Tells this memory from every other one.
+        secret: For what engines sign that share it.
     """
 
     def __init__(self, clock: Clock, history: int) -> None:
         self.clock = clock
         self.identity = new_id()
+        self.secret = os.urandom(32)
         self.history = history
         self.lock = RLock()
         self.keys = Keys()

@@ -81,8 +81,8 @@ def count(memory: Memory, pipelines: Collection[str]) -> QueueState:
     active = [run for run in memory.active.values() if run.created.pipeline in pipelines]
     starts = [max(run.created_at, run.created.at or run.created_at) for run in active if run.state == "queued"]
     due = [start for start in starts if start <= now]
-    running = sum(run.state == "running" for run in active)
-    return QueueState(len(due), len(starts) - len(due), min(due, default=None), running)
+    running, waiting = (sum(run.state == state for run in active) for state in ("running", "waiting"))
+    return QueueState(len(due), len(starts) - len(due), min(due, default=None), running, waiting)
 
 
 def claim(memory: Memory, worker: str, pipelines: Collection[str], limit: int) -> Iterator[Run]:

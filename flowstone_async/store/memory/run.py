@@ -25,6 +25,9 @@ class Run:
         keys: Of the submissions that it is the answer to.
         wakes: How often a gate of it has ended.
         wake_at: Of a suspended run, the nearest deadline of its gates.
+        suspended_at: Since when it is suspended; None while it is not.
+        paused: Seconds for which it was, before.
+        quiet: The fence under which it was suspended last.
         forgotten: Whether it fell out of the history: its events in the log are passed over.
     """
 
@@ -44,7 +47,10 @@ class Run:
         "joined",
         "keys",
         "lost",
+        "paused",
+        "quiet",
         "state",
+        "suspended_at",
         "wake_at",
         "wakes",
         "worker",
@@ -70,6 +76,9 @@ class Run:
         self.forgotten = False
         self.wakes = 0
         self.wake_at: datetime | None = None
+        self.suspended_at: datetime | None = None
+        self.paused = 0.0
+        self.quiet: int | None = None
 
     @property
     def final(self) -> bool:
@@ -89,6 +98,18 @@ class Run:
             error=self.error,
             request="",
         )
+
+    def woken(self, now: datetime) -> bool:
+        """Count that a gate of it has ended; tell whether it was suspended."""
+        self.wakes += 1
+        self.wake_at = None
+        if self.suspended_at is not None:
+            self.paused += max(0.0, (now - self.suspended_at).total_seconds())
+            self.suspended_at = None
+        if self.state != "waiting":
+            return False
+        self.state = "running"
+        return True
 
     def claim(self, key: Key, at: datetime) -> None:
         """Hold a key that is free."""

@@ -62,6 +62,11 @@ class MemoryStore(Store):
     def __init__(self, clock: Clock, *, history: int = 1000) -> None:
         self._attach(Memory(clock, history))
 
+    @property
+    def secret(self) -> bytes:
+        """What engines on this memory sign with that were given nothing else: the same for all of them."""
+        return self._memory.secret
+
     def share(self) -> Self:
         """Return another handle on the same records, with no worker of its own yet."""
         handle = copy.copy(self)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 from uuid import UUID
 
 from asyncpg import Record
 from typing_extensions import override
 
-from flowstone_async.errors import StoreUnavailable
 from flowstone_async.store.gates import (
     GATE_KINDS,
     Delivered,
@@ -34,12 +30,11 @@ from flowstone_async.store.postgres.hints import Hints
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lent import fetch_lent
+from flowstone_async.store.postgres.repeating import Repeating
 from flowstone_async.types import AssetKey
 
-T = TypeVar("T")
 _MOST = 5_000
 _NOWHERE = str(UUID(int=0))
-_PAUSE = 0.1
 
 
 class PostgresGates(Gates):
@@ -69,18 +64,8 @@ class PostgresGates(Gates):
         self._hints = hints
         self._owns = owns
         self._committer = committer
-        self._patience = patience
+        self._patiently = Repeating(owns, patience)
         self._early = b""  # up to where signals that came early were looked at
-
-    async def _patiently(self, do: Callable[[], Awaitable[T]]) -> T:
-        give_up = time.monotonic() + self._patience
-        while True:
-            try:
-                return await do()
-            except StoreUnavailable:
-                if not self._owns() or time.monotonic() > give_up:
-                    raise
-            await asyncio.sleep(_PAUSE)
 
     @override
     async def open(self, run_id: str, fence: int, gates: Sequence[Gate]) -> Mapping[str, StoredGate] | None:
@@ -89,7 +74,7 @@ class PostgresGates(Gates):
         await self._committer.gated(run_id)
         # Only now: a signal that has come since sees the gates, and one that came before is seen.
         tokens = [gate.token for gate in gates if gate.token is not None]
-        await self._settle([_address(gate.id) for gate in gates] + tokens)
+        await self._patiently(partial(self._settle, [_address(gate.id) for gate in gates] + tokens))
         return await self.read([gate.id for gate in gates])
 
     async def _open(self, run_id: str, fence: int, gates: Sequence[Gate]) -> bool:
@@ -130,6 +115,21 @@ class PostgresGates(Gates):
             for row in await self._connections.fetch("gates", part, self._instants.given()):
                 stored = _stored(row)
                 found[stored.gate.id] = stored
+        return found
+
+    @override
+    async def holder(self, token: bytes) -> StoredGate | None:
+        rows = await self._connections.fetch("gate_holder", token)
+        return next(iter((await self.read([str(row["gate"]) for row in rows])).values()), None)
+
+    @override
+    async def outcomes(self, gates: Collection[str]) -> Mapping[str, Outcome]:
+        known = ids(gates)
+        found: dict[str, Outcome] = {}
+        for start in range(0, len(known), _MOST):
+            for row in await self._connections.fetch("gate_outcomes", known[start : start + _MOST]):
+                gate = str(row["gate"])
+                found[gate] = Outcome(gate, row["how"], row["at"], row["payload"], row["signal_id"])
         return found
 
     @override
@@ -218,11 +218,11 @@ class PostgresGates(Gates):
 
     async def _wake(self, name: str, runs: Collection[UUID]) -> None:
         unowned = False
-        for row in await self._connections.fetch(name, list(runs)):
+        for row in await self._connections.fetch(name, list(runs), self._instants.given()):
             self._hints.ended(str(row["id"]), ())
             unowned = unowned or row["unowned"]
         if unowned:
-            self._hints.queued()
+            self._hints.woken()
 
     @override
     async def next_due(self) -> datetime | None:
@@ -230,10 +230,22 @@ class PostgresGates(Gates):
 
     @override
     async def rearm(self, run_id: str, fence: int, gate: str, due: datetime) -> bool:
-        known = is_id(run_id) and is_id(gate)
-        return known and await self._patiently(partial(self._rearm, run_id, fence, gate, due))
+        return await self._reopened(run_id, fence, gate, due, "rearm_gate", due)
 
-    async def _rearm(self, run_id: str, fence: int, gate: str, due: datetime) -> bool:
+    @override
+    async def refuse(self, run_id: str, fence: int, gate: str, payload: bytes) -> bool:
+        return await self._reopened(run_id, fence, gate, None, "refuse_signal", payload, self._instants.given())
+
+    async def _reopened(
+        self, run_id: str, fence: int, gate: str, due: datetime | None, query: str, *given: object
+    ) -> bool:
+        """Open a gate again by a query and what that takes; tell whether it is open, until `due` if one is given."""
+        known = is_id(run_id) and is_id(gate)
+        return known and await self._patiently(partial(self._reopen, run_id, fence, gate, due, query, *given))
+
+    async def _reopen(
+        self, run_id: str, fence: int, gate: str, due: datetime | None, query: str, *given: object
+    ) -> bool:
         if not self._owns():
             return False
         async with self._connections.transaction() as session:
@@ -241,8 +253,8 @@ class PostgresGates(Gates):
                 return False
             [found] = await session.fetch("lock_gate", run_id, gate) or [None]
             if found is None or found["open"]:
-                return found is not None and found["due"] == due
-            for row in (again := await session.fetch("rearm_gate", run_id, gate, due)):
+                return found is not None and due in (None, found["due"])
+            for row in (again := await session.fetch(query, run_id, gate, *given)):
                 if row["token"] is not None:
                     await _hold(session, [(row["token"], gate)])
         return bool(again)
@@ -250,7 +262,12 @@ class PostgresGates(Gates):
     @override
     async def wakes(self, run_ids: Collection[str]) -> Mapping[str, RunWakes]:
         rows = await self._connections.fetch("wakes", ids(run_ids))
-        return {str(row["id"]): RunWakes(row["wakes"], row["wake_at"]) for row in rows}
+        return {str(row["id"]): RunWakes(row["wakes"], row["wake_at"], row["paused"], row["quiet"]) for row in rows}
+
+    @override
+    async def suspended_run(self, pipeline: str, request: str) -> str | None:
+        rows = await self._connections.fetch("suspended_run", pipeline, request)
+        return str(rows[0]["id"]) if rows else None
 
     @override
     async def suspend(self, run_id: str, fence: int, wakes: int) -> Suspension:
@@ -263,7 +280,7 @@ class PostgresGates(Gates):
             return "lost"
         freed: list[AssetKey] = []
         async with self._connections.transaction() as session:
-            suspended = await session.fetch("suspend", run_id, fence, wakes)
+            suspended = await session.fetch("suspend", run_id, fence, wakes, self._instants.given())
             if suspended:
                 freed = [AssetKey(*row) for row in await session.fetch("free_claims", run_id)]
         if suspended:

@@ -118,6 +118,10 @@ class Hints:
         """Tell of runs that wait for a worker."""
         self._announce(["queue"])
 
+    def woken(self) -> None:
+        """Tell of suspended runs that wait for a worker to go on."""
+        self._announce(["woken"])
+
     def limits(self, keys: Iterable[str], told: Iterable[str]) -> None:
         """Tell of limits that have changed: those who wait at `keys` here, those at `told` in other processes."""
         for key in keys:

@@ -63,7 +63,7 @@ class Retention:
         return count
 
     async def _forget_batch(self, asked: tuple[object, ...]) -> tuple[int, bool]:
-        """Return how many runs went, and whether there may be more. Runs with too many events take several batches."""
+        """Return how many runs went, and whether there may be more. Runs with too much take several batches."""
         async with self._connections.transaction() as session:
             born: dict[date, list[UUID]] = {}
             for run_id, day in await session.fetch("finished_runs", *asked):
@@ -78,13 +78,14 @@ class Retention:
                 if left <= 0 or sum(sizes) >= _BYTES_AT_ONCE:
                     break
                 gone += old
-            free = await _forget_gates(session, gone) if gone else []
+            free, full = await _forget_gates(session, gone, left) if gone else ([], False)
             if free:
                 scatters = [row[0] for row in await session.fetch("valueless_scatters", free)]
                 if scatters:
                     await delete_scatters(session, self._remains, scatters)
                 await session.fetch("forget_runs", free)
-        return len(free), bool(free) or (bool(born) and not gone)  # those that are held are for another time
+        more = bool(free) or full or (bool(born) and not gone)  # those that are held are for another time
+        return len(free), more
 
     async def _forget_deliveries(self, age: float, limit: int) -> None:
         now = self._instants.given()
@@ -127,10 +128,14 @@ async def _forget_lineage(session: Session, records: Sequence[Materialization]) 
         await session.fetch("forget_lineage", *zip(*edges, strict=True))
 
 
-async def _forget_gates(session: Session, runs: Sequence[UUID]) -> list[UUID]:
-    """Forget the gates of runs, but for those that an open transaction holds; return the runs that have none."""
-    if await session.fetch("gated", runs):
-        await session.fetch("forget_gates", runs)
-        held = {row["id"] for row in await session.fetch("gated", runs)}
-        return [run for run in runs if run not in held]
-    return list(runs)
+async def _forget_gates(session: Session, runs: Sequence[UUID], most: int) -> tuple[list[UUID], bool]:
+    """Forget gates of runs, but for those that an open transaction holds.
+
+    Returns:
+        The runs that have none any more, and whether that was as much as one transaction forgets.
+    """
+    if not await session.fetch("gated", runs):
+        return list(runs), False
+    sizes = [row[0] for row in await session.fetch("forget_gates", runs, most, _BYTES_AT_ONCE)]
+    held = {row["id"] for row in await session.fetch("gated", runs)}
+    return [run for run in runs if run not in held], len(sizes) >= most or sum(sizes) >= _BYTES_AT_ONCE

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from asyncpg import Record
 from typing_extensions import override
 
-from flowstone_async.errors import Failure, StoreUnavailable
+from flowstone_async.errors import Failure
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.blocks import MOST_AT_ONCE, Block, Committed
 from flowstone_async.store.postgres.chains import Chains, delete_scatters
@@ -21,6 +19,7 @@ from flowstone_async.store.postgres.encoding import failure, failure_text
 from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.remains import REMAINS, TRIMS, Remains
+from flowstone_async.store.postgres.repeating import Repeating
 from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned
 from flowstone_async.store.scatters import (
     Chunk,
@@ -35,9 +34,6 @@ from flowstone_async.store.scatters import (
     kind_of,
 )
 from flowstone_async.types import AssetKey
-
-T = TypeVar("T")
-_PAUSE = 0.1
 
 
 class PostgresScatters(Scatters):
@@ -56,23 +52,13 @@ class PostgresScatters(Scatters):
         self._connections = connections
         self._instants = instants
         self._owns = owns
-        self._patience = patience
+        self._patiently = Repeating(owns, patience)
         self._chains = Chains(connections)
         self._remains = Remains(connections, instants)
 
     async def _fetch(self, name: str, *arguments: object) -> list[Record]:
         """Run a statement that may be repeated, for as long as commits are tried."""
         return await self._patiently(partial(self._connections.fetch, name, *arguments))
-
-    async def _patiently(self, do: Callable[[], Awaitable[T]]) -> T:
-        give_up = time.monotonic() + self._patience
-        while True:
-            try:
-                return await do()
-            except StoreUnavailable:
-                if not self._owns() or time.monotonic() > give_up:
-                    raise
-            await asyncio.sleep(_PAUSE)
 
     @override
     async def begin(

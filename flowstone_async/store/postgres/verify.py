@@ -80,8 +80,8 @@ def _of_run(row: Record) -> Iterator[str]:
     state, owner = row["state"], row["worker"]
     if row["finished"] != (state in FINAL_RUN_STATES):
         yield f"is {state}, and has {'an' if row['finished'] else 'no'} instant at which it ended"
-    if state == "queued" and owner is not None:
-        yield f"is queued, and belongs to worker {owner}"
+    if state in ("queued", "waiting") and owner is not None:
+        yield f"is {state}, and belongs to worker {owner}"
     if state == "queued" and not row["placed"]:
         yield "is queued, and has no place in the queue: nobody will claim it"
     if row["fence"] < 1:
@@ -144,6 +144,24 @@ def _run_key(row: Record) -> str:
 def _steps(row: Record) -> str:
     count = f"{row['steps']} step{'' if row['steps'] == 1 else 's'}"
     return f"run {row['run_id']}, which there is not, has {count} on record"
+
+
+def _gate(row: Record) -> str:
+    if not row["found"]:
+        return f"gate {row['id']} is of run {row['run_id']}, which there is not"
+    if row["how"] is None:
+        return f"gate {row['id']} has ended, and there is no outcome"
+    if row["told"] != row["run_id"]:
+        return f"gate {row['id']} is of run {row['run_id']}, and its outcome of run {row['told']}"
+    return f"gate {row['id']} is open, and {row['how']}"
+
+
+def _outcome(row: Record) -> str:
+    return f"gate {row['gate']}, which there is not, has {row['what']}"
+
+
+def _waiting(row: Record) -> str:
+    return f"run {row['id']} is waiting, and nothing will wake it: no gate of it is open"
 
 
 def _claim(row: Record) -> str:
@@ -214,6 +232,9 @@ def _key(row: Record) -> str:
 _CHECKS: Collection[_Check] = (
     _Check("verify_run_keys", _run_key),
     _Check("verify_steps", _steps),
+    _Check("verify_gates", _gate),
+    _Check("verify_outcomes", _outcome),
+    _Check("verify_waiting", _waiting),
     _Check("verify_claims", _claim),
     _Check("verify_current", _current),
     _Check("verify_values", _value),

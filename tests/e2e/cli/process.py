@@ -47,13 +47,13 @@ class Shell:
         )  # fmt: skip
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def start(self, *words: str) -> Running:
+    def start(self, *words: str, env: Mapping[str, str] | None = None) -> Running:
         """Give a command and return while it runs."""
         return Running(
             subprocess.Popen(
                 self.words(words),
                 cwd=self.folder,
-                env=_environment(None),
+                env=_environment(env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -116,8 +116,14 @@ def test_batches_are_listed_and_run_again(shell: Shell) -> None:
         True,
         True,
     )
-    behind = shell.run("items", HERE, "pairs", "--after", str(found[0]["place"]), "--json")
+    behind = shell.run("items", HERE, "pairs", "--after", found[0]["place"], "--json")
     assert [row["item"] for row in rows(behind)] == [[3]]
+    assert rows(shell.run("items", HERE, "pairs", "--after", rows(behind)[0]["place"], "--json")) == []
+    numbers: list[int] = []
+    for line in shell.run("items", HERE, "pairs", "--json").data.splitlines():
+        json.loads(line, parse_int=lambda text: numbers.append(int(text)))
+    assert len(numbers) > 0
+    assert max(numbers) < 1 << 53, "readers in JavaScript"
     (shell.folder / "mended").touch()
     run_id = shell.run("redrive", HERE, "pairs").data.strip()
     assert executed(shell, run_id).code == exit_code.OK

@@ -16,6 +16,7 @@ from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.postgres.connections import Session
 from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.scatters import PostgresScatters
+from flowstone_async.store.postgres.steps import PostgresSteps
 from flowstone_async.store.records import Advance, Advanced
 
 
@@ -104,6 +105,8 @@ POINTS: dict[str, Callable[[], None]] = {
     "after results were kept": _scatters("flush", before=False),
     "before the scatter is closed": _scatters("close", before=True),
     "after the scatter was closed": _scatters("close", before=False),
+    "before a step is recorded": lambda: _calls(PostgresSteps, "record", before=True),
+    "after a step was recorded": lambda: _calls(PostgresSteps, "record", before=False),
     "before plain is committed": lambda: _commits(_completes("plain"), before=True),
     "after plain was committed": lambda: _commits(_completes("plain"), before=False),
     "before total is committed": lambda: _commits(_completes("total"), before=True),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstone_async.cli.project import Project, find_project, store_of
+from flowstone_async.cli.project import Project, find_project, secrets_of, store_of
 from flowstone_async.cli.usage import UsageError
 
 
@@ -78,3 +78,18 @@ def test_a_missing_variable_is_an_error_that_shows_no_password(tmp_path: Path, m
     with pytest.raises(UsageError, match=r"\$ that no name follows") as refused:
         store_of(Project(tmp_path, tmp_path, store="postgresql://u:top$/secret@h/db"), None)
     assert "top" not in refused.value.message
+
+
+def test_secrets_come_from_the_environment_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEW", "new")
+    monkeypatch.setenv("ROTATED", "newer, new")
+    project = Project(tmp_path, tmp_path, secret="$NEW")
+    assert secrets_of(project, None) == ["new"]
+    assert secrets_of(project, "$ROTATED") == ["newer", "new"]
+    assert secrets_of(Project(tmp_path, tmp_path), None) == []
+    with pytest.raises(UsageError, match="is not set"):
+        secrets_of(project, "$MISSING")
+    for refused in (secrets_of, lambda project, _: secrets_of(project._replace(secret="open"), None)):
+        with pytest.raises(UsageError, match="written out") as caught:
+            refused(project, "open")
+        assert "$FLOWSTONE_SECRET" in (caught.value.hint or "")

@@ -77,6 +77,7 @@ async def test_a_suspect_comes_to_its_turn(most: int | None) -> None:
             clock=ManualClock(),
             group=group,
             name="test",
+            thing="item",
         )
         bodies.add(_chunk(0, 3))
         await running.settled()
@@ -119,6 +120,7 @@ async def test_items_under_which_a_worker_died_go_on_record_together_and_a_suspe
             clock=ManualClock(),
             group=group,
             name="test",
+            thing="item",
         )
         for no in range(2):
             bodies.add(_chunk(no, 1, alone=True, lost=1))

@@ -103,6 +103,16 @@ CROSS JOIN LATERAL (SELECT g.* FROM flowstone.gate AS g WHERE g.id = n.id OFFSET
 LEFT JOIN LATERAL (SELECT o.* FROM flowstone.gate_outcome AS o WHERE o.gate = g.id OFFSET 0) AS o ON true
 LEFT JOIN LATERAL (SELECT r.finished_at, r.id FROM flowstone.run AS r WHERE r.id = g.run_id OFFSET 0) AS r ON true;
 
+-- name: gate_holder
+-- The gate that has the token $1, or had it last.
+SELECT t.gate FROM flowstone.gate_token AS t WHERE t.token = $1;
+
+-- name: gate_outcomes
+-- What has ended some gates, of those that have ended.
+SELECT o.gate, o.how, o.at, o.payload, o.signal_id
+FROM unnest($1::uuid[]) AS n (id)
+CROSS JOIN LATERAL (SELECT o.* FROM flowstone.gate_outcome AS o WHERE o.gate = n.id OFFSET 0) AS o;
+
 -- name: gates_of_run
 SELECT g.id FROM flowstone.gate AS g WHERE g.run_id = $1 ORDER BY g.no;
 
@@ -193,7 +203,9 @@ told AS (
     RETURNING run_id
 )
 UPDATE flowstone.run AS r
-SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL
+SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL,
+    paused = r.paused + coalesce(greatest(0, extract(epoch FROM
+        coalesce($2::timestamptz, statement_timestamp()) - r.suspended_at)), 0), suspended_at = NULL
 WHERE r.id = ANY (ARRAY (SELECT DISTINCT run_id FROM told)) AND r.finished_at IS NULL
 RETURNING r.id, r.worker IS NULL AS unowned;
 
@@ -208,21 +220,33 @@ told AS (
     RETURNING run_id
 )
 UPDATE flowstone.run AS r
-SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL
+SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL,
+    paused = r.paused + coalesce(greatest(0, extract(epoch FROM
+        coalesce($2::timestamptz, statement_timestamp()) - r.suspended_at)), 0), suspended_at = NULL
 WHERE r.id = ANY (ARRAY (SELECT DISTINCT run_id FROM told)) AND r.finished_at IS NULL
 RETURNING r.id, r.worker IS NULL AS unowned;
 
 -- name: wakes
-SELECT r.id, r.wakes, r.wake_at FROM flowstone.run AS r WHERE r.id = ANY ($1::uuid[]) AND r.finished_at IS NULL;
+SELECT r.id, r.wakes, r.wake_at, r.paused, r.quiet FROM flowstone.run AS r WHERE r.id = ANY ($1::uuid[]) AND r.finished_at IS NULL;
 
 -- name: suspend
 -- Suspend the run $1 that is owned under the fence $2, unless it was woken since $3 was seen; then `free_claims`, in the
 -- same transaction.
 UPDATE flowstone.run AS r
-SET state = 'waiting', worker = NULL, fence = r.fence + 1,
+SET state = 'waiting', worker = NULL, fence = r.fence + 1, quiet = r.fence + 1,
+    suspended_at = coalesce($4::timestamptz, statement_timestamp()),
     wake_at = (SELECT min(g.due) FROM flowstone.gate AS g WHERE g.run_id = $1 AND g.open)
 WHERE r.id = $1 AND r.fence = $2 AND r.wakes = $3 AND r.state = 'running' AND r.worker IS NOT NULL
 RETURNING r.id;
+
+-- name: suspended_run
+-- The oldest run of the pipeline $1 for the request $2 that was suspended, whoever goes on with it by now.
+SELECT r.id
+FROM flowstone.run AS r
+WHERE r.pipeline = $1 AND r.request = $2 AND r.finished_at IS NULL AND r.state IN ('waiting', 'running')
+    AND r.quiet IS NOT NULL
+ORDER BY r.created_at, r.id
+LIMIT 1;
 
 -- name: suspended
 -- Why it was not: whether it is owned under the fence $2 still, or suspended since.
@@ -263,6 +287,24 @@ SET open = true, due = $3
 WHERE g.id = $2 AND g.id IN (SELECT gate FROM again)
 RETURNING g.token;
 
+-- name: refuse_signal
+-- Open the gate $2 of the run $1 again that was signalled with $3, and record that signal as one that does not fit.
+WITH again AS (
+    DELETE FROM flowstone.gate_outcome
+    WHERE gate = $2 AND run_id = $1 AND how = 'signalled' AND payload = $3
+    RETURNING gate, signal_id, payload
+),
+told AS (
+    INSERT INTO flowstone.delivery (at, born, gate, state, signal_id, facts, payload)
+    SELECT n.at, (n.at AT TIME ZONE 'UTC')::date, a.gate, 'invalid', a.signal_id, '{}', a.payload
+    FROM again AS a
+    CROSS JOIN (SELECT coalesce($4::timestamptz, statement_timestamp())) AS n (at)
+)
+UPDATE flowstone.gate AS g
+SET open = true
+WHERE g.id = $2 AND g.id IN (SELECT gate FROM again)
+RETURNING g.token;
+
 -- name: lock_gate
 SELECT g.open, g.due FROM flowstone.gate AS g WHERE g.id = $2 AND g.run_id = $1 FOR NO KEY UPDATE;
 
@@ -299,18 +341,34 @@ ORDER BY d.no DESC
 LIMIT $3;
 
 -- name: forget_gates
--- Of runs that are forgotten, but for gates that somebody holds: those runs wait.
+-- At most $2 gates of runs that are forgotten, with less than $3 bytes of payloads before the last one, but for those that
+-- somebody holds: their runs wait. Returns how large each was.
 WITH free AS MATERIALIZED (
-    SELECT g.id, g.token FROM flowstone.gate AS g WHERE g.run_id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED
+    SELECT g.id, g.token FROM flowstone.gate AS g WHERE g.run_id = ANY ($1::uuid[]) LIMIT $2 FOR UPDATE SKIP LOCKED
+),
+gone AS MATERIALIZED (
+    SELECT n.id, n.token, n.size
+    FROM (
+        SELECT f.id, f.token, f.size, sum(f.size) OVER (ROWS UNBOUNDED PRECEDING) - f.size AS before
+        FROM (
+            SELECT f.id, f.token, coalesce((
+                SELECT octet_length(o.payload) FROM flowstone.gate_outcome AS o WHERE o.gate = f.id), 0) AS size
+            FROM free AS f
+        ) AS f
+    ) AS n
+    WHERE n.before < $3::bigint
 ),
 tokens AS (
     DELETE FROM flowstone.gate_token
-    WHERE token = ANY (ARRAY (SELECT token FROM free)) AND gate = ANY (ARRAY (SELECT id FROM free))
+    WHERE token = ANY (ARRAY (SELECT token FROM gone)) AND gate = ANY (ARRAY (SELECT id FROM gone))
 ),
 outcomes AS (
-    DELETE FROM flowstone.gate_outcome WHERE gate = ANY (ARRAY (SELECT id FROM free))
+    DELETE FROM flowstone.gate_outcome WHERE gate = ANY (ARRAY (SELECT id FROM gone))
+),
+gates AS (
+    DELETE FROM flowstone.gate WHERE id = ANY (ARRAY (SELECT id FROM gone))
 )
-DELETE FROM flowstone.gate WHERE id = ANY (ARRAY (SELECT id FROM free));
+SELECT size FROM gone;
 
 -- name: gated
 -- Those of some runs that have gates.

@@ -2,9 +2,10 @@
 
 -- name: queue
 -- Of the pipelines $1, at the instant $2: how many runs are queued and due, how many wait for a later instant, since when
--- the oldest that is due may start, and how many are running.
+-- the oldest that is due may start, how many are running, and how many are suspended.
 SELECT count(*) FILTER (WHERE q.state = 'queued' AND q.is_due), count(*) FILTER (WHERE q.state = 'queued' AND NOT q.is_due),
-    min(q.due_at) FILTER (WHERE q.state = 'queued' AND q.is_due), count(*) FILTER (WHERE q.state = 'running')
+    min(q.due_at) FILTER (WHERE q.state = 'queued' AND q.is_due), count(*) FILTER (WHERE q.state = 'running'),
+    count(*) FILTER (WHERE q.state = 'waiting')
 FROM (
     SELECT r.state, r.due_at, r.due_at <= coalesce($2::timestamptz, statement_timestamp()) AS is_due
     FROM flowstone.run AS r

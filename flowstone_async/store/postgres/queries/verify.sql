@@ -59,6 +59,36 @@ WHERE r.id IS NULL
 GROUP BY s.run_id
 LIMIT $1;
 
+-- name: verify_gates
+-- Gates without a run, and those that are open with an outcome or ended without one, or with another run's.
+SELECT g.id, g.run_id, g.open, o.how, o.run_id AS told, r.id IS NOT NULL AS found
+FROM flowstone.gate AS g
+LEFT JOIN flowstone.gate_outcome AS o ON o.gate = g.id
+LEFT JOIN flowstone.run AS r ON r.id = g.run_id
+WHERE r.id IS NULL OR g.open = (o.gate IS NOT NULL) OR o.run_id <> g.run_id
+LIMIT $1;
+
+-- name: verify_outcomes
+-- Outcomes, and tokens that the other side chose, without their gate.
+SELECT n.gate, n.what
+FROM (
+    SELECT o.gate, 'an outcome' AS what FROM flowstone.gate_outcome AS o
+    UNION ALL
+    SELECT t.gate, 'a token' FROM flowstone.gate_token AS t
+) AS n
+LEFT JOIN flowstone.gate AS g ON g.id = n.gate
+WHERE g.id IS NULL
+LIMIT $1;
+
+-- name: verify_waiting
+-- Suspended runs that nothing will wake: no gate of theirs is open, and no outcome has yet to wake them.
+SELECT r.id
+FROM flowstone.run AS r
+WHERE r.state = 'waiting'
+    AND NOT EXISTS (SELECT FROM flowstone.gate AS g WHERE g.run_id = r.id AND g.open)
+    AND NOT EXISTS (SELECT FROM flowstone.gate_outcome AS o WHERE o.run_id = r.id AND NOT o.woken)
+LIMIT $1;
+
 -- name: verify_claims
 -- Keys that a run holds which is not active, or which there is not.
 SELECT k.pipeline, k.asset, k.partition, k.io, k.claim_run, r.state

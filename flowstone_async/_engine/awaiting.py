@@ -1,0 +1,148 @@
+"""Awaiting a run that this process began: until it has ended, wherever that is, or waits for somebody else.
+
+A run that is suspended has no driver. Whoever awaits it looks whether it was woken, and takes it on here if nobody else
+has; so an awaited run needs no slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.report import RunReport
+from flowstone_async._engine.request import Request
+from flowstone_async._engine.results import report_of, values_of
+from flowstone_async._engine.run import RunDriver
+from flowstone_async._engine.session import Flight, Session
+from flowstone_async._engine.stored_results import stored_report, stored_values
+from flowstone_async._engine.waits.alarms import waits_as
+from flowstone_async.errors import RunNotFound, TimedOut
+from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
+
+
+async def values(session: Session, request: Request) -> tuple[Any, ...]:
+    """Run, and return the targets' values.
+
+    Raises:
+        Waiting: The run waits for somebody else, and the request says that this is to be raised.
+        FlowstoneError: The first failure in the order of the targets.
+    """
+    ended = await complete(session, request)
+    if isinstance(ended, RunRecord) and ended.state == "waiting":
+        raise stopped.waiting(ended.id, await session.store.gates.of_run(ended.id))
+    return await (values_of(ended) if isinstance(ended, RunDriver) else stored_values(session, ended))
+
+
+async def report(session: Session, request: Request) -> RunReport:
+    """Run, and return what came of it."""
+    ended = await complete(session, request)
+    return await (report_of(ended) if isinstance(ended, RunDriver) else stored_report(session, ended))
+
+
+async def complete(session: Session, request: Request) -> RunDriver | RunRecord:
+    """Run, and return the driver once it has ended here, or the record if it has ended elsewhere.
+
+    A cancelled caller cancels the run, unless others await it.
+    """
+    suspended = await _suspended(session, request)
+    if suspended is not None:
+        return await _outlive(session, suspended, None, request)
+    flight = await session.start(request)
+    driver = flight.driver
+    flight.awaited += 1
+    if request.on_wait == "raise":
+        driver.hurry()
+    try:
+        await _ended(session, driver, request)
+        found = await _outlive(session, driver.id, driver, request)
+    except (asyncio.CancelledError, TimedOut):
+        flight.awaited -= 1
+        with anyio.CancelScope(shield=True):
+            await _abandon(session, flight)
+        raise
+    flight.awaited -= 1
+    return found
+
+
+async def _suspended(session: Session, request: Request) -> str | None:
+    """Return the run for an equal request that was suspended once; only bodies with a context can have waited."""
+    if not request.joinable or not session.catalogs[request.pipeline].waits:
+        return None
+    return await session.store.gates.suspended_run(request.pipeline, request.joins())
+
+
+async def _is_for_others(session: Session, run_id: str) -> bool:
+    """Tell whether a suspended run waits for nothing but people and other systems."""
+    found = [each for each in await session.store.gates.of_run(run_id) if each.outcome is None]
+    return bool(found) and all(waits_as(each.gate) != "sleep" for each in found)
+
+
+async def _outlive(session: Session, run_id: str, driver: RunDriver | None, request: Request) -> RunDriver | RunRecord:
+    """Wait while a run is suspended, and go on with it once it is woken."""
+    services = session.services
+    while driver is None or driver.state == "waiting":
+        if driver is not None and request.on_wait == "raise" and driver.error is not None:
+            return driver
+        session.check(run_id)
+        record = await services.store.run(run_id)
+        if record is None:
+            raise RunNotFound(f"run {run_id} is not in this store any more", run_id=run_id)
+        if record.state in FINAL_RUN_STATES:
+            return record
+        if record.state == "waiting" and request.on_wait == "raise" and await _is_for_others(session, run_id):
+            return record
+        if record.state == "running" and run_id not in session.flights and services.adopt is not None:
+            await services.adopt(run_id)
+            await asyncio.sleep(0)
+        flight = session.flights.get(run_id)
+        if flight is None:
+            await session.changed(f"run:{run_id}", within=services.settings.poll, run_id=run_id)
+            continue
+        driver = flight.driver
+        if request.on_wait == "raise":
+            driver.hurry()
+        await driver.done.wait()
+    return driver
+
+
+async def _abandon(session: Session, flight: Flight) -> None:
+    """Cancel a run that nobody awaits any more, here or through a submission that joined it."""
+    driver = flight.driver
+    if flight.awaited or flight.detached or (driver.done.is_set() and driver.state != "waiting"):
+        return
+    session.stop_joining(flight)
+    await driver.created.wait()
+    if driver.done.is_set() and driver.state != "waiting":
+        return
+    after = await session.cancel(driver.id, actor="the awaiting task was cancelled", unless_joined=True)
+    if after is None or after.state == "cancelled":
+        await driver.done.wait()
+
+
+async def _ended(session: Session, driver: RunDriver, request: Request) -> None:
+    if driver.request is request or request.timeout is None:
+        await driver.done.wait()
+        return
+    joined = asyncio.Event()
+    timer = session.services.clock.call_later(request.timeout, joined.set)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_first, driver.done, joined, name="join")
+            await joined.wait()
+            group.cancel_scope.cancel()
+    finally:
+        timer.cancel()
+    if not driver.done.is_set():
+        raise TimedOut(
+            f"run {driver.id} did not end within {request.timeout:g} s; it goes on",
+            run_id=driver.id,
+            hint="Await it again.",
+        )
+
+
+async def _first(done: asyncio.Event, joined: asyncio.Event) -> None:
+    await done.wait()
+    joined.set()

@@ -1,0 +1,115 @@
+"""Which of several waits was first, and which way a body went when its code was changed: on record, always the same."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
+
+import anyio
+
+from flowstone_async._engine.replay.scope import Place, Scope
+from flowstone_async._engine.replay.script import Called, Script
+from flowstone_async.errors import ConfigError
+from flowstone_async.failures import ENDINGS
+from flowstone_async.store.steps import StepRecord
+
+_FIRST = Called(("first", "", ""))
+
+
+class Host(Protocol):
+    """The body that chooses."""
+
+    @property
+    def script(self) -> Script:
+        """What is on record of it."""
+        ...
+
+    async def check(self) -> None:
+        """Do nothing more if the body is being evicted."""
+        ...
+
+    def make_record(self, place: Place, called: Called, value: bytes | None) -> StepRecord:
+        """Return the record of a result, which is seen now."""
+        ...
+
+    async def keep(self, record: StepRecord) -> None:
+        """Put it on record."""
+        ...
+
+
+async def first(host: Host, place: Place, waits: Sequence[Awaitable[Any]]) -> tuple[int, Any]:
+    """Await several, and return which one ended first and its result; the others are cancelled. See `Context.first`."""
+    await host.check()
+    if not waits:
+        raise ConfigError("ctx.first() has nothing to wait for", hint="Give it gates, sleeps or steps.")
+    found = host.script.find(place, _FIRST)
+    if found is not None:
+        index = int((found.value or b"0").decode())
+        _close(waits, but=index)
+        try:
+            return index, await waits[index]
+        finally:
+            host.script.reach(found)  # whoever came second may be on record too, and is asked for by nobody
+            await host.script.turn(found)
+    race = _Race()
+    try:
+        async with anyio.create_task_group() as group:
+            for index, wait in enumerate(waits):
+                group.start_soon(race.run, index, wait, group.cancel_scope, name=f"wait {index} of {place.key}")
+    finally:
+        _close(waits, but=-1)
+    await host.keep(host.make_record(place, _FIRST, str(race.winner).encode()))
+    if race.error is not None:
+        raise race.error
+    return race.winner, race.value
+
+
+class _Race:
+    """Several waits, of which the first counts."""
+
+    def __init__(self) -> None:
+        self.winner = -1
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    async def run(self, index: int, wait: Awaitable[Any], scope: anyio.CancelScope) -> None:
+        value, failed = None, None
+        try:
+            value = await wait
+        except (*ENDINGS, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # user code may raise anything
+            failed = error
+        if self.winner < 0:
+            self.winner, self.value, self.error = index, value, failed
+            scope.cancel()
+
+
+def _close(waits: Sequence[Awaitable[Any]], *, but: int) -> None:
+    """Let go of coroutines that nobody awaits."""
+    for index, wait in enumerate(waits):
+        if index != but and inspect.iscoroutine(wait):
+            wait.close()
+
+
+def patched(host: Host, scope: Scope, name: str) -> tuple[bool, StepRecord | None]:
+    """Tell whether a body comes to a change of its code before anything behind that has a result.
+
+    Returns:
+        Whether it does, and what is to be put on record of it.
+
+    Raises:
+        ConfigError: `name` is no name.
+    """
+    if not isinstance(name, str) or not name.isprintable() or not name:
+        raise ConfigError(f"ctx.patched({name!r}) takes a name of the change")
+    called = Called(("patched", name, ""))
+    ahead = scope.next(f"patched {name}")
+    if host.script.has(ahead.key):
+        host.script.find(scope.take(f"patched {name}"), called)
+        return True, None
+    if host.script.went_past(ahead):
+        return False, None
+    return True, host.make_record(scope.take(f"patched {name}"), called, b"")

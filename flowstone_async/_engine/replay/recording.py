@@ -1,0 +1,182 @@
+"""What a body has on record: read before it is called, written under the fence of its run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import UUID, uuid5
+
+from flowstone_async._engine.replay.facts import BodyFacts
+from flowstone_async._engine.replay.scope import Place, Scope
+from flowstone_async._engine.replay.script import Called, Script
+from flowstone_async._engine.services import Services
+from flowstone_async._engine.waits.body_waits import BodyWaits, Evicted
+from flowstone_async._engine.waits.parked import Parked
+from flowstone_async._engine.waits.places import Pauses, Places
+from flowstone_async._engine.waits.seats import Seats
+from flowstone_async.errors import (
+    LeaseLost,
+    StepLimit,
+    StoreUnavailable,
+)
+from flowstone_async.store.steps import StepRecord
+
+_MANY, _MOST = 2_000, 20_000
+_logger = logging.getLogger("flowstone")
+
+
+class Recording:
+    """What one body has on record, and what it waits for.
+
+    Args:
+        services: Of the engine.
+        facts: Of the body.
+        attempt: Of the asset, or of the item.
+        known: Whether it may have something on record.
+        identity: Of the item; None for the body of an asset.
+    """
+
+    __slots__ = (
+        *("_attempt", "_id", "_identity", "_known", "_places", "_root", "_script", "_task", "_unwritten", "_waits"),
+        *("beside", "deadline", "facts", "seats", "services"),
+    )
+
+    def __init__(
+        self, services: Services, facts: BodyFacts, *, attempt: int, known: bool, identity: str | None = None
+    ) -> None:
+        # One for each item: whatever most of them have no use for is made when somebody asks.
+        self.services, self.facts, self._attempt, self._known = services, facts, attempt, known
+        self._identity, self._id = identity, facts.id if identity is None else None
+        self._script: Script | None = None
+        self._root: Scope | None = None
+        self._unwritten: list[StepRecord] = []
+        self._waits: BodyWaits | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._places: Places | None = None
+        self.seats: Seats = facts.seats
+        self.deadline: Pauses | None = None
+        self.beside: Callable[[], Iterable[asyncio.Future[Any]]] = tuple
+
+    def lodge(self, places: Places | None) -> None:
+        """Note where its place is: that of an item, which the present task calls."""
+        self._task = asyncio.current_task()
+        self._places = places
+
+    async def load(self) -> None:
+        """Read what is on record."""
+        self._task = asyncio.current_task()
+        if self._known:
+            found = await self.services.store.steps.recorded(self.facts.run_id, self.id)
+            self._script = Script(found, self._attempt, self.facts.asset)
+
+    def close(self) -> None:
+        """Let go of it: the body has ended."""
+        if self._script is not None:
+            self._script.close()
+        if self._waits is not None:
+            self._waits.end()
+
+    @property
+    def waits(self) -> BodyWaits:
+        """What it waits for."""
+        if self._waits is None:
+            facts, places = self.facts, self._places
+            if places is not None and self._task is not None:
+                self.seats, self.deadline = places.seats, places.deadline(self._task)
+            self._waits = BodyWaits(
+                facts.waits,
+                self.seats,
+                self.services.clock,
+                task=self._task,
+                grace=self.services.settings.cancel_grace,
+                patience=facts.park_after,
+                name=f"a body of asset {facts.asset!r}",
+                deadline=self.deadline,
+                beside=self.beside,
+                stays=self._identity is not None,
+            )
+        return self._waits
+
+    @property
+    def evicted(self) -> tuple[Parked, ...] | None:
+        """What it waited for when it was evicted; None if it was not."""
+        return None if self._waits is None else self._waits.evicted
+
+    async def check(self) -> None:
+        """Do nothing more if the body is being evicted.
+
+        Raises:
+            Evicted: It is.
+        """
+        if self.evicted is not None:
+            raise Evicted
+
+    @property
+    def id(self) -> str:
+        """What its records lie under: the same whenever the body is called in this run."""
+        if self._id is None:
+            self._id = str(uuid5(UUID(self.facts.id), self._identity or ""))
+        return self._id
+
+    @property
+    def script(self) -> Script:
+        """What is on record."""
+        if self._script is None:
+            self._script = Script(attempt=self._attempt, asset=self.facts.asset)
+        return self._script
+
+    def count(self, place: Place) -> None:
+        """Count one more durable call.
+
+        Raises:
+            StepLimit: There are too many.
+        """
+        self.script.count += 1
+        if self.script.count > _MOST:
+            raise StepLimit(
+                f"asset {self.facts.asset!r} makes more than {_MOST:,} durable calls in one body",
+                asset=self.facts.asset,
+                details={"key": place.key},
+                hint="Make the items of a scatter of what it loops over: each has a body, and a record, of its own.",
+            )
+        if self.script.count == _MANY + 1:
+            text = "asset %r makes more than %d durable calls in one body: a scatter would be faster to go on with"
+            _logger.warning(text, self.facts.asset, _MANY)
+
+    def make_record(self, place: Place, called: Called, value: bytes | None) -> StepRecord:
+        """Return the record of a result, which is seen now."""
+        kind, function, arguments = called
+        seen, self.script.seen = self.script.seen, self.script.seen + 1
+        return StepRecord(place.key, place.path, place.number, seen, self._attempt, kind, function, arguments, value)
+
+    async def keep(self, record: StepRecord) -> None:
+        """Put a result on record, and the times that were told before it; return once all before it was handed out."""
+        self._unwritten.append(record)
+        await self.write()
+        await self.script.drained()
+
+    async def write(self) -> None:
+        """Put on record what is not yet."""
+        await self.check()
+        facts = self.facts
+        records, self._unwritten = self._unwritten, []
+        if not records:
+            return
+        try:
+            kept = await self.services.store.steps.record(facts.run_id, facts.fence, self.id, records)
+        except StoreUnavailable as error:
+            facts.away(error)
+            raise
+        except asyncio.CancelledError:
+            self._unwritten[:0] = records  # whoever writes next repeats them: that is harmless
+            raise
+        if not kept:
+            facts.lost()
+            raise LeaseLost(
+                f"run {facts.run_id} is owned by another worker now, or was ended by one: nothing of step "
+                f"{records[-1].key!r} is on record",
+                run_id=facts.run_id,
+                hint="Look at the run: the other worker continues it.",
+            )

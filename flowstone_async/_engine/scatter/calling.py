@@ -1,0 +1,93 @@
+"""Calling the body of a scatter for one item, or for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from flowstone_async._engine.replay.body import DurableBody
+from flowstone_async._engine.scatter.batches import Batches
+from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
+from flowstone_async._engine.scatter.keys import Keys
+from flowstone_async._engine.scatter.noting import Noting
+from flowstone_async._engine.scatter.places import ItemPlaces
+from flowstone_async._engine.services import Services
+from flowstone_async.definition.context import Call, Context, ItemFacts
+from flowstone_async.planning.units import Unit
+
+_FIRST_TAKEN = 2
+"""Fence of a chunk that nobody had begun before whoever has it."""
+
+
+class BodyCaller:
+    """Calls the body of one scatter.
+
+    Args:
+        services: Of the engine.
+        unit: The asset and partition.
+        call: The facts of its attempt.
+        arguments: What the body gets beside the item.
+        keys: The keys of its items.
+        batches: Makes of a batch what the body gets; None where it gets items.
+        noting: Keeps what bodies note.
+        contexts: The parameters that take the context.
+
+    Attributes:
+        begin: Begins the call for an item.
+        places: Of the bodies.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        unit: Unit,
+        call: Call,
+        arguments: Mapping[str, object],
+        keys: Keys,
+        batches: Batches | None,
+        noting: Noting,
+        contexts: Sequence[str],
+    ) -> None:
+        assert unit.node.scatter is not None  # noqa: S101 - for the type checker
+        self._services, self._call, self._arguments = services, call, arguments
+        self._keys, self._noting, self._contexts = keys, noting, contexts
+        self._body, self._parameter = unit.node.definition.body, unit.node.scatter.item.parameter
+        self._asset = unit.node.name
+        self.places = ItemPlaces()
+        one = self._with_context if contexts else self._plainly
+        self.begin: Callable[[LocalChunk, Todo], Coroutine[Any, Any, Any]] = (
+            one if batches is None else lambda chunk, todo: one(chunk, batches.given(chunk, todo))
+        )
+
+    def _plainly(self, chunk: LocalChunk, todo: Todo) -> Coroutine[Any, Any, Any]:
+        del chunk
+        if self._services.called is not None:
+            self._services.called(self._asset)
+        return self._body(**self._arguments, **{self._parameter: todo.item})
+
+    async def _with_context(self, chunk: LocalChunk, todo: Todo) -> Any:
+        if self._services.called is not None:
+            self._services.called(self._asset)
+        key, identity = self._keys.of(chunk, todo)
+        facts = ItemFacts(key=key, index=todo.number, attempt=chunk.chunk.attempts + 1, identity=identity)
+        of = chunk.chunk
+        # Somebody may have begun it before: whoever cut a chunk has it first, or gives it to the next one.
+        known = of.attempts > 0 or of.lost > 0 or of.fence > _FIRST_TAKEN
+        call = self._call.for_item(facts, self._services.store.now(), known=known)
+        durable, context = call.durable, Context(call)
+        if isinstance(durable, DurableBody):
+            durable.lodge(self.places.of)
+        try:
+            if known and durable is not None:
+                await durable.load()
+            given = dict.fromkeys(self._contexts, context)
+            return await self._body(**{**self._arguments, **given, self._parameter: todo.item})
+        finally:
+            try:
+                if call.fan is not None:
+                    await call.fan.close()
+            finally:
+                call.open = False
+                if durable is not None:
+                    durable.close()
+                self._noting.took(call)

@@ -1,0 +1,143 @@
+"""When a run whose bodies only wait is let go of, and when a body of one that goes on.
+
+A run is suspended once all that it does is wait at gates, and each of its bodies has waited for `park_after`; at once
+where somebody awaits it who is to be told that it waits for a person or another system. The database is asked first: if
+a gate has ended meanwhile it says so, and nothing was cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC
+
+from flowstone_async._engine import stopped
+from flowstone_async._engine.board import Next
+from flowstone_async._engine.telling import RunTelling
+from flowstone_async._engine.waits.parked import Parked
+from flowstone_async._engine.waits.run_limit import RunLimit
+from flowstone_async._engine.waits.run_waits import RunWaits
+from flowstone_async._engine.waits.seats import Seats
+from flowstone_async.clock import Timer
+from flowstone_async.errors import FlowstoneError, StoreUnavailable
+from flowstone_async.store.gates import Suspension
+
+_SHOWN = 100
+
+
+class RunSuspending(RunTelling, ABC):
+    """The waits of one run.
+
+    Attributes:
+        waits: Its gates.
+        seats: The places of its bodies.
+        hurried: Whether somebody awaits it who is to be told that it waits.
+    """
+
+    waits: RunWaits
+    seats: Seats
+    hurried: bool
+    resumed: bool
+    limit: RunLimit | None
+    created: asyncio.Event
+    _idle: int
+    _parking: Timer | None
+    _suspending: bool
+
+    @property
+    def rests(self) -> bool:
+        """Whether it does nothing but wait at gates."""
+        return (
+            bool(self.waits.awaited)
+            and not self._ready
+            and not self._idle
+            and not self.waiting
+            and not self.seats.wanted
+            and self.workers == self.seats.away
+        )
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is about to be suspended, since it waits for nothing but people and other systems."""
+        return self.hurried and self.rests and self.record.continuable and "sleep" not in self.waits.kinds
+
+    def hurry(self) -> None:
+        """Suspend the run as soon as it waits for nothing but people and other systems."""
+        self.hurried = True
+        self.consider()
+
+    def consider(self) -> None:
+        """Look whether the run can be suspended, or a body be evicted."""
+        if self._parking is not None:
+            self._parking.cancel()
+            self._parking = None
+        if self.stopping == "shutdown":
+            self.waits.drop()
+        if self.stopping is not None or self._suspending or self.group is None or not self.created.is_set():
+            return
+        clock = self.services.clock
+        rests, may_be_left = self.rests, self.record.continuable
+        if self.limit is not None:
+            (self.limit.pause if rests else self.limit.resume)()
+        if self.leaves:
+            self._begin_suspending()
+            return
+        nearest = self.waits.evict_due(clock.monotonic(), apart=not (rests and may_be_left))
+        if rests and may_be_left and nearest is not None and nearest <= 0:
+            self._begin_suspending()
+        elif nearest is not None:
+            self._parking = clock.call_later(max(0.0, nearest), self.consider)
+
+    def _begin_suspending(self) -> None:
+        if self.group is not None:
+            self._suspending = self.waits.held = True
+            self.group.start_soon(self._suspend, name=f"run {self.id} suspends")
+
+    async def _suspend(self) -> None:
+        answer: Suspension = "woken"
+        try:
+            answer = await self._let_go()
+        except StoreUnavailable:
+            pass  # nothing is lost: it is tried again with the next look
+        except FlowstoneError as error:
+            self.break_off(error)
+        finally:
+            self._suspending = self.waits.held = False
+            self.services.watch.hint(self.waits)
+        if answer == "suspended":
+            for lodger in self.waits.lodgers:
+                lodger.abandon()
+            self.waits.forget()
+            self.stop("suspended")
+        elif answer == "lost":
+            self.lose()
+
+    async def _let_go(self) -> Suspension:
+        """Suspend the run if nothing has come in that it has not seen."""
+        gates = self.services.store.gates
+        wakes = (await gates.wakes([self.id])).get(self.id)
+        if wakes is None:
+            return "lost"
+        if await gates.outcomes(self.waits.awaited):
+            return "woken"
+        if self.journal.pending:
+            await self._step(Next([], [], []))
+        asked = [] if "sleep" in self.waits.kinds else list(self.waits.awaited)[:_SHOWN]
+        shown = tuple((await gates.read(asked)).values()) if asked else ()
+        if not self.rests or self.stopping is not None:
+            return "woken"
+        answer = await gates.suspend(self.id, self.record.fence, wakes.number)
+        if answer == "suspended" and shown:  # from here on the run is not ours: nothing more is asked of the store
+            self.error = stopped.waiting(self.id, shown)
+        return answer
+
+    def evicted(self, index: int, waits: tuple[Parked, ...]) -> None:
+        """A body was evicted: it is called again once one of its gates has ended."""
+        self.resumed = True  # whoever is called again may have something on record
+        if self.stopping is None:
+            self.waits.sleep(waits, lambda: self._again(index))
+            self.consider()
+
+    def _again(self, index: int) -> None:
+        if self.stopping is None:
+            self._push(index)
+            self._staff()

@@ -1,0 +1,81 @@
+"""Waits that are in memory: a body's, a run's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from flowstone_async._engine.waits.seats import Seats
+from flowstone_async.store.gates import Gate, GateKind, Outcome, StoredGate
+
+
+@dataclass(slots=True, eq=False)
+class Parked:
+    """One wait.
+
+    Attributes:
+        future: Gets what has ended it.
+        timed: Whether something in the body ends the wait when a time has passed.
+    """
+
+    id: str
+    kind: GateKind
+    due: datetime | None
+    future: asyncio.Future[Outcome]
+    timed: bool
+
+
+class Lodger(Protocol):
+    """A body that waits.
+
+    Attributes:
+        seats: What it leaves while all of it waits.
+        parked: Its waits that have not ended, by gate.
+        since: When it began to do nothing but wait; None while it does anything else.
+        patience: Seconds after which it is evicted; None never.
+        stays: Whether it is not evicted at any time, as the body of an item.
+    """
+
+    seats: Seats
+    parked: dict[str, Parked]
+    since: float | None
+    patience: float | None
+    stays: bool
+
+    def rest(self) -> bool:
+        """Look whether all of it waits, and if so leave its place; tell whether it does."""
+        ...
+
+    def evict(self) -> None:
+        """End it without an outcome; it is called again once one of its gates has ended."""
+        ...
+
+    def abandon(self) -> None:
+        """Let durable calls that it still makes do nothing; somebody else ends it."""
+        ...
+
+
+class Waits(Protocol):
+    """Where a body's gates are opened and waited for: in the run."""
+
+    async def open(self, gate: Gate) -> StoredGate | None:
+        """Record a gate, together with others of the run; None if the run is not ours any more."""
+        ...
+
+    async def rearm(self, gate: str, due: datetime) -> bool:
+        """Open a gate again that has expired; tell whether it is open."""
+        ...
+
+    async def refuse(self, gate: str, payload: bytes) -> bool:
+        """Open a gate again whose signal does not fit; tell whether it is open."""
+        ...
+
+    async def park(self, stored: StoredGate, lodger: Lodger) -> Outcome:
+        """Wait until a gate ends, without a place; then come back to one."""
+        ...
+
+
+Found = Mapping[str, Outcome]

@@ -1,0 +1,44 @@
+"""What an asset waits for, as its status tells."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from flowstone_async._engine.waits.alarms import is_alarm
+from flowstone_async.store.gates import Gate, Gates
+from flowstone_async.types import AssetKey
+
+_LOOKED, _SHOWN, _LONGEST = 1_000, 3, 80
+
+
+class Waited(NamedTuple):
+    """What an asset waits for.
+
+    Attributes:
+        run_id: Which run waits.
+        waiting_for: For people, with the ids of gates.
+    """
+
+    run_id: str
+    waiting_for: str
+
+
+async def waited(gates: Gates, key: AssetKey) -> Waited | None:
+    """Return what an asset waits for at gates; None if it does not."""
+    found = await gates.waiting((key.pipeline,), asset=key.asset, limit=_LOOKED)
+    mine = [each.gate for each in found if each.gate.asset == key and not is_alarm(each.gate)]
+    if not mine:
+        return None
+    shown = ", ".join(map(_shown, mine[:_SHOWN]))
+    more = f" and {len(mine) - _SHOWN} more" if len(mine) > _SHOWN else ""
+    return Waited(mine[0].run_id, shown + more)
+
+
+def _shown(gate: Gate) -> str:
+    if gate.kind == "sleep":
+        return "time to pass" if gate.due is None else f"{gate.due:%Y-%m-%d %H:%M:%S}"
+    if gate.kind == "signal":
+        return f"signal {gate.name!r} ({gate.id})"
+    text = json.loads(gate.facts)["approval"]["text"]
+    return f"approval {text if len(text) <= _LONGEST else f'{text[: _LONGEST - 1]}…'!r} ({gate.id})"

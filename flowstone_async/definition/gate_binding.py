@@ -1,0 +1,185 @@
+"""The gate that a body may return: whether its annotation and `signal=` say the same, and what its handlers take."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from flowstone_async.definition.annotations import resolve
+from flowstone_async.definition.asset import AssetDefinition, Handler, HandlerPart
+from flowstone_async.definition.assignable import assignable, bare, render, union_of
+from flowstone_async.definition.binding import Binding, DependencyBinding
+from flowstone_async.definition.body import name_of, signature_of, way_of
+from flowstone_async.definition.finding import Finding
+from flowstone_async.definition.graph import BoundGate, BoundHandler
+from flowstone_async.definition.injection import EMPTY, Found, Place, bind, split_annotation, union_members
+from flowstone_async.definition.kind import PlainKind, ReturnedGate, StreamKind, gates_in, item_type, without_gates
+from flowstone_async.signals import Rearm
+
+_PARTS: tuple[HandlerPart, ...] = ("on_signal", "on_timeout")
+_INLINE = "Wait inline: await ctx.signal(...)."
+
+
+def bind_gate(definition: AssetDefinition, body: Found, place: Place) -> tuple[BoundGate | None, tuple[Finding, ...]]:
+    """Resolve the parameters of what is called once a gate has ended that the body returned.
+
+    Args:
+        definition: The asset.
+        body: What binding its body gave.
+        place: Where it stands.
+
+    Returns:
+        The gate, None if the body may return none; and what is wrong with it (`FS170`, `FS171`).
+    """
+    kind = definition.kind
+    gate = kind.gate if isinstance(kind, PlainKind) else None
+    if gate is None:
+        return None, (*_unasked(definition, body), *_needless(definition))
+    handlers = _Handlers(definition, gate, body, place)
+    problems = list(_misfits(gate, body))
+    bound = [handlers.bind(part, problems) for part in _PARTS]
+    if not problems and bound[0] is None and not assignable(gate.model, value := without_gates(body.returns)):
+        text = f"without on_signal the payload is the value, but {render(gate.model)} is no {render(value)}."
+        problems.append(Finding("FS171", text, f"Say @{definition.local_name}.on_signal, or annotate the payload."))
+    return BoundGate(model=gate.model, max_rearms=gate.max_rearms, on_signal=bound[0], on_timeout=bound[1]), (
+        *problems,
+    )
+
+
+def _unasked(definition: AssetDefinition, body: Found) -> Iterator[Finding]:
+    """Find gates in the annotation of a body that may return none."""
+    kind = definition.kind
+    returns = item_type(body.returns) if isinstance(kind, StreamKind) else body.returns
+    gates = gates_in(returns)
+    if not gates or any(each.code == "FS170" for each in definition.problems):
+        return
+    if not isinstance(kind, PlainKind):
+        yield Finding("FS170", f"it may return {render(gates[0])}, which a {kind.label} cannot.", _INLINE)
+    elif definition.gathers is not None:
+        yield Finding("FS170", f"it may return {render(gates[0])}, which a gathering body cannot.", _INLINE)
+    else:
+        model = render(get_args(gates[0])[0]) if get_args(gates[0]) else "YourModel"
+        text = f"it may return {render(gates[0])}, but there is no signal=."
+        yield Finding("FS170", text, f"Say @pipe.asset(signal={model}), without which the gate would be its value.")
+
+
+def _needless(definition: AssetDefinition) -> Iterator[Finding]:
+    """Find handlers of an asset whose body returns no gate."""
+    if any(each.code == "FS170" for each in definition.problems):
+        return
+    for part, given in definition.handlers.given.items():
+        text = f"{part} {name_of(given[-1].function)} of an asset without signal=, whose body returns no gate."
+        yield Finding("FS171", text, "Say @pipe.asset(signal=...), or take it away.")
+
+
+def _misfits(gate: ReturnedGate, body: Found) -> Iterator[Finding]:
+    """Find what does not fit between `signal=` and what the body says it returns."""
+    if any(each.message.startswith("(...)") for each in body.problems):  # its annotation cannot be read: reported
+        return
+    model, gates = render(gate.model), gates_in(body.returns)
+    if not gates:
+        says = "the body does not say what it returns" if body.returns is None else f"not in {render(body.returns)}"
+        text = f"signal={model}, but {says}."
+        yield Finding("FS170", text, f"Annotate it `T | SignalGate[{model}]`, T for the value of the asset.")
+    elif without_gates(body.returns) is None:
+        text = f"the body returns {render(body.returns)}, which does not say of what type the value is."
+        yield Finding("FS170", text, f"Annotate it `T | SignalGate[{model}]`, T for the value of the asset.")
+    else:
+        for each in gates:
+            if [bare(argument) for argument in get_args(each)] != [bare(gate.model)]:
+                text = f"signal={model}, but the body returns {render(each)}."
+                yield Finding("FS170", text, f"Say SignalGate[{model}] there, or another signal=.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    definition: AssetDefinition
+    gate: ReturnedGate
+    body: Found
+    place: Place
+
+    def bind(self, part: HandlerPart, problems: list[Finding]) -> BoundHandler | None:
+        """Resolve the parameters of one handler, if there is one; what is wrong with it is added to `problems`."""
+        given = self.definition.handlers.given.get(part, [])
+        if not given:
+            return None
+        handler = given[-1]
+        if len(given) > 1:
+            both = " and ".join(f"{name_of(each.function)} ({each.location})" for each in given[-2:])
+            problems.append(Finding("FS171", f"two functions are {part}: {both}.", "Take one of them away."))
+        if way_of(handler.function) != "coroutine":
+            text = f"{part} {name_of(handler.function)} is no coroutine function."
+            problems.append(Finding("FS171", text, "Make it async def."))
+        aside: frozenset[str] = frozenset()
+        if part == "on_signal":
+            payload = _payload(handler)
+            problems.extend(self._payload_misfits(handler, payload))
+            aside = frozenset(() if payload is None else (payload,))
+        found = bind(handler.function, handler.scope, replace(self.place, aside=aside, deps={}, given={}))
+        problems.extend(_of(part, each) for each in found.problems)
+        problems.extend(self._value_misfits(part, handler, found.returns))
+        return BoundHandler(
+            function=handler.function,
+            part=part,
+            bindings=found.bindings,
+            edges=tuple(self._edges(part, found.bindings, problems)),
+        )
+
+    def _payload_misfits(self, handler: Handler, payload: str | None) -> Iterator[Finding]:
+        model = render(self.gate.model)
+        if payload is None:
+            text = f"on_signal {name_of(handler.function)} has no parameter for the payload."
+            yield Finding("FS171", text, f"Take it first: done: {model}.")
+            return
+        annotation, _ = split_annotation(resolve(handler.function, handler.scope).types.get(payload, EMPTY))
+        if not assignable(self.gate.model, annotation):
+            text = f"on_signal({payload}: {render(annotation)}) but the payload is {model}."
+            yield Finding("FS171", text, f"Annotate it {model}; it is what comes first.")
+
+    def _value_misfits(self, part: HandlerPart, handler: Handler, returns: object) -> Iterator[Finding]:
+        value = without_gates(self.body.returns)
+        if returns is None or value is None:
+            return
+        rest = [each for each in union_members(returns) if part == "on_signal" or each is not Rearm]
+        if rest and not assignable(union_of(rest), value):
+            text = f"{part} {name_of(handler.function)} returns {render(returns)}, but the value is {render(value)}."
+            yield Finding("FS171", text)
+
+    def _edges(
+        self, part: HandlerPart, bindings: tuple[Binding, ...], problems: list[Finding]
+    ) -> Iterator[tuple[DependencyBinding, DependencyBinding]]:
+        """Pair the edges of a handler with those of the body, by which they are filled."""
+        own = [each for each in self.body.bindings if isinstance(each, DependencyBinding)]
+        for each in bindings:
+            if not isinstance(each, DependencyBinding):
+                continue
+            same = [edge for edge in own if _end(edge) == _end(each)]
+            if same:
+                yield each, same[0]
+            else:
+                text = f"{part}({each.parameter}) takes {each.upstream!r}, and the body does not, or not alike."
+                problems.append(
+                    Finding("FS171", text, "Take it alike in the body: that is what makes the value stale.")
+                )
+
+
+def _end(edge: DependencyBinding) -> tuple[object, ...]:
+    return edge.upstream, edge.external, edge.over, edge.optional, edge.admits_failed, edge.admits_skipped
+
+
+def _of(part: HandlerPart, finding: Finding) -> Finding:
+    between = "" if finding.message.startswith("(") else ": "
+    return finding._replace(message=f"{part}{between}{finding.message}")
+
+
+def _payload(handler: Handler) -> str | None:
+    try:
+        parameters = signature_of(handler.function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    first = next(iter(parameters), None)
+    if first is None or first.kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+        return None
+    return first.name

@@ -1,0 +1,64 @@
+"""Who asks, and what they may do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from flowstone_async.errors import ConfigError
+
+Permission: TypeAlias = Literal["read", "operate", "decide", "administer"]
+
+_READ, _OPERATE, _DECIDE = frozenset({"read"}), frozenset({"read", "operate"}), frozenset({"read", "decide"})
+_GRANTED: Mapping[str, frozenset[str]] = {
+    "viewer": _READ,
+    "operator": _OPERATE,
+    "approver": _DECIDE,
+    "admin": frozenset({"read", "operate", "decide", "administer"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who was authenticated.
+
+    Attributes:
+        name: What stands in the audit log.
+        roles: `viewer` reads, `operator` also submits, cancels and signals, `approver` decides, `admin` does
+            everything. Roles of your own count where a gate names them.
+
+    Raises:
+        ConfigError: The name is empty, or the roles are no names.
+
+    Example:
+        >>> User("ada", roles={"operator", "release"})
+    """
+
+    name: str
+    roles: Collection[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or not _is_text(self.name):
+            raise ConfigError(
+                f"name={self.name!r} of a user is no name", hint="Give what is to stand in the audit log."
+            )
+        if isinstance(self.roles, str) or not all(isinstance(each, str) for each in self.roles):
+            raise ConfigError(f"roles={self.roles!r} of a user are no names", hint='Give several: roles={"operator"}.')
+        object.__setattr__(self, "roles", frozenset(self.roles))
+
+    def may(self, permission: Permission) -> bool:
+        """Tell whether one of the roles grants a permission."""
+        return any(permission in _GRANTED.get(role, ()) for role in self.roles)
+
+
+def needed_for(permission: Permission) -> list[str]:
+    """Return the roles that grant a permission."""
+    return [role for role, granted in _GRANTED.items() if permission in granted]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,70 @@
+"""Bodies that wait at gates, for tests: made known to the test, signalled by it, looked at in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from flowstone_async import Engine, SignalGate
+from flowstone_async.store.gates import Delivered, Signal, StoredGate
+from tests.support.gate import soon
+
+
+class Desk:
+    """Gates that bodies have made, by name, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self.gates: list[SignalGate[Any]] = []
+        self._more = asyncio.Condition()
+
+    async def made(self, gate: SignalGate[Any]) -> SignalGate[Any]:
+        """Make a gate known; returns it."""
+        self.gates.append(gate)
+        async with self._more:
+            self._more.notify_all()
+        return gate
+
+    async def gate(self, number: int = 0) -> SignalGate[Any]:
+        """Return a gate once it was made."""
+        async with self._more:
+            await soon(self._more.wait_for(lambda: len(self.gates) > number))
+        return self.gates[number]
+
+
+async def send(engine: Engine, gate: str, model: Any, payload: object, *, keep: float | None = 60.0) -> Delivered:
+    """Signal a gate by its id."""
+    session = engine._live()
+    encoded = session.services.payloads.encode(model, payload)
+    return await session.store.gates.deliver(Signal(encoded, gate=gate, keep=keep))
+
+
+async def opened(engine: Engine, gate: str) -> StoredGate:
+    """Return a gate once it is recorded."""
+    return await soon(_opened(engine, gate))
+
+
+async def _opened(engine: Engine, gate: str) -> StoredGate:
+    while True:
+        found = await engine._live().store.gates.read([gate])
+        if found:
+            return found[gate]
+        await asyncio.sleep(0)
+
+
+async def in_state(engine: Engine, run_id: str, state: str) -> None:
+    """Return once a run is in a state."""
+    await soon(_in_state(engine, run_id, state))
+
+
+async def _in_state(engine: Engine, run_id: str, state: str) -> None:
+    store = engine._live().store
+    while True:
+        record = await store.run(run_id)
+        if record is not None and record.state == state:
+            return
+        await store.changed(f"run:{run_id}", within=0.01)
+
+
+def runs_of(engine: Engine) -> list[str]:
+    """Return the ids of the runs that an engine drives."""
+    return list(engine._live().flights)
