@@ -42,11 +42,13 @@ class Gift(NamedTuple):
     Attributes:
         first: Position of the chunk's first item.
         keep: Number of its first items that stay; 0 for a chunk that goes whole.
+        alone: Whether it is an item on its own.
     """
 
     first: int
     fence: int
     keep: int
+    alone: bool = False
 
 
 class Crews(Protocol):

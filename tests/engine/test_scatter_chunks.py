@@ -53,3 +53,12 @@ def test_bits_behind_the_end_are_none() -> None:
     withheld = chunk(0b1111111100000000, size=8).withhold(3)
     assert withheld is not None
     assert withheld.gift.keep == 5
+
+
+def test_an_item_on_its_own_goes_whole_until_it_has_begun() -> None:
+    """Whoever takes over from a dead worker has a chunk for each item; the others would get nothing of them."""
+    made = chunk(0, size=1, alone=True)
+    withheld = made.withhold(5)
+    assert withheld is not None
+    assert (withheld.gift, withheld.size) == (Gift(100, 3, 0, alone=True), 1)
+    assert made.withhold(5) is None

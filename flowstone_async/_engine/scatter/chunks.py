@@ -107,11 +107,11 @@ class LocalChunk:
         return todo
 
     def withhold(self, count: int) -> Withheld | None:
-        """Let none of the last items begin, `count` at most; None for an item on its own, or if all have begun.
+        """Let none of the last items begin, `count` at most; None if all have begun.
 
         Where items behind them are final already, the chunk goes whole or not at all: what is cut off begins anew.
         """
-        count = 0 if self.chunk.alone else min(count, len(self.todo))
+        count = min(count, len(self.todo))
         if not count:
             return None
         keep = self.todo[count - 1].position - self.chunk.first
@@ -120,7 +120,7 @@ class LocalChunk:
                 return None
             keep = 0
         del self.todo[:count]
-        return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep), count)
+        return Withheld(self, Gift(self.chunk.first, self.chunk.fence, keep, self.chunk.alone), count)
 
     def cut(self, keep: int, size: int) -> bool:
         """Be the first `keep` items from now on: `size` items that can be run are others' now. Tell if any is left."""

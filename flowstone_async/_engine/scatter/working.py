@@ -352,6 +352,6 @@ class Working(Flushing):
             self._outstanding -= size
             self._elsewhere += size
             if not gift.keep:
-                del self._held[gift.first, False]
+                del self._held[gift.first, gift.alone]
             elif not chunk.cut(gift.keep, size):
                 self._changes(chunk)

@@ -53,15 +53,21 @@ def hold(folder: Path, worker_id: str) -> ProcessLock:
         ConfigError: The id is no file name, or a living process has it.
     """
     path = _file(folder, worker_id)
-    lock = FileLock(folder / f".{uuid.uuid4().hex}")
-    while not lock.acquire():
-        """Somebody sweeps the folder and looks at the file just now."""
-    if _probe(path):
-        lock.path.unlink()
+    while True:
+        lock = FileLock(folder / f".{uuid.uuid4().hex}")
+        while not lock.acquire():
+            """Somebody sweeps the folder and looks at the file just now."""
+        if _probe(path):
+            lock.path.unlink()
+            lock.release()
+            raise ConfigError(f"worker id {worker_id!r} is in use by a living process")
+        # Of two who swept at once, one may have removed the file that the other made room for: ours.
+        with contextlib.suppress(FileNotFoundError):
+            lock.path.replace(path)
+            lock.path = path
+        if lock.path == path and lock.is_current:
+            return ProcessLock(path, lock)
         lock.release()
-        raise ConfigError(f"worker id {worker_id!r} is in use by a living process")
-    lock.path.replace(path)
-    return ProcessLock(path, lock)
 
 
 def is_alive(folder: Path, worker_id: str) -> bool:

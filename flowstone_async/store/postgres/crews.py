@@ -69,6 +69,7 @@ class PostgresCrews(Crews):
         if not gifts or not self._owns():
             return frozenset()
         columns = [[each.first for each in gifts], [each.fence for each in gifts], [each.keep for each in gifts]]
+        columns.append([each.alone for each in gifts])
         given = {row[0] - 1 for row in await self._connections.fetch("give_chunks", worker, scatter, *columns)}
         if len(given) < len(gifts):
             known = await self._connections.fetch("given_chunks", scatter, *columns)

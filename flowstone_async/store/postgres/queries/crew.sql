@@ -38,21 +38,22 @@ DELETE FROM flowstone.scatter_worker WHERE scatter = $1 AND worker = $2;
 
 -- name: give_chunks
 -- Let anybody take what the worker $1 has of the scatter $2 and has not begun: the chunks that begin at $3, owned under the
--- fences $4, but for their first $5 items. Returns the places in the list of those that were given.
+-- fences $4, but for their first $5 items; $6 tells which are items on their own. Returns the places in the list of those that were given.
 WITH mine AS MATERIALIZED (
     SELECT n.place, n.keep, c.*
-    FROM unnest($3::bigint[], $4::bigint[], $5::integer[]) WITH ORDINALITY AS n (first, fence, keep, place)
+    FROM unnest($3::bigint[], $4::bigint[], $5::integer[], $6::boolean[])
+        WITH ORDINALITY AS n (first, fence, keep, alone, place)
     CROSS JOIN LATERAL (
-        SELECT c.first, c.fence, c.page, c.count, c.flushes, c.lost
+        SELECT c.first, c.alone, c.fence, c.page, c.count, c.flushes, c.lost
         FROM flowstone.scatter_chunk AS c
-        WHERE c.scatter = $2 AND c.first = n.first AND NOT c.alone AND c.fence = n.fence AND c.worker = $1
+        WHERE c.scatter = $2 AND c.first = n.first AND c.alone = n.alone AND c.fence = n.fence AND c.worker = $1
             AND n.keep < c.count
         FOR UPDATE
     ) AS c
 ),
 written AS (
     INSERT INTO flowstone.scatter_chunk AS c (scatter, first, alone, fence, page, count, flushes, lost, state, worker)
-    SELECT $2, first, false, fence + CASE WHEN keep = 0 THEN 1 ELSE 0 END, page,
+    SELECT $2, first, alone, fence + CASE WHEN keep = 0 THEN 1 ELSE 0 END, page,
         CASE WHEN keep = 0 THEN count ELSE keep END, CASE WHEN keep = 0 THEN 0 ELSE flushes END, lost,
         CASE WHEN keep = 0 THEN 'ready' ELSE 'running' END, CASE WHEN keep = 0 THEN NULL ELSE $1 END
     FROM mine
@@ -67,10 +68,11 @@ SELECT place::integer FROM mine ORDER BY place;
 -- name: given_chunks
 -- Those of some gifts that were made before, their reply being lost; arguments as above.
 SELECT n.place::integer
-FROM unnest($2::bigint[], $3::bigint[], $4::integer[]) WITH ORDINALITY AS n (first, fence, keep, place)
+FROM unnest($2::bigint[], $3::bigint[], $4::integer[], $5::boolean[])
+    WITH ORDINALITY AS n (first, fence, keep, alone, place)
 CROSS JOIN LATERAL (
     SELECT FROM flowstone.scatter_chunk AS c
-    WHERE c.scatter = $1 AND c.first = n.first AND NOT c.alone
+    WHERE c.scatter = $1 AND c.first = n.first AND c.alone = n.alone
         AND CASE WHEN n.keep = 0 THEN c.fence > n.fence ELSE c.fence = n.fence AND c.count = n.keep END
     OFFSET 0
 ) AS c;
