@@ -315,7 +315,7 @@ async def _check_rest(pipe: Pipeline, specs: Mapping[str, Spec], world: World) -
     assert all(each.action != "run" or each.asset in tried for each in stored)
 
 
-PATIENT = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @PATIENT

@@ -231,7 +231,7 @@ async def test_retention_forgets_old_runs_and_superseded_values(engines: SharedE
         await gate()
         return 1
 
-    engine = await engines.open(pipe, clock=clock, retention=Retention(runs="2d", values="1d"), poll="60s")
+    engine = await engines.open(pipe, clock=clock, retention=Retention(runs="2d", values="1d"), poll="24h", lease="30d")
     duties = Upkeep(engine._live(), Retention(runs="2d", values="1d"))
     active = await engine.submit(held)
     await gate.reached()

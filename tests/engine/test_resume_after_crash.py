@@ -283,7 +283,7 @@ async def test_a_body_that_ends_within_the_grace_is_committed(open_engine: OpenE
 async def test_whoever_awaits_a_run_of_an_engine_that_is_left_hears_of_it(open_engine: OpenEngine):
     """JOB-14: the caller inside gets `Cancelled` with the way forward, and never hangs."""
     case = _Chain()
-    living = await open_engine(case.pipe, **RARELY)
+    living = await open_engine(case.pipe, **RARELY, grace="10ms")
     leaving = _sibling(living, case.pipe, grace="10ms", poll="60s")
     await leaving.__aenter__()
     running = asyncio.create_task(leaving.run("third"))

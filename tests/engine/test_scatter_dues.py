@@ -15,7 +15,7 @@ from flowstone_async.clock import ManualClock
 from tests.support.engines import OpenEngine
 from tests.support.rates import at_rest
 
-ITEMS, PAGE = 1000, 10
+ITEMS, PAGE = 300, 10
 
 
 @pytest.mark.parametrize("jitter", [True, False])

@@ -107,7 +107,7 @@ async def test_items_that_only_waited_do_not_fail(open_engine: OpenEngine, monke
     await look_for_orphans(living)
     result = asyncio.create_task((await living.find(run.id)).result())
     while not result.done():
-        await clock.advance(600)
+        await clock.advance(1800)
         await asyncio.sleep(0)
     assert await (await result).to_list(limit=20) == list(range(20))
     assert {chunk.chunk.lost for chunk in held if calls[chunk.chunk.first] == 1} == {1}, "nobody had begun them"

@@ -158,7 +158,7 @@ async def work(engines: list[Opened]) -> None:
 async def cost(sql: asyncpg.Connection, opened: Opened) -> Cost:
     """Measure with ten runs in the queue, which stay there."""
     worker, ended = f"'{opened.worker.id}'", await sql.fetchval(CLAIMED)
-    floors = "NULL" if ended is None else f"array_fill('{ended}'::timestamptz, ARRAY[4])"
+    floors = "NULL" if ended is None else f"array_fill('{ended}'::timestamptz, ARRAY[4])::text"
     asked = [worker, "ARRAY['sales']", "NULL", "10"]
     return Cost(
         claim=await blocks(sql, "claim", [*asked, floors, "NULL"], rows=10),

@@ -212,6 +212,7 @@ ASKED: dict[str, list[str]] = {
     "audit": ["100", "NULL"],
     "orphans_seen": ["'w'", "ARRAY['p0']", "NULL"],
     "orphans": ["ARRAY['p0']", "10", "NULL"],
+    "remains_listed": [],
     "claim": ["'w'", "ARRAY['p0', 'p1']", "NULL", "10", "NULL", "NULL"],
     "owned": ["'w'", "ARRAY['p0', 'p1']"],
     "moved_on": [f"ARRAY[{U}]::uuid[]", "ARRAY[1]"],

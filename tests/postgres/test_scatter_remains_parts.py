@@ -211,7 +211,7 @@ async def test_whoever_is_interrupted_leaves_the_rest_to_the_next(
         with pytest.raises(asyncio.CancelledError):
             await opened.store.prune(runs=None, values=None)
     while before := await left(sql):
-        sent.calls, sent.fails = 0, (3, when)
+        sent.calls, sent.fails = 0, (2, when)
         with pytest.raises(asyncio.CancelledError):
             await opened.store.prune(runs=None, values=None)
         interrupted += 1

@@ -103,7 +103,7 @@ class TestServer:
         """
         database = f"test_{self._session}_{uuid.uuid4().hex[:12]}"
         async with self._connection() as admin:
-            await admin.execute(f"CREATE DATABASE {database} TEMPLATE {self._template(template)}")
+            await admin.execute(f"CREATE DATABASE {database} TEMPLATE {self._template(template)} STRATEGY FILE_COPY")
         return self.address.dsn(database)
 
     async def drop(self, dsn: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from flowstone_async.errors import KeyConflict, StoreUnavailable
 from flowstone_async.store.postgres.connections import Connections
@@ -123,7 +124,7 @@ class Queue:
         """Take queued runs; see `Store.claim`. It is not repeated when its reply is lost: nobody would drive those."""
         now = self._instants.given()
         look = self._floors.look(worker, pipelines)
-        bounds = (look.since, look.ages) if now is None else (None, None)  # a virtual clock may jump
+        bounds = (_array(look.since), _array(look.ages)) if now is None else (None, None)  # a virtual clock may jump
         async with self._connections.translated(), self._connections.session() as session:
             rows = await session.fetch("claim", worker, list(pipelines), now, limit, *bounds)
         self._floors.learn(look, [(row["priority"], row["due_at"]) for row in rows], limit)
@@ -141,3 +142,9 @@ class Queue:
             return frozenset()
         rows = await self._connections.fetch("moved_on", list(known), list(known.values()))
         return frozenset(str(row[0]) for row in rows)
+
+
+def _array(values: Sequence[datetime | float | None]) -> str:
+    """Return an array as Postgres reads it."""
+    texts = ("NULL" if each is None else f'"{each}"' for each in values)
+    return f"{{{','.join(texts)}}}"

@@ -158,9 +158,10 @@ class Remains:
             How many statements found something; if as many as it might send, there may be more.
         """
         sent = 0
-        for listing in (TRIMS, REMAINS):
+        [listed] = await self._connections.fetch("remains_listed")
+        for listing, any_listed in zip((TRIMS, REMAINS), listed, strict=True):
             first: object = UUID(int=0)
-            while sent < most:
+            while any_listed and sent < most:
                 text, given = self._asked(statement(listing, "all"), first=first)
                 rows = await self._connections.fetch_text(text, *given)
                 if not rows:

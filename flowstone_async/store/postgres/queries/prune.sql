@@ -100,3 +100,7 @@ LEFT JOIN LATERAL (SELECT m.id FROM flowstone.materialization AS m WHERE m.id = 
 -- Workers that were declared dead more than a day ago.
 DELETE FROM flowstone.worker AS w
 WHERE w.dead AND w.lease_until < statement_timestamp() - interval '1 day';
+
+-- name: remains_listed
+-- Whether anything is left of deleted scatters: nearly always nothing is, and the statements that delete it take long to plan.
+SELECT EXISTS (SELECT FROM flowstone.scatter_trim), EXISTS (SELECT FROM flowstone.scatter_remains);

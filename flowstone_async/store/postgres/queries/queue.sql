@@ -7,7 +7,8 @@ FROM flowstone.submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $1
 -- name: claim
 -- Give the worker $1 at most $4 queued runs of the pipelines $2 that are due. One branch for each priority, looked into
 -- only if those before it gave too few; the lock is taken in the scan, so that two claimers never look at the same run.
--- For each priority, runs are left out that were due before $5, or else more than $6 seconds ago (floors.py).
+-- For each priority, runs are left out that were due before $5, or else more than $6 seconds ago (floors.py): both are
+-- arrays as text, as every connection that claims would ask the server what such an array is.
 WITH me AS MATERIALIZED (
     SELECT FROM flowstone.worker WHERE id = $1 AND NOT dead AND lease_until > statement_timestamp()
 ),
@@ -22,8 +23,8 @@ found AS MATERIALIZED (
             FROM flowstone.run AS r
             WHERE r.state = 'queued' AND r.pipeline = n.pipeline AND r.priority = p.priority
                 AND r.due_at <= coalesce($3::timestamptz, statement_timestamp())
-                AND r.due_at >= coalesce(($5::timestamptz[])[p.priority + 1],
-                    statement_timestamp() - ($6::float8[])[p.priority + 1] * interval '1 second', '-infinity')
+                AND r.due_at >= coalesce(($5::text::timestamptz[])[p.priority + 1],
+                    statement_timestamp() - ($6::text::float8[])[p.priority + 1] * interval '1 second', '-infinity')
             ORDER BY r.due_at, r.no
             LIMIT $4
             FOR NO KEY UPDATE SKIP LOCKED
