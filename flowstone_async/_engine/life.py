@@ -62,12 +62,12 @@ class Life:
         stack.push_async_callback(session.observer.heard)
         stack.push_async_callback(services.resources.close)
         stack.callback(services.limits.close)
+        upkeep = Upkeep(session, retention)
+        stack.push_async_callback(upkeep.stop)  # not before: a body that is cancelled elsewhere ends within the grace
         stack.push_async_callback(session.close, services.settings.grace)
         await rename_assets(session)
         if self._lease is not None:
-            upkeep = Upkeep(session, retention)
             host.start_soon(upkeep.run, name="upkeep")
-            stack.push_async_callback(upkeep.stop)
             dispatcher = Dispatcher(session)
             services.dispatches = True
             host.start_soon(dispatcher.run, name="dispatcher")

@@ -316,6 +316,23 @@ async def test_cancelling_from_another_engine(open_engine: OpenEngine):
         assert slow.events.count("RunCancelled") == slow.events.count("RunFinished") == 1
 
 
+async def test_a_run_that_is_cancelled_elsewhere_ends_while_its_engine_is_left(open_engine: OpenEngine):
+    """RUN-26, JOB-14: the grace is for bodies that may end; who leaves goes on to hear of cancellations."""
+    slow = _Slow()
+    living = await open_engine(slow.pipe, slots=0)
+    leaving = await open_engine(slow.pipe, poll="50ms", grace="1h")
+    task = await _started(leaving, slow, "slow")
+    session = leaving._live()
+    left = asyncio.create_task(leaving.__aexit__(None, None, None))
+    while not session.closing:
+        await asyncio.sleep(0)
+    assert await living.cancel("slow") == 1
+    with pytest.raises(Cancelled):
+        await soon(task)
+    await soon(left)
+    assert slow.cleaned == 1
+
+
 async def test_a_step_that_comes_after_a_cancellation_elsewhere(open_engine: OpenEngine):
     """RUN-27: the run whose commit was refused because somebody cancelled it is cancelled, not lost."""
     slow = _Slow()
