@@ -40,18 +40,21 @@ async def assert_continued(folder: Path, store: str, expected: dict[str, int]) -
     await assert_result(folder, expected=expected)
 
 
+LONG = pytest.mark.faults
+
+
 @pytest.mark.parametrize(
     ("point", "expected"),
     [
-        ("while the schema is made", ONCE),
-        ("after the worker was registered", ONCE),
+        pytest.param("while the schema is made", ONCE, marks=LONG),
+        pytest.param("after the worker was registered", ONCE, marks=LONG),
         ("before the run is begun", ONCE),
-        ("after the run was begun", ONCE),
+        pytest.param("after the run was begun", ONCE, marks=LONG),
         ("before second is committed", ONCE | {"second": 2}),
         ("after second was committed", ONCE),
-        ("before the run is ended", ONCE | {"third": 2}),
-        ("after the run was ended", ONCE),
-        ("before the lease is given up", ONCE),
+        pytest.param("before the run is ended", ONCE | {"third": 2}, marks=LONG),
+        pytest.param("after the run was ended", ONCE, marks=LONG),
+        pytest.param("before the lease is given up", ONCE, marks=LONG),
     ],
 )
 async def test_a_command_that_was_killed_is_gone_on_with_by_the_same_command(
@@ -63,7 +66,7 @@ async def test_a_command_that_was_killed_is_gone_on_with_by_the_same_command(
     await assert_continued(folder, store, expected)
 
 
-@pytest.mark.parametrize("with_server", [False, True])
+@pytest.mark.parametrize("with_server", [pytest.param(False, marks=LONG), True])
 async def test_a_process_that_is_killed_in_a_body_repeats_that_body_only(
     folder: Path, store: str, gates: Gates, with_server: bool
 ) -> None:
@@ -101,6 +104,7 @@ async def test_a_commit_in_flight_when_its_process_is_killed_counts_if_it_lands(
     await assert_continued(folder, store, ONCE if lands else ONCE | {"second": 2})
 
 
+@LONG
 async def test_whoever_continues_may_be_killed_too(folder: Path, store: str) -> None:
     for point in ("after the run was begun", "after a dead run was taken over", "after second was committed"):
         killed = run(folder, "third", store, point=point).end()

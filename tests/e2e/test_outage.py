@@ -77,6 +77,7 @@ async def test_a_run_outlives_the_loss_of_all_its_connections(folder: Path, serv
     await assert_result(server, folder, ONCE)
 
 
+@pytest.mark.faults  # the store is waited for for half a minute
 async def test_a_server_that_stays_away_ends_the_run_and_the_next_command_continues_it(
     folder: Path, server: Server, gates: Gates
 ) -> None:

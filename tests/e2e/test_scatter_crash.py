@@ -88,12 +88,12 @@ async def value(sql: asyncpg.Connection, asset: str, *, ended: bool = True) -> A
         pytest.param("after a page was added", 1, marks=LONG),
         pytest.param("before results are kept", 1, marks=LONG),
         ("after results were kept", 1),
-        ("before the scatter is closed", 1),
-        ("after the scatter was closed", 1),
+        pytest.param("before the scatter is closed", 1, marks=LONG),
+        pytest.param("after the scatter was closed", 1, marks=LONG),
         pytest.param("before plain is committed", 1, marks=LONG),
         pytest.param("after plain was committed", 1, marks=LONG),
         ("before total is committed", 2),
-        ("after total was committed", 1),
+        pytest.param("after total was committed", 1, marks=LONG),
     ],
 )
 async def test_results_on_record_stand_and_are_gathered_once(
@@ -117,6 +117,7 @@ async def test_results_on_record_stand_and_are_gathered_once(
     assert [await sql.fetchval(MADE, asset) for asset in ("plain", "total")] == [1, 1]
 
 
+@LONG
 async def test_whoever_continues_a_scatter_may_be_killed_too(folder: Path, sql: asyncpg.Connection) -> None:
     before = set[int]()
     for point in ("after results were kept", "before the scatter is closed", "before plain is committed"):
@@ -166,7 +167,7 @@ FEED, STREAM = ("fed", "of_feed"), ("streamed", "of_stream")
 
 
 @pytest.mark.parametrize(("scatter", "gathered"), [FEED, STREAM])
-@pytest.mark.parametrize("at", [0, 3, *(pytest.param(at, marks=LONG) for at in (1, 2, 4, 5))])
+@pytest.mark.parametrize("at", [3, *(pytest.param(at, marks=LONG) for at in (0, 1, 2, 4, 5))])
 async def test_a_reader_that_dies_leaves_no_gap(
     folder: Path, sql: asyncpg.Connection, scatter: str, gathered: str, at: int
 ) -> None:
@@ -221,7 +222,7 @@ async def test_a_reader_that_hangs_ends_the_asset_and_keeps_what_was_read(
     assert len(await kept(sql, "hasty")) == len(called(folder, "hasty")) == 5
 
 
-@pytest.mark.parametrize("count", [0, 1, *(pytest.param(count, marks=LONG) for count in (2, 3, 4))])
+@pytest.mark.parametrize("count", [0, *(pytest.param(count, marks=LONG) for count in (1, 2, 3, 4))])
 @pytest.mark.parametrize(("scatter", "gathered"), [FEED, STREAM])
 async def test_a_few_items_are_as_whole_as_many(
     folder: Path, sql: asyncpg.Connection, scatter: str, gathered: str, count: int

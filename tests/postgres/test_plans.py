@@ -19,8 +19,8 @@ from flowstone_async.store.postgres.remains import statement as statement_of_rem
 from flowstone_async.store.postgres.statement import KINDS, statement
 from tests.support.postgres import TestServer
 
-ROWS = 300_000  # far more than a plan that reads them all could hide
-GATES = 100_000
+ROWS = 100_000  # far more than a plan that reads them all could hide
+GATES = 40_000
 SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure", "_note")}

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from tests.support.modes import VARIABLE, command
+from tests.e2e.cli.forks import Forks
+from tests.support.modes import MODES, VARIABLE, command, mode
 
 FLOW = Path(__file__).with_name("flow.py")
 PROGRAM = command("flowstone_async.cli")
@@ -41,11 +42,22 @@ class Shell:
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
         """Give a command and wait for its end."""
+        ended = self._forked(words, env)
+        if ended is not None:
+            return ended
         done = subprocess.run(
             self.words(words), cwd=self.folder, env=_environment(env), capture_output=True, stdin=subprocess.DEVNULL,
             timeout=LONG, check=False,
         )  # fmt: skip
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def _forked(self, words: tuple[str, ...], env: Mapping[str, str] | None) -> Done | None:
+        """Give a command to a process that has everything imported; None if there is none for it."""
+        if mode() != MODES[0] or any(name.startswith("PYTHON") for name in env or ()):
+            return None
+        plain = self.words(words)[len(PROGRAM) :]
+        done = _FORKS.run(plain, self.folder, _environment(env), LONG)
+        return None if done is None else Done(done[0], done[1].decode(), done[2].decode())
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> Running:
         """Give a command and return while it runs."""
@@ -194,3 +206,6 @@ def _size(descriptor: int) -> None:
     import termios
 
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+
+
+_FORKS = Forks(_environment(None))

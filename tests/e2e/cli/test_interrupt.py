@@ -89,6 +89,7 @@ def test_an_interrupted_import_is_no_error(memory: Shell) -> None:
     assert (done.code, done.messages) == (130, "BEGUN\ninterrupted\n")
 
 
+@pytest.mark.faults  # its lease ends after half a minute
 def test_a_killed_command_goes_on_where_it_was(postgres: Shell) -> None:
     with postgres.start("run", "flow.py", "endless", "--param", "n=7") as running:
         running.wait_for("BEGUN")
