@@ -6,6 +6,8 @@ import json
 from typing import NamedTuple
 
 from flowstone_async._engine.waits.alarms import is_alarm
+from flowstone_async._engine.waits.mismatches import mismatch_of
+from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.gates import Gate, Gates
 from flowstone_async.types import AssetKey
 
@@ -18,10 +20,12 @@ class Waited(NamedTuple):
     Attributes:
         run_id: Which run waits.
         waiting_for: For people, with the ids of gates.
+        error: What keeps its code from going on, if anything does.
     """
 
     run_id: str
     waiting_for: str
+    error: FlowstoneError | None = None
 
 
 async def waited(gates: Gates, key: AssetKey) -> Waited | None:
@@ -32,12 +36,15 @@ async def waited(gates: Gates, key: AssetKey) -> Waited | None:
         return None
     shown = ", ".join(map(_shown, mine[:_SHOWN]))
     more = f" and {len(mine) - _SHOWN} more" if len(mine) > _SHOWN else ""
-    return Waited(mine[0].run_id, shown + more)
+    changed = next((mismatch_of(each) for each in mine if each.kind == "mismatch"), None)
+    return Waited(mine[0].run_id, shown + more, changed)
 
 
 def _shown(gate: Gate) -> str:
     if gate.kind == "sleep":
         return "time to pass" if gate.due is None else f"{gate.due:%Y-%m-%d %H:%M:%S}"
+    if gate.kind == "mismatch":
+        return f"somebody to resolve a ReplayMismatch ({gate.id}): {mismatch_of(gate).message}"
     if gate.kind == "signal":
         return f"signal {gate.name!r} ({gate.id})"
     text = json.loads(gate.facts)["approval"]["text"]

@@ -308,6 +308,22 @@ RETURNING g.token;
 -- name: lock_gate
 SELECT g.open, g.due FROM flowstone.gate AS g WHERE g.id = $2 AND g.run_id = $1 FOR NO KEY UPDATE;
 
+-- name: withdraw_gates
+-- Cancel those of the gates $2 of the run $1 that are open, but for those that others decide. Nobody is woken.
+WITH free AS MATERIALIZED (
+    SELECT g.id
+    FROM flowstone.gate AS g
+    WHERE g.id = ANY ($2::uuid[]) AND g.run_id = $1 AND g.open
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+decided AS (
+    INSERT INTO flowstone.gate_outcome (gate, run_id, at, how, woken)
+    SELECT f.id, $1, coalesce($3::timestamptz, statement_timestamp()), 'cancelled', true FROM free AS f
+    ON CONFLICT DO NOTHING
+    RETURNING gate
+)
+UPDATE flowstone.gate SET open = false WHERE id = ANY (ARRAY (SELECT gate FROM decided));
+
 -- name: end_gates
 -- Cancel the open gates of a run that has ended, but for those that others decide: they find that it has.
 WITH free AS MATERIALIZED (
