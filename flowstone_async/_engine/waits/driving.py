@@ -79,6 +79,8 @@ class RunSuspending(RunTelling, ABC):
         if self.stopping is not None or self._suspending or self.group is None or not self.created.is_set():
             return
         clock = self.services.clock
+        if self.rests:
+            self.services.slots.rest(self.id)
         rests, may_be_left = self.rests, self.record.continuable
         if self.limit is not None:
             (self.limit.pause if rests else self.limit.resume)()
@@ -143,7 +145,12 @@ class RunSuspending(RunTelling, ABC):
             self.waits.sleep(waits, lambda: self._again(index))
             self.consider()
 
+    def _count(self) -> None:
+        """Take a slot of the engine again: something of the run goes on."""
+        self.services.slots.count(self.id)
+
     def _again(self, index: int) -> None:
+        self._count()
         if self.stopping is None:
             self._push(index)
             self._staff()
