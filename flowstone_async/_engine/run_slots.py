@@ -1,7 +1,7 @@
-"""The slots of an engine: which of the runs that it has taken on count. One that does nothing but wait at gates does not.
+"""The slots of an engine: which of the runs that it has taken on count. One that only waits at gates does not.
 
-A run counts again before anything of it goes on, and is never kept from it: it may hold claims that a run waits for which
-has a slot. So more runs than there are slots may be at work for a while; none is taken on until they are fewer again.
+A run counts again before anything of it goes on, and is never kept from it: it may hold claims that a run waits for
+which has a slot. So more runs than there are slots may be at work for a while; none is taken on until they are fewer.
 """
 
 from __future__ import annotations
