@@ -21,8 +21,9 @@ from flowstone_async._engine.helpers import Helpers
 from flowstone_async._engine.request import BACKFILL, PARENT
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.unknown import defer
 from flowstone_async.clock import Timer
-from flowstone_async.errors import Cancelled, FlowstoneError, StorageError, StoreUnavailable
+from flowstone_async.errors import AssetNotFound, Cancelled, FlowstoneError, StorageError, StoreUnavailable
 from flowstone_async.failures import ENDINGS
 from flowstone_async.store.records import RunRecord
 
@@ -201,6 +202,10 @@ class Dispatcher:
         except (StoreUnavailable, Cancelled, asyncio.CancelledError, *ENDINGS):
             raise
         except FlowstoneError as error:
+            if isinstance(error, AssetNotFound) and await defer(session, record, error):
+                _logger.info("run %s waits for a worker that knows it: %s", record.id, error.message)
+                session.to_hand_back.pop(record.id, None)
+                return
             _logger.warning("run %s cannot be continued: %s", record.id, error.message)
             await self._end(record, error)
         except Exception as error:

@@ -28,9 +28,9 @@ GATES: tuple[Command, ...] = (
             Option(("--gate",), "id of the one to show, in whatever state it is", "GATE"),
             Option(
                 ("--kind",),
-                "signal, approval, sleep, or mismatch: code that does not fit what is on record",
+                "signal, approval, sleep, mismatch (code that does not fit what is on record) or worker (that knows it)",
                 "KIND",
-                ("signal", "approval", "sleep", "mismatch"),
+                ("signal", "approval", "sleep", "mismatch", "worker"),
             ),
             Option(("--limit",), "at most so many [50]", "N", number=True),
             JSON,

@@ -15,12 +15,12 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from flowstone_async.errors import TokenInUse
 from flowstone_async.types import AssetKey
 
-GateKind: TypeAlias = Literal["signal", "approval", "sleep", "mismatch"]
+GateKind: TypeAlias = Literal["signal", "approval", "sleep", "mismatch", "worker"]
 GateState: TypeAlias = Literal["open", "signalled", "expired", "cancelled"]
 DeliveryState: TypeAlias = Literal["accepted", "duplicate", "already", "expired", "closed", "early", "unknown"]
 Suspension: TypeAlias = Literal["suspended", "woken", "lost"]
 
-GATE_KINDS: tuple[GateKind, ...] = ("signal", "approval", "sleep", "mismatch")
+GATE_KINDS: tuple[GateKind, ...] = ("signal", "approval", "sleep", "mismatch", "worker")
 
 
 class Gate(NamedTuple):
