@@ -1,7 +1,7 @@
 """Suspended runs of assets that a worker does not know, as while another version is deployed: they wait on (STEP-15).
 
-Whoever is about to go on with one and has no such asset suspends it again, at a gate of its own kind. Every engine looks
-for gates of that kind, once each poll as far as it has slots, and goes on with what it knows.
+Whoever is about to go on with one and has no such asset suspends it again, at a gate of its own kind. Every engine with
+a free slot looks for gates of that kind, a page each poll, and goes on with what it knows.
 """
 
 from __future__ import annotations

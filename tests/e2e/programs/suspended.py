@@ -53,7 +53,7 @@ async def _each(do: Any) -> None:
 async def _until(query: str) -> None:
     connection = await asyncpg.connect(DSN)
     while not await connection.fetchval(query, RUNS):
-        await asyncio.sleep(0.2)
+        await connection.execute("SELECT pg_sleep(0.2)")
     await connection.close()
 
 
