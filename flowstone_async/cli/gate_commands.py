@@ -28,7 +28,7 @@ GATES: tuple[Command, ...] = (
             Option(("--gate",), "id of the one to show, in whatever state it is", "GATE"),
             Option(
                 ("--kind",),
-                "signal, approval, sleep, mismatch (code that does not fit its record) or worker (that knows the asset)",
+                "signal, approval, sleep, mismatch (code does not fit its record) or worker (that knows the asset)",
                 "KIND",
                 ("signal", "approval", "sleep", "mismatch", "worker"),
             ),

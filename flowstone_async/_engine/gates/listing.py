@@ -27,8 +27,8 @@ class GateStatus:
 
     Attributes:
         id: Its id, which opens nothing.
-        kind: `"signal"`, `"approval"`, `"sleep"`; `"mismatch"`: code that does not fit what is on record; `"worker"`: one
-            that knows the asset.
+        kind: `"signal"`, `"approval"`, `"sleep"`; `"mismatch"`: code that does not fit what is on record; `"worker"`:
+            one that knows the asset.
         run_id: The run that waits.
         asset: What waits.
         partition: For which key.
