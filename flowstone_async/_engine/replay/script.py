@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flowstone_async._engine.replay.cuts import Cuts, Seen
+from flowstone_async._engine.replay.prints import same_prints
 from flowstone_async._engine.replay.scope import Place
 from flowstone_async.errors import ReplayMismatch
 from flowstone_async.store.steps import StepRecord
@@ -255,4 +256,4 @@ def scopes(path: str) -> Iterator[str]:
 def _same(expected: Called, found: Called) -> bool:
     (kind, function, arguments), (other_kind, other_function, others) = expected, found
     names = function.rpartition(".")[2].rpartition(":")[2], other_function.rpartition(".")[2].rpartition(":")[2]
-    return kind == other_kind and names[0] == names[1] and ("" in (arguments, others) or arguments == others)
+    return kind == other_kind and names[0] == names[1] and ("" in (arguments, others) or same_prints(arguments, others))
