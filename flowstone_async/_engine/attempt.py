@@ -6,7 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, TypedDict, TypeVar, assert_never, cast
 
@@ -22,6 +22,8 @@ from flowstone_async._engine.observing import ObservedValues
 from flowstone_async._engine.outcome import Blocked, Computed, Evicted, Failing, Interrupted, Outcome, Prepared
 from flowstone_async._engine.pending import Pending
 from flowstone_async._engine.replay.body import DurableBody, attempt_body
+from flowstone_async._engine.replay.cuts import Seen
+from flowstone_async._engine.replay.mismatched import ask
 from flowstone_async._engine.running import Running
 from flowstone_async._engine.scatter.beginning import Beginning
 from flowstone_async._engine.scatter.errors import failing
@@ -33,7 +35,14 @@ from flowstone_async._engine.waits.returned import GatedBody, unasked
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable
+from flowstone_async.errors import (
+    ExecutionError,
+    FlowstoneError,
+    LeaseLost,
+    ReplayMismatch,
+    StorageError,
+    StoreUnavailable,
+)
 from flowstone_async.failures import ENDINGS
 from flowstone_async.io.base import IOManager, Stored, ValueRef
 from flowstone_async.mapped.fan import Fan
@@ -108,11 +117,15 @@ class Attempt:
             run.leave(place, error)
         expired = deadline is not None and deadline.expired
         waits = self.asleep or (None if self._durable is None else self._durable.evicted)
-        if computed is not None and (run.interrupted or expired or waits is not None):
+        mismatch = None if self._durable is None else self._durable.mismatch
+        if computed is not None and (run.interrupted or expired or waits is not None or mismatch is not None):
             with anyio.CancelScope(shield=True):
                 await run.discard(self.manager, self.unit, computed.materialization)
         if run.interrupted:
             return Interrupted(self.started_at, self.seconds)
+        if mismatch is not None and waits is None:
+            return await self._asked(*mismatch)
+        await self._note_fit(ended=waits is None)
         if waits is not None:
             return Evicted(waits)
         if isinstance(error, UpstreamEnded):
@@ -122,6 +135,24 @@ class Attempt:
         if expired:
             return self._failing(stopped.asset_timed_out(self.unit, limit))
         return computed if computed is not None else self._failed(error)
+
+    async def _note_fit(self, *, ended: bool) -> None:
+        """Ask nobody any more how to go on where the code fits again what it did not fit before."""
+        if self._durable is not None and self._durable.has_passed(ended=ended):
+            with suppress(FlowstoneError):  # whoever goes on finds the same
+                await self._durable.pass_mismatch()
+
+    async def _asked(self, seen: Seen, mismatch: ReplayMismatch) -> Outcome:
+        """Wait for somebody to say how a body goes on that does not fit its record, or do what was said."""
+        error = self._told(mismatch, f"asset {self.unit.node.name!r}")
+        try:
+            waits = await ask(self.durable, seen, error)
+        except (StoreUnavailable, LeaseLost):  # the run was told
+            return Interrupted(self.started_at, self.seconds)
+        if waits is not None:
+            return Evicted(waits)
+        self.final = True
+        return self._failing(error)
 
     def _failed(self, error: BaseException | None) -> Failing:
         if isinstance(error, asyncio.CancelledError):

@@ -18,6 +18,7 @@ from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Flight, Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
+from flowstone_async._engine.unknown import wake
 from flowstone_async._engine.waits.alarms import waits_as
 from flowstone_async.errors import RunNotFound, TimedOut
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
@@ -92,6 +93,8 @@ async def _outlive(session: Session, run_id: str, driver: RunDriver | None, requ
             raise RunNotFound(f"run {run_id} is not in this store any more", run_id=run_id)
         if record.state in FINAL_RUN_STATES:
             return record
+        if record.state == "waiting":
+            await wake(session, run_id)
         if record.state == "waiting" and request.on_wait == "raise" and await _is_for_others(session, run_id):
             return record
         if record.state == "running" and run_id not in session.flights and services.adopt is not None:

@@ -21,8 +21,9 @@ from flowstone_async._engine.helpers import Helpers
 from flowstone_async._engine.request import BACKFILL, PARENT
 from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.unknown import defer
 from flowstone_async.clock import Timer
-from flowstone_async.errors import Cancelled, FlowstoneError, StorageError, StoreUnavailable
+from flowstone_async.errors import AssetNotFound, Cancelled, FlowstoneError, StorageError, StoreUnavailable
 from flowstone_async.failures import ENDINGS
 from flowstone_async.store.records import RunRecord
 
@@ -40,7 +41,7 @@ class Dispatcher:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._slots = session.services.settings.slots
-        self._busy = session.taken
+        self._runs = session.services.slots
         self._wake = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._unsure = self._failing = self._found = False
@@ -52,6 +53,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Take runs on until `stop`."""
+        self._runs.freed = self._wake.set
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._listen, name="queue listener")
@@ -106,7 +108,7 @@ class Dispatcher:
         if self._unsure:
             await self._find_undriven()
         for run_id, fence in list(session.to_hand_back.items()):
-            if run_id not in self._busy:
+            if run_id not in self._runs.taken:
                 await store.hand_back(run_id, fence)
                 session.to_hand_back.pop(run_id, None)  # the lease may have been lost meanwhile
         worker = session.services.worker
@@ -130,7 +132,7 @@ class Dispatcher:
 
     @property
     def _free(self) -> int:
-        return max(0, self._slots - len(self._busy))
+        return max(0, self._slots - self._runs.busy)
 
     def _is_time_for_orphans(self) -> bool:
         """Whether to look for them: where there were some there are more, else a few times in each poll at most.
@@ -155,7 +157,7 @@ class Dispatcher:
         """Take over one run if its owner is dead, whatever slots are free: something here waits for it."""
         session = self._session
         worker = session.services.worker
-        if worker is None or session.lost or session.closing or run_id in self._busy or run_id in session.flights:
+        if worker is None or session.lost or session.closing or run_id in self._runs.taken or run_id in session.flights:
             return
         try:
             taken = await session.services.store.take_orphans(worker, tuple(session.catalogs), limit=1, run_id=run_id)
@@ -169,7 +171,7 @@ class Dispatcher:
         for record in records:
             # Ours from here on: what nobody drives for want of the store is given up as soon as it answers.
             session.to_hand_back[record.id] = record.fence
-            self._busy[record.id] += 1
+            self._runs.take(record.id)
             session.services.start_soon(self._drive, record, begun, name=f"run {record.id}")
 
     async def _drive(self, record: RunRecord, begun: bool) -> None:  # noqa: FBT001 - started as a task
@@ -179,9 +181,7 @@ class Dispatcher:
             self._found = False  # it would be found at once
             _logger.info("run %s is handed back: %s", record.id, error.message)
         finally:
-            self._busy[record.id] -= 1
-            if not self._busy[record.id]:
-                del self._busy[record.id]
+            self._runs.leave(record.id)
             self._wake.set()
 
     async def _continue(self, record: RunRecord, *, begun: bool) -> None:
@@ -202,6 +202,10 @@ class Dispatcher:
         except (StoreUnavailable, Cancelled, asyncio.CancelledError, *ENDINGS):
             raise
         except FlowstoneError as error:
+            if isinstance(error, AssetNotFound) and await defer(session, record, error):
+                _logger.info("run %s waits for a worker that knows it: %s", record.id, error.message)
+                session.to_hand_back.pop(record.id, None)
+                return
             _logger.warning("run %s cannot be continued: %s", record.id, error.message)
             await self._end(record, error)
         except Exception as error:
@@ -233,7 +237,7 @@ class Dispatcher:
         if services.worker is None or now - self._compared < services.settings.poll:
             return
         owned = await services.store.owned(services.worker, tuple(session.catalogs))
-        known = {*session.flights, *self._busy, *session.to_hand_back}
+        known = {*session.flights, *self._runs.taken, *session.to_hand_back}
         undriven = {each for each in owned.items() if each[0] not in known}
         session.to_hand_back.update(undriven & self._undriven)
         self._undriven, self._compared = undriven, now

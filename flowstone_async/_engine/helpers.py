@@ -120,7 +120,11 @@ class Helpers:
         record = await session.store.run(scatter.run_id)
         if record is None or record.state != "running" or self._stopped:
             return
-        if record.worker == session.services.worker or record.id in session.flights or record.id in session.taken:
+        if (
+            record.worker == session.services.worker
+            or record.id in session.flights
+            or record.id in session.services.slots.taken
+        ):
             return
         help_ = Help(session, scatter, record)
         self._helps[scatter.id] = session.jobs[scatter.id] = help_

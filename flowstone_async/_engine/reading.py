@@ -94,6 +94,9 @@ class Reader:
         current = state.current
         judgement = MISSING if current is None else await self._judge(place, request)
         fresh = judgement.verdict == "fresh"
+        error = _error(state, place.partition) if ahead is None else None
+        if waits is not None and waits.error is not None:
+            error = waits.error
         told: StatusState
         if waits is not None:
             told, run_id, waiting_for = "waiting", waits.run_id, waits.waiting_for
@@ -111,7 +114,7 @@ class Reader:
             completed_at=state.completed_at if ahead is None else None,
             seconds=state.seconds if ahead is None else None,
             io=_io(place, state) if ahead is None or current is not None else None,
-            error=_error(state, place.partition) if ahead is None else None,
+            error=error,
             reason=state.reason if ahead is None else None,
             has_value=current is not None,
             fresh=fresh,

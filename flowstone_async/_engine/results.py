@@ -164,4 +164,9 @@ async def _entry(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
 
 def _unfinished(driver: RunDriver, unit: Unit) -> AssetReport[Any]:
     waits = driver.state == "waiting" and unit.place in driver.running
-    return AssetReport(asset=unit.node.name, partition=unit.partition, state="waiting" if waits else "cancelled")
+    return AssetReport(
+        asset=unit.node.name,
+        partition=unit.partition,
+        state="waiting" if waits else "cancelled",
+        error=driver.changed.get((unit.key.asset, unit.key.partition)) if waits else None,
+    )

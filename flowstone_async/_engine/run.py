@@ -110,8 +110,9 @@ class RunDriver(RunSuspending):
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
-        self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff)
+        self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff, self._count)
         self.hurried = self._suspending = False
+        self.changed: Mapping[tuple[str, str], FlowstoneError] = {}
         self.limit: RunLimit | None = None
         self._paused = paused
         self._parking: Timer | None = None
@@ -138,6 +139,7 @@ class RunDriver(RunSuspending):
                 if each is not None:
                     each.cancel()
             self.limit = self._flush = self._parking = None
+            self._count()
             self.waits.close()
             self.seats.close()  # with what the run holds, it is let go of as soon as nobody asks for it
             with anyio.CancelScope(shield=True):

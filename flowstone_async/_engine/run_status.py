@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async._engine.scatter.upstream import skipped_of
+from flowstone_async._engine.waits.waiting_for import run_waits
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.errors import FlowstoneError, PartitionError
@@ -84,7 +85,7 @@ async def run_status(store: Store, record: RunRecord) -> RunStatus:
         worker=record.worker if record.finished_at is None else None,
         lost=record.lost,
         error=None if record.error is None else rebuild(record.error, partition=partition),
-        waiting_for=_waiting_for(record, store.now()),
+        waiting_for=await _waiting_for(store, record),
         scatters=await _scatters(store, record.id),
     )
 
@@ -133,9 +134,11 @@ def _key(record: RunRecord) -> Any:
         return record.partition
 
 
-def _waiting_for(record: RunRecord, now: datetime) -> str | None:
+async def _waiting_for(store: Store, record: RunRecord) -> str | None:
+    if record.state == "waiting":
+        return await run_waits(store.gates, record.id)
     if record.state == "queued":
-        later = record.at is not None and record.at > now
+        later = record.at is not None and record.at > store.now()
         return f"its time, {record.at:%Y-%m-%d %H:%M:%S %Z}" if later else "a worker with a free slot"
     if record.state == "running" and record.worker is None:
         return "a worker with a free slot, to go on"

@@ -9,6 +9,7 @@ from typing import Any
 
 from flowstone_async._engine.executor import Executor
 from flowstone_async._engine.gates.payloads import Payloads
+from flowstone_async._engine.run_slots import RunSlots
 from flowstone_async._engine.waits.watch import Watch
 from flowstone_async.clock import Clock
 from flowstone_async.limits.desk import Desk
@@ -63,6 +64,7 @@ class Services:
         secrets: The first signs tokens of gates, all verify; without any, what needs one is refused.
         payloads: Types of gates' payloads.
         watch: Hears of the ends of gates.
+        slots: Which runs were taken on, and count.
         database: Where sources read from that name no other place: an address, or a pool; None where there is none.
     """
 
@@ -75,6 +77,7 @@ class Services:
     limits: Desk
     spawn: Callable[..., None]
     watch: Watch
+    slots: RunSlots = field(default_factory=RunSlots)
     worker: str | None = None
     adopt: Callable[[str], Awaitable[None]] | None = None
     dispatches: bool = False

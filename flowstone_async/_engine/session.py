@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -79,7 +78,6 @@ class Session:
         self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
         self.to_hand_back: dict[str, int] = {}
-        self.taken: Counter[str] = Counter()
         self.jobs: dict[str, Job] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
 

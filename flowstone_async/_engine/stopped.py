@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.waits.alarms import is_alarm
+from flowstone_async._engine.waits.mismatches import mismatch_of
 from flowstone_async.errors import (
     Cancelled,
     ConfigError,
@@ -182,8 +183,11 @@ def bereft(run_id: str) -> FlowstoneError:
 
 
 def waiting(run_id: str, gates: Sequence[StoredGate]) -> FlowstoneError:
-    """The run waits for somebody else."""
+    """The run waits for somebody else: the error of a body that does not fit its record, where there is one."""
     gates = [each for each in gates if each.outcome is None and not is_alarm(each.gate)]
+    changed = [each for each in gates if each.gate.kind == "mismatch"]
+    if changed:
+        return mismatch_of(changed[0].gate)
     names = ", ".join(f"{each.gate.name!r} of asset {each.gate.asset.asset!r}" for each in gates[:_SHOWN])
     more = f" and {len(gates) - _SHOWN} more" if len(gates) > _SHOWN else ""
     kind = WaitingApproval if any(each.gate.kind == "approval" for each in gates) else WaitingSignal

@@ -16,6 +16,7 @@ from flowstone_async._engine.request import BACKFILL
 from flowstone_async._engine.results import skipped
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import find
+from flowstone_async._engine.waits.mismatches import mismatches
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import AssetNotFound, ConfigError, FlowstoneError
 from flowstone_async.events import (
@@ -148,8 +149,10 @@ async def stored_report(session: Session, record: RunRecord) -> RunReport:
             elif isinstance(event, RunFinished):
                 seconds = event.seconds
     if record.state == "waiting":
-        for entry in entries.values():
-            entry.state = "waiting" if entry.state == "cancelled" else entry.state
+        changed = mismatches(await session.store.gates.of_run(record.id))
+        for name, entry in entries.items():
+            if entry.state == "cancelled":
+                entry.state, entry.error = "waiting", changed.get(name)
     states = await _states(session, record, entries)
     reports = {name: await _report(session, catalog, entry, states.get(name)) for name, entry in entries.items()}
     reached = [reports.get((key.asset, key.partition)) for key in _targets(catalog, record)]
@@ -164,7 +167,7 @@ async def stored_report(session: Session, record: RunRecord) -> RunReport:
         value=values[0] if len(values) == 1 else values or None,
         failed=tuple(dict.fromkeys(each.asset for each in failed)),
         tolerated=tuple(dict.fromkeys(each.asset for each in failed)) if ok else (),
-        error=_error(record, failed, ok=ok),
+        error=_error(record, failed or [each for each in reports.values() if each.error is not None], ok=ok),
         entries=tuple(reports.values()),
         resolve=lambda asset: find({record.pipeline: catalog}, asset)[1],
     )

@@ -11,6 +11,7 @@ import anyio
 from flowstone_async._engine.pruning import prune
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.sweeping import sweep
+from flowstone_async._engine.unknown import go_on
 from flowstone_async._engine.waits.watch import SWEEP
 from flowstone_async.config import seconds
 from flowstone_async.definition.policy import Duration
@@ -51,6 +52,7 @@ class Upkeep:
         self._session, self._retention = session, retention
         self._limits = retention.limits()
         self._scope = anyio.CancelScope()
+        self._known: str | None = None
 
     async def run(self) -> None:
         """Go on until `stop`."""
@@ -59,6 +61,7 @@ class Upkeep:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._every, poll, self.notice_ends, name="ends")
                 group.start_soon(self._every, poll, self.end_gates, name="gates")
+                group.start_soon(self._every, poll, self.find_known, name="known")
                 group.start_soon(self._every, MAINTAIN_EVERY, self.maintain, name="maintain")
                 group.start_soon(self._every, PRUNE_EVERY, self.prune, name="prune")
                 group.start_soon(self._every, PRUNE_EVERY, self.sweep, name="sweep")
@@ -104,6 +107,10 @@ class Upkeep:
         """Do for gates what nobody has done: let those expire that nobody here waits for, and wake their runs."""
         while await self._session.services.store.gates.sweep(limit=SWEEP) >= SWEEP:
             pass
+
+    async def find_known(self) -> None:
+        """Go on with runs that other workers did not know."""
+        self._known = await go_on(self._session, self._known)
 
     async def prune(self) -> None:
         """Forget what is old, in small batches, for half of the time at most."""

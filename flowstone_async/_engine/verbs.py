@@ -18,6 +18,7 @@ from flowstone_async._engine.plans import check_plan, plan
 from flowstone_async._engine.reading import Reader
 from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.request import OnWait
+from flowstone_async._engine.resolving import ResolveVerbs
 from flowstone_async._engine.session import Timeout
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.targets import Target, find
@@ -76,7 +77,7 @@ def checked(verb: str, options: RunOptions) -> RunOptions:
     return options
 
 
-class Verbs(ApprovalVerbs):
+class Verbs(ApprovalVerbs, ResolveVerbs):
     """The verbs of a pipeline and of an engine."""
 
     @overload

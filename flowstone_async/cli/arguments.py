@@ -90,6 +90,7 @@ class Options(Namespace):
     form: str | None = None
     reason: str | None = None
     kind: str | None = None
+    how: str | None = None
     secret: str | None = None
     base_url: str | None = None
     words: Sequence[str] = ()

@@ -26,10 +26,35 @@ GATES: tuple[Command, ...] = (
         "optional",
         (
             Option(("--gate",), "id of the one to show, in whatever state it is", "GATE"),
-            Option(("--kind",), "signal, approval or sleep", "KIND", ("signal", "approval", "sleep")),
+            Option(
+                ("--kind",),
+                "signal, approval, sleep, mismatch (code does not fit its record) or worker (that knows the asset)",
+                "KIND",
+                ("signal", "approval", "sleep", "mismatch", "worker"),
+            ),
             Option(("--limit",), "at most so many [50]", "N", number=True),
             JSON,
             *COMMON,
         ),
+    ),
+    Command(
+        "resolve",
+        "say how an asset goes on that waits since its code does not fit what it has on record",
+        "resolving:resolve",
+        "none",
+        (
+            Option(
+                ("--how",),
+                "resume_at: call it again with what it had before the call that does not fit; restart: with nothing; "
+                "discard: let it fail [needed]",
+                "HOW",
+                ("resume_at", "restart", "discard"),
+            ),
+            Option(("-p", "--partition"), "key of the asset; needed where it waits for several", "KEY"),
+            Option(("--by",), "who says so, for the record", "WHO"),
+            JSON,
+            *COMMON,
+        ),
+        words=("RUN", "ASSET"),
     ),
 )

@@ -15,12 +15,12 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from flowstone_async.errors import TokenInUse
 from flowstone_async.types import AssetKey
 
-GateKind: TypeAlias = Literal["signal", "approval", "sleep"]
+GateKind: TypeAlias = Literal["signal", "approval", "sleep", "mismatch", "worker"]
 GateState: TypeAlias = Literal["open", "signalled", "expired", "cancelled"]
 DeliveryState: TypeAlias = Literal["accepted", "duplicate", "already", "expired", "closed", "early", "unknown"]
 Suspension: TypeAlias = Literal["suspended", "woken", "lost"]
 
-GATE_KINDS: tuple[GateKind, ...] = ("signal", "approval", "sleep")
+GATE_KINDS: tuple[GateKind, ...] = ("signal", "approval", "sleep", "mismatch", "worker")
 
 
 class Gate(NamedTuple):
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
     """What ended a gate.
 
     Attributes:
-        how: `cancelled` if its run ended before it did.
+        how: `cancelled` if its run ended before it did, or gave it up.
         payload: Of the signal.
         signal_id: What the sender called it, if anything.
     """
@@ -274,6 +274,16 @@ class Gates(Protocol):
 
         Raises:
             TokenInUse: Another open gate has its token by now.
+        """
+        ...
+
+    async def withdraw(self, run_id: str, fence: int, gates: Collection[str]) -> bool:
+        """Cancel gates of a run that is owned under `fence`: nothing of it waits for them any more.
+
+        What has ended stays as it is, and so does what another open transaction decides. Nobody is woken.
+
+        Returns:
+            False if the run is not owned so any more: nothing was done.
         """
         ...
 

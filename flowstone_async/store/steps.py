@@ -6,7 +6,7 @@ hashes are the engine's: the store compares only keys and attempts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -84,6 +84,14 @@ class Steps(Protocol):
 
         Returns:
             False if the run is not the caller's any more (another fence, ended, its worker dead): nothing is written.
+        """
+        ...
+
+    async def drop(self, run_id: str, fence: int, body: str, keys: Collection[str]) -> bool:
+        """Take some of what a body has on record off it. Repeating a call is harmless.
+
+        Returns:
+            False if the run is not the caller's any more: nothing is dropped.
         """
         ...
 

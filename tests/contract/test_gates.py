@@ -292,6 +292,33 @@ async def test_a_run_that_was_taken_over_closes_gates_that_others_opened(stores:
     assert await how(second.store, made) == "cancelled"
 
 
+async def test_gates_that_nobody_waits_for_are_withdrawn(engine: Engine) -> None:
+    """STEP-10: by whoever owns their run; what has ended stays as it is, nobody is woken, and tokens are free again."""
+    drive, other = await engine.start(), await engine.start()
+    made, ended, asked = gate(drive, token=TOKEN), gate(drive, "ended"), gate(drive, "asked", kind="mismatch")
+    foreign = gate(other)
+    await opened(drive, made, ended, asked)
+    await opened(other, foreign)
+    await deliver(engine.store, ended)
+    before, withdraw = await wakes(drive), engine.store.gates.withdraw
+    fence = drive.run.fence
+
+    assert not await withdraw(drive.id, fence + 1, [made.id])
+    assert not await withdraw(identifier(), fence, [made.id])
+    assert await how(engine.store, made) is None
+    for _ in range(2):
+        assert await withdraw(drive.id, fence, [made.id, ended.id, asked.id, foreign.id, identifier()])
+    assert await withdraw(drive.id, fence, [])
+
+    found = [await how(engine.store, each) for each in (made, ended, asked, foreign)]
+    assert found == ["cancelled", "signalled", "cancelled", None]
+    assert await wakes(drive) == before
+    assert await deliver(engine.store, asked) == "closed"
+    await opened(drive, gate(drive, "later", token=TOKEN))
+    assert await deliver(engine.store, TOKEN) == "accepted"
+    assert await engine.store.verify() == ()
+
+
 async def test_an_expired_gate_is_armed_again(engine: Engine, clock: SetClock) -> None:
     """SIG-05: the same id and token, until the new deadline."""
     drive = await engine.start()

@@ -245,6 +245,26 @@ async def test_a_run_that_is_refused_does_not_keep_others(engine: Engine) -> Non
     assert await engine.store.steps.recorded(bad.id, of) == ()
 
 
+async def test_what_is_dropped_is_off_the_record(engine: Engine) -> None:
+    """STEP-10: of that body alone, for whoever owns its run; it may be recorded anew."""
+    drive, of, other = await engine.start(), body(), body()
+    steps, fence = engine.store.steps, drive.run.fence
+    long = STEP._replace(key="long " * 2000, seen=7)
+    for one in (of, other):
+        await record(engine.store, drive, one, *(step(no) for no in range(4)), long)
+    assert not await steps.drop(drive.id, fence + 1, of, ["fetch#0"])
+    assert not await steps.drop(identifier(), fence, of, ["fetch#0"])
+    for _ in range(2):
+        assert await steps.drop(drive.id, fence, of, ["fetch#1", "fetch#3", long.key, "unknown"])
+    assert await steps.drop(drive.id, fence, of, [])
+    assert await steps.recorded(drive.id, of) == (step(0), step(2))
+    assert len(await steps.recorded(drive.id, other)) == 5
+    assert await record(engine.store, drive, of, step(1)._replace(value=b"anew"))
+    assert [each.value for each in await steps.recorded(drive.id, of)] == [b"result 0", b"anew", b"result 2"]
+    await drive.finish()
+    assert not await steps.drop(drive.id, fence, of, ["fetch#0"])
+
+
 # -- forgetting -------------------------------------------------------------------------------------------------------
 
 

@@ -55,21 +55,22 @@ async def test_other_code_in_the_place_of_a_call_is_refused(open_engine: OpenEng
 
                 return await loop(ctx, fetch, [1, 2, 3])
 
-    taking = taken_over(open_engine, (fanned(written), fanned(changed)), site.end)
+    fits = change not in ("arguments", "function")
+    found = await taken_over(open_engine, (fanned(written), fanned(changed)), site.end, fits=fits)
     if change in ("longer", "moved"):
-        assert await taking == (10 if change == "longer" else 6)
+        assert found == (10 if change == "longer" else 6)
         assert site.made == dict.fromkeys(range(1, 5 if change == "longer" else 4), 1)
         return
     if change == "step":  # a map has no result itself: what is below it is simply not asked for
-        assert await taking == 1
+        assert found == 1
         return
     what = "other arguments" if change == "arguments" else "another call"
     key = {"arguments": ("#1", "[2]"), "function": ("#0", "[1]")}[change][keyed]
-    with pytest.raises(ReplayMismatch, match=what) as raised:
-        await taking
-    assert "'map#0/" in raised.value.message
-    assert raised.value.details["expected"][0] == "map"
-    assert key in raised.value.details["key"]
+    assert isinstance(found, ReplayMismatch)
+    assert what in found.message
+    assert "'map#0/" in found.message
+    assert found.details["expected"][0] == "map"
+    assert key in found.details["key"]
 
 
 async def test_a_map_in_the_place_of_a_step_is_refused(open_engine: OpenEngine):
@@ -84,8 +85,9 @@ async def test_a_map_in_the_place_of_a_step_is_refused(open_engine: OpenEngine):
     async def changed(ctx: Context) -> int:
         return len([each async for each in ctx.map(site.fetch, [1])])
 
-    with pytest.raises(ReplayMismatch, match=r"makes another call there: ctx.map\(Site.fetch\)"):
-        await taken_over(open_engine, (fanned(written), fanned(changed)), site.end)
+    found = await taken_over(open_engine, (fanned(written), fanned(changed)), site.end, fits=False)
+    assert isinstance(found, ReplayMismatch)
+    assert "makes another call there: ctx.map(Site.fetch)" in found.message
 
 
 async def test_what_cannot_be_stored(open_engine: OpenEngine):

@@ -115,7 +115,7 @@ async def test_a_run_that_is_being_taken_is_passed_over_by_others(dsn: str, open
     drives = [await dying.start() for _ in range(3)]
     await first.store.expire(dying.worker.id)
     async with undecided(dsn) as other:
-        taken = await other.fetch(QUERIES["orphans"], ["sales"], 1, None)
+        taken = await other.fetch(QUERIES["orphans"], ["sales"], 1)
         rest = await second.store.take_orphans(second.worker.id, ["sales"], limit=10)
 
     assert [str(row[0]) for row in taken] == [drives[0].id]

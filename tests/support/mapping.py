@@ -14,6 +14,7 @@ from flowstone_async import Context, LeaseLost, Pipeline
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
+from tests.support.waits import mismatch_of
 
 OFTEN: Any = {"poll": "10ms"}
 RARELY: Any = {"poll": "60s", "slots": 0}
@@ -46,9 +47,17 @@ class Site:
 
 
 async def taken_over(
-    open_engine: OpenEngine, pipes: Pipeline | tuple[Pipeline, Pipeline], gate: Gate, *, reached: int = 1
+    open_engine: OpenEngine,
+    pipes: Pipeline | tuple[Pipeline, Pipeline],
+    gate: Gate,
+    *,
+    reached: int = 1,
+    fits: bool = True,
 ) -> Any:
-    """Run the asset `fanned` until its body waits at a gate, let the engine die, open the gate; what the next one gets."""
+    """Run the asset `fanned` until its body waits at a gate, let the engine die, open the gate; what the next one gets.
+
+    Where the code does not fit any more, that is the error of it.
+    """
     first, second = pipes if isinstance(pipes, tuple) else (pipes, pipes)
     dying, living = await open_engine(first, **OFTEN), await open_engine(second, **RARELY)
     running = asyncio.create_task(dying.run("fanned", force=True))
@@ -58,7 +67,7 @@ async def taken_over(
         await soon(running)
     gate.open()
     await look_for_orphans(living)
-    return await soon(living.wait("fanned"))
+    return await soon(living.wait("fanned")) if fits else await mismatch_of(living, "fanned")
 
 
 def fanned(body: Callable[[Context], Awaitable[Any]], **options: Any) -> Pipeline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from flowstone_async import Engine, SignalGate
+from flowstone_async import Engine, FlowstoneError, SignalGate
 from flowstone_async.store.gates import Delivered, Signal, StoredGate
 from tests.support.gate import soon
 
@@ -49,6 +49,17 @@ async def _opened(engine: Engine, gate: str) -> StoredGate:
         if found:
             return found[gate]
         await asyncio.sleep(0)
+
+
+async def mismatch_of(engine: Engine, asset: str) -> FlowstoneError | None:
+    """Return the mismatch that an asset waits with, once it does."""
+    return await soon(_mismatch_of(engine, asset))
+
+
+async def _mismatch_of(engine: Engine, asset: str) -> FlowstoneError | None:
+    while not await engine.gates.waiting(asset=asset, kind="mismatch"):
+        await asyncio.sleep(0)
+    return (await engine.status(asset)).error
 
 
 async def in_state(engine: Engine, run_id: str, state: str) -> None:

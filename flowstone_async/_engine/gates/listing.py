@@ -27,12 +27,14 @@ class GateStatus:
 
     Attributes:
         id: Its id, which opens nothing.
-        kind: `"signal"`, `"approval"` or `"sleep"`.
+        kind: `"signal"`, `"approval"`, `"sleep"`; `"mismatch"`: code that does not fit what is on record; `"worker"`:
+            one that knows the asset.
         run_id: The run that waits.
         asset: What waits.
         partition: For which key.
         name: What it is called in the body.
-        state: `"open"`, `"signalled"`, `"expired"`, or `"cancelled"` with its run.
+        state: `"open"`, `"signalled"`, `"expired"`, or `"cancelled"`: its run has ended, or nothing of it
+            waits for it any more.
         opened_at: When it was recorded.
         due: When it expires; None never.
         ended_at: When it was signalled, expired or was cancelled; None while it is open, or if nobody has noticed yet.

@@ -39,7 +39,8 @@ def refused(delivered: Delivered, stored: StoredGate | None) -> FlowstoneError:
         case "expired":
             return GateExpired(f"the deadline of {what} has passed", details=details, **facts)
         case "closed":
-            return GateClosed(f"nobody waits for {what} any more: its run has ended", details=details, **facts)
+            why = "its run has ended, or its body has begun anew"
+            return GateClosed(f"nobody waits for {what} any more: {why}", details=details, **facts)
         case _:
             return GateNotFound(
                 "there is no such gate in this store",
@@ -51,7 +52,8 @@ def refused(delivered: Delivered, stored: StoredGate | None) -> FlowstoneError:
 
 def other_kind(stored: StoredGate) -> GateNotFound:
     """What the token belongs to takes no signals."""
-    hint = "Decide it with approve() or reject()." if stored.gate.kind == "approval" else None
+    hints = {"approval": "Decide it with approve() or reject().", "mismatch": "Resolve it with resolve()."}
+    hint = hints.get(stored.gate.kind)
     return GateNotFound(f"gate {stored.gate.name!r} is no signal but of kind {stored.gate.kind}", hint=hint)
 
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
-from uuid import UUID, uuid5
 
 from typing_extensions import override
 
@@ -76,6 +75,10 @@ class Host(Protocol):
         """Put on record what is not yet."""
         ...
 
+    async def pass_mismatch(self) -> None:
+        """Ask nobody any more how to go on: the code fits again."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait(ABC):
@@ -131,7 +134,7 @@ class BodyGate(Bound):
     @property
     @override
     def id(self) -> str:
-        return str(uuid5(UUID(self._host.id), self._place.key))
+        return self._host.script.cuts.gate(self._host.id, self._place)
 
     @property
     @override
@@ -222,7 +225,13 @@ class BodyGate(Bound):
         )
 
     async def _opened(self) -> StoredGate:
-        stored = await self._host.waits.waits.open(self.record())
+        host = self._host
+        if host.script.passed:
+            await host.pass_mismatch()
+        waits, former = host.waits.waits, host.script.cuts.former(host.id, self._place)
+        if former is not None:  # the other side may still know it: it is told that nobody waits for it
+            await waits.withdraw([former])
+        stored = await waits.open(self.record())
         if stored is None:
             raise self._lost()
         return stored

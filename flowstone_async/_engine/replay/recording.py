@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
+from flowstone_async._engine.replay.cuts import Cuts, Seen, gate_of, resolved_place, resolved_value
 from flowstone_async._engine.replay.facts import BodyFacts
 from flowstone_async._engine.replay.scope import Place, Scope
 from flowstone_async._engine.replay.script import Called, Script
@@ -18,6 +19,7 @@ from flowstone_async._engine.waits.places import Pauses, Places
 from flowstone_async._engine.waits.seats import Seats
 from flowstone_async.errors import (
     LeaseLost,
+    ReplayMismatch,
     StepLimit,
     StoreUnavailable,
 )
@@ -68,8 +70,53 @@ class Recording:
         """Read what is on record."""
         self._task = asyncio.current_task()
         if self._known:
-            found = await self.services.store.steps.recorded(self.facts.run_id, self.id)
-            self._script = Script(found, self._attempt, self.facts.asset)
+            steps, facts = self.services.store.steps, self.facts
+            found = await steps.recorded(facts.run_id, self.id)
+            script = self._script = Script(found, self._attempt, facts.asset)
+            cut = script.cuts.cut_off(found)
+            if cut:
+                await self._drop(cut)
+                await self.load()
+
+    async def _drop(self, keys: Sequence[str]) -> None:
+        facts = self.facts
+        try:
+            dropped = await self.services.store.steps.drop(facts.run_id, facts.fence, self.id, keys)
+        except StoreUnavailable as error:
+            facts.away(error)
+            raise
+        if not dropped:
+            facts.lost()
+            raise self._lost("nothing is cut off its record")
+
+    @property
+    def mismatch(self) -> tuple[Seen, ReplayMismatch] | None:
+        """Where the code does not fit what is on record; None as far as it does."""
+        script = self._script
+        return None if script is None or script.mismatch is None else script.mismatch
+
+    def has_passed(self, *, ended: bool) -> bool:
+        """Tell whether the code fits what it did not fit before, and that is not on record yet.
+
+        Args:
+            ended: Whether the body has come to an end.
+        """
+        script = self._script
+        if script is None or script.cuts.open is None or script.mismatch is not None:
+            return False
+        return ended or script.passed
+
+    async def pass_mismatch(self) -> None:
+        """Ask nobody any more how to go on: the code fits again, or has changed once more."""
+        facts, steps = self.facts, self.services.store.steps
+        self.script.passed = False
+        records = await steps.recorded(facts.run_id, self.id)
+        cuts = Cuts(records)
+        if cuts.open is not None:
+            await facts.waits.withdraw([gate_of(self.id, cuts.number)])
+            value = resolved_value("passed", cuts.open, records)
+            record = self.make_record(resolved_place(cuts.number), Called(("resolved", "", "")), value)
+            await steps.record(facts.run_id, facts.fence, self.id, [record])
 
     def close(self) -> None:
         """Let go of it: the body has ended."""
@@ -174,9 +221,12 @@ class Recording:
             raise
         if not kept:
             facts.lost()
-            raise LeaseLost(
-                f"run {facts.run_id} is owned by another worker now, or was ended by one: nothing of step "
-                f"{records[-1].key!r} is on record",
-                run_id=facts.run_id,
-                hint="Look at the run: the other worker continues it.",
-            )
+            raise self._lost(f"nothing of step {records[-1].key!r} is on record")
+
+    def _lost(self, what: str) -> LeaseLost:
+        run_id = self.facts.run_id
+        return LeaseLost(
+            f"run {run_id} is owned by another worker now, or was ended by one: {what}",
+            run_id=run_id,
+            hint="Look at the run: the other worker continues it.",
+        )

@@ -7,12 +7,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from flowstone_async._engine.replay.cuts import Cuts, Seen
+from flowstone_async._engine.replay.prints import same_prints
 from flowstone_async._engine.replay.scope import Place
 from flowstone_async.errors import ReplayMismatch
 from flowstone_async.store.steps import StepRecord
 
 _PATIENCE = 5.0
-_AT_ONCE = ("now", "patched", "notify", "returned", "rearmed")
+_AT_ONCE = ("now", "patched", "notify", "returned", "rearmed", "mismatch", "resolved")
 """Kinds of records that nobody awaits: they are told at once, or the body sees nothing of them."""
 _TURNS = 5
 """Of the event loop, after which a body has seen a result: `asyncio.wait` takes three, a task around it one more."""
@@ -53,12 +55,18 @@ class Script:
 
     Attributes:
         watchers: Called whenever the next result is one that nobody has asked for yet.
+        cuts: Earlier mismatches.
+        mismatch: Where the code does not fit the record: whatever it does from then on, it makes no durable call.
+        passed: Whether a mismatch that was not resolved is none any more.
     """
 
     def __init__(self, records: Sequence[StepRecord] = (), attempt: int = 1, asset: str = "") -> None:
         known = [each for each in records if each.error is None or each.attempt == attempt]
         self._failed = frozenset(each.key for each in records if each.error is not None and each.attempt < attempt)
         self._asset, self._attempt = asset, attempt
+        self.cuts = Cuts(records)
+        self.mismatch: tuple[Seen, ReplayMismatch] | None = None
+        self.passed = False
         self._records = {each.key: each for each in known}
         ours = [each for each in known if each.attempt == attempt]
         self._at = {(each.path, each.place): each for each in ours}
@@ -87,15 +95,18 @@ class Script:
         Raises:
             ReplayMismatch: Another call is on record in its place.
         """
+        if self.mismatch is not None:
+            raise self.mismatch[1]
         found = self._records.get(place.key)
         if found is None:
             there = self._at.get((place.path, place.number))
             if there is not None:
-                raise self._mismatch(place, called_of(there), called)
+                raise self._mismatch(place, there, called)
             return None
-        expected = called_of(found)
-        if not _same(expected, called):
-            raise self._mismatch(place, expected, called)
+        if not _same(called_of(found), called):
+            raise self._mismatch(place, found, called)
+        if self.cuts.open is not None and self.cuts.open.record == place.key:
+            self.passed = True
         return found
 
     def has(self, key: str) -> bool:
@@ -215,15 +226,23 @@ class Script:
         self._handing = False
         self._hand_out()
 
-    def _mismatch(self, place: Place, expected: Called, found: Called) -> ReplayMismatch:
+    def _mismatch(self, place: Place, record: StepRecord, found: Called) -> ReplayMismatch:
+        expected = called_of(record)
+        error = self._told(place, expected, found)
+        seen = Seen(place.key, place.path, place.number, record.key, record.seen, expected, found)
+        self.mismatch = seen, error
+        return error
+
+    def _told(self, place: Place, expected: Called, found: Called) -> ReplayMismatch:
         what = "other arguments" if expected[:2] == found[:2] else "another call"
         return ReplayMismatch(
             f"asset {self._asset!r} has changed under a body that is under way: {expected.describe()} is on record as "
             f"{place.key!r}, and the code makes {what} there: {found.describe()}",
             asset=self._asset,
             details={"key": place.key, "expected": list(expected), "found": list(found)},
-            hint="Bring the code back for what is under way, or cancel the run and begin a new one. What steps are "
-            "given must come from steps, inputs or params: nothing else is the same when a body is called again.",
+            hint="Bring the code back, or say how to go on: engine.resolve(run, asset, how=...), with resume_at, "
+            "restart or discard. What steps are given must come from steps, inputs or params: nothing else is the same "
+            "when a body is called again.",
         )
 
 
@@ -237,4 +256,4 @@ def scopes(path: str) -> Iterator[str]:
 def _same(expected: Called, found: Called) -> bool:
     (kind, function, arguments), (other_kind, other_function, others) = expected, found
     names = function.rpartition(".")[2].rpartition(":")[2], other_function.rpartition(".")[2].rpartition(":")[2]
-    return kind == other_kind and names[0] == names[1] and ("" in (arguments, others) or arguments == others)
+    return kind == other_kind and names[0] == names[1] and ("" in (arguments, others) or same_prints(arguments, others))

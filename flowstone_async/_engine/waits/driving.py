@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC
+from collections.abc import Mapping
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.board import Next
 from flowstone_async._engine.telling import RunTelling
+from flowstone_async._engine.waits.mismatches import mismatches
 from flowstone_async._engine.waits.parked import Parked
 from flowstone_async._engine.waits.run_limit import RunLimit
 from flowstone_async._engine.waits.run_waits import RunWaits
@@ -31,11 +33,13 @@ class RunSuspending(RunTelling, ABC):
         waits: Its gates.
         seats: The places of its bodies.
         hurried: Whether somebody awaits it who is to be told that it waits.
+        changed: Mismatches that it was suspended with, by asset and encoded partition.
     """
 
     waits: RunWaits
     seats: Seats
     hurried: bool
+    changed: Mapping[tuple[str, str], FlowstoneError]
     resumed: bool
     limit: RunLimit | None
     created: asyncio.Event
@@ -75,6 +79,8 @@ class RunSuspending(RunTelling, ABC):
         if self.stopping is not None or self._suspending or self.group is None or not self.created.is_set():
             return
         clock = self.services.clock
+        if self.rests:
+            self.services.slots.rest(self.id)
         rests, may_be_left = self.rests, self.record.continuable
         if self.limit is not None:
             (self.limit.pause if rests else self.limit.resume)()
@@ -127,17 +133,24 @@ class RunSuspending(RunTelling, ABC):
             return "woken"
         answer = await gates.suspend(self.id, self.record.fence, wakes.number)
         if answer == "suspended" and shown:  # from here on the run is not ours: nothing more is asked of the store
-            self.error = stopped.waiting(self.id, shown)
+            self.error, self.changed = stopped.waiting(self.id, shown), mismatches(shown)
         return answer
 
     def evicted(self, index: int, waits: tuple[Parked, ...]) -> None:
-        """A body was evicted: it is called again once one of its gates has ended."""
+        """A body was evicted: it is called again once one of its gates has ended; at once if it waits for none."""
         self.resumed = True  # whoever is called again may have something on record
-        if self.stopping is None:
+        if self.stopping is None and not waits:
+            self._again(index)
+        elif self.stopping is None:
             self.waits.sleep(waits, lambda: self._again(index))
             self.consider()
 
+    def _count(self) -> None:
+        """Take a slot of the engine again: something of the run goes on."""
+        self.services.slots.count(self.id)
+
     def _again(self, index: int) -> None:
+        self._count()
         if self.stopping is None:
             self._push(index)
             self._staff()

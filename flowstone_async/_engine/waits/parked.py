@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -71,6 +71,10 @@ class Waits(Protocol):
 
     async def refuse(self, gate: str, payload: bytes) -> bool:
         """Open a gate again whose signal does not fit; tell whether it is open."""
+        ...
+
+    async def withdraw(self, gates: Collection[str]) -> bool:
+        """Cancel gates that nobody waits for any more; tell whether the run is ours still."""
         ...
 
     async def park(self, stored: StoredGate, lodger: Lodger) -> Outcome:

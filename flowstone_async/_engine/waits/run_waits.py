@@ -177,6 +177,10 @@ class RunWaits(Waits):
         return await self._run.services.store.gates.refuse(self.id, self._run.record.fence, gate, payload)
 
     @override
+    async def withdraw(self, gates: Collection[str]) -> bool:
+        return await self._run.services.store.gates.withdraw(self.id, self._run.record.fence, gates)
+
+    @override
     async def park(self, stored: StoredGate, lodger: Lodger) -> Outcome:
         gate, loop = stored.gate, asyncio.get_running_loop()
         timed = anyio.current_effective_deadline() != float("inf")

@@ -13,15 +13,18 @@ class Seats:
     Args:
         free: Whether one more may come back now.
         left: Told that somebody has left.
+        back: Told that somebody comes back, before that goes on.
 
     Attributes:
         away: How many have left.
     """
 
-    __slots__ = ("_free", "_left", "_queue", "away")
+    __slots__ = ("_back", "_free", "_left", "_queue", "away")
 
-    def __init__(self, free: Callable[[], bool], left: Callable[[], None]) -> None:
-        self._free, self._left = free, left
+    def __init__(
+        self, free: Callable[[], bool], left: Callable[[], None], back: Callable[[], None] = lambda: None
+    ) -> None:
+        self._free, self._left, self._back = free, left, back
         self._queue: deque[asyncio.Future[None]] = deque()
         self.away = 0
 
@@ -37,6 +40,7 @@ class Seats:
 
     async def take(self) -> None:
         """Come back as soon as there is a place; whoever is cancelled comes back at once, to end."""
+        self._back()
         if not self._queue and self._free():
             self.away -= 1
             return
@@ -52,11 +56,12 @@ class Seats:
 
     def back(self) -> None:
         """Come back at once, whether or not there is a place: to end."""
+        self._back()
         self.away -= 1
 
     def close(self) -> None:
         """Let go of whoever was asked and told."""
-        self._free, self._left = _always, _nothing
+        self._free, self._left, self._back = _always, _nothing, _nothing
 
     def offer(self) -> None:
         """Let those come back that want to, as far as there is room."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flowstone_async._engine.waits.alarms import is_alarm
+from flowstone_async._engine.waits.mismatches import mismatch_of
+from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.gates import Gate, Gates
 from flowstone_async.types import AssetKey
 
@@ -18,10 +21,12 @@ class Waited(NamedTuple):
     Attributes:
         run_id: Which run waits.
         waiting_for: For people, with the ids of gates.
+        error: What keeps its code from going on, if anything does.
     """
 
     run_id: str
     waiting_for: str
+    error: FlowstoneError | None = None
 
 
 async def waited(gates: Gates, key: AssetKey) -> Waited | None:
@@ -30,14 +35,28 @@ async def waited(gates: Gates, key: AssetKey) -> Waited | None:
     mine = [each.gate for each in found if each.gate.asset == key and not is_alarm(each.gate)]
     if not mine:
         return None
-    shown = ", ".join(map(_shown, mine[:_SHOWN]))
-    more = f" and {len(mine) - _SHOWN} more" if len(mine) > _SHOWN else ""
-    return Waited(mine[0].run_id, shown + more)
+    changed = next((mismatch_of(each) for each in mine if each.kind == "mismatch"), None)
+    return Waited(mine[0].run_id, _listed(mine), changed)
+
+
+async def run_waits(gates: Gates, run_id: str) -> str | None:
+    """Return what a suspended run waits for at gates; None if none is open."""
+    found = [each.gate for each in await gates.of_run(run_id) if each.state == "open" and not is_alarm(each.gate)]
+    return _listed(found) or None
+
+
+def _listed(gates: Sequence[Gate]) -> str:
+    shown = ", ".join(map(_shown, gates[:_SHOWN]))
+    return shown + (f" and {len(gates) - _SHOWN} more" if len(gates) > _SHOWN else "")
 
 
 def _shown(gate: Gate) -> str:
     if gate.kind == "sleep":
         return "time to pass" if gate.due is None else f"{gate.due:%Y-%m-%d %H:%M:%S}"
+    if gate.kind == "mismatch":
+        return f"somebody to resolve a ReplayMismatch ({gate.id}): {mismatch_of(gate).message}"
+    if gate.kind == "worker":
+        return f"a worker that knows asset {gate.asset.asset!r}"
     if gate.kind == "signal":
         return f"signal {gate.name!r} ({gate.id})"
     text = json.loads(gate.facts)["approval"]["text"]

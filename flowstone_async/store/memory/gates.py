@@ -7,12 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import islice
-from threading import RLock
-from typing import Protocol
 
 from typing_extensions import override
 
-from flowstone_async.clock import Clock
 from flowstone_async.errors import ConfigError
 from flowstone_async.store.gates import (
     GATE_KINDS,
@@ -29,35 +26,10 @@ from flowstone_async.store.gates import (
     Suspension,
     token_in_use,
 )
-from flowstone_async.store.memory.gate import NEVER, Entry, repeated
-from flowstone_async.store.memory.key import Key
+from flowstone_async.store.memory.gate import NEVER, Entry, Runs, repeated
 from flowstone_async.store.memory.run import NOBODY, Run
-from flowstone_async.waiters import Waiters
 
 _DELIVERIES = 10_000
-
-
-class Runs(Protocol):
-    """What gates have to know of runs."""
-
-    clock: Clock
-    lock: RLock
-    runs: dict[str, Run]
-    active: dict[str, Run]
-    requests: dict[tuple[str, str], dict[str, Run]]
-    waiters: Waiters
-
-    def owns(self, run_id: str, fence: int) -> bool:
-        """Tell whether a run is owned under a fence."""
-        ...
-
-    def moved(self, run: Run) -> None:
-        """Wake those that wait for a run."""
-        ...
-
-    def changed(self, key: Key) -> None:
-        """Wake those that wait for a key."""
-        ...
 
 
 class MemoryGates(Gates):
@@ -340,6 +312,15 @@ class MemoryGates(Gates):
             return True
 
     @override
+    async def withdraw(self, run_id: str, fence: int, gates: Collection[str]) -> bool:
+        with self._lock:
+            if not self._memory.owns(run_id, fence):
+                return False
+            known = (self._gates[gate] for gate in gates if gate in self._gates)
+            self._cancel(entry for entry in known if entry.gate.run_id == run_id)
+            return True
+
+    @override
     async def wakes(self, run_ids: Collection[str]) -> Mapping[str, RunWakes]:
         with self._lock:
             active = self._memory.active
@@ -374,8 +355,11 @@ class MemoryGates(Gates):
 
     def end_of_run(self, run_id: str) -> None:
         """Cancel the open gates of a run that ends."""
+        self._cancel(self._of_run.get(run_id, ()))
+
+    def _cancel(self, entries: Iterable[Entry]) -> None:
         now = self._memory.clock.now()
-        for entry in self._of_run.get(run_id, ()):
+        for entry in entries:
             if entry.outcome is None:
                 self._decide(entry, Outcome(entry.gate.id, "cancelled", now))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from threading import RLock
 
@@ -34,6 +34,16 @@ class MemorySteps(Steps):
                 for step in steps:
                     if step.key not in known or replaces(step, known[step.key]):
                         known[step.key] = step
+            return True
+
+    @override
+    async def drop(self, run_id: str, fence: int, body: str, keys: Collection[str]) -> bool:
+        with self._lock:
+            if not self._owns(run_id, fence):
+                return False
+            known = self._of.get(run_id, {}).get(body, {})
+            for key in keys:
+                known.pop(key, None)
             return True
 
     @override

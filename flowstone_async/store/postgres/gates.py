@@ -260,6 +260,19 @@ class PostgresGates(Gates):
         return bool(again)
 
     @override
+    async def withdraw(self, run_id: str, fence: int, gates: Collection[str]) -> bool:
+        return is_id(run_id) and await self._patiently(partial(self._withdraw, run_id, fence, ids(gates)))
+
+    async def _withdraw(self, run_id: str, fence: int, gates: Sequence[str]) -> bool:
+        if not self._owns():
+            return False
+        async with self._connections.transaction() as session:
+            owned = await session.fetch("gate_run", run_id, fence)
+            if owned and gates:
+                await session.fetch("withdraw_gates", run_id, gates, self._instants.given())
+        return bool(owned)
+
+    @override
     async def wakes(self, run_ids: Collection[str]) -> Mapping[str, RunWakes]:
         rows = await self._connections.fetch("wakes", ids(run_ids))
         return {str(row["id"]): RunWakes(row["wakes"], row["wake_at"], row["paused"], row["quiet"]) for row in rows}

@@ -135,7 +135,10 @@ class Ownership:
         if not limit:
             return ()
         async with self._connections.transaction() as session:
-            orphans = await session.fetch("orphans", list(pipelines), limit, run_id)
+            if run_id is None:
+                orphans = await session.fetch("orphans", list(pipelines), limit)
+            else:
+                orphans = await session.fetch("orphan", list(pipelines), run_id)
             taken = await session.fetch("take", [row[0] for row in orphans], worker) if orphans else []
             bereft = [row[0] for row in orphans if row[1] is not None]
             if bereft:

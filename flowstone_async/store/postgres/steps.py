@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 from asyncpg import Record
@@ -14,7 +15,8 @@ from flowstone_async.store.postgres.encoding import decode, failure
 from flowstone_async.store.postgres.identifiers import is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.lending import Lending
-from flowstone_async.store.postgres.step_lane import StepCall, StepLane
+from flowstone_async.store.postgres.repeating import Repeating
+from flowstone_async.store.postgres.step_lane import StepCall, StepLane, row_id
 from flowstone_async.store.steps import StepRecord, Steps, StepTransaction
 
 _PAGE = 1000
@@ -39,6 +41,7 @@ class PostgresSteps(Steps):
         self, connections: Connections, instants: Instants, *, owns: Callable[[], bool], patience: float
     ) -> None:
         self._connections, self._owns = connections, owns
+        self._patiently = Repeating(owns, patience)
         self.lane = StepLane(connections, instants, owns=owns, patience=patience)
         self._lending = Lending(connections, instants, owns=owns, patience=patience)
 
@@ -55,6 +58,21 @@ class PostgresSteps(Steps):
         call = StepCall(run_id, fence, body, steps)
         self.lane.submit(call)
         return await call.answer
+
+    @override
+    async def drop(self, run_id: str, fence: int, body: str, keys: Collection[str]) -> bool:
+        if not is_id(run_id) or not is_id(body):
+            return False
+        return await self._patiently(partial(self._drop, run_id, fence, body, [row_id(key) for key in keys]))
+
+    async def _drop(self, run_id: str, fence: int, body: str, steps: Sequence[UUID]) -> bool:
+        if not self._owns():
+            return False
+        async with self._connections.transaction() as session:
+            held = await session.fetch("hold_run", run_id, fence)
+            if held and steps:
+                await session.fetch("drop_steps", run_id, body, steps)
+        return bool(held)
 
     @override
     async def recorded(self, run_id: str, body: str) -> tuple[StepRecord, ...]:

@@ -15,7 +15,7 @@ SELECT FROM flowstone.scatter AS s WHERE s.id = ANY (ARRAY (SELECT id FROM sibli
 -- name: lock_scatter
 -- The scatter $1, held against being deleted and against another that goes on from it.
 SELECT s.run_id, s.state, s.sealed, s.total,
-    EXISTS (SELECT FROM flowstone.run AS r WHERE r.id = s.run_id AND r.finished_at IS NULL) AS active
+    EXISTS (SELECT FROM flowstone.run AS r WHERE r.id = s.run_id AND CASE WHEN r.finished_at IS NULL THEN true END) AS active
 FROM flowstone.scatter AS s
 WHERE s.id = $1
 FOR UPDATE OF s;

@@ -100,7 +100,7 @@ LOCK TABLE ONLY flowstone.event IN ROW EXCLUSIVE MODE;
 -- End a run from outside: one that is owned under the fence $5, if that is given.
 UPDATE flowstone.run
 SET state = $3, error = $4, fence = fence + 1, finished_at = coalesce($2::timestamptz, statement_timestamp())
-WHERE id = $1 AND finished_at IS NULL AND ($5::bigint IS NULL OR (fence = $5 AND worker IS NOT NULL))
+WHERE id = $1 AND CASE WHEN finished_at IS NULL THEN true END AND ($5::bigint IS NULL OR (fence = $5 AND worker IS NOT NULL))
 RETURNING id, pipeline, targets, partition, options, params, state, worker, fence, continuable, lost, created_at,
     finished_at, error, submitted, priority, at;
 
@@ -162,5 +162,5 @@ RETURNING id;
 
 -- name: watch
 -- Let the run's owner know that another process waits for it; whether it has none yet, and a claim may have skipped it.
-UPDATE flowstone.run SET watched = true WHERE id = $1 AND finished_at IS NULL AND NOT watched
+UPDATE flowstone.run SET watched = true WHERE id = $1 AND CASE WHEN finished_at IS NULL THEN true END AND NOT watched
 RETURNING state = 'queued' AS queued;

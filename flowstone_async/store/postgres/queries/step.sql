@@ -47,6 +47,12 @@ FROM (SELECT born FROM owned) AS a
 CROSS JOIN LATERAL unnest(a.born) WITH ORDINALITY AS n (born, no)
 WHERE n.born > '-infinity';
 
+-- name: drop_steps
+-- Take the steps $3 of the body $2 of the run $1 off the record.
+DELETE FROM flowstone.step AS s
+WHERE s.born = (SELECT (r.created_at AT TIME ZONE 'UTC')::date FROM flowstone.run AS r WHERE r.id = $1)
+    AND s.run_id = $1 AND s.body = $2 AND s.id = ANY ($3::uuid[]);
+
 -- name: steps_of_body
 -- What the body $2 of the run $1 has on record behind the id $3: at most $4, and less than $5 bytes before the last one.
 SELECT id, key, path, place, seen, attempt, kind, function, arguments, value, error

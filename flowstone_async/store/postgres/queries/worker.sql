@@ -20,7 +20,8 @@ UPDATE flowstone.worker SET dead = true WHERE id = $1;
 -- name: orphans_seen
 -- Whether $1 may take anything now, other workers with their leases, and whether there are runs without a live owner. Those
 -- are looked for in the index before, between and behind the ids of live workers: asked several times a second, it must
--- read neither what is queued, nor what live workers own, nor what is left of either while nothing can be vacuumed.
+-- read neither what is queued, nor what live workers own, nor what is left of either while nothing can be vacuumed. With
+-- OFFSET 0 nobody makes a hash of all that there are to find whether there is one.
 WITH live AS MATERIALIZED (
     SELECT w.id, w.lease_until < statement_timestamp() AS expired, lag(w.id, 1, '') OVER (ORDER BY w.id) AS before
     FROM flowstone.worker AS w
@@ -34,7 +35,8 @@ SELECT EXISTS (SELECT FROM live WHERE id = $1),
         WHERE EXISTS (
                 SELECT FROM flowstone.run AS r
                 WHERE r.finished_at IS NULL AND r.pipeline = n.pipeline AND r.state = 'running' AND r.worker IS NULL
-                    AND ($3::uuid IS NULL OR r.id = $3))
+                    AND ($3::uuid IS NULL OR r.id = $3)
+                OFFSET 0)
             OR EXISTS (
                 SELECT FROM live AS l
                 CROSS JOIN LATERAL (
@@ -46,7 +48,8 @@ SELECT EXISTS (SELECT FROM live WHERE id = $1),
             OR EXISTS (
                 SELECT FROM flowstone.run AS r
                 WHERE r.finished_at IS NULL AND r.pipeline = n.pipeline AND r.state = 'running'
-                    AND r.worker > coalesce((SELECT max(l.id) FROM live AS l), '') AND ($3::uuid IS NULL OR r.id = $3))
+                    AND r.worker > coalesce((SELECT max(l.id) FROM live AS l), '') AND ($3::uuid IS NULL OR r.id = $3)
+                OFFSET 0)
     );
 
 -- name: declare_dead
@@ -60,14 +63,42 @@ WHERE id = ANY (ARRAY (
 RETURNING id;
 
 -- name: orphans
--- Running runs without a live owner, or only the run $3; nobody else looks at one while it is locked.
+-- Running runs without a live owner; nobody else looks at one while it is locked. Those that nobody owns, which may be very
+-- many, are taken from the front of the index; those of the dead are looked for among all that somebody owns.
+SELECT r.id, r.worker
+FROM (
+    SELECT a.id, a.worker, a.created_at
+    FROM unnest($1::text[]) AS n (pipeline)
+    CROSS JOIN LATERAL (
+        SELECT r.id, r.worker, r.created_at
+        FROM flowstone.run AS r
+        WHERE r.finished_at IS NULL AND r.pipeline = n.pipeline AND r.state = 'running' AND r.worker IS NULL
+        ORDER BY r.worker, r.created_at, r.id
+        LIMIT $2
+        FOR UPDATE SKIP LOCKED
+    ) AS a
+    UNION ALL
+    SELECT b.id, b.worker, b.created_at
+    FROM (
+        SELECT r.id, r.worker, r.created_at
+        FROM flowstone.run AS r
+        WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($1::text[]) AND r.worker IS NOT NULL
+            AND r.worker NOT IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)
+        ORDER BY r.created_at, r.id
+        LIMIT $2
+        FOR UPDATE OF r SKIP LOCKED
+    ) AS b
+) AS r
+ORDER BY r.created_at, r.id
+LIMIT $2;
+
+-- name: orphan
+-- The run $2, if it is running and without a live owner, as in `orphans`.
 SELECT r.id, r.worker
 FROM flowstone.run AS r
-WHERE r.finished_at IS NULL AND r.state = 'running' AND r.pipeline = ANY ($1::text[])
-    AND ($3::uuid IS NULL OR r.id = $3)
+WHERE r.id = $2 AND CASE WHEN r.finished_at IS NULL THEN true END AND r.state = 'running'
+    AND r.pipeline = ANY ($1::text[])
     AND (r.worker IN (SELECT w.id FROM flowstone.worker AS w WHERE NOT w.dead)) IS NOT TRUE
-ORDER BY r.created_at, r.id
-LIMIT $2
 FOR UPDATE OF r SKIP LOCKED;
 
 -- name: take
