@@ -23,6 +23,7 @@ from flowstone_async._engine.approving.requests import (
     request_of,
     told,
 )
+from flowstone_async._engine.gates.addresses import approval_url
 from flowstone_async._engine.gates.type_names import home_of
 from flowstone_async._engine.replay.gate import BodyGate, Host, Wait
 from flowstone_async._engine.replay.scope import Place
@@ -175,7 +176,8 @@ class ApprovalGate(BodyGate):
 
     def _requested(self, stored: StoredGate, escalation: int | None) -> ApprovalRequested:
         request, gate = request_of(stored), stored.gate
-        now = self._host.services.store.now()
+        services = self._host.services
+        now = services.store.now()
         age = 0.0 if escalation is None else request.escalate[escalation][0]
         return ApprovalRequested(
             id=gate.id,
@@ -192,6 +194,7 @@ class ApprovalGate(BodyGate):
             opened_at=stored.opened_at,
             due=request.due(stored.opened_at, now),
             escalation=escalation,
+            url=approval_url(services.settings.base_url, services.secrets, gate.id),
         )
 
 
