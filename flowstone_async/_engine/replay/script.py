@@ -159,6 +159,10 @@ class Script:
                 self._skip(key)
         self._hand_out()
 
+    def forgo(self) -> None:
+        """Wait for no result on record: the body is not called again."""
+        self.pass_over(list(self._order))
+
     def _skip(self, key: str) -> None:
         self._order.pop(key, None)
         self._asked.pop(key, None)
