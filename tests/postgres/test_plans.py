@@ -186,6 +186,7 @@ ASKED: dict[str, list[str]] = {
     "run": [U],
     "runs_known": [f"ARRAY[{U}]::uuid[]"],
     "runs": ["ARRAY['p0']", "NULL", "NULL", EVER, U, "50"],
+    "runs_of_target": ["ARRAY['p0']", "NULL", "'\"a\"'", EVER, U, "50"],
     "runs_active": ["ARRAY['p0']", "'running'", "NULL", EVER, U, "50"],
     "runs_unhappy": ["ARRAY['p0']", "'failed'", "NULL", EVER, U, "50"],
     "driven": [U],

@@ -53,7 +53,7 @@ class History:
             behind = (last[0]["created_at"], last[0]["id"])
         target = None if asset is None else encoding.encode(asset)
         names = list(dict.fromkeys(pipelines))
-        rows = await self._connections.fetch(_listing(state), names, state, target, *behind, limit)
+        rows = await self._connections.fetch(_listing(state, target), names, state, target, *behind, limit)
         return tuple(map(run_record, rows))
 
     async def events(self, run_id: str, *, after: int, limit: int) -> tuple[EventRecord, ...]:
@@ -94,7 +94,7 @@ def _worker(row: Record) -> Worker:
     return Worker(id=row["id"], host=row["host"], pid=row["pid"], pipelines=tuple(row["pipelines"]))
 
 
-def _listing(state: RunState | None) -> str:
+def _listing(state: RunState | None, target: str | None) -> str:
     if state is None or state == "succeeded":
-        return "runs"
+        return "runs" if target is None else "runs_of_target"
     return "runs_unhappy" if state in FINAL_RUN_STATES else "runs_active"
