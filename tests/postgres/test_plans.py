@@ -191,6 +191,8 @@ ASKED: dict[str, list[str]] = {
     "runs_unhappy": ["ARRAY['p0']", "'failed'", "NULL", EVER, U, "50"],
     "driven": [U],
     "queue": ["ARRAY['p0', 'p1']", "NULL"],
+    "figures_of_gates": ["ARRAY['p0']", "NULL"],
+    "figures_of_items": ["ARRAY['p0', 'p1']"],
     "committed_before": [U, "1", "1"],
     "end_run": [U, "NULL", "'cancelled'", "NULL", "NULL"],
     "end_claims": [U, "'cancelled'", "now()", "NULL"],

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from flowstone_async.store.figures import Figures
+from flowstone_async.store.gates import GateKind
 from flowstone_async.store.postgres import encoding
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.identifiers import is_id
@@ -83,6 +85,14 @@ class History:
         """Count the runs that have not ended."""
         rows = await self._connections.fetch("queue", list(dict.fromkeys(pipelines)), self._instants.given())
         return QueueState(*rows[0])
+
+    async def figures(self, pipelines: Sequence[str]) -> Figures:
+        """Count open gates, and items of scatters that are under way."""
+        names = list(dict.fromkeys(pipelines))
+        gates = await self._connections.fetch("figures_of_gates", names, self._instants.given())
+        [(total, waiting, succeeded, failed)] = await self._connections.fetch("figures_of_items", names)
+        of_kind: dict[GateKind, int] = {kind: number for kind, number in gates}
+        return Figures(of_kind, total - waiting - succeeded - failed, waiting, succeeded, failed)
 
     async def workers(self) -> tuple[LiveWorker, ...]:
         """Return the workers that nobody has declared dead."""

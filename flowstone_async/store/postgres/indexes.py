@@ -11,7 +11,8 @@ from flowstone_async.store.postgres.migrate import schema_texts
 from flowstone_async.store.records import Fault
 
 _INDEX = re.compile(
-    r"CREATE( UNIQUE)? INDEX (\w+) ON flowstone\.(\w+) \(((?:[^;()]|\((?:[^;()]|\([^;()]*\))*\))*)\)( NULLS NOT DISTINCT)?(\s+WHERE [^;]+)?;"
+    r"CREATE( UNIQUE)? INDEX (\w+) ON flowstone\.(\w+) "
+    r"\(((?:[^;()]|\((?:[^;()]|\([^;()]*\))*\))*)\)( NULLS NOT DISTINCT)?(\s+WHERE [^;]+)?;"
 )
 _DROPPED = re.compile(r"DROP (?:INDEX|TABLE) flowstone\.(\w+);")
 _TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?flowstone\.(\w+) \((.*?)\n\)", re.DOTALL)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing_extensions import override
 
 from flowstone_async.store.postgres.connections import Connections
-from flowstone_async.store.protocol import PartitionKeys
+from flowstone_async.store.partition_keys import PartitionKeys
 
 
 class PostgresPartitionKeys(PartitionKeys):
