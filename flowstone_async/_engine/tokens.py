@@ -104,6 +104,20 @@ def key_id(secret: bytes) -> str:
     return hmac.digest(secret, b"flowstone gate key", "sha256")[:4].hex()
 
 
+def secret_for(secrets: Sequence[bytes], key: str | None = None) -> bytes:
+    """Return the secret to make a token with: the one of a key (`key_id`), as long as it is listed, else the first.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not secrets:
+        raise ConfigError(
+            "this engine has no secret, so that it cannot make tokens of gates: it was given a pool",
+            hint="Say Engine(secret=...): 32 bytes or more, the same in all engines on the store.",
+        )
+    return next((each for each in secrets if key is not None and key_id(each) == key), secrets[0])
+
+
 def chosen(token: str) -> bytes:
     """Return what a token that the other side chose is stored and found by.
 

@@ -223,11 +223,11 @@ async def test_what_is_measured(open_engine: OpenEngine):
         assert 'flowstone_runs{state="failed"} 0' not in lines
         assert {f'flowstone_gates{{kind="{kind}"}} {number}' for kind, number in GATES.items()} <= set(lines)
         assert 'flowstone_items{state="pending"} 0' in lines
-        assert 'flowstone_limit_size{limit="openai"} 3' in lines
+        assert r'flowstone_limit_size{limit="o\"dd\n"} 10' in lines
         assert any(line.startswith("flowstone_loop_delay_seconds ") for line in lines)
         assert "flowstone_workers 1" in lines
         assert r'flowstone_limit_used{limit="o\"dd\n"} 1' in lines
-        assert 'flowstone_http_answers_total{operation="submitRun",status="2xx"} 2' in lines
+        assert 'flowstone_http_answers_total{operation="submitRun",status="2xx"} 3' in lines
         for hidden in ("2025-01-17", "a-key-of-a-customer", TOKEN):
             assert hidden not in answer.text
         samples = [line for line in lines if not line.startswith("#")]

@@ -12,7 +12,7 @@ from flowstone_async.errors import ReplayMismatch
 from flowstone_async.store.steps import StepRecord
 
 _PATIENCE = 5.0
-_AT_ONCE = ("now", "patched", "notify", "returned", "rearmed")
+_AT_ONCE = ("now", "patched", "notify", "returned", "rearmed", "secret")
 """Kinds of records that nobody awaits: they are told at once, or the body sees nothing of them."""
 _TURNS = 5
 """Of the event loop, after which a body has seen a result: `asyncio.wait` takes three, a task around it one more."""

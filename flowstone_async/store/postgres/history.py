@@ -91,8 +91,8 @@ class History:
         names = list(dict.fromkeys(pipelines))
         gates = await self._connections.fetch("figures_of_gates", names, self._instants.given())
         [(total, waiting, succeeded, failed)] = await self._connections.fetch("figures_of_items", names)
-        of_kind: dict[GateKind, int] = {kind: number for kind, number in gates}
-        return Figures(of_kind, total - waiting - succeeded - failed, waiting, succeeded, failed)
+        of_kind: list[tuple[GateKind, int]] = [(row[0], row[1]) for row in gates]
+        return Figures(dict(of_kind), total - waiting - succeeded - failed, waiting, succeeded, failed)
 
     async def workers(self) -> tuple[LiveWorker, ...]:
         """Return the workers that nobody has declared dead."""
