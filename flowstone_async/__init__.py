@@ -18,6 +18,7 @@ _HOMES: Final = {
     "After": "approvals",
     "AlreadyDecided": "approval_errors",
     "AlreadySignalled": "errors",
+    "ApprovalGate": "approval_gate",
     "ApprovalRequest": "_engine.approving.listing",
     "ApprovalRequested": "approvals",
     "ApprovalTimedOut": "approval_errors",

@@ -13,6 +13,7 @@ from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.upkeep import Retention
 from flowstone_async.approval_errors import AlreadyDecided, ApprovalTimedOut, NotAllowed, NothingPending, Rejected
+from flowstone_async.approval_gate import ApprovalGate
 from flowstone_async.approvals import After, ApprovalRequested, Ask, Decision, Extend
 from flowstone_async.definition.batch import Batch, BatchFailed
 from flowstone_async.definition.batching import Batching
@@ -151,6 +152,7 @@ __all__ = [
     "After",
     "AlreadyDecided",
     "AlreadySignalled",
+    "ApprovalGate",
     "ApprovalRequest",
     "ApprovalRequested",
     "ApprovalTimedOut",

@@ -109,6 +109,9 @@ class ApprovalRequested:
         opened_at: When it was made.
         due: When it expires; None never.
         escalation: None at first; then the number of the `After` that has come, from 0.
+        url: Link to a page that shows the request, and decides it by what is sent from there: once, until it expires.
+            None where the engine has no `base_url` or no `secret`. Whoever has it can see the request, and decide it
+            if it has no roles: send it to nobody else.
     """
 
     id: str
@@ -125,6 +128,7 @@ class ApprovalRequested:
     opened_at: datetime
     due: datetime | None
     escalation: int | None = None
+    url: str | None = field(default=None, repr=False)
 
 
 Notifier: TypeAlias = Callable[[ApprovalRequested], Awaitable[object]]

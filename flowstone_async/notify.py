@@ -129,6 +129,8 @@ def _text(requested: ApprovalRequested) -> str:
         lines.append(f"for {', '.join(requested.roles)}")
     if requested.due is not None:
         lines.append(f"until {requested.due:%Y-%m-%d %H:%M} UTC")
+    if requested.url is not None:
+        lines.append(f"To decide: {requested.url}")
     return "\n".join(lines)
 
 

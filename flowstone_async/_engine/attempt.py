@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, TypedDict, TypeVar, assert_never, cast
+from typing import Any, TypedDict, TypeVar, assert_never
 
 import anyio
 
@@ -31,7 +31,7 @@ from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async._engine.waits.parked import Parked
-from flowstone_async._engine.waits.returned import GatedBody, unasked
+from flowstone_async._engine.waits.returned import GatedBody, is_unasked, unasked
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
@@ -49,7 +49,6 @@ from flowstone_async.mapped.fan import Fan
 from flowstone_async.planning.units import Unit
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
-from flowstone_async.signals import SignalGate
 from flowstone_async.store.scatters import ScatterRecord
 from flowstone_async.types import NOTHING, Input, Materialization, new_id
 
@@ -214,9 +213,9 @@ class Attempt:
         if services.called is not None:
             services.called(node.name)
         value = await services.executor.call(node.definition, prepared.arguments)
-        if isinstance(value, SignalGate) and node.gate is None:
-            raise unasked(node.name)
-        return cast("Any", value)
+        if is_unasked(value, node.gate):
+            raise unasked(node.name, value)
+        return value
 
     async def stored(self, value: Any, inputs: tuple[Input, ...]) -> Computed:
         """Store the value of the asset."""

@@ -1,6 +1,7 @@
 """Tokens of gates: derived from the gate's id, so that whoever runs a body again has the same one.
 
-`v1.<gate>.<mac>`: the gate's id as 32 hex digits, and HMAC-SHA256 of it under a secret, as base64 for URLs.
+`v1.<gate>.<mac>`: the gate's id as 32 hex digits, and HMAC-SHA256 of it under a secret, as base64 for URLs. Links to
+requests for approval have `a1.<gate>.<mac>`, made with another label: neither opens what the other does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ LEAST_SECRET = 16
 MOST_CHOSEN = 512
 
 _TOKEN = re.compile(r"v1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_LINK = re.compile(r"a1\.([0-9a-f]{32})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_APPROVAL, _FORM = "flowstone approval v1", "flowstone approval form v1"
 _LOOKS = re.compile(r"\s*v1\.[0-9a-f]{32}\.", re.ASCII | re.IGNORECASE)
 
 
@@ -59,6 +62,33 @@ def gate_of(secrets: Sequence[bytes], token: str) -> str:
     return str(UUID(name))
 
 
+def link_token(secret: bytes, request: str) -> str:
+    """Return what is in the link to a request for approval, in place of its id.
+
+    Raises:
+        ConfigError: The secret is too short.
+    """
+    _require(secret)
+    name = UUID(request).hex
+    return f"a1.{name}.{_mac(secret, name, _APPROVAL)}"
+
+
+def request_of_link(secrets: Sequence[bytes], token: str) -> str | None:
+    """Return the request that a link leads to; None if none of the secrets has made it."""
+    found = _LINK.fullmatch(token)
+    if found is None:
+        return None
+    name, mac = found.groups()
+    if not any(hmac.compare_digest(_mac(secret, name, _APPROVAL), mac) for secret in secrets):
+        return None
+    return str(UUID(name))
+
+
+def form_token(secret: bytes, request: str, person: str) -> str:
+    """Return what the page of a request sends along with a decision: it shows that this person was shown the page."""
+    return _mac(secret, f"{UUID(request).hex} {person}", _FORM)
+
+
 def looks_derived(token: str) -> bool:
     """Tell whether a text begins as a token of ours does: it is one, or a damaged one, and nobody chose it."""
     return _LOOKS.match(token) is not None
@@ -72,6 +102,20 @@ def key_id(secret: bytes) -> str:
     """
     _require(secret)
     return hmac.digest(secret, b"flowstone gate key", "sha256")[:4].hex()
+
+
+def secret_for(secrets: Sequence[bytes], key: str | None = None) -> bytes:
+    """Return the secret to make a token with: the one of a key (`key_id`), as long as it is listed, else the first.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not secrets:
+        raise ConfigError(
+            "this engine has no secret, so that it cannot make tokens of gates: it was given a pool",
+            hint="Say Engine(secret=...): 32 bytes or more, the same in all engines on the store.",
+        )
+    return next((each for each in secrets if key is not None and key_id(each) == key), secrets[0])
 
 
 def chosen(token: str) -> bytes:
@@ -97,8 +141,8 @@ def chosen(token: str) -> bytes:
     return hashlib.sha256(given).digest()
 
 
-def _mac(secret: bytes, name: str) -> str:
-    made = hmac.digest(secret, f"flowstone gate v1 {name}".encode(), "sha256")
+def _mac(secret: bytes, name: str, label: str = "flowstone gate v1") -> str:
+    made = hmac.digest(secret, f"{label} {name}".encode(), "sha256")
     return urlsafe_b64encode(made).rstrip(b"=").decode("ascii")
 
 

@@ -171,13 +171,18 @@ def _body(question: Body, kind: ApprovalKind) -> Body:
 
 
 def handler(function: Callable[..., Any], scope: Scope) -> Handler:
-    """Return what makes the asset's value of a decision: by annotation, by name, else its first parameter takes it."""
+    """Return what makes the asset's value of a decision."""
+    return Handler(function, decision_parameter(function, scope), scope)
+
+
+def decision_parameter(function: Callable[..., Any], scope: Scope) -> str | None:
+    """Return which parameter takes the decision: by annotation, by name, else the first one that is not annotated."""
     types = resolve(function, scope).types
     names = list(signature_of(function).parameters)
     annotated = [each for each in names if _is_decision(split_annotation(types.get(each, EMPTY))[0])]
     named = [each for each in names if each == "decision"]
     found = [*annotated, *named, *(each for each in names[:1] if each not in types)]
-    return Handler(function, found[0] if found else None, scope)
+    return found[0] if found else None
 
 
 def bind_approval(definition: AssetDefinition, kind: ApprovalKind, place: Place) -> Found:

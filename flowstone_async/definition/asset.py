@@ -17,7 +17,7 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 
 RunIn: TypeAlias = Literal["thread", "process", "dask"]
-HandlerPart: TypeAlias = Literal["on_signal", "on_timeout"]
+HandlerPart: TypeAlias = Literal["on_signal", "on_timeout", "on_approve", "on_reject"]
 Condition: TypeAlias = Callable[..., object]
 """Takes what a body may take; an unannotated `ctx` is the `Context`."""
 

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
 from typing_extensions import Unpack
 
+from flowstone_async.approval_gate import ApprovalGate
 from flowstone_async.definition.annotations import capture
 from flowstone_async.definition.approval_decorator import ApprovalDecorators
 from flowstone_async.definition.asset import AssetOptions, RunIn, UnnamedOptions
@@ -42,7 +43,7 @@ class AssetDecorator(Protocol):
     """What `@pipe.asset(...)` is."""
 
     @overload
-    def __call__(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> Asset[P, T]: ...
+    def __call__(self, body: Callable[P, Coroutine[Any, Any, T | ApprovalGate[T]]], /) -> Asset[P, T]: ...
     @overload
     def __call__(self, body: Callable[P, AsyncIterable[T]], /) -> StreamAsset[P, T]: ...
 
@@ -58,7 +59,9 @@ class BlockingDecorator(Protocol):
 class GatedDecorator(Protocol[S_co]):
     """What `@pipe.asset(signal=...)` is."""
 
-    def __call__(self, body: Callable[P, Coroutine[Any, Any, T | SignalGate[S_co]]], /) -> Asset[P, T]:
+    def __call__(
+        self, body: Callable[P, Coroutine[Any, Any, T | SignalGate[S_co] | ApprovalGate[T]]], /
+    ) -> Asset[P, T]:
         """Make an asset of a body that may return a gate in place of its value."""
         ...
 
@@ -66,7 +69,9 @@ class GatedDecorator(Protocol[S_co]):
 class PartitionedGatedDecorator(Protocol[S_co, K]):
     """What `@pipe.asset(signal=..., partitions=...)` is."""
 
-    def __call__(self, body: Callable[P, Coroutine[Any, Any, T | SignalGate[S_co]]], /) -> PartitionedAsset[P, T, K]:
+    def __call__(
+        self, body: Callable[P, Coroutine[Any, Any, T | SignalGate[S_co] | ApprovalGate[T]]], /
+    ) -> PartitionedAsset[P, T, K]:
         """Make an asset of a body that may return a gate in place of its value."""
         ...
 
@@ -75,7 +80,7 @@ class PartitionedDecorator(Protocol[K]):
     """What `@pipe.asset(partitions=...)` is."""
 
     @overload
-    def __call__(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> PartitionedAsset[P, T, K]: ...
+    def __call__(self, body: Callable[P, Coroutine[Any, Any, T | ApprovalGate[T]]], /) -> PartitionedAsset[P, T, K]: ...
     @overload
     def __call__(self, body: Callable[P, AsyncIterable[T]], /) -> PartitionedStreamAsset[P, T, K]: ...
 
@@ -92,7 +97,7 @@ class Decorators(ApprovalDecorators, ScatterDecorators):
     """The collecting side of a pipeline, as users see it."""
 
     @overload
-    def asset(self, body: Callable[P, Coroutine[Any, Any, T]], /) -> Asset[P, T]: ...
+    def asset(self, body: Callable[P, Coroutine[Any, Any, T | ApprovalGate[T]]], /) -> Asset[P, T]: ...
     @overload
     def asset(self, body: Callable[P, AsyncIterable[T]], /) -> StreamAsset[P, T]: ...
     @overload
@@ -178,7 +183,7 @@ class Decorators(ApprovalDecorators, ScatterDecorators):
     @overload
     def add(
         self,
-        body: Callable[P, Coroutine[Any, Any, T]],
+        body: Callable[P, Coroutine[Any, Any, T | ApprovalGate[T]]],
         *,
         deps: Deps | None = None,
         partitions: Single | None = None,
@@ -208,7 +213,7 @@ class Decorators(ApprovalDecorators, ScatterDecorators):
     @overload
     def add(
         self,
-        body: Callable[P, Coroutine[Any, Any, T]],
+        body: Callable[P, Coroutine[Any, Any, T | ApprovalGate[T]]],
         *,
         deps: Deps | None = None,
         partitions: PartitionSet[K],

@@ -1,4 +1,4 @@
-"""The gate that a body may return: whether its annotation and `signal=` say the same, and what its handlers take."""
+"""The gates that a body may return: whether its annotation and options say the same, and what handlers take."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from flowstone_async.definition.annotations import resolve
+from flowstone_async.definition.approval import ApprovalKind, decision_parameter
 from flowstone_async.definition.asset import AssetDefinition, Handler, HandlerPart
-from flowstone_async.definition.assignable import assignable, bare, render, union_of
+from flowstone_async.definition.assignable import Annotation, assignable, bare, render, union_of
 from flowstone_async.definition.binding import Binding, DependencyBinding
 from flowstone_async.definition.body import name_of, signature_of, way_of
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import BoundGate, BoundHandler
 from flowstone_async.definition.injection import EMPTY, Found, Place, bind, split_annotation, union_members
-from flowstone_async.definition.kind import PlainKind, ReturnedGate, StreamKind, gates_in, item_type, without_gates
+from flowstone_async.definition.kind import (
+    PlainKind,
+    ReturnedGate,
+    StreamKind,
+    gates_in,
+    item_type,
+    requests_in,
+    without_gates,
+)
 from flowstone_async.signals import Rearm
 
-_PARTS: tuple[HandlerPart, ...] = ("on_signal", "on_timeout")
+_SIGNALS: tuple[HandlerPart, ...] = ("on_signal", "on_timeout")
+_REQUESTS: tuple[HandlerPart, ...] = ("on_approve", "on_reject")
 _INLINE = "Wait inline: await ctx.signal(...)."
+_ASK_INLINE = "Ask inline: await ctx.approval(...)."
 
 
 def bind_gate(definition: AssetDefinition, body: Found, place: Place) -> tuple[BoundGate | None, tuple[Finding, ...]]:
@@ -35,17 +46,58 @@ def bind_gate(definition: AssetDefinition, body: Found, place: Place) -> tuple[B
     """
     kind = definition.kind
     gate = kind.gate if isinstance(kind, PlainKind) else None
-    if gate is None:
-        return None, (*_unasked(definition, body), *_needless(definition))
+    problems = list(_strange_requests(definition, body))
+    asks = bool(_requests(definition, body)) and not problems
+    problems += [] if gate is not None else [*_unasked(definition, body)]
+    known = (*(_SIGNALS if gate is not None else ()), *(_REQUESTS if asks else ()))
+    problems += _needless(definition, known)
+    if not known:
+        return None, tuple(problems)
     handlers = _Handlers(definition, gate, body, place)
-    problems = list(_misfits(gate, body))
-    bound = [handlers.bind(part, problems) for part in _PARTS]
-    if not problems and bound[0] is None and not assignable(gate.model, value := without_gates(body.returns)):
+    if gate is not None:
+        problems += _misfits(gate, body)
+    bound = {part: handlers.bind(part, problems) for part in known}
+    if gate is not None and not problems and bound["on_signal"] is None:
+        problems += _unmade(definition, gate, body)
+    model, most = (None, 0) if gate is None else (gate.model, gate.max_rearms)
+    made = BoundGate(signals=gate is not None, model=model, max_rearms=most, asks=asks, **bound)
+    return made, tuple(problems)
+
+
+def _requests(definition: AssetDefinition, body: Found) -> tuple[Annotation, ...]:
+    kind = definition.kind
+    return requests_in(item_type(body.returns) if isinstance(kind, StreamKind) else body.returns)
+
+
+def _strange_requests(definition: AssetDefinition, body: Found) -> Iterator[Finding]:
+    """Find requests in the annotation of a body that may return none, or not for that type."""
+    kind, found = definition.kind, _requests(definition, body)
+    if not found:
+        return
+    shown = render(found[0])
+    if not isinstance(kind, PlainKind) or isinstance(kind, ApprovalKind):
+        yield Finding("FS170", f"it may return {shown}, which a {kind.label} cannot.", _ASK_INLINE)
+    elif definition.gathers is not None:
+        yield Finding("FS170", f"it may return {shown}, which a gathering body cannot.", _ASK_INLINE)
+    elif definition.run_in is not None:
+        yield Finding("FS170", f"it may return {shown}, which a body in a {definition.run_in} cannot.", _ASK_INLINE)
+    elif (value := without_gates(body.returns)) is None:
+        text = f"the body returns {shown}, which does not say of what type the value is."
+        yield Finding("FS170", text, f"Annotate it `T | {shown}`, T for the value of the asset.")
+    else:
+        for each in found:
+            wrong = [argument for argument in get_args(each) if not assignable(argument, value)]
+            if wrong:
+                text = f"the body returns {render(each)}, but the value is {render(value)}."
+                yield Finding("FS170", text, f"Annotate it `{render(value)} | ApprovalGate[{render(value)}]`.")
+
+
+def _unmade(definition: AssetDefinition, gate: ReturnedGate, body: Found) -> Iterator[Finding]:
+    """Find a payload that is to be the value, and cannot."""
+    value = without_gates(body.returns)
+    if not assignable(gate.model, value):
         text = f"without on_signal the payload is the value, but {render(gate.model)} is no {render(value)}."
-        problems.append(Finding("FS171", text, f"Say @{definition.local_name}.on_signal, or annotate the payload."))
-    return BoundGate(model=gate.model, max_rearms=gate.max_rearms, on_signal=bound[0], on_timeout=bound[1]), (
-        *problems,
-    )
+        yield Finding("FS171", text, f"Say @{definition.local_name}.on_signal, or annotate the payload.")
 
 
 def _unasked(definition: AssetDefinition, body: Found) -> Iterator[Finding]:
@@ -65,13 +117,20 @@ def _unasked(definition: AssetDefinition, body: Found) -> Iterator[Finding]:
         yield Finding("FS170", text, f"Say @pipe.asset(signal={model}), without which the gate would be its value.")
 
 
-def _needless(definition: AssetDefinition) -> Iterator[Finding]:
-    """Find handlers of an asset whose body returns no gate."""
+def _needless(definition: AssetDefinition, known: tuple[HandlerPart, ...]) -> Iterator[Finding]:
+    """Find handlers of an asset whose body returns no such gate."""
     if any(each.code == "FS170" for each in definition.problems):
         return
     for part, given in definition.handlers.given.items():
-        text = f"{part} {name_of(given[-1].function)} of an asset without signal=, whose body returns no gate."
-        yield Finding("FS171", text, "Say @pipe.asset(signal=...), or take it away.")
+        name = name_of(given[-1].function)
+        if part in known:
+            continue
+        if part in _SIGNALS:
+            text = f"{part} {name} of an asset without signal=, whose body returns no gate."
+            yield Finding("FS171", text, "Say @pipe.asset(signal=...), or take it away.")
+        else:
+            text = f"{part} {name} of an asset whose body returns no request for approval."
+            yield Finding("FS171", text, "Annotate the body `T | ApprovalGate[T]`, or take it away.")
 
 
 def _misfits(gate: ReturnedGate, body: Found) -> Iterator[Finding]:
@@ -96,7 +155,7 @@ def _misfits(gate: ReturnedGate, body: Found) -> Iterator[Finding]:
 @dataclass(frozen=True, slots=True)
 class _Handlers:
     definition: AssetDefinition
-    gate: ReturnedGate
+    gate: ReturnedGate | None
     body: Found
     place: Place
 
@@ -112,11 +171,13 @@ class _Handlers:
         if way_of(handler.function) != "coroutine":
             text = f"{part} {name_of(handler.function)} is no coroutine function."
             problems.append(Finding("FS171", text, "Make it async def."))
-        aside: frozenset[str] = frozenset()
+        taken, decision = None, None
         if part == "on_signal":
-            payload = _payload(handler)
-            problems.extend(self._payload_misfits(handler, payload))
-            aside = frozenset(() if payload is None else (payload,))
+            taken = _payload(handler)
+            problems.extend(self._payload_misfits(handler, taken))
+        elif part in _REQUESTS:
+            taken = decision = decision_parameter(handler.function, handler.scope)
+        aside = frozenset(() if taken is None else (taken,))
         found = bind(handler.function, handler.scope, replace(self.place, aside=aside, deps={}, given={}))
         problems.extend(_of(part, each) for each in found.problems)
         problems.extend(self._value_misfits(part, handler, found.returns))
@@ -125,9 +186,11 @@ class _Handlers:
             part=part,
             bindings=found.bindings,
             edges=tuple(self._edges(part, found.bindings, problems)),
+            decision=decision,
         )
 
     def _payload_misfits(self, handler: Handler, payload: str | None) -> Iterator[Finding]:
+        assert self.gate is not None  # noqa: S101 - for the type checker: only such an asset has on_signal
         model = render(self.gate.model)
         if payload is None:
             text = f"on_signal {name_of(handler.function)} has no parameter for the payload."
@@ -142,7 +205,7 @@ class _Handlers:
         value = without_gates(self.body.returns)
         if returns is None or value is None:
             return
-        rest = [each for each in union_members(returns) if part == "on_signal" or each is not Rearm]
+        rest = [each for each in union_members(returns) if part != "on_timeout" or each is not Rearm]
         if rest and not assignable(union_of(rest), value):
             text = f"{part} {name_of(handler.function)} returns {render(returns)}, but the value is {render(value)}."
             yield Finding("FS171", text)

@@ -27,10 +27,11 @@ class BoundCondition:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BoundHandler:
-    """An `on_signal` or `on_timeout` with its parameters resolved.
+    """What is called once a gate has ended, with its parameters resolved.
 
     Attributes:
-        bindings: What it takes, without the payload.
+        bindings: What it takes, without the payload or the decision.
+        decision: Its parameter for the decision; None if it takes none.
         edges: The body's edges by whose values its own are filled, in their order.
     """
 
@@ -38,20 +39,31 @@ class BoundHandler:
     part: HandlerPart
     bindings: tuple[Binding, ...]
     edges: tuple[tuple[DependencyBinding, DependencyBinding], ...]
+    decision: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BoundGate:
-    """The gate that a body may return, and what is called once it has ended."""
+    """The gates that a body may return, and what is called once one has ended.
 
-    model: Any
-    max_rearms: int
-    on_signal: BoundHandler | None
-    on_timeout: BoundHandler | None
+    Attributes:
+        signals: Whether it may return one for a signal, of the type `model`.
+        asks: Whether it may return a request for approval.
+    """
+
+    signals: bool = False
+    model: Any = None
+    max_rearms: int = 0
+    asks: bool = False
+    on_signal: BoundHandler | None = None
+    on_timeout: BoundHandler | None = None
+    on_approve: BoundHandler | None = None
+    on_reject: BoundHandler | None = None
 
     def handlers(self) -> tuple[BoundHandler, ...]:
         """Return those that there are."""
-        return tuple(each for each in (self.on_signal, self.on_timeout) if each is not None)
+        given = (self.on_signal, self.on_timeout, self.on_approve, self.on_reject)
+        return tuple(each for each in given if each is not None)
 
     @property
     def bindings(self) -> tuple[Binding, ...]:

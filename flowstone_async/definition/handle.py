@@ -81,6 +81,35 @@ class AssetRef(Generic[T_co]):
         self._handled("on_timeout", function)
         return function
 
+    def on_approve(self, function: Callable[Q, Coroutine[Any, Any, T_co]], /) -> Callable[Q, Coroutine[Any, Any, T_co]]:
+        """Say what makes the value once somebody has approved what the body returned with `ApprovalGate`.
+
+        It takes the `Decision` (the parameter that is annotated or called so, else the first one without annotation),
+        whose `inputs["value"]` is what was to be approved, and what the body may take. If it fails it is called again
+        as the asset's `retry` says; nobody is asked again. Without one the value is what was approved.
+
+        Args:
+            function: A coroutine function.
+
+        Example:
+            >>> @article.on_approve
+            ... async def published(decision: Decision[str]) -> str:
+            ...     return f"{decision.form} (approved by {decision.by})"
+        """
+        self._handled("on_approve", function)
+        return function
+
+    def on_reject(self, function: Callable[Q, Coroutine[Any, Any, T_co]], /) -> Callable[Q, Coroutine[Any, Any, T_co]]:
+        """Let a function give a value although somebody has said no, or nobody decided in time: the run goes on.
+
+        It takes what `on_approve` takes. Without one the asset fails with `Rejected`.
+
+        Args:
+            function: A coroutine function.
+        """
+        self._handled("on_reject", function)
+        return function
+
     def _handled(self, part: HandlerPart, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise TypeError(f"{part} takes a function, not {function!r}")

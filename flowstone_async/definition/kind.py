@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import GenericAlias, UnionType
 from typing import TypeAlias, Union, cast, get_args, get_origin
 
+from flowstone_async.approval_gate import ApprovalGate
 from flowstone_async.definition.assignable import Annotation, bare, union_of
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.stream import Stream
@@ -32,7 +33,7 @@ class PlainKind:
     """One call of the body gives the value, or a gate that is waited at for it.
 
     Attributes:
-        gate: Which gate; None if it must be the value.
+        gate: Which gate for signals; None if it must be the value, or a request for its approval.
     """
 
     gate: ReturnedGate | None = None
@@ -41,7 +42,7 @@ class PlainKind:
 
     def value_type(self, returns: object) -> object:
         """Return the type of what is stored, from the body's return annotation; None where nothing is known."""
-        return returns if self.gate is None else without_gates(returns)
+        return without_gates(returns) if self.gate is not None or requests_in(returns) else returns
 
     def read_type(self, value_type: object) -> object:
         """Return the type of what dependants and callers receive."""
@@ -94,9 +95,14 @@ def gates_in(annotation: object) -> tuple[Annotation, ...]:
     return tuple(each for each in _members(annotation) if (get_origin(each) or each) is SignalGate)
 
 
+def requests_in(annotation: object) -> tuple[Annotation, ...]:
+    """Return the requests in an annotation: `ApprovalGate[T]`, alone or in a union."""
+    return tuple(each for each in _members(annotation) if (get_origin(each) or each) is ApprovalGate)
+
+
 def without_gates(annotation: object) -> object:
-    """Return the rest of a union once its gates are taken out; None if there is none."""
-    rest = [each for each in _members(annotation) if (get_origin(each) or each) is not SignalGate]
+    """Return the rest of a union once its gates and requests are taken out; None if there is none."""
+    rest = [each for each in _members(annotation) if (get_origin(each) or each) not in (SignalGate, ApprovalGate)]
     return union_of(rest) if rest and annotation is not None else None
 
 

@@ -99,6 +99,11 @@ class Files(IOManager):
         self._store: Callable[[], str | None] = lambda: None
 
     @property
+    def encoder(self) -> Encoder:
+        """What encodes its values."""
+        return self._encoder
+
+    @property
     @override
     def name(self) -> str:
         return f"files:{self._root}"

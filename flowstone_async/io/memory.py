@@ -78,6 +78,11 @@ class Memory(IOManager):
         self._let_go: WeakValueDictionary[str, _Held | _Chunks] = WeakValueDictionary()
 
     @property
+    def encoder(self) -> Encoder:
+        """What encodes its values."""
+        return self._encoder
+
+    @property
     @override
     def name(self) -> str:
         return self._name

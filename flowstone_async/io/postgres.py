@@ -73,6 +73,11 @@ class Postgres(IOManager):
         self._warned: set[tuple[str, str]] = set()
 
     @property
+    def encoder(self) -> Encoder:
+        """What encodes its values."""
+        return self._encoder
+
+    @property
     @override
     def name(self) -> str:
         return "postgres" if self._table is None else f"postgres:{self._table}"

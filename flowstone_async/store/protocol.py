@@ -13,7 +13,9 @@ from typing import Protocol
 from flowstone_async.errors import Failure, FlowstoneError
 from flowstone_async.limits.book import LimitBook
 from flowstone_async.store.crews import Crews
+from flowstone_async.store.figures import Figures
 from flowstone_async.store.gates import Gates
+from flowstone_async.store.partition_keys import PartitionKeys
 from flowstone_async.store.records import (
     Advance,
     Advanced,
@@ -78,22 +80,6 @@ class Values(Protocol):
 
     async def delete(self, materializations: Collection[str]) -> None:
         """Delete payloads and chunks; unknown ids are ignored."""
-        ...
-
-
-class PartitionKeys(Protocol):
-    """The keys of dynamic partition sets, by the set's identity; keys are encoded."""
-
-    async def known(self, identity: str) -> tuple[str, ...]:
-        """Return the keys of a set in the order in which they were added."""
-        ...
-
-    async def add(self, identity: str, keys: Collection[str]) -> int:
-        """Add keys; return how many were not there. A key that is added again keeps its place."""
-        ...
-
-    async def remove(self, identity: str, keys: Collection[str]) -> int:
-        """Remove keys; return how many were there. What is stored for them stays."""
         ...
 
 
@@ -369,6 +355,10 @@ class Store(Protocol):
 
     async def queue(self, pipelines: Sequence[str]) -> QueueState:
         """Count the runs of `pipelines` that have not ended, and tell since when the oldest queued one waits."""
+        ...
+
+    async def figures(self, pipelines: Sequence[str]) -> Figures:
+        """Count what goes on in runs of `pipelines`: open gates, and items of scatters that are under way."""
         ...
 
     async def workers(self) -> tuple[LiveWorker, ...]:

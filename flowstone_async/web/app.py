@@ -15,6 +15,8 @@ from flowstone_async._engine.asgi import Live
 from flowstone_async.engine import Engine
 from flowstone_async.errors import ConfigError
 from flowstone_async.web import (
+    approval_links,
+    approvals,
     assets,
     gates,
     health,
@@ -39,8 +41,11 @@ from flowstone_async.web.state import WebState
 SIGNALS_A_SECOND = 100.0
 _LONGEST_TITLE = 200
 
-# A module that adds operations (approvals, schedules …) is added here, and is then routed, checked and described.
-_MODULES = (runs, submitting, run_events, items, assets, values, limits, workers, gates, signals, health, metrics)
+# A module that adds operations (schedules, lineage …) is added here, and is then routed, checked and described.
+_MODULES = (
+    *(runs, submitting, run_events, items, assets, values, approvals, approval_links, limits, workers, gates, signals),
+    *(health, metrics),
+)
 
 
 def operations(title: str) -> tuple[Operation[Any, Any], ...]:

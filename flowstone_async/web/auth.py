@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from flowstone_async.errors import ConfigError
@@ -130,6 +131,14 @@ class _Host:
         pass
 
 
+async def known(guard: Guard, request: Request) -> User | None:
+    """Return who asks, or None if that is nobody who is known; also where a host has its own way to say no."""
+    try:
+        return await guard.user(request)
+    except HTTPException:
+        return None
+
+
 async def admit(guard: Guard, request: Request, permission: Permission) -> User:
     """Return who asks.
 
@@ -142,7 +151,7 @@ async def admit(guard: Guard, request: Request, permission: Permission) -> User:
         hint = None if guard.challenge is None else "Send a bearer token in the header of authorization."
         raise Refused(401, "NOT_AUTHENTICATED", "nobody who is known asks this", hint=hint, headers=headers)
     if request.method not in _SAFE:
-        _refuse_other_sites(request)
+        refuse_other_sites(request)
     if not user.may(permission):
         raise Refused(
             403,
@@ -153,8 +162,12 @@ async def admit(guard: Guard, request: Request, permission: Permission) -> User:
     return user
 
 
-def _refuse_other_sites(request: Request) -> None:
-    """Refuse what a page of another site lets a browser send, which would add the cookies of ours."""
+def refuse_other_sites(request: Request) -> None:
+    """Refuse what a page of another site lets a browser send, which would add the cookies of ours.
+
+    Raises:
+        Refused: It is.
+    """
     headers = request.headers
     if "authorization" in headers:  # no browser adds it by itself to what another site asks for
         return

@@ -16,7 +16,7 @@ from flowstone_async._engine.asgi import Live
 from flowstone_async.engine import Engine
 from flowstone_async.errors import ConfigError, FlowstoneError
 from flowstone_async.redaction import one_line
-from flowstone_async.web.auth import Guard, admit
+from flowstone_async.web.auth import Guard, admit, known
 from flowstone_async.web.operation import Call, Operation
 from flowstone_async.web.received import read_order, read_query
 from flowstone_async.web.refusal import RETRY_AFTER, Refused, answer, guarded, refusal_of
@@ -61,6 +61,8 @@ class Endpoint:
             user = None
             if operation.permission is not None:
                 user = await admit(self._guard, request, operation.permission)
+            elif operation.identify:
+                user = await known(self._guard, request)
             call = await self._call(operation, request, user)
             if user is None:
                 return await operation.handler(call)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import Field
 from starlette.responses import Response
@@ -15,7 +14,7 @@ from flowstone_async.errors import GateNotFound
 from flowstone_async.redaction import Redactor
 from flowstone_async.store.gates import GateKind, GateState
 from flowstone_async.web.cursor import from_cursor, to_cursor
-from flowstone_async.web.named import asset_of
+from flowstone_async.web.named import asset_of, is_id
 from flowstone_async.web.operation import Answer, Call, Operation, PageQuery, Query, json_answer
 from flowstone_async.web.refusal import Refused
 
@@ -132,11 +131,7 @@ def _check_id(text: str | None) -> None:
     Raises:
         GateNotFound: It is no id.
     """
-    try:
-        fits = text is None or str(UUID(text)) == text
-    except ValueError:
-        fits = False
-    if not fits:
+    if text is not None and not is_id(text):
         raise GateNotFound("there is no such gate", hint="GET /api/v1/gates lists those that are open.")
 
 

@@ -10,6 +10,7 @@ import anyio.lowlevel
 from starlette.responses import Response
 
 from flowstone_async.limits.status import status_of
+from flowstone_async.store.gates import GATE_KINDS
 from flowstone_async.web.operation import Call, Operation, Query
 from flowstone_async.web.state import WebState
 
@@ -36,7 +37,7 @@ async def _metrics(call: Call[Query, None]) -> Response:
 
 async def _stored(call: Call[Query, None]) -> Iterable[Figure]:
     store, pipelines = call.session.store, tuple(call.session.catalogs)
-    queue = await store.queue(pipelines)
+    queue, figures = await store.queue(pipelines), await store.figures(pipelines)
     age = 0.0 if queue.oldest_at is None else max(0.0, (store.now() - queue.oldest_at).total_seconds())
     live = [each for each in await store.workers() if each.lease is None or each.lease > 0]
     runs = {"queued": queue.queued, "later": queue.later, "running": queue.running, "waiting": queue.waiting}
@@ -46,6 +47,14 @@ async def _stored(call: Call[Query, None]) -> Iterable[Figure]:
             [({"state": state}, count) for state, count in runs.items()],
         ),
         Figure("flowstone_queue_age_seconds", "gauge", "How long the oldest queued run has waited.", [({}, age)]),
+        Figure(
+            "flowstone_gates", "gauge", "Gates that runs of this app's pipelines wait for, by kind.",
+            [({"kind": kind}, figures.gates.get(kind, 0)) for kind in GATE_KINDS],
+        ),
+        Figure(
+            "flowstone_items", "gauge", "Items of scatters of running runs, by state.",
+            [({"state": state}, getattr(figures, state)) for state in ("pending", "waiting", "succeeded", "failed")],
+        ),
         Figure("flowstone_workers", "gauge", "Workers with a lease.", [({}, len(live))]),
     ]  # fmt: skip
 
@@ -59,6 +68,10 @@ async def _limits(call: Call[Query, None]) -> Iterable[Figure]:
         Figure(
             "flowstone_limit_used", "gauge", "Permits that count, or slots held, of limits that the engine declares.",
             [({"limit": each.key}, each.count) for each in states],
+        ),
+        Figure(
+            "flowstone_limit_size", "gauge", "How many may count, or be held, of such a limit.",
+            [({"limit": each.key}, each.limit) for each in states if each.limit is not None],
         ),
         Figure(
             "flowstone_limit_waiting", "gauge", "How many wait for such a limit.",

@@ -62,17 +62,21 @@ async def run_of(call: Call[Any, Any]) -> RunHandle[Any]:
     Raises:
         RunNotFound: There is none.
     """
-    text = call.path["run_id"]
-    try:
-        run_id = str(UUID(text))
-    except ValueError:
-        run_id = ""
-    if run_id != text:
-        raise RunNotFound(f"no run {text[:100]!r} in this store", hint="GET /api/v1/runs lists them.")
+    run_id = call.path["run_id"]
+    if not is_id(run_id):
+        raise RunNotFound(f"no run {run_id[:100]!r} in this store", hint="GET /api/v1/runs lists them.")
     handle = await call.engine.find(run_id)
     if handle.ref.pipeline not in call.session.catalogs:
         raise RunNotFound(f"no run {run_id!r} of the pipelines of this app")
     return handle
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text has the form of an id of ours."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def pipeline_of(call: Call[Any, Any], names: list[str]) -> tuple[Catalog, list[str]]:

@@ -61,8 +61,9 @@ def document(operations: Sequence[Operation[Any, Any]], *, title: str, version: 
 def _schemas(operations: Sequence[Operation[Any, Any]]) -> tuple[dict[type[BaseModel], Schema], Schema]:
     wanted: dict[type[BaseModel], JsonSchemaMode] = {ErrorBody: "serialization"}
     for each in operations:
-        if each.body is not None:
-            wanted[each.body] = "validation"
+        body = each.body or each.described
+        if body is not None:
+            wanted[body] = "validation"
         for model in chain(*answered(each).values()):
             if isinstance(model, type):
                 wanted[model] = "serialization"
@@ -83,7 +84,8 @@ def _operation(each: Operation[Any, Any], schemas: dict[type[BaseModel], Schema]
         content = {"application/json": {"schema": schemas[each.body]}}
         made["requestBody"] = {"required": True, "content": content}
     if each.raw_body:
-        made["requestBody"] = {"required": False, "content": {"application/json": {}}}
+        schema = {} if each.described is None else {"schema": schemas[each.described]}
+        made["requestBody"] = {"required": each.described is not None, "content": {"application/json": schema}}
     if not made["parameters"]:
         del made["parameters"]
     return made
@@ -132,7 +134,9 @@ def _responses(each: Operation[Any, Any], schemas: dict[type[BaseModel], Schema]
         if content:
             found[str(status)]["content"] = content
     for status in refusals(each):
-        content = {"application/json": {"schema": schemas[ErrorBody]}}
+        content: Schema = {"application/json": {"schema": schemas[ErrorBody]}}
+        if each.pages:
+            content["text/html"] = {}
         found.setdefault(str(status), {"description": _WHAT[status], "content": content})
     return found
 

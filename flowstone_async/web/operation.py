@@ -88,10 +88,13 @@ class Operation(Generic[Q, B]):
     Attributes:
         name: Unique; the `operationId`.
         permission: What the user needs; None lets anybody in.
+        identify: Whether it is found out who asks, although anybody may.
+        pages: Whether whoever prefers HTML gets it, refusals too.
         answers: What comes back, by status.
         refusals: Statuses of refusals beside those that any operation of its kind may answer.
         instead: Statuses that stand for others that an error would have: `{422: 409}`.
         headers: Request headers that mean something, with a description.
+        described: What the body looks like that the operation reads by itself.
         open: Whether the engine must be open.
     """
 
@@ -106,6 +109,9 @@ class Operation(Generic[Q, B]):
     body: type[BaseModel] | None = None
     most_body: int = 1 << 20
     raw_body: bool = False
+    described: type[BaseModel] | None = None
+    identify: bool = False
+    pages: bool = False
     answers: Mapping[int, Answered | tuple[Answered, ...]] = field(default_factory=dict[int, Any])
     refusals: tuple[int, ...] = ()
     instead: Mapping[int, int] = field(default_factory=dict[int, int])

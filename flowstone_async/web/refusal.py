@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse, Response
 
+from flowstone_async.approval_errors import AlreadyDecided, NotAllowed, NothingPending
 from flowstone_async.errors import (
     AlreadySignalled,
     ConfigError,
@@ -43,6 +44,9 @@ _STATUSES: tuple[tuple[type[FlowstoneError], int], ...] = (
     (GateExpired, 410),
     (GateClosed, 410),
     (AlreadySignalled, 409),
+    (AlreadyDecided, 409),
+    (NothingPending, 409),
+    (NotAllowed, 403),
     (DependencyNotReady, 409),
     (NothingToCancel, 409),
     (PlanOutdated, 409),

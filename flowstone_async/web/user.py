@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 from flowstone_async.errors import ConfigError
 
-Permission: TypeAlias = Literal["read", "operate", "decide", "administer"]
+Permission: TypeAlias = Literal["enter", "read", "operate", "decide", "administer"]
+"""`enter` is everybody's who was authenticated: what is asked for says more of who may."""
 
 _READ, _OPERATE, _DECIDE = frozenset({"read"}), frozenset({"read", "operate"}), frozenset({"read", "decide"})
 _GRANTED: Mapping[str, frozenset[str]] = {
@@ -26,7 +27,7 @@ class User:
     Attributes:
         name: What stands in the audit log.
         roles: `viewer` reads, `operator` also submits, cancels and signals, `approver` decides, `admin` does
-            everything. Roles of your own count where a gate names them.
+            everything. Roles of your own count where a request for approval names them: then nothing but those does.
 
     Raises:
         ConfigError: The name is empty, or the roles are no names.
@@ -49,7 +50,7 @@ class User:
 
     def may(self, permission: Permission) -> bool:
         """Tell whether one of the roles grants a permission."""
-        return any(permission in _GRANTED.get(role, ()) for role in self.roles)
+        return permission == "enter" or any(permission in _GRANTED.get(role, ()) for role in self.roles)
 
 
 def needed_for(permission: Permission) -> list[str]:

@@ -105,3 +105,22 @@ async def test_a_page_behind_a_run_that_nobody_knows_holds_no_newer_one(engine: 
     await engine.start()
 
     assert await engine.store.runs(pipelines=["sales"], after=before) == ()
+
+
+async def test_runs_of_an_asset_among_many(engine: Engine, clock: SetClock) -> None:
+    """WEB-05: alone and with others, whether or not the list of targets is long, by state and in pages."""
+    long = tuple(f"asset number {number:03}" for number in range(40))
+    targets = [("a",), ("b",), ("ab",), ("a", "b"), long, ("b", *long), (*long[:-1], "a"), ('quoted"a"',), ("a",)]
+    drives = []
+    for names in targets:
+        drives.append(await engine.start(targets=names))
+        clock.advance(1)
+    await drives[0].finish()
+
+    for asset in ("a", "b", "ab", "asset number 000", "asset number 039", "never", 'quoted"a"'):
+        wanted = [drive.id for drive, names in zip(drives, targets, strict=True) if asset in names][::-1]
+        for limit in (1, 3, 50):
+            assert await listed(engine.store, asset=asset, limit=limit) == wanted
+        done = [drives[0].id] if drives[0].id in wanted else []
+        assert await listed(engine.store, asset=asset, state="succeeded") == done
+    assert await listed(engine.store, pipelines=["other", "sales", "sales"], asset="ab") == [drives[2].id]

@@ -40,7 +40,10 @@ def _errors(folder: Path, file: Path) -> Mapping[int, Sequence[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["levels.py", "inference.py", "batches.py", "steps.py", "approvals.py", "returned.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["levels.py", "inference.py", "batches.py", "steps.py", "approvals.py", "returned.py", "returned_requests.py"],
+)
 def test_what_users_write_is_typed(tmp_path: Path, name: str) -> None:
     """API.md, "How the typing works"; ASSET-01, ASSET-02, ASSET-03, PART-08, RUN-03, RUN-04, RUN-19."""
     assert _errors(tmp_path, HERE / name) == {}

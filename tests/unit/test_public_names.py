@@ -25,7 +25,8 @@ NAMES = {
     ),
     "markers": "dep mapping param resource",
     "in bodies": (
-        "Ask Batch BatchFailed Context Decision Failed Gathered Item ItemFailure Mapped Rearm SignalGate Skipped Stream"
+        "ApprovalGate Ask Batch BatchFailed Context Decision Failed Gathered Item ItemFailure Mapped Rearm SignalGate"
+        " Skipped Stream"
     ),
     "policies": "After Batching Cache Extend Rate Retention Retry Tolerance",
     "limits": "LimitHolder Limits LimitStatus Slot",

@@ -31,7 +31,7 @@ class Opaque:
 
 
 class Shop:
-    """`held` waits at the gate; `broken` fails; the second of `doubled` fails."""
+    """`held` waits at the gate, `asked` for somebody; `broken` fails; the second of `doubled` fails."""
 
     def __init__(self) -> None:  # noqa: C901 - an asset after the other
         pipe = self.pipe = Pipeline("shop", params=Args)
@@ -92,3 +92,11 @@ class Shop:
             if number == 2 and not self.heal:
                 raise ValueError("two")
             return 2 * number
+
+        _add_approval(pipe)
+
+
+def _add_approval(pipe: Pipeline) -> None:
+    @pipe.asset
+    async def asked(ctx: Context) -> str:
+        return (await ctx.approval("Buy it?", form=Point, show={"price": 5})).by or ""

@@ -16,7 +16,7 @@ from flowstone_async.web.auth import _digest
 from tests.support.web import BEARER, TOKEN, calling, client
 from tests.web.shop import Shop
 
-OPEN = {"/health/live", "/hooks/signal/{token}"}
+OPEN = {"/health/live", "/hooks/signal/{token}", "/hooks/approval/{token}"}
 PATHS = [(each.method, each.path, each.permission) for each in operations("test")]
 
 

@@ -19,7 +19,7 @@ from flowstone_async.types import new_id
 from flowstone_async.web.app import operations
 from tests.support.engines import OpenEngine, SharedEngines
 from tests.support.gate import Gate
-from tests.support.web import BEARER, TOKEN, calling, client, ended, served, sse
+from tests.support.web import BEARER, TOKEN, calling, client, ended, served, sse, submitted
 from tests.web.shop import Shop
 
 
@@ -203,6 +203,9 @@ async def test_assets_of_one_name_in_two_pipelines_are_named_in_full(engines: Sh
         assert (both.status_code, list(both.json()["details"]["fields"])) == (422, ["body.targets"])
 
 
+GATES = {"approval": 1, "signal": 0, "sleep": 0}
+
+
 async def test_what_is_measured(open_engine: OpenEngine):
     """WEB-10: the text format, with labels from code only."""
     engine = await open_engine(Shop().pipe, limits={'o"dd\n': Rate(10), "openai": 3})
@@ -211,13 +214,20 @@ async def test_what_is_measured(open_engine: OpenEngine):
         await ended(web, "broken")
         await engine.limits.check('o"dd\n')
         await engine.limits.check("a-key-of-a-customer", Rate(10))
+        await submitted(web, "asked")
+        while not (await web.get("/api/v1/approvals")).json()["approvals"]:
+            await asyncio.sleep(0)
         answer = await web.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         lines = answer.text.splitlines()
-        assert 'flowstone_runs{state="running"} 0' in lines
+        assert 'flowstone_runs{state="failed"} 0' not in lines
+        assert {f'flowstone_gates{{kind="{kind}"}} {number}' for kind, number in GATES.items()} <= set(lines)
+        assert 'flowstone_items{state="pending"} 0' in lines
+        assert r'flowstone_limit_size{limit="o\"dd\n"} 10' in lines
+        assert any(line.startswith("flowstone_loop_delay_seconds ") for line in lines)
         assert "flowstone_workers 1" in lines
         assert r'flowstone_limit_used{limit="o\"dd\n"} 1' in lines
-        assert 'flowstone_http_answers_total{operation="submitRun",status="2xx"} 2' in lines
+        assert 'flowstone_http_answers_total{operation="submitRun",status="2xx"} 3' in lines
         for hidden in ("2025-01-17", "a-key-of-a-customer", TOKEN):
             assert hidden not in answer.text
         samples = [line for line in lines if not line.startswith("#")]

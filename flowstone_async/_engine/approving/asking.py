@@ -69,7 +69,7 @@ class _Asking:
             except Rejected as error:
                 if handlers.reject is None:
                     raise
-                return await self._handled(handlers.reject, _refusal(error, initial, inputs))
+                return await self._handled(handlers.reject, refusal(error, initial, inputs))
             decision = with_inputs(given, inputs)
             self._context.metadata(approved_by=decision.by, modified=decision.modified)
         return decision if handlers.approve is None else await self._handled(handlers.approve, decision)
@@ -116,7 +116,8 @@ def with_inputs(decision: Decision[Any], inputs: Mapping[str, Any]) -> Decision[
     )
 
 
-def _refusal(error: Rejected, initial: Any, inputs: Mapping[str, Any]) -> Decision[Any]:
+def refusal(error: Rejected, initial: Any, inputs: Mapping[str, Any]) -> Decision[Any]:
+    """Return a no as the decision that it is."""
     by = BY_TIMEOUT if isinstance(error, ApprovalTimedOut) else error.by
     return Decision(approved=False, by=by, at=error.at, reason=error.reason, initial=initial, inputs=inputs)
 

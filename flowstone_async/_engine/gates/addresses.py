@@ -1,13 +1,15 @@
-"""Where the other side sends a signal to: an address made of the engine's `base_url` and a gate's token."""
+"""Where the other side sends a signal to, or people decide: addresses made of the engine's `base_url` and a token."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
-from flowstone_async._engine.tokens import looks_derived
+from flowstone_async._engine.tokens import link_token, looks_derived
 from flowstone_async.errors import ConfigError
 
 PATH = "/hooks/signal/"
+APPROVALS = "/hooks/approval/"
 
 
 def base_url_of(given: object) -> str | None:
@@ -58,3 +60,10 @@ def url_of(base_url: str | None, token: str) -> str:
             hint='Say Engine(..., base_url="https://…"), or pass `gate.token` on.',
         )
     return f"{base_url}{PATH}{quote(token, safe='')}"
+
+
+def approval_url(base_url: str | None, secrets: Sequence[bytes], request: str) -> str | None:
+    """Return the link to a request for approval; None where the engine has no `base_url`, or no secret."""
+    if base_url is None or not secrets:
+        return None
+    return f"{base_url}{APPROVALS}{link_token(secrets[0], request)}"

@@ -24,6 +24,7 @@ class Sender:
         actor: Who it was, if somebody has said or proved it.
         address: Where it came from.
         headers: Of the request, by name.
+        hides: A credential that headers may hold: of the page that it was sent from.
         delivery: Tells this delivery from all others.
     """
 
@@ -31,6 +32,7 @@ class Sender:
     actor: str | None = None
     address: str | None = None
     headers: Iterable[tuple[str, str]] = ()
+    hides: str = field(default="", repr=False)
     delivery: str = field(default_factory=new_id)
 
     def facts(self, redactor: Redactor, token: str) -> str:
@@ -40,9 +42,12 @@ class Sender:
             redactor: Knows secrets.
             token: Of the gate, which a header may hold as well.
         """
+        credentials = [each for each in (token, self.hides) if each]
 
         def shown(text: str) -> str:
-            return redactor.line(text.replace(token, HIDDEN) if token else text)[:_LONGEST]
+            for each in credentials:
+                text = text.replace(each, HIDDEN)
+            return redactor.line(text)[:_LONGEST]
 
         found: dict[str, object] = {"delivery": self.delivery, "way": self.way}
         if self.actor is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
 
 import anyio
 from typing_extensions import override
@@ -25,18 +23,13 @@ from flowstone_async._engine.approving.requests import (
 )
 from flowstone_async._engine.gates.type_names import home_of
 from flowstone_async._engine.replay.gate import BodyGate, Host, Wait
+from flowstone_async._engine.replay.messages import Messages
 from flowstone_async._engine.replay.scope import Place
 from flowstone_async._engine.replay.script import Called
-from flowstone_async._engine.waits.alarms import ALARM
 from flowstone_async.approval_errors import ApprovalTimedOut, Rejected
-from flowstone_async.approvals import ApprovalRequested, Asking, Escalation, Notifier
-from flowstone_async.definition.keys import decode_key
+from flowstone_async.approvals import Asking, Escalation
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
-from flowstone_async.store.gates import Gate, Outcome, StoredGate
-
-TRIES = 3
-_PAUSE, _LONGEST = 0.25, 30.0
-_logger = logging.getLogger("flowstone")
+from flowstone_async.store.gates import Outcome, StoredGate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +58,15 @@ class ApprovalWait(Wait):
         raise AssertionError("whether it is a yes is on record of the request")
 
 
-class ApprovalGate(BodyGate):
+class ApprovalInBody(BodyGate):
     """A request with its place in a body. What ended it stands for all attempts: nobody is asked twice."""
 
-    __slots__ = ("_asked",)
+    __slots__ = ("_asked", "_messages")
 
     def __init__(self, host: Host, place: Place, wait: ApprovalWait) -> None:
         super().__init__(host, place, wait)
         self._asked = wait.asked
+        self._messages = Messages(host, place.key)
 
     @override
     async def _taken(self) -> tuple[bytes | FlowstoneError, Any]:
@@ -84,9 +78,9 @@ class ApprovalGate(BodyGate):
         elif request.approves:
             verdict = by_timeout(request)
         if verdict is None:
-            return _expired(stored, request), None
+            return expired(stored, request), None
         if not verdict.approved:
-            return _rejected(stored, request, verdict, outcome.at), None
+            return rejected(stored, request, verdict, outcome.at), None
         data = record_of(verdict, outcome.at, request)
         return data, self._wait.value(self._host, data)
 
@@ -105,7 +99,7 @@ class ApprovalGate(BodyGate):
 
     async def _open_until(self, stored: StoredGate) -> Outcome:
         host, options = self._host, self._asked.options
-        await self._tell(stored, options.notify, None)
+        await self._messages.tell(stored, options.notify, None)
         alarms = [(number, each) for number, each in enumerate(options.escalate) if each.notify]
         if not alarms:
             return await host.waits.park(stored)
@@ -124,85 +118,24 @@ class ApprovalGate(BodyGate):
         """Tell more people once the request is so old."""
         host = self._host
         for number, escalation in alarms:
-            alarm = Gate(
-                id=str(uuid5(UUID(self.id), f"{ALARM} {number}")),
-                run_id=host.facts.run_id,
-                body=host.id,
-                key=f"{self._place.key}/{ALARM}#{number}",
-                kind="sleep",
-                asset=host.facts.key,
-                name=ALARM,
-                due=stored.opened_at + timedelta(seconds=escalation.age),
-            )
-            opened = await host.waits.waits.open(alarm)
+            opened = await host.waits.waits.open(self._messages.alarm(stored, number, escalation.age))
             if opened is None:
                 raise self._lost()
             outcome = opened.outcome or await host.waits.park(opened)
             if outcome.how == "cancelled":
                 raise self._lost()
-            await self._tell(stored, escalation.notify, number)
-
-    # -- messages -----------------------------------------------------------------------------------------------
-
-    async def _tell(self, stored: StoredGate, notifiers: Sequence[Notifier], escalation: int | None) -> None:
-        """Call notifiers, each once: what was called is on record."""
-        host = self._host
-        path = f"{self._place.key}/{'notify' if escalation is None else f'{ALARM}#{escalation}'}"
-        called = Called(("notify", "", ""))
-        for number, notifier in enumerate(notifiers):
-            place = Place(f"{path}/notify#{number}", path, number)
-            if host.script.find(place, called) is not None:
-                continue
-            host.count(place)
-            told = await self._told(self._requested(stored, escalation), notifier)
-            await host.keep(host.make_record(place, called, b" true" if told else b" false"))
-
-    async def _told(self, requested: ApprovalRequested, notifier: Notifier) -> bool:
-        clock = self._host.services.clock
-        for attempt in range(1, TRIES + 1):
-            try:
-                with anyio.fail_after(_LONGEST):
-                    await notifier(requested)
-            except Exception as error:
-                shown = self._host.services.redactor.line(f"{type(error).__name__}: {error}")
-                text = "approval %s of asset %r: telling people has failed, try %d of %d: %s"
-                _logger.warning(text, requested.id, requested.asset, attempt, TRIES, shown)
-            else:
-                return True
-            if attempt < TRIES:
-                await clock.sleep(_PAUSE * attempt)
-        return False
-
-    def _requested(self, stored: StoredGate, escalation: int | None) -> ApprovalRequested:
-        request, gate = request_of(stored), stored.gate
-        now = self._host.services.store.now()
-        age = 0.0 if escalation is None else request.escalate[escalation][0]
-        return ApprovalRequested(
-            id=gate.id,
-            text=request.text,
-            show=request.show,
-            pipeline=gate.asset.pipeline,
-            asset=gate.asset.asset,
-            partition=decode_key(gate.asset.partition),
-            run_id=gate.run_id,
-            name=gate.name,
-            roles=request.roles_at(age),
-            schema=request.schema,
-            initial=request.initial,
-            opened_at=stored.opened_at,
-            due=request.due(stored.opened_at, now),
-            escalation=escalation,
-        )
+            await self._messages.tell(stored, escalation.notify, number)
 
 
-def approval_gate(host: Host, place: Place, asked: Asking) -> ApprovalGate:
+def approval_gate(host: Host, place: Place, asked: Asking) -> ApprovalInBody:
     """Return a request at its place in a body."""
     total = asked.options.total
     due = None if total is None else timedelta(seconds=total)
-    return ApprovalGate(host, place, ApprovalWait(kind="approval", name=asked.name, due=due, asked=asked))
+    return ApprovalInBody(host, place, ApprovalWait(kind="approval", name=asked.name, due=due, asked=asked))
 
 
-def _rejected(stored: StoredGate, request: Request, verdict: Verdict, at: datetime) -> FlowstoneError:
+def rejected(stored: StoredGate, request: Request, verdict: Verdict, at: datetime) -> Rejected:
+    """Return the error for a request to which somebody said no."""
     why = "" if verdict.reason is None else f": {verdict.reason}"
     details = {"gate": stored.gate.id, "by": verdict.by, "reason": verdict.reason, "at": at.isoformat()}
     return Rejected(
@@ -213,7 +146,8 @@ def _rejected(stored: StoredGate, request: Request, verdict: Verdict, at: dateti
     )
 
 
-def _expired(stored: StoredGate, request: Request) -> FlowstoneError:
+def expired(stored: StoredGate, request: Request) -> ApprovalTimedOut:
+    """Return the error for a request that nobody decided in time, which counts as a no."""
     due = stored.due
     return ApprovalTimedOut(
         f"nobody decided {request.text!r} in time",

@@ -19,7 +19,6 @@ from flowstone_async._engine.replay.script import Called, Script
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.body_waits import BodyWaits
 from flowstone_async.errors import (
-    ConfigError,
     FlowstoneError,
     LeaseLost,
     PayloadInvalid,
@@ -53,6 +52,15 @@ class Host(Protocol):
     @property
     def script(self) -> Script:
         """What is on record of it."""
+        ...
+
+    @property
+    def secret(self) -> bytes:
+        """What tokens of its gates are made with: the same whenever the body is called in this run."""
+        ...
+
+    def seal(self) -> bytes:
+        """Return `secret`, for a token that is given away: it is on record which one that was."""
         ...
 
     async def check(self) -> None:
@@ -141,7 +149,7 @@ class BodyGate(Bound):
     def token(self) -> str:
         if self._wait.chosen is not None:
             return self._wait.chosen
-        return tokens.token_of(secret_of(self._host.services), self.id)
+        return tokens.token_of(self._host.seal(), self.id)
 
     @property
     @override
@@ -271,7 +279,7 @@ class SignalWait(Wait):
     @override
     def facts(self, host: Host) -> str:
         home = home_of(host.facts.definition)
-        return host.services.payloads.gate_facts(self.model, secret=secret_of(host.services), home=home)
+        return host.services.payloads.gate_facts(self.model, secret=host.secret, home=home)
 
     @override
     def value(self, host: Host, data: bytes) -> Any:
@@ -319,17 +327,3 @@ def signal_wait(gate: SignalGate[Any]) -> SignalWait:
 def sleep_wait(length: float | None, until: datetime | None) -> SleepWait:
     """Return what waits for a time."""
     return SleepWait(kind="sleep", name="sleep", due=until if length is None else timedelta(seconds=length))
-
-
-def secret_of(services: Services) -> bytes:
-    """Return the secret that tokens are made with.
-
-    Raises:
-        ConfigError: The engine has none.
-    """
-    if not services.secrets:
-        raise ConfigError(
-            "this engine has no secret, so that it cannot make tokens of gates: it was given a pool",
-            hint="Say Engine(secret=...): 32 bytes or more, the same in all engines on the store.",
-        )
-    return services.secrets[0]

@@ -13,6 +13,7 @@ from flowstone_async._engine.replay.facts import BodyFacts
 from flowstone_async._engine.replay.scope import Place, Scope
 from flowstone_async._engine.replay.script import Called, Script
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.tokens import key_id, secret_for
 from flowstone_async._engine.waits.body_waits import BodyWaits, Evicted
 from flowstone_async._engine.waits.parked import Parked
 from flowstone_async._engine.waits.places import Pauses, Places
@@ -26,6 +27,7 @@ from flowstone_async.errors import (
 from flowstone_async.store.steps import StepRecord
 
 _MANY, _MOST = 2_000, 20_000
+_SECRET, _SEALED = Place("token/secret#0", "token", 0), Called(("secret", "", ""))
 _logger = logging.getLogger("flowstone")
 
 
@@ -41,8 +43,8 @@ class Recording:
     """
 
     __slots__ = (
-        *("_attempt", "_id", "_identity", "_known", "_places", "_root", "_script", "_task", "_unwritten", "_waits"),
-        *("beside", "deadline", "facts", "seats", "services"),
+        *("_attempt", "_id", "_identity", "_known", "_places", "_root", "_script", "_sealed", "_task", "_unwritten"),
+        *("_waits", "beside", "deadline", "facts", "seats", "services"),
     )
 
     def __init__(
@@ -52,6 +54,7 @@ class Recording:
         self.services, self.facts, self._attempt, self._known = services, facts, attempt, known
         self._identity, self._id = identity, facts.id if identity is None else None
         self._script: Script | None = None
+        self._sealed = False
         self._root: Scope | None = None
         self._unwritten: list[StepRecord] = []
         self._waits: BodyWaits | None = None
@@ -173,6 +176,27 @@ class Recording:
         if self._script is None:
             self._script = Script(attempt=self._attempt, asset=self.facts.asset)
         return self._script
+
+    @property
+    def secret(self) -> bytes:
+        """What tokens of its gates are made with: the same whenever the body is called in this run.
+
+        Raises:
+            ConfigError: The engine has none.
+        """
+        found = self.script.find(_SECRET, _SEALED)
+        return secret_for(self.services.secrets, None if found is None else (found.value or b"").decode())
+
+    def seal(self) -> bytes:
+        """Return `secret`, for a token that is given away: which one it was is on record with what comes next.
+
+        So engines that list another secret first make the same tokens, as long as they list this one too.
+        """
+        secret = self.secret
+        if not self._sealed and self.script.find(_SECRET, _SEALED) is None:
+            self._sealed = True
+            self._unwritten.append(self.make_record(_SECRET, _SEALED, key_id(secret).encode()))
+        return secret
 
     def count(self, place: Place) -> None:
         """Count one more durable call.

@@ -14,7 +14,7 @@ from flowstone_async.errors import ReplayMismatch
 from flowstone_async.store.steps import StepRecord
 
 _PATIENCE = 5.0
-_AT_ONCE = ("now", "patched", "notify", "returned", "rearmed", "mismatch", "resolved")
+_AT_ONCE = ("now", "patched", "notify", "returned", "rearmed", "mismatch", "resolved", "secret")
 """Kinds of records that nobody awaits: they are told at once, or the body sees nothing of them."""
 _TURNS = 5
 """Of the event loop, after which a body has seen a result: `asyncio.wait` takes three, a task around it one more."""
@@ -169,6 +169,10 @@ class Script:
             if key not in self._asked:
                 self._skip(key)
         self._hand_out()
+
+    def forgo(self) -> None:
+        """Wait for no result on record: the body is not called again."""
+        self.pass_over(list(self._order))
 
     def _skip(self, key: str) -> None:
         self._order.pop(key, None)

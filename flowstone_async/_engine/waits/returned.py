@@ -1,20 +1,22 @@
-"""Gates that bodies return: the body is over, and nothing of it is held until its gate ends (SIG-03 to SIG-05).
+"""Gates that bodies return: the body is over, and nothing of it is held until its gate ends (SIG-03 to SIG-05,
+APPR-16).
 
     body ── returns a gate ──> on record ──> its resources close ──> the gate is opened ──> nothing is left in memory
-    the gate ends ──> the asset is called again: the record says that the body is not; on_signal or on_timeout is
+    the gate ends ──> the asset is called again: the record says that the body is not; one of the handlers is
 
 What is on record, with the steps of the body: `returned` (which gate, and what the body had consumed and noted), then
 one `rearmed` for each time that `on_timeout` has opened the gate again, with the new deadline, written before it takes
-effect. The gate's own outcome is what the handlers are called for, as often as they are tried.
+effect. The gate's own outcome is what the handlers are called for, as often as they are tried. `returned_approval.py`
+has what becomes of requests for approval.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.gates.type_names import home_of
@@ -25,19 +27,25 @@ from flowstone_async._engine.replay.scope import Place
 from flowstone_async._engine.replay.script import Called
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.parked import Parked
+from flowstone_async._engine.waits.returned_approval import ReturnedApproval, proposed
+from flowstone_async._engine.waits.returned_record import PATH, Kept, place_of, read, written
+from flowstone_async.approval_gate import ApprovalGate
+from flowstone_async.approvals import ApprovalOptions, Decision
 from flowstone_async.config import seconds
 from flowstone_async.definition.binding import ParamFieldBinding, ParamsBinding
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.graph import BoundGate, BoundHandler
-from flowstone_async.errors import ConfigError, PayloadInvalid, StoreUnavailable, TimedOut
+from flowstone_async.errors import ConfigError, LeaseLost, PayloadInvalid, StoreUnavailable, TimedOut
+from flowstone_async.io.base import IOManager
 from flowstone_async.planning.units import Unit
 from flowstone_async.resources import ResourceScope
 from flowstone_async.signals import Rearm, SignalGate, bound_of
 from flowstone_async.store.gates import Gate, StoredGate
-from flowstone_async.types import AssetKey, Input
+from flowstone_async.types import Input
 
 R = TypeVar("R")
-_PATH = "returned"
+_NO_NAMES: Mapping[str, Any] = {}
+_logger = logging.getLogger("flowstone")
 
 
 class Attempted(Protocol):
@@ -50,6 +58,7 @@ class Attempted(Protocol):
 
     unit: Unit
     values: Values
+    manager: IOManager
     asleep: tuple[Parked, ...] | None
     final: bool
 
@@ -84,19 +93,6 @@ class Attempted(Protocol):
         ...
 
 
-class Kept(NamedTuple):
-    """What is on record of a body that has returned a gate.
-
-    Attributes:
-        inputs: What it had consumed.
-        notes: What it had noted of the value.
-    """
-
-    gate: Gate
-    inputs: tuple[Input, ...]
-    notes: Mapping[str, object]
-
-
 class GatedBody:
     """One attempt at an asset whose body may return a gate.
 
@@ -106,10 +102,14 @@ class GatedBody:
     """
 
     def __init__(self, attempt: Attempted, gate: BoundGate) -> None:
-        self._attempt, self._gate = attempt, gate
-        self._unit, self._services = attempt.unit, attempt.services
+        self._attempt, self.gate = attempt, gate
+        self._unit, self.services = attempt.unit, attempt.services
+        self.node, self.manager = attempt.unit.node, attempt.manager
         self._rearms: list[datetime] = []
         self._durable: DurableBody | None = None
+        self._kept: Kept | None = None
+        self._notes: dict[str, object] = {}
+        self._options: ApprovalOptions | None = None
 
     @property
     def durable(self) -> DurableBody:
@@ -122,7 +122,10 @@ class GatedBody:
         kept = await self._attempt.within(self._body)
         if isinstance(kept, Computed):
             return kept
+        self._kept = kept
         try:
+            if kept.proposal is not None:
+                return await ReturnedApproval(self, kept.gate, kept.proposal, self._options).value()
             return await self._ended(kept)
         except StoreUnavailable as error:
             self.durable.facts.away(error)
@@ -134,31 +137,39 @@ class GatedBody:
         """Call the body, unless it has returned a gate before."""
         attempt = self._attempt
         durable = self._durable = attempt.durable
+        self._notes = call.notes
         await durable.load()
-        known = [each.value or b"" for each in durable.script.at(_PATH)]
+        known = [each.value or b"" for each in durable.script.at(PATH)]
         if known:
+            durable.script.forgo()
             self._rearms = [datetime.fromisoformat(each.decode()) for each in known[1:]]
-            kept = _read(known[0], durable)
+            kept = read(known[0], durable)
             call.notes.update(kept.notes)
             return kept
         value, prepared = await attempt.body(call, scope)
         inputs = (*prepared.inputs, *self._params(prepared.inputs))
-        if not isinstance(value, SignalGate):
+        proposal = None
+        if isinstance(value, SignalGate):
+            gate = self._record_of(cast("SignalGate[Any]", value))
+        elif isinstance(value, ApprovalGate):
+            gate, proposal = proposed(durable, self.manager, self.node, cast("ApprovalGate[Any]", value))
+            self._options = value.asking.options
+        else:
             return await attempt.stored(_no_rearm(value, "the body"), inputs)
-        kept = Kept(self._record_of(cast("SignalGate[Any]", value)), attempt.consumed(inputs), attempt.noted())
-        await durable.keep(durable.make_record(_place(0, "gate"), Called((_PATH, "", "")), _written(kept)))
+        kept = Kept(gate, attempt.consumed(inputs), attempt.noted(), proposal)
+        await durable.keep(durable.make_record(place_of(0, "gate"), Called((PATH, "", "")), written(kept)))
         return kept
 
     def _record_of(self, gate: SignalGate[Any]) -> Gate:
-        if gate.model != self._gate.model:
+        if gate.model != self.gate.model:
             raise ConfigError(
-                f"the body returned a gate for {gate.model!r}, and says signal={self._gate.model!r}",
+                f"the body returned a gate for {gate.model!r}, and says signal={self.gate.model!r}",
                 asset=self._unit.node.name,
                 hint="Return a gate for what signal= says.",
             )
         bound, durable = bound_of(gate), self.durable
         if bound is None:
-            bound = BodyGate(durable, Place(f"{_PATH}/{gate.name}#0", _PATH, 0), signal_wait(gate))
+            bound = BodyGate(durable, Place(f"{PATH}/{gate.name}#0", PATH, 0), signal_wait(gate))
             gate.bind(bound)
         if not isinstance(bound, BodyGate) or not bound.of(durable):
             raise ConfigError(
@@ -172,7 +183,7 @@ class GatedBody:
         """Return the params that handlers take: the value depends on them, whichever is called."""
         names = [
             "*" if isinstance(each, ParamsBinding) else each.field
-            for each in self._gate.bindings
+            for each in self.gate.bindings
             if isinstance(each, ParamsBinding | ParamFieldBinding)
         ]
         own = [Input("param", each, self._attempt.values.prints(each)) for each in dict.fromkeys(names)]
@@ -191,8 +202,8 @@ class GatedBody:
                 case "signalled":
                     payload = outcome.payload or b""
                     try:
-                        value = self._services.payloads.decode(
-                            self._gate.model, payload, home_of(self._unit.node.definition)
+                        value = self.services.payloads.decode(
+                            self.gate.model, payload, home_of(self._unit.node.definition)
                         )
                     except PayloadInvalid:  # it came before the gate, when nobody could check it
                         await waits.refuse(gate.id, payload)
@@ -212,13 +223,13 @@ class GatedBody:
 
     async def _look(self, gate: Gate, before: StoredGate) -> StoredGate:
         """Return the gate as it is, which was open again or is not ours any more."""
-        stored = (await self._services.store.gates.read([gate.id])).get(gate.id)
+        stored = (await self.services.store.gates.read([gate.id])).get(gate.id)
         if stored is None or (stored.outcome is not None and stored.outcome == before.outcome):
             raise lost(self.durable.facts, gate.key)
         return stored
 
     async def _signalled(self, kept: Kept, payload: Any) -> Computed:
-        handler = self._gate.on_signal
+        handler = self.gate.on_signal
         value = payload if handler is None else await self._handled(kept, handler, "on_signal", payload)
         return await self._attempt.stored(_no_rearm(value, "on_signal"), kept.inputs)
 
@@ -228,17 +239,19 @@ class GatedBody:
         if self._rearms and stored.due != self._rearms[-1]:  # somebody died before it was open again
             await waits.rearm(gate.id, self._rearms[-1])
             return None
-        handler, number = self._gate.on_timeout, len(self._rearms)
+        handler, number = self.gate.on_timeout, len(self._rearms)
         if handler is None:
             self._time_out(gate)
         value = await self._handled(kept, handler, f"on_timeout#{number}")
         if not isinstance(value, Rearm):
             return await self._attempt.stored(value, kept.inputs)
-        if number >= self._gate.max_rearms:
+        if number >= self.gate.max_rearms:
             self._time_out(gate)
-        durable, store = self.durable, self._services.store
+        durable, store = self.durable, self.services.store
         due = store.now() + timedelta(seconds=seconds(value.timeout))
-        record = durable.make_record(_place(number + 1, "rearm"), Called(("rearmed", "", "")), due.isoformat().encode())
+        record = durable.make_record(
+            place_of(number + 1, "rearm"), Called(("rearmed", "", "")), due.isoformat().encode()
+        )
         await durable.keep(record)
         self._rearms.append(due)
         await waits.rearm(gate.id, due)
@@ -257,7 +270,9 @@ class GatedBody:
 
     # -- handlers -----------------------------------------------------------------------------------------------
 
-    async def _handled(self, kept: Kept, handler: BoundHandler, part: str, *payload: Any) -> Any:
+    async def _handled(
+        self, kept: Kept, handler: BoundHandler, part: str, *payload: Any, named: Mapping[str, Any] = _NO_NAMES
+    ) -> Any:
         """Call a handler with what it takes, on a call and with resources of its own."""
         edge_of = {id(edge.binding): edge for edge in self._unit.inputs}
         edges = [edge_of[id(own)]._replace(binding=each) for each, own in handler.edges]
@@ -266,16 +281,60 @@ class GatedBody:
             call.notes.update(kept.notes)
             await self._attempt.durable.load()
             prepared = await prepare(self._attempt.values, self._unit, handler.bindings, edges, call, scope)
-            value = await handler.function(*payload, **prepared.arguments)
-            if isinstance(value, SignalGate):
+            value = await handler.function(*payload, **prepared.arguments, **named)
+            if isinstance(value, SignalGate | ApprovalGate):
                 raise ConfigError(
                     f"{handler.part} returned a gate, which only the body may",
                     asset=self._unit.node.name,
-                    hint="Wait for it there: await ctx.signal(...).",
+                    hint="Wait for it there: await ctx.signal(...), await ctx.approval(...).",
                 )
             return value
 
         return await self._attempt.within(use, part)
+
+    # -- what a request asks for --------------------------------------------------------------------------------
+
+    async def handled(self, handler: BoundHandler, decision: Decision[Any]) -> Any:
+        """Call a handler with a decision."""
+        assert self._kept is not None  # noqa: S101 - a request was returned
+        kept = self._kept._replace(notes={**self._kept.notes, **self._notes})
+        named = _NO_NAMES if handler.decision is None else {handler.decision: decision}
+        return _no_rearm(await self._handled(kept, handler, handler.part, named=named), handler.part)
+
+    async def stored(self, value: Any) -> Computed:
+        """Store the value of the asset."""
+        assert self._kept is not None  # noqa: S101 - a request was returned
+        return await self._attempt.stored(value, self._kept.inputs)
+
+    def note(self, **notes: object) -> None:
+        """Note something of the value."""
+        self._notes.update(notes)
+
+    def sleep(self, waits: tuple[Parked, ...]) -> None:
+        """Let go of the asset until one of some gates has ended."""
+        self._attempt.asleep = waits
+
+    def give_up(self) -> None:
+        """Make no more attempts."""
+        self._attempt.final = True
+
+    async def again(self) -> object:
+        """Call the body again, and return what it returns; None if it fails: what it is called for is no outcome."""
+
+        async def use(call: Call, scope: ResourceScope) -> object:
+            await self._attempt.durable.load()
+            value, _ = await self._attempt.body(call, scope)
+            return value
+
+        try:
+            return await self._attempt.within(use)
+        except (StoreUnavailable, LeaseLost):
+            raise
+        except Exception as error:
+            shown = self.services.redactor.line(f"{type(error).__name__}: {error}")
+            text = "asset %r: the body was called again for whom it wants to be told of its request, and failed: %s"
+            _logger.warning(text, self.node.name, shown)
+            return None
 
 
 def _no_rearm(value: Any, part: str) -> Any:
@@ -284,48 +343,21 @@ def _no_rearm(value: Any, part: str) -> Any:
     return value
 
 
-def _place(number: int, name: str) -> Place:
-    return Place(f"{_PATH}/{name}#{number}", _PATH, number)
+def is_unasked(value: object, gate: BoundGate | None) -> bool:
+    """Tell whether a body has returned a gate of a kind that it may not return."""
+    if isinstance(value, SignalGate):
+        return gate is None or not gate.signals
+    return isinstance(value, ApprovalGate) and (gate is None or not gate.asks)
 
 
-def _written(kept: Kept) -> bytes:
-    gate, due = kept.gate, kept.gate.due
-    facts = {
-        "gate": gate.id,
-        "key": gate.key,
-        "name": gate.name,
-        "seconds": due.total_seconds() if isinstance(due, timedelta) else None,
-        "token": None if gate.token is None else gate.token.hex(),
-        "facts": gate.facts,
-        "inputs": kept.inputs,
-        "notes": kept.notes,
-    }
-    return json.dumps(facts).encode()
-
-
-def _read(written: bytes, durable: DurableBody) -> Kept:
-    facts = json.loads(written)
-    gate = Gate(
-        id=facts["gate"],
-        run_id=durable.facts.run_id,
-        body=durable.id,
-        key=facts["key"],
-        kind="signal",
-        asset=durable.facts.key,
-        name=facts["name"],
-        due=None if facts["seconds"] is None else timedelta(seconds=facts["seconds"]),
-        token=None if facts["token"] is None else bytes.fromhex(facts["token"]),
-        facts=facts["facts"],
-    )
-    inputs = (
-        Input(kind, name, fingerprint, None if key is None else AssetKey(*key), materialization)
-        for kind, name, fingerprint, key, materialization in facts["inputs"]
-    )
-    return Kept(gate, tuple(inputs), facts["notes"])
-
-
-def unasked(asset: str) -> ConfigError:
+def unasked(asset: str, value: object) -> ConfigError:
     """Return the error for a body that returned a gate and does not say so."""
+    if isinstance(value, ApprovalGate):
+        return ConfigError(
+            f"the body of asset {asset!r} returned a request for approval, which cannot be its value",
+            asset=asset,
+            hint="Annotate it `T | ApprovalGate[T]`, T for the value of the asset, or ask inline: ctx.approval(...).",
+        )
     return ConfigError(
         f"the body of asset {asset!r} returned a gate, which cannot be its value",
         asset=asset,

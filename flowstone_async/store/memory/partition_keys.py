@@ -7,7 +7,7 @@ from threading import RLock
 
 from typing_extensions import override
 
-from flowstone_async.store.protocol import PartitionKeys
+from flowstone_async.store.partition_keys import PartitionKeys
 
 
 class MemoryPartitionKeys(PartitionKeys):

@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from flowstone_async.clock import Clock
 from flowstone_async.errors import ConfigError, Failure
-from flowstone_async.store.memory import lineage, ownership, queue
+from flowstone_async.store.figures import Figures
+from flowstone_async.store.memory import figures, lineage, ownership, queue
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.memory import Memory
 from flowstone_async.store.memory.run import Run
@@ -365,6 +366,10 @@ class MemoryStore(Store):
     async def queue(self, pipelines: Sequence[str]) -> QueueState:
         with self._lock:
             return queue.count(self._memory, pipelines)
+
+    @override
+    async def figures(self, pipelines: Sequence[str]) -> Figures:
+        return await figures.count(self._memory, pipelines)
 
     @override
     async def workers(self) -> tuple[LiveWorker, ...]:

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from flowstone_async.store.figures import Figures
+from flowstone_async.store.gates import GateKind
 from flowstone_async.store.postgres import encoding
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.identifiers import is_id
@@ -53,7 +55,7 @@ class History:
             behind = (last[0]["created_at"], last[0]["id"])
         target = None if asset is None else encoding.encode(asset)
         names = list(dict.fromkeys(pipelines))
-        rows = await self._connections.fetch(_listing(state), names, state, target, *behind, limit)
+        rows = await self._connections.fetch(_listing(state, target), names, state, target, *behind, limit)
         return tuple(map(run_record, rows))
 
     async def events(self, run_id: str, *, after: int, limit: int) -> tuple[EventRecord, ...]:
@@ -84,6 +86,14 @@ class History:
         rows = await self._connections.fetch("queue", list(dict.fromkeys(pipelines)), self._instants.given())
         return QueueState(*rows[0])
 
+    async def figures(self, pipelines: Sequence[str]) -> Figures:
+        """Count open gates, and items of scatters that are under way."""
+        names = list(dict.fromkeys(pipelines))
+        gates = await self._connections.fetch("figures_of_gates", names, self._instants.given())
+        [(total, waiting, succeeded, failed)] = await self._connections.fetch("figures_of_items", names)
+        of_kind: list[tuple[GateKind, int]] = [(row[0], row[1]) for row in gates]
+        return Figures(dict(of_kind), total - waiting - succeeded - failed, waiting, succeeded, failed)
+
     async def workers(self) -> tuple[LiveWorker, ...]:
         """Return the workers that nobody has declared dead."""
         rows = await self._connections.fetch("workers")
@@ -94,7 +104,7 @@ def _worker(row: Record) -> Worker:
     return Worker(id=row["id"], host=row["host"], pid=row["pid"], pipelines=tuple(row["pipelines"]))
 
 
-def _listing(state: RunState | None) -> str:
+def _listing(state: RunState | None, target: str | None) -> str:
     if state is None or state == "succeeded":
-        return "runs"
+        return "runs" if target is None else "runs_of_target"
     return "runs_unhappy" if state in FINAL_RUN_STATES else "runs_active"

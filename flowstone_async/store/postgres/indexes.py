@@ -11,7 +11,8 @@ from flowstone_async.store.postgres.migrate import schema_texts
 from flowstone_async.store.records import Fault
 
 _INDEX = re.compile(
-    r"CREATE( UNIQUE)? INDEX (\w+) ON flowstone\.(\w+) \(([^;()]*)\)( NULLS NOT DISTINCT)?(\s+WHERE [^;]+)?;"
+    r"CREATE( UNIQUE)? INDEX (\w+) ON flowstone\.(\w+) "
+    r"\(((?:[^;()]|\((?:[^;()]|\([^;()]*\))*\))*)\)( NULLS NOT DISTINCT)?(\s+WHERE [^;]+)?;"
 )
 _DROPPED = re.compile(r"DROP (?:INDEX|TABLE) flowstone\.(\w+);")
 _TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?flowstone\.(\w+) \((.*?)\n\)", re.DOTALL)
@@ -39,8 +40,9 @@ class Index(NamedTuple):
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What is compared: the server words conditions in its own way."""
-        return self.table, self.columns, "WHERE" in self.condition
+        """What is compared: the server words conditions in its own way, and leaves the collation of expressions out."""
+        columns = (each.removeprefix("(").removesuffix(' COLLATE "C")') for each in self.columns)
+        return self.table, tuple(columns), "WHERE" in self.condition
 
     def creation(self) -> str:
         """Return the statement that makes it without locking anybody out, as far as there is one."""
@@ -81,7 +83,7 @@ def expected(texts: Iterable[str]) -> Mapping[str, Index]:
 
 
 def _listed(columns: str) -> tuple[str, ...]:
-    return tuple(column.strip() for column in columns.split(","))
+    return tuple(column.strip() for column in re.split(r",(?![^()]*\))", columns))
 
 
 async def index_faults(connections: Connections) -> tuple[Fault, ...]:

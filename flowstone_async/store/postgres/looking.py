@@ -8,6 +8,7 @@ from datetime import datetime
 
 from typing_extensions import override
 
+from flowstone_async.store.figures import Figures
 from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.connections import Connections
 from flowstone_async.store.postgres.history import History
@@ -117,6 +118,10 @@ class LookingStore(Store):
     @override
     async def queue(self, pipelines: Sequence[str]) -> QueueState:
         return await self._history.queue(pipelines)
+
+    @override
+    async def figures(self, pipelines: Sequence[str]) -> Figures:
+        return await self._history.figures(pipelines)
 
     @override
     async def workers(self) -> tuple[LiveWorker, ...]:

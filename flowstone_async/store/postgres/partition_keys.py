@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from typing_extensions import override
 
+from flowstone_async.store.partition_keys import PartitionKeys
 from flowstone_async.store.postgres.connections import Connections
-from flowstone_async.store.protocol import PartitionKeys
 
 
 class PostgresPartitionKeys(PartitionKeys):

@@ -32,6 +32,46 @@ CROSS JOIN LATERAL (
 ORDER BY r.created_at DESC, r.id DESC
 LIMIT $6;
 
+-- name: runs_of_target
+-- As `runs`, with a target. The lists of targets that there are, each with one look at the index, then those runs whose
+-- list has it; a list that was cut may.
+WITH RECURSIVE known AS (
+    SELECT n.pipeline, (
+        SELECT substr(r.targets, 1, 200) COLLATE "C"
+        FROM flowstone.run AS r
+        WHERE r.pipeline = n.pipeline
+        ORDER BY substr(r.targets, 1, 200) COLLATE "C"
+        LIMIT 1
+    ) AS cut
+    FROM unnest($1::text[]) AS n (pipeline)
+    UNION ALL
+    SELECT k.pipeline, (
+        SELECT substr(r.targets, 1, 200) COLLATE "C"
+        FROM flowstone.run AS r
+        WHERE r.pipeline = k.pipeline AND substr(r.targets, 1, 200) COLLATE "C" > k.cut
+        ORDER BY substr(r.targets, 1, 200) COLLATE "C"
+        LIMIT 1
+    )
+    FROM known AS k
+    WHERE k.cut IS NOT NULL
+)
+SELECT r.*
+FROM known AS k
+CROSS JOIN LATERAL (
+    SELECT r.id, r.pipeline, r.targets, r.partition, r.options, r.params, r.state, r.worker, r.fence, r.continuable,
+        r.lost, r.created_at, r.finished_at, r.error, r.submitted, r.priority, r.at
+    FROM flowstone.run AS r
+    WHERE r.pipeline = k.pipeline AND substr(r.targets, 1, 200) COLLATE "C" = k.cut
+        AND (r.created_at, r.id) < ($4::timestamptz, $5::uuid)
+        AND ($2::text IS NULL OR r.state = $2)
+        AND strpos(r.targets, $3) > 0
+    ORDER BY r.created_at DESC, r.id DESC
+    LIMIT $6
+) AS r
+WHERE k.cut IS NOT NULL AND (strpos(k.cut, $3) > 0 OR length(k.cut) = 200)
+ORDER BY r.created_at DESC, r.id DESC
+LIMIT $6;
+
 -- name: runs_active
 -- As `runs`, for a state that is not final.
 SELECT r.id, r.pipeline, r.targets, r.partition, r.options, r.params, r.state, r.worker, r.fence, r.continuable,
