@@ -112,6 +112,7 @@ class RunDriver(RunSuspending):
         self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
         self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff)
         self.hurried = self._suspending = False
+        self._asked: int | None = None
         self.limit: RunLimit | None = None
         self._paused = paused
         self._parking: Timer | None = None

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC
 
+from typing_extensions import override
+
 from flowstone_async._engine import stopped
 from flowstone_async._engine.board import Next
 from flowstone_async._engine.telling import RunTelling
@@ -42,6 +44,7 @@ class RunSuspending(RunTelling, ABC):
     _idle: int
     _parking: Timer | None
     _suspending: bool
+    _asked: int | None
 
     @property
     def rests(self) -> bool:
@@ -74,6 +77,9 @@ class RunSuspending(RunTelling, ABC):
             self.waits.drop()
         if self.stopping is not None or self._suspending or self.group is None or not self.created.is_set():
             return
+        if self._asked is not None:
+            self._begin_suspending()
+            return
         clock = self.services.clock
         rests, may_be_left = self.rests, self.record.continuable
         if self.limit is not None:
@@ -101,19 +107,33 @@ class RunSuspending(RunTelling, ABC):
         except FlowstoneError as error:
             self.break_off(error)
         finally:
-            self._suspending = self.waits.held = False
+            self._suspending = False
+            self.waits.held = self._asked is not None
             self.services.watch.hint(self.waits)
         if answer == "suspended":
-            for lodger in self.waits.lodgers:
-                lodger.abandon()
-            self.waits.forget()
-            self.stop("suspended")
+            self._leave()
         elif answer == "lost":
             self.lose()
+
+    def _leave(self) -> None:
+        for lodger in self.waits.lodgers:
+            lodger.abandon()
+        self.waits.forget()
+        if self.stopping != "cancelled":  # which came after it, and is told
+            self.stop("suspended")
+
+    @override
+    def lose(self) -> None:
+        if self._asked is None or self.stopping is not None:
+            super().lose()
+        else:
+            self._leave()  # it is not ours since we asked to let go of it: whoever awaits it looks where it goes on
 
     async def _let_go(self) -> Suspension:
         """Suspend the run if nothing has come in that it has not seen."""
         gates = self.services.store.gates
+        if self._asked is not None:
+            return await self._ask_again(self._asked)
         wakes = (await gates.wakes([self.id])).get(self.id)
         if wakes is None:
             return "lost"
@@ -125,10 +145,18 @@ class RunSuspending(RunTelling, ABC):
         shown = tuple((await gates.read(asked)).values()) if asked else ()
         if not self.rests or self.stopping is not None:
             return "woken"
+        self._asked = wakes.number
         answer = await gates.suspend(self.id, self.record.fence, wakes.number)
+        self._asked = None
         if answer == "suspended" and shown:  # from here on the run is not ours: nothing more is asked of the store
             self.error = stopped.waiting(self.id, shown)
         return answer
+
+    async def _ask_again(self, wakes: int) -> Suspension:
+        """Find out whether the run was suspended, as nobody answered: until that is known nothing of it goes on here."""
+        answer = await self.services.store.gates.suspend(self.id, self.record.fence, wakes)
+        self._asked = None
+        return "suspended" if answer == "lost" else answer  # it has gone on since: whoever awaits it looks where
 
     def evicted(self, index: int, waits: tuple[Parked, ...]) -> None:
         """A body was evicted: it is called again once one of its gates has ended."""

@@ -59,13 +59,14 @@ class RunWaits(Waits):
     Attributes:
         lodgers: Bodies that have waits in memory.
         held: Whether nothing is handed out.
+        over: Whether durable calls do nothing any more.
     """
 
     def __init__(self, run: Waiter) -> None:
         self._run = run
         self.id = run.id
         self.lodgers: dict[Lodger, None] = {}
-        self.held = False
+        self.held = self.over = False
         self._dormant: dict[str, tuple[GateKind, Callable[[], None]]] = {}
         self._dues: dict[str, datetime] = {}
         self._order: list[tuple[datetime, str]] = []
