@@ -93,6 +93,11 @@ class RunSuspending(RunTelling, ABC):
         elif nearest is not None:
             self._parking = clock.call_later(max(0.0, nearest), self.consider)
 
+    def go_on(self) -> None:
+        """Something of the run does more than wait: its time passes again."""
+        if self.limit is not None:
+            self.limit.resume()
+
     def _begin_suspending(self) -> None:
         if self.group is not None:
             self._suspending = self.waits.held = True
