@@ -319,7 +319,8 @@ class RunDriver(RunSuspending):
     async def _ask(self, index: int) -> None:
         unit = self.units.all[index]
         if unit.node.conditions and index not in self.cache_keys and not self.board.has_agreed(index):
-            answer = await ask_conditions(self, unit)
+            # A body that has begun was agreed to: whoever goes on with it does not ask anew.
+            answer = None if unit.key in self._begun else await ask_conditions(self, unit)
             if self.interrupted:
                 return
             await self._step(self.board.agree(index) if answer is None else self.board.settle(index, answer, note=True))

@@ -365,6 +365,7 @@ async def test_while_another_body_goes_on(open_engine: OpenEngine):
     assert remote.calls["body"] == remote.calls["start"] == 1
 
 
+@pytest.mark.not_in("evict", reason="a thousand runs, each suspended twice")
 async def test_many_runs_that_wait_hold_nothing(open_engine: OpenEngine):
     """SIG-03: no task, no wait in memory, no run that is driven."""
     pipe = Pipeline("many")
