@@ -12,7 +12,6 @@ from flowstone_async import Engine, StoreUnavailable
 from tests.support.gate import Gate
 
 
-
 class Stops:
     """The calls of `store.gates` that an engine makes in some task.
 

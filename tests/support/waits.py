@@ -61,7 +61,11 @@ async def _in_state(engine: Engine, run_id: str, state: str) -> None:
     store = engine._live().store
     while True:
         record = await store.run(run_id)
-        if record is not None and record.state == state and not (state == "waiting" and await _only_begins(store, run_id)):
+        if (
+            record is not None
+            and record.state == state
+            and not (state == "waiting" and await _only_begins(store, run_id))
+        ):
             return
         await store.changed(f"run:{run_id}", within=0.01)
 
