@@ -111,7 +111,7 @@ async def _outlive(session: Session, run_id: str, driver: RunDriver | None, requ
 
 
 async def _patience(session: Session, record: RunRecord) -> float:
-    """Return how long to wait for news of a run; wake it once its time has come, as a pipeline has nobody who sweeps."""
+    """Return how long to wait for news of a run; wake it once its time has come: a pipeline has nobody who sweeps."""
     poll, store = session.services.settings.poll, session.store
     wakes = (await store.gates.wakes([record.id])).get(record.id) if record.state == "waiting" else None
     if wakes is None or wakes.until is None:

@@ -15,7 +15,7 @@ from tests.support.crash import look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
 from tests.support.stops import Stops
-from tests.support.waits import Desk, in_state, opened, send
+from tests.support.waits import Desk, send
 
 OPTIONS: Any = {"secret": b"s" * 32, "park_after": 0, "poll": "50ms"}
 

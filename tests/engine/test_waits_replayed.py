@@ -102,6 +102,7 @@ async def _one(engines: SharedEngines, order: list[str], chance: random.Random, 
             await _decided(decided, name, engine, run.id)
         if order and killed and chance.random() < 0.8:
             await kill(engine)
+            await engine.__aexit__(None, None, None)  # its connections
             engine = await engines.open(pipe, **{**options, "slots": 10})
             await look_for_orphans(engine)
     value = await soon((await engine.find(run.id)).result())

@@ -7,6 +7,7 @@ other, and what came of it is compared with what both were told: nothing lost, n
 - `deadline`: its deadline passes while a signal comes; the run is suspended.
 - `cancel`: the run is cancelled while a signal comes; every second one is suspended.
 - `other`: two different signals come; the run is suspended.
+- `early`: a signal has come before the gate, which is recorded while a different one comes.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from typing import Any, TypeVar
 import asyncpg
 
 from flowstone_async.clock import SystemClock
-from flowstone_async.store.gates import Delivered, Signal
+from flowstone_async.store.gates import Delivered, Gate, Signal
 from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.postgres.queries import QUERIES
 from flowstone_async.store.records import Worker
-from flowstone_async.types import new_id
+from flowstone_async.types import AssetKey, new_id
 from tests.e2e.servers import Server
 from tests.faults.workers import Broken
 from tests.postgres.addresses import apart
@@ -38,6 +39,7 @@ from tests.support.postgres import short_folder
 T = TypeVar("T")
 BLOCK = 500
 AT_ONCE = 8
+_ASSET = AssetKey("sales", "numbers", "", "")
 _RUNS = """
 INSERT INTO flowstone.run (id, fence, created_at, continuable, state, pipeline, partition, targets, options, params,
     worker, suspended_at, quiet)
@@ -98,9 +100,13 @@ class Races:
 
     async def _made(self, count: int, kind: str, owner: str) -> list[Trial]:
         waits = {"suspend": 0.0, "cancel": 0.5}.get(kind, 1.0)
+        if kind == "early":
+            waits = 0.0
         block = [Trial(new_id(), new_id(), self._chance.random() < waits) for _ in range(count)]
         runs = [trial.run for trial in block]
         await self._sql.execute(_RUNS, runs, [trial.waits for trial in block], owner)
+        if kind == "early":
+            return block
         await self._sql.execute(_GATES, [trial.gate for trial in block], runs, kind == "deadline")
         return block
 
@@ -168,6 +174,21 @@ class Races:
 
         await self._overlapping(block, race)
 
+    async def _early(self, block: Sequence[Trial]) -> None:
+        async def race(trial: Trial) -> None:
+            token = trial.run.encode()
+            first = await self._first.gates.deliver(Signal(b"1", token=token, keep=60.0))
+            made = Gate(trial.gate, trial.run, "", "", "signal", _ASSET, "gate", token=token)
+            found, second = await asyncio.gather(
+                self._late(lambda: self._first.gates.open(trial.run, 2, [made])),
+                self._late(
+                    lambda: self._late(lambda: self._second.gates.deliver(Signal(b"2", token=token, keep=60.0)))
+                ),
+            )
+            trial.told, trial.signals = found is not None, [first, second]
+
+        await self._overlapping(block, race)
+
     async def _check(self, kind: str, block: Sequence[Trial]) -> None:
         rows = {row["id"]: row for row in await self._sql.fetch(_FOUND, [trial.run for trial in block])}
         for trial in block:
@@ -183,6 +204,9 @@ def _problem(kind: str, trial: Trial, row: asyncpg.Record, said: list[str]) -> s
     signalled = row["how"] == "signalled"
     if row["how"] is None or not row["woken"]:
         return "nothing ended the gate, or nobody was woken for it"
+    if kind == "early":
+        right = said == ["already", "early"] and row["payload"] == b"1" and trial.told
+        return None if right else "another signal than the first was accepted"
     if row["accepted"] != signalled or said.count("accepted") != signalled:
         return "a signal was accepted that does not count, or the reverse"
     if row["state"] != ("cancelled" if kind == "cancel" else "running"):
@@ -211,7 +235,7 @@ def _by_payload(trial: Trial) -> tuple[str, str]:
     return states[b"1"], states[b"2"]
 
 
-KINDS = tuple(name for name in ("suspend", "deadline", "cancel", "other") if hasattr(Races, f"_{name}"))
+KINDS = tuple(name for name in ("suspend", "deadline", "cancel", "other", "early") if hasattr(Races, f"_{name}"))
 
 
 async def _opened(stack: AsyncExitStack, dsn: str, worker: str) -> PostgresStore:

@@ -154,7 +154,7 @@ class BodyWaits(Lodger):
         self._timer = self._clock.call_later(self._grace if self._fired == 1 else _AGAIN, self._fire)
 
     def end(self) -> None:
-        """The body has ended: take cancellations back that were ours, and end waits of tasks that it has left behind."""
+        """The body has ended: take cancellations back that were ours, and end waits that it has left behind."""
         task, self._task, self._over = self._task, None, True
         for each in self.parked.values():
             each.future.cancel()

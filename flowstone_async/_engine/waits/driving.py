@@ -158,7 +158,7 @@ class RunSuspending(RunTelling, ABC):
         return answer
 
     async def _ask_again(self, wakes: int) -> Suspension:
-        """Find out whether the run was suspended, as nobody answered: until that is known nothing of it goes on here."""
+        """Find out whether the run was suspended, as nobody answered: until that is known nothing goes on here."""
         answer = await self.services.store.gates.suspend(self.id, self.record.fence, wakes)
         self._asked = None
         return "suspended" if answer == "lost" else answer  # it has gone on since: whoever awaits it looks where
