@@ -4,8 +4,9 @@ BIN := .venv/bin
 READY := .venv/.stamp
 # More words for the command of a target: make test ARGS="-k retry -x"
 ARGS ?=
-# Which fault runs, as in FAULTS="--seeds 17 --workers 5".
+# Which fault runs, as in FAULTS="--seeds 17 --workers 5", and how often things race for a gate.
 FAULTS ?= --seeds 1-200
+RACES ?= --trials 100000
 
 # Tests of what behaves the same however stores learn of changes.
 STORED := tests/contract tests/contract_io tests/engine tests/postgres tests/e2e
@@ -45,6 +46,7 @@ bench: $(READY)  ## measure everything in benchmarks/ beside its floor
 
 faults: $(READY)  ## break workers, server and network by seed, then run the long tests
 	@$(BIN)/python -m tests.faults $(FAULTS)
+	@$(BIN)/python -m tests.faults.races $(RACES)
 	@$(BIN)/python -m pytest -q -m faults -o faulthandler_timeout=600 $(ARGS)
 
 format: $(READY)  ## rewrite the code as `make check` wants it

@@ -18,6 +18,8 @@ from flowstone_async.definition.binding import (
     ResourceBinding,
 )
 from flowstone_async.definition.context import Call, Context, DepStatus
+from flowstone_async.errors import FlowstoneError
+from flowstone_async.failures import RecordedError
 from flowstone_async.planning.units import Unit, UnitInput
 from flowstone_async.redaction import Redactor
 from flowstone_async.resources import ResourceScope
@@ -158,7 +160,15 @@ async def _one(values: Values, edge: UnitInput, index: int, inputs: list[Input])
     failed = Failed(
         asset=unit.node.name,
         partition=unit.partition,
-        error_type="" if error is None else type(error.__cause__ or error).__name__,
+        error_type="" if error is None else _type_of(error),
         message="" if error is None else error.message,
     )
     return (failed if binding.admits_failed else None), "failed"
+
+
+def _type_of(error: FlowstoneError) -> str:
+    """Return what a body raised by name, also where only its record is left."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, RecordedError):
+        return str(error.details.get("error_type", type(error).__name__)).rpartition(".")[2]
+    return type(cause).__name__

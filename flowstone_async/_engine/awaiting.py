@@ -23,6 +23,8 @@ from flowstone_async._engine.waits.alarms import waits_as
 from flowstone_async.errors import RunNotFound, TimedOut
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
+_SOON = 0.005
+
 
 async def values(session: Session, request: Request) -> tuple[Any, ...]:
     """Run, and return the targets' values.
@@ -102,13 +104,25 @@ async def _outlive(session: Session, run_id: str, driver: RunDriver | None, requ
             await asyncio.sleep(0)
         flight = session.flights.get(run_id)
         if flight is None:
-            await session.changed(f"run:{run_id}", within=services.settings.poll, run_id=run_id)
+            await session.changed(f"run:{run_id}", within=await _patience(session, record), run_id=run_id)
             continue
         driver = flight.driver
         if request.on_wait == "raise":
             driver.hurry()
         await driver.done.wait()
     return driver
+
+
+async def _patience(session: Session, record: RunRecord) -> float:
+    """Return how long to wait for news of a run; wake it once its time has come: a pipeline has nobody who sweeps."""
+    poll, store = session.services.settings.poll, session.store
+    wakes = (await store.gates.wakes([record.id])).get(record.id) if record.state == "waiting" else None
+    if wakes is None or wakes.until is None:
+        return poll
+    left = (wakes.until - store.now()).total_seconds()
+    if left <= 0:
+        await store.gates.sweep()
+    return min(max(left, _SOON), poll)
 
 
 async def _abandon(session: Session, flight: Flight) -> None:

@@ -76,8 +76,12 @@ class Interruption:
             task.cancel()
 
     def interrupt(self) -> None:
-        """Cancel the bodies: once, so that `finally` blocks can await; after the grace, at every await."""
+        """Cancel the bodies: once, so that `finally` blocks can await; after the grace, at every await.
+
+        Where that is no outcome, as the run goes on elsewhere, what they clean up leaves no trace there.
+        """
         self.interrupted = True
+        self.waits.over = self.stopping not in ("cancelled", "timed_out")
         for task in self.bodies.values():
             task.cancel()
         self.services.clock.call_later(self.services.settings.cancel_grace, self._force)

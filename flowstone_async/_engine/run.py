@@ -113,6 +113,7 @@ class RunDriver(RunSuspending):
         self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff, self._count)
         self.hurried = self._suspending = False
         self.changed: Mapping[tuple[str, str], FlowstoneError] = {}
+        self._asked: int | None = None
         self.limit: RunLimit | None = None
         self._paused = paused
         self._parking: Timer | None = None
@@ -320,7 +321,8 @@ class RunDriver(RunSuspending):
     async def _ask(self, index: int) -> None:
         unit = self.units.all[index]
         if unit.node.conditions and index not in self.cache_keys and not self.board.has_agreed(index):
-            answer = await ask_conditions(self, unit)
+            # A body that has begun was agreed to: whoever goes on with it does not ask anew.
+            answer = None if unit.key in self._begun else await ask_conditions(self, unit)
             if self.interrupted:
                 return
             await self._step(self.board.agree(index) if answer is None else self.board.settle(index, answer, note=True))

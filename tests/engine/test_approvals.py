@@ -36,7 +36,8 @@ from tests.support.waits import in_state
 SECRET: Any = {"secret": b"s" * 32, "poll": "50ms"}
 PARKED: Any = {**SECRET, "park_after": False}
 EVICTED: Any = {**SECRET, "park_after": 0}
-both = pytest.mark.parametrize("options", [PARKED, EVICTED], ids=["parked", "evicted"])
+IN_MEMORY = pytest.mark.not_in("evict", reason="is about a body in memory")
+both = pytest.mark.parametrize("options", [pytest.param(PARKED, marks=IN_MEMORY), EVICTED], ids=["parked", "evicted"])
 
 
 @dataclass
@@ -139,6 +140,7 @@ async def test_a_no_can_be_caught_and_is_on_record(open_engine: OpenEngine, opti
     assert set(seen) == {"Rejected by bob"}
 
 
+@IN_MEMORY
 async def test_nobody_decides_in_time(open_engine: OpenEngine):
     """APPR-08, APPR-09: a `Rejected` and a `TimedOut`, not tried again; deciding it is `GateClosed`."""
     calls = Counter[str]()

@@ -140,6 +140,7 @@ async def test_the_first_that_is_given_wins():
             assert request.timeout == expected
 
 
+@pytest.mark.not_in("evict", reason="whichever engine is there goes on with what was suspended")
 async def test_two_engines_in_one_process_are_independent(open_engine: OpenEngine):
     """CFG-02, G-07: options, hooks and resources of one say nothing to the other."""
     pipe = Pipeline("config")
@@ -200,6 +201,7 @@ async def test_managers_by_name(open_engine: OpenEngine, tmp_path: Any):
         await engine.run(kept, io="pond")
 
 
+@pytest.mark.not_in("evict", reason="whichever engine is there goes on with what was suspended")
 async def test_metadata_that_cannot_be_stored(open_engine: OpenEngine, caplog: pytest.LogCaptureFixture):
     """STORE-12: the value is kept with a warning; `strict_metadata=True` fails the asset."""
     pipe = Pipeline("config")

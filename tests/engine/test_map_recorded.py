@@ -239,6 +239,7 @@ async def test_a_shorter_list_holds_up_nobody(open_engine: OpenEngine):
     assert site.made == {0: 1, 1: 1, 2: 1, 3: 1, 7: 1}
 
 
+@pytest.mark.not_in("evict", reason="what evicts puts a wait on record first")
 async def test_what_a_call_calls_itself_is_below_it(open_engine: OpenEngine):
     """STEP-02, STEP-14: steps, and calls of another `ctx.map`; none is made again, nor waited for once its call ended."""
     site, keys = Site(), set[str]()
@@ -399,6 +400,7 @@ async def test_items_of_a_scatter_have_calls_of_their_own(open_engine: OpenEngin
     assert site.made == {10 * no + each: 1 for no in range(4) for each in (1, 2)}
 
 
+@pytest.mark.not_in("evict", reason="what evicts puts a wait on record first")
 async def test_who_lost_the_run_puts_nothing_on_record(open_engine: OpenEngine):
     """STEP-14."""
     site, ended = Site(), list[str]()

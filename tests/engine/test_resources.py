@@ -71,6 +71,7 @@ class _Opened:
         ("engine", ["open 1"]),
     ],
 )
+@pytest.mark.not_in("evict", reason="counts what is done again when a body is called again")
 async def test_a_resource_lives_as_long_as_its_scope(open_engine: OpenEngine, scope: Scope, log: list[str]):
     """RES-01, RES-02: opened on first need, shared within its scope, closed when that ends."""
     opened = _Opened(scope)

@@ -341,6 +341,7 @@ async def test_a_pipeline_alone_and_the_rest_of_the_run():
     assert remote.calls["body"] == calls["beside"] == 1
 
 
+@pytest.mark.not_in("evict", reason="whoever waits first has lost the only place to the other")
 async def test_while_another_body_goes_on(open_engine: OpenEngine):
     """SIG-03: it takes no place of the run, and nothing of it is in memory but which gate."""
     remote, work = Remote().with_handler(), Gate()
@@ -365,6 +366,7 @@ async def test_while_another_body_goes_on(open_engine: OpenEngine):
     assert remote.calls["body"] == remote.calls["start"] == 1
 
 
+@pytest.mark.not_in("evict", reason="a thousand runs, each suspended twice")
 async def test_many_runs_that_wait_hold_nothing(open_engine: OpenEngine):
     """SIG-03: no task, no wait in memory, no run that is driven."""
     pipe = Pipeline("many")
@@ -429,6 +431,7 @@ async def test_what_a_body_may_not_return(open_engine: OpenEngine):
 
 
 @pytest.mark.parametrize("when", ["before", "after", "opened", "signalled"])
+@pytest.mark.not_in("evict", reason="who takes the run over has no slots to do so twice")
 async def test_another_engine_goes_on_after_a_crash(
     open_engine: OpenEngine, when: str, monkeypatch: pytest.MonkeyPatch
 ):

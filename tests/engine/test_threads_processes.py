@@ -60,6 +60,7 @@ async def test_a_thread_body_never_blocks_the_loop(open_verbs: OpenVerbs):
     assert seen[0] is not threading.main_thread()
 
 
+@pytest.mark.not_in("evict", reason="context variables are on no record")
 async def test_values_context_and_context_variables_reach_a_thread(open_verbs: OpenVerbs):
     """FLOW-10: injection is that of every body; context variables are those of whoever called `run`."""
     pipe = Pipeline("threads")

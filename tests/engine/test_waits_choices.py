@@ -89,6 +89,7 @@ async def test_a_race_of_steps_is_on_record(open_engine: OpenEngine):
     assert calls == {"quick": 1, "slow": 1}
 
 
+@pytest.mark.not_in("evict", reason="what evicts puts a wait on record first")
 async def test_whoever_comes_second_delays_nobody_later(monkeypatch: pytest.MonkeyPatch):
     """STEP-09: two that end in the same turn are both on record, and only one is asked for again."""
 

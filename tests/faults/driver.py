@@ -18,7 +18,7 @@ import asyncpg
 from flowstone_async import FlowstoneError, NothingToCancel
 from tests.e2e.servers import Server
 from tests.faults import work
-from tests.faults.program import EXIT, MAX_LOST, Spec
+from tests.faults.program import ANSWERS, EXIT, MAX_LOST, Spec
 from tests.faults.workers import Broken, Crew, Worker
 from tests.support.fault_proxy import BOTH, FaultProxy, ProxyThread, Role
 
@@ -29,6 +29,7 @@ _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 _PATIENCE = 60.0
 _PAUSE = 0.01
 _BODIES = 32
+_ANSWERED, _AT_MOST = 0.1, 5.0
 _LEASED = "SELECT EXISTS (SELECT FROM flowstone.worker WHERE pid = $1 AND NOT dead AND lease_until > now())"
 _LIVE = "SELECT EXISTS (SELECT FROM flowstone.worker WHERE pid = $1 AND NOT dead)"
 _HELD = "SELECT EXISTS (SELECT FROM flowstone.asset_key WHERE asset = $1 AND claim_run = $2)"
@@ -82,6 +83,7 @@ class FaultRun:
         self._sql: asyncpg.Connection | None = None
         self._wanted: dict[str, work.Wanted] = {}
         self._cancelled: set[str] = set()
+        self._unanswered: list[tuple[str, str]] = []
         self._read = 0
         self._begun: Counter[tuple[str, str]] = Counter()
         self.told = Told(seed=seed)
@@ -113,6 +115,10 @@ class FaultRun:
         entrance.do(lambda proxy: proxy.lose(self._chance.randint(0, 3), ["pool"]))
         self._wanted = await work.submit(entrance.dsn, wanted, self._chance)
         entrance.do(lambda proxy: proxy.heal())
+        self._unanswered = [
+            (run_id, name) for run_id, each in self._wanted.items() if each.target == "asked" for name in ANSWERS
+        ]
+        self._chance.shuffle(self._unanswered)
         for number in range(self._workers):
             self._start(number)
         if doomed:
@@ -177,6 +183,7 @@ class FaultRun:
             self._tend()
             self._look()
             await self._cancel()
+            await self._answer()
 
     async def _wait_for(self, query: str, pid: int, *, answer: bool, what: str) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -207,6 +214,14 @@ class FaultRun:
                     with suppress(NothingToCancel):
                         await work.cancel(self._dsn, run_id)
                     self._cancelled.add(run_id)
+
+    async def _answer(self) -> None:
+        """Answer what waits, or will: before the gate is there, while its run is suspended, or driven."""
+        if self._unanswered and self._chance.random() < _ANSWERED:
+            with suppress(FlowstoneError, TimeoutError):
+                async with asyncio.timeout(_AT_MOST):
+                    await work.answer(self._dsn, *self._unanswered[-1])
+                self._unanswered.pop()
 
     async def _all_ended(self) -> bool:
         return await self._ask(_LEFT) == 0
@@ -240,6 +255,7 @@ class FaultRun:
             "grace": "100ms",
             "cancel_grace": "500ms",
             "max_lost": 1000,
+            "secret": b"s" * 32,
             **options,
         }
         spec = Spec(

@@ -34,6 +34,8 @@ from tests.e2e.programs.chain import lost, written
 
 KEYS = Keys(*(f"k{number}" for number in range(8)))
 LONGEST_BODY = 0.04
+ANSWERS = ("red", "blue")
+"""What each run of `asked` waits for."""
 ITEMS = 60
 ANSWER = 3.0
 EXIT = 9
@@ -110,6 +112,36 @@ async def endless(raw: dict[str, str], ctx: Context) -> str:
     async with _called(ctx):
         await asyncio.Event().wait()
     return raw["salt"]
+
+
+@shop.asset(partitions=KEYS, park_after=0)
+async def asked(raw: dict[str, str], ctx: Context) -> dict[str, Any]:
+    """Wait for two answers at once, out of memory, and note which came first."""
+    order: list[str] = []
+
+    async def begin() -> str:
+        async with _called(ctx):
+            await _take_time()
+        return uuid.uuid4().hex
+
+    async def answered(name: str) -> str:
+        answer = await ctx.signal(str, name=name, token=token_of(ctx.run_id, name), timeout=False)
+        order.append(name)
+        return answer
+
+    began = await ctx.step(begin)
+    answers = await asyncio.gather(*(answered(name) for name in ANSWERS))
+    ended = await ctx.step(_ended, began, order)  # other arguments than on record would be a ReplayMismatch
+    return {"salt": raw["salt"], "began": began, "answers": answers, "order": order, "ended": ended}
+
+
+async def _ended(began: str, order: list[str]) -> str:
+    return f"{began} {'+'.join(order)}"
+
+
+def token_of(run_id: str, name: str) -> str:
+    """Return the token of a gate of `asked`."""
+    return f"{run_id} {name}"
 
 
 @shop.scatter(

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from flowstone_async import Engine
+from flowstone_async import AlreadySignalled, Engine, GateClosed
 from flowstone_async.clock import SystemClock
 from flowstone_async.store.postgres import PostgresStore
 from flowstone_async.store.records import Worker
 from flowstone_async.types import new_id
 from tests.e2e.invariants import Call, assert_whole, calls, without_lease
-from tests.faults.program import ITEMS, KEYS, MAX_LOST, PIPELINES
+from tests.faults.program import ANSWERS, ITEMS, KEYS, MAX_LOST, PIPELINES, token_of
 from tests.faults.workers import Broken
 
 _ENDED = "SELECT id::text, state, error FROM flowstone.run"
@@ -32,6 +32,14 @@ FROM flowstone.materialization AS m
 JOIN flowstone.lineage AS l ON l.materialization = m.id
 JOIN flowstone.materialization AS u ON u.id = l.upstream
 WHERE m.asset NOT IN ('whole', 'unpacked')
+"""
+_ANSWERED = "SELECT run_id::text, payload FROM flowstone.materialization WHERE asset = 'asked'"
+_GATES = """
+SELECT g.id, g.name, g.open, o.how, o.woken, r.state
+FROM flowstone.gate AS g
+JOIN flowstone.run AS r ON r.id = g.run_id
+LEFT JOIN flowstone.gate_outcome AS o ON o.gate = g.id
+WHERE o.how IS DISTINCT FROM 'signalled' OR NOT o.woken OR g.open
 """
 _GATHERED = "SELECT partition, payload FROM flowstone.materialization WHERE asset = 'whole'"
 _UNPACKED = "SELECT partition, payload FROM flowstone.materialization WHERE asset = 'unpacked'"
@@ -70,6 +78,7 @@ def choose(chance: random.Random, *, doomed: bool) -> list[Wanted]:
         *(Wanted("text", key) for key in chance.sample(keys, 4)),
         *(Wanted("whole", key) for key in chance.sample(keys, 2)),
         *(Wanted("unpacked", key) for key in chance.sample(keys, 2)),
+        *(Wanted("asked", key) for key in chance.sample(keys, 4)),
         *(Wanted("odd", key, "failed", "StorageError") for key in chance.sample(keys, 2)),
         *(Wanted("endless", key, "cancelled") for key in chance.sample(keys, 2)),
     ]
@@ -119,6 +128,30 @@ async def cancel(dsn: str, run_id: str) -> None:
         await (await engine.find(run_id)).cancel()
 
 
+async def answer(dsn: str, run_id: str, name: str) -> None:
+    """Answer a run of `asked`, from a process that has nothing to do with it: twice, and otherwise the third time.
+
+    Raises:
+        Broken: The first answer does not count, or another one does.
+        FlowstoneError: The store is away: nobody knows.
+    """
+    token = token_of(run_id, name)
+    async with Engine(*PIPELINES.values(), store=dsn, slots=0) as engine:
+        await engine.signal(token, answer_of(run_id, name))
+        if not (await engine.signal(token, answer_of(run_id, name))).duplicate:
+            raise Broken(f"the same answer to {token} was accepted twice")
+        try:
+            await engine.signal(token, "another")
+        except (AlreadySignalled, GateClosed):
+            return
+        raise Broken(f"another answer to {token} was accepted, too")
+
+
+def answer_of(run_id: str, name: str) -> str:
+    """Return what is answered."""
+    return f"{name} for {run_id}"
+
+
 async def check(sql: asyncpg.Connection, dsn: str, folder: Path, wanted: dict[str, Wanted]) -> None:
     """Compare the database with what must be.
 
@@ -128,6 +161,14 @@ async def check(sql: asyncpg.Connection, dsn: str, folder: Path, wanted: dict[st
     problems = [*_of_ends(await sql.fetch(_ENDED), wanted), *await _of_calls(sql, folder, wanted)]
     problems += [f"too early: {dict(row)}" for row in await sql.fetch(_EARLY)]
     problems += _of_values(await sql.fetch(_DERIVED))
+    problems += [
+        f"asked of run {run_id} is {value}"
+        for run_id, value in ((run_id, _value(payload)) for run_id, payload in await sql.fetch(_ANSWERED))
+        if value["answers"] != [answer_of(run_id, name) for name in ANSWERS]
+        or sorted(value["order"]) != sorted(ANSWERS)
+        or value["ended"] != f"{value['began']} {'+'.join(value['order'])}"
+    ]
+    problems += [f"a gate is left: {dict(row)}" for row in await sql.fetch(_GATES)]
     problems += [
         f"whole {partition} is {_value(payload)}"
         for partition, payload in await sql.fetch(_GATHERED)
@@ -194,6 +235,7 @@ def _of_values(rows: list[asyncpg.Record]) -> Iterator[str]:
         value, origin = _value(payload), _value(source)
         right = {
             "clean": lambda: key == partition and value["clean"] == origin["salt"],
+            "asked": lambda: key == partition and value["salt"] == origin["salt"],
             "text": lambda: key == partition and value["text"] == f"\0{origin['salt']}",
             "table": lambda: value[key.removeprefix("s:")] == origin["clean"],
         }

@@ -26,6 +26,8 @@ MODES = ("notify", "poll", "pooler", "evict")
 VARIABLE = "FLOWSTONE_TEST_MODE"
 POLL = 0.05
 """Seconds between looks in modes `poll` and `evict`; many tests wait for one."""
+BEFORE = "before/"
+"""How the keys of waits begin that mode `evict` puts before bodies."""
 _SIZE = 4
 _BREATH = 0.001
 _KNOWN = {"host", "port", "sslmode", "target_session_attrs", "application_name"}
@@ -63,13 +65,15 @@ def _evict() -> None:
 
     @wraps(plain_init)
     def init(self: Engine, *pipelines: Any, **options: Any) -> None:
-        plain_init(self, *pipelines, **{**options, "poll": POLL, "park_after": 0})
+        plain_init(self, *pipelines, **options)  # what is refused stays refused
+        if type(options.get("clock") or SystemClock()) is SystemClock:
+            plain_init(self, *pipelines, **{**options, "poll": POLL, "park_after": 0})
 
     @wraps(plain_load)
     async def load(self: DurableBody) -> None:
         await plain_load(self)
-        if self._identity is None and isinstance(self.services.clock, SystemClock) and self.services.worker is not None:
-            await BodyGate(self, Scope("before").take("sleep"), sleep_wait(_BREATH, None)).wait()
+        if self._identity is None and type(self.services.clock) is SystemClock and self.services.worker is not None:
+            await BodyGate(self, Scope(BEFORE.rstrip("/")).take("sleep"), sleep_wait(_BREATH, None)).wait()
 
     Engine.__init__, DurableBody.load = init, load
 

@@ -222,6 +222,7 @@ class DurableBody(Recording, Durable):
         connected: bool,
     ) -> Any:
         """Call a function, and put on record what came of it."""
+        await self.check()
         self.count(place)
         try:
             if connected:

@@ -41,6 +41,13 @@ class Host(Protocol):
 
 async def first(host: Host, place: Place, waits: Sequence[Awaitable[Any]]) -> tuple[int, Any]:
     """Await several, and return which one ended first and its result; the others are cancelled. See `Context.first`."""
+    try:
+        return await _first(host, place, waits)
+    finally:
+        _close(waits, but=-1)
+
+
+async def _first(host: Host, place: Place, waits: Sequence[Awaitable[Any]]) -> tuple[int, Any]:
     await host.check()
     if not waits:
         raise ConfigError("ctx.first() has nothing to wait for", hint="Give it gates, sleeps or steps.")
@@ -54,12 +61,9 @@ async def first(host: Host, place: Place, waits: Sequence[Awaitable[Any]]) -> tu
             host.script.reach(found)  # whoever came second may be on record too, and is asked for by nobody
             await host.script.turn(found)
     race = _Race()
-    try:
-        async with anyio.create_task_group() as group:
-            for index, wait in enumerate(waits):
-                group.start_soon(race.run, index, wait, group.cancel_scope, name=f"wait {index} of {place.key}")
-    finally:
-        _close(waits, but=-1)
+    async with anyio.create_task_group() as group:
+        for index, wait in enumerate(waits):
+            group.start_soon(race.run, index, wait, group.cancel_scope, name=f"wait {index} of {place.key}")
     await host.keep(host.make_record(place, _FIRST, str(race.winner).encode()))
     if race.error is not None:
         raise race.error

@@ -155,12 +155,12 @@ class Recording:
         return None if self._waits is None else self._waits.evicted
 
     async def check(self) -> None:
-        """Do nothing more if the body is being evicted.
+        """Do nothing more if the body is being evicted, or its run goes on elsewhere.
 
         Raises:
-            Evicted: It is.
+            Evicted: So it is.
         """
-        if self.evicted is not None:
+        if self.evicted is not None or self.facts.waits.over:
             raise Evicted
 
     @property

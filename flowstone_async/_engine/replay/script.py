@@ -130,8 +130,11 @@ class Script:
         key = record.key
         if key not in self._order:
             return
-        turn = self._asked[key] = asyncio.get_running_loop().create_future()
-        self._hand_out()
+        loop = asyncio.get_running_loop()
+        turn = self._asked[key] = loop.create_future()
+        if not self._handing:  # not at once: what the body begins beside it takes its places first, as it did before
+            self._handing = True
+            loop.call_soon(self._go_on, _TURNS)
         try:
             await turn
         except asyncio.CancelledError:

@@ -71,9 +71,16 @@ class BodyWaits(Lodger):
         self._returning: asyncio.Event | None = None
         self._timer: Timer | None = None
         self._fired = 0
+        self._over = False
 
     async def park(self, stored: StoredGate) -> Outcome:
-        """Wait until a gate has ended, and come back to a place."""
+        """Wait until a gate has ended, and come back to a place.
+
+        Raises:
+            Evicted: The body has ended without whoever waits here.
+        """
+        if self._over:
+            raise Evicted
         try:
             outcome = await self.waits.park(stored, self)
         except BaseException:
@@ -147,8 +154,10 @@ class BodyWaits(Lodger):
         self._timer = self._clock.call_later(self._grace if self._fired == 1 else _AGAIN, self._fire)
 
     def end(self) -> None:
-        """The body has ended: take cancellations back that were ours."""
-        task, self._task = self._task, None
+        """The body has ended: take cancellations back that were ours, and end waits that it has left behind."""
+        task, self._task, self._over = self._task, None, True
+        for each in self.parked.values():
+            each.future.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if task is not None:

@@ -11,6 +11,8 @@ import asyncio
 from abc import ABC
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from flowstone_async._engine import stopped
 from flowstone_async._engine.board import Next
 from flowstone_async._engine.telling import RunTelling
@@ -46,6 +48,7 @@ class RunSuspending(RunTelling, ABC):
     _idle: int
     _parking: Timer | None
     _suspending: bool
+    _asked: int | None
 
     @property
     def rests(self) -> bool:
@@ -78,6 +81,9 @@ class RunSuspending(RunTelling, ABC):
             self.waits.drop()
         if self.stopping is not None or self._suspending or self.group is None or not self.created.is_set():
             return
+        if self._asked is not None:
+            self._begin_suspending()
+            return
         clock = self.services.clock
         if self.rests:
             self.services.slots.rest(self.id)
@@ -93,6 +99,11 @@ class RunSuspending(RunTelling, ABC):
         elif nearest is not None:
             self._parking = clock.call_later(max(0.0, nearest), self.consider)
 
+    def go_on(self) -> None:
+        """Something of the run does more than wait: its time passes again."""
+        if self.limit is not None:
+            self.limit.resume()
+
     def _begin_suspending(self) -> None:
         if self.group is not None:
             self._suspending = self.waits.held = True
@@ -107,19 +118,33 @@ class RunSuspending(RunTelling, ABC):
         except FlowstoneError as error:
             self.break_off(error)
         finally:
-            self._suspending = self.waits.held = False
+            self._suspending = False
+            self.waits.held = self._asked is not None
             self.services.watch.hint(self.waits)
         if answer == "suspended":
-            for lodger in self.waits.lodgers:
-                lodger.abandon()
-            self.waits.forget()
-            self.stop("suspended")
+            self._leave()
         elif answer == "lost":
             self.lose()
+
+    def _leave(self) -> None:
+        for lodger in self.waits.lodgers:
+            lodger.abandon()
+        self.waits.forget()
+        if self.stopping != "cancelled":  # which came after it, and is told
+            self.stop("suspended")
+
+    @override
+    def lose(self) -> None:
+        if self._asked is None or self.stopping is not None:
+            super().lose()
+        else:
+            self._leave()  # it is not ours since we asked to let go of it: whoever awaits it looks where it goes on
 
     async def _let_go(self) -> Suspension:
         """Suspend the run if nothing has come in that it has not seen."""
         gates = self.services.store.gates
+        if self._asked is not None:
+            return await self._ask_again(self._asked)
         wakes = (await gates.wakes([self.id])).get(self.id)
         if wakes is None:
             return "lost"
@@ -131,10 +156,18 @@ class RunSuspending(RunTelling, ABC):
         shown = tuple((await gates.read(asked)).values()) if asked else ()
         if not self.rests or self.stopping is not None:
             return "woken"
+        self._asked = wakes.number
         answer = await gates.suspend(self.id, self.record.fence, wakes.number)
+        self._asked = None
         if answer == "suspended" and shown:  # from here on the run is not ours: nothing more is asked of the store
             self.error, self.changed = stopped.waiting(self.id, shown), mismatches(shown)
         return answer
+
+    async def _ask_again(self, wakes: int) -> Suspension:
+        """Find out whether the run was suspended, as nobody answered: until that is known nothing goes on here."""
+        answer = await self.services.store.gates.suspend(self.id, self.record.fence, wakes)
+        self._asked = None
+        return "suspended" if answer == "lost" else answer  # it has gone on since: whoever awaits it looks where
 
     def evicted(self, index: int, waits: tuple[Parked, ...]) -> None:
         """A body was evicted: it is called again once one of its gates has ended; at once if it waits for none."""

@@ -59,7 +59,13 @@ class Lodger(Protocol):
 
 
 class Waits(Protocol):
-    """Where a body's gates are opened and waited for: in the run."""
+    """Where a body's gates are opened and waited for: in the run.
+
+    Attributes:
+        over: Whether durable calls do nothing any more, as the run goes on elsewhere, if at all.
+    """
+
+    over: bool
 
     async def open(self, gate: Gate) -> StoredGate | None:
         """Record a gate, together with others of the run; None if the run is not ours any more."""

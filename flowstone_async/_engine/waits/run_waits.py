@@ -49,6 +49,10 @@ class Waiter(Protocol):
         """Look whether the run can be suspended, or a body be evicted."""
         ...
 
+    def go_on(self) -> None:
+        """Something of the run does more than wait."""
+        ...
+
 
 class RunWaits(Waits):
     """What a run waits for.
@@ -59,13 +63,14 @@ class RunWaits(Waits):
     Attributes:
         lodgers: Bodies that have waits in memory.
         held: Whether nothing is handed out.
+        over: Whether durable calls do nothing any more.
     """
 
     def __init__(self, run: Waiter) -> None:
         self._run = run
         self.id = run.id
         self.lodgers: dict[Lodger, None] = {}
-        self.held = False
+        self.held = self.over = False
         self._dormant: dict[str, tuple[GateKind, Callable[[], None]]] = {}
         self._dues: dict[str, datetime] = {}
         self._order: list[tuple[datetime, str]] = []
@@ -99,7 +104,10 @@ class RunWaits(Waits):
         """Let bodies go on whose gates have ended."""
         if self.held:
             return
-        for gate in [each for each in self.awaited if each in found]:
+        ended = [each for each in self.awaited if each in found]
+        if ended:
+            self._run.go_on()
+        for gate in ended:
             parked = self._parked.get(gate)
             if parked is not None and not parked.future.done():
                 self._dues.pop(gate, None)
