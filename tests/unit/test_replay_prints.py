@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -37,7 +37,7 @@ async def call(first: Any, second: Any = None) -> None: ...
         ({"a": [1]}, {"a": [2]}),
         (Order(1), Order(2)),
         (date(2025, 1, 1), date(2025, 1, 2)),
-        (datetime(2025, 1, 1, 1), datetime(2025, 1, 1, 2)),
+        (datetime(2025, 1, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, 2, tzinfo=UTC)),
         (UUID(int=1), UUID(int=2)),
         (Size.SMALL, Size.LARGE),
         ([Order(1)], [Order(2)]),
