@@ -145,7 +145,8 @@ class Attempt:
         """Wait for somebody to say how a body goes on that does not fit its record, or do what was said."""
         error = self._told(mismatch, f"asset {self.unit.node.name!r}")
         try:
-            waits = await ask(self.durable, seen, error)
+            # Of a run that only this process drives the code is what it was: the body does not do the same each time.
+            waits = await ask(self.durable, seen, error) if self.run.record.continuable else None
         except (StoreUnavailable, LeaseLost):  # the run was told
             return Interrupted(self.started_at, self.seconds)
         if waits is not None:

@@ -23,6 +23,7 @@ from flowstone_async import (
     RunNotFound,
     StoreUnavailable,
 )
+from flowstone_async.io import Memory
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -368,6 +369,26 @@ async def test_whoever_loses_the_store_while_it_is_done_leaves_it_to_the_next(op
     assert await soon((await engine.find(run.id)).result()) == "paid 1 paid 20 paid 3 again packed"
     assert shop.calls == {"charge 1": 1, "charge 2": 1, "charge 20": 1, "charge 3": 2, "pack": 1}
     assert not left
+
+
+async def test_a_run_that_only_this_process_drives_fails(open_engine: OpenEngine):
+    """STEP-10: its code cannot have changed, and nobody would hear of it; nor is it tried again."""
+    shop, pipe = Shop(), Pipeline("shop")
+
+    @pipe.asset(retry=Retry(attempts=3, backoff="none"))
+    async def order(ctx: Context) -> str:
+        paid = await ctx.step(shop.charge, ctx.attempt)
+        if ctx.attempt == 1:
+            raise ConnectionError
+        return paid
+
+    engine = await open_engine(pipe, **SECRET)
+    with pytest.raises(ReplayMismatch, match="other arguments"):
+        await soon(engine.run("order", io=Memory(name="mine")))
+    assert shop.calls == {"charge 1": 1}
+    with pytest.raises(ReplayMismatch):
+        await soon(engine.run("order"))
+    assert (await engine.status("order")).state == "waiting"
 
 
 async def test_an_item_fails(open_engine: OpenEngine):
