@@ -81,5 +81,5 @@ def describe(node: Node) -> AssetInfo:
         value_type=kind.read_type(node.value_type),
         location=str(definition.location),
         scatter=isinstance(kind, ScatterKind),
-        has_approval=isinstance(kind, ApprovalKind),
+        has_approval=isinstance(kind, ApprovalKind) or (node.gate is not None and node.gate.asks),
     )

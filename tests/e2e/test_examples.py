@@ -93,6 +93,25 @@ def test_the_rest_app_lets_in_whom_it_knows_and_its_client_follows_a_run() -> No
             assert client.get("/runs", headers={"X-Api-Key": "nobody"}).status_code == httpx.codes.UNAUTHORIZED
 
 
+def test_the_approval_app_awaits_a_decision() -> None:
+    """APPR-04, APPR-12, APPR-16: nobody decides who has none of the roles; a small trade asks nobody."""
+    with short_folder() as folder, served("examples.approval_app:app", folder) as address:
+        said = _python(ROOT, "-m", "examples.approval_app", address, "500").splitlines()
+        assert said[:2] == ["asked: Buy 500 shares?", "decided by ada"]
+        assert said[2] == "{'state': 'booked', 'trade': '500 shares'}"
+        refused = _python(ROOT, "-m", "examples.approval_app", address, "600", "reject").splitlines()
+        assert refused[2] == "{'state': 'refused', 'by': 'ada', 'reason': 'I know'}"
+        with httpx.Client(base_url=address, headers={"X-Api-Key": "key-of-eve"}, timeout=60) as eve:
+            small = eve.post("/trades/7").raise_for_status().json()["run"]
+            assert eve.get(f"/trades/{small}").json() == {"state": "booked", "trade": "7 shares"}
+            eve.post("/trades/700").raise_for_status()
+            while not (waiting := eve.get("/flow/api/v1/approvals").json()["approvals"]):
+                pass
+            answer = eve.post(f"/flow/api/v1/approvals/{waiting[0]['id']}/approve", json={})
+            assert (answer.status_code, answer.json()["code"]) == (httpx.codes.FORBIDDEN, "NOT_ALLOWED")
+            assert eve.get("/trades/00000000-0000-7000-8000-000000000000").status_code == httpx.codes.NOT_FOUND
+
+
 @contextmanager
 def served(app: str, folder: Path) -> Iterator[str]:
     """Serve an ASGI app with uvicorn on a free port, and stop it as an operator would."""

@@ -25,7 +25,6 @@ SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure", "_note")}
 LARGE |= {"gate", "gate_outcome", "gate_token", "early_signal"}
-LARGE |= {"limit_key", "limit_holder", "limit_waiting"}
 LARGE |= {"step", "limit_key", "limit_holder", "limit_waiting"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.

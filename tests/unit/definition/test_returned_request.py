@@ -29,6 +29,7 @@ def test_the_request_is_taken_out_of_the_type():
     assert problems(pipe) == []
     assert pipe.asset_info(one).value_type == (str | None)
     assert pipe.asset_info(two).value_type is int
+    assert (pipe.asset_info(one).has_approval, pipe.asset_info(two).has_approval) == (True, False)
     assert callable(no)
 
 
