@@ -37,7 +37,7 @@ modes: $(READY)  ## run what needs a store by polling alone, behind a transactio
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py tests/typing/batches.py tests/typing/steps.py tests/typing/approvals.py tests/typing/returned.py examples benchmarks tools
+	$(BIN)/pyright flowstone_async tests/typing/levels.py tests/typing/inference.py tests/typing/batches.py tests/typing/steps.py tests/typing/approvals.py tests/typing/returned.py tests/typing/returned_requests.py examples benchmarks tools
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python -m pytest -q tests/architecture tests/typing
 
