@@ -8,8 +8,8 @@ that only the engine can read.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from datetime import UTC, datetime
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import Split
@@ -19,6 +19,7 @@ from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
 Results: TypeAlias = Literal["packed", "rows"]
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class ScatterRecord(NamedTuple):
@@ -70,6 +71,7 @@ class ItemLater(NamedTuple):
         lost: Workers that died with it.
         due: When it may be tried; None at once.
         error: Of the last attempt.
+        gates: Which it waits at, with `NEVER` as `due`: it is due once one of them has ended, also if that was before.
     """
 
     position: int
@@ -77,6 +79,7 @@ class ItemLater(NamedTuple):
     due: datetime | None = None
     lost: int = 0
     error: Failure | None = None
+    gates: tuple[str, ...] = ()
 
 
 class NewPage(NamedTuple):
@@ -168,9 +171,10 @@ class Flush(NamedTuple):
 
     Attributes:
         number: How often this owner has flushed the chunk before.
-        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that is tried again.
+        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that goes on later.
         attempts: As `Chunk.attempts`.
         due: When an item on its own is tried again.
+        gates: Of an item on its own, as `ItemLater.gates`.
         error: Why.
         later: Items that leave it.
         splits: Items that leave their batch, and so make the total grow.
@@ -189,6 +193,7 @@ class Flush(NamedTuple):
     failures: Sequence[ItemFailed] = ()
     later: Sequence[ItemLater] = ()
     splits: Sequence[Split] = ()
+    gates: tuple[str, ...] = ()
 
 
 class ScatterTotals(NamedTuple):
@@ -197,11 +202,12 @@ class ScatterTotals(NamedTuple):
     Attributes:
         waiting: Items on their own that nobody runs.
         open: Chunks that are not done.
-        due: When the first that waits may be tried; None if none waits for its time.
+        due: When the first that waits for a time may be tried; None if none does.
         taken: Chunks that somebody owns.
         since: When it began.
         read: Items that were read, duplicates included; of a scatter in batches those items that are distinct.
         carried: Items that were final when it went on from another scatter.
+        parked: Those among `waiting` that wait at gates.
     """
 
     state: ScatterState
@@ -216,6 +222,7 @@ class ScatterTotals(NamedTuple):
     since: datetime
     read: int
     carried: int = 0
+    parked: int = 0
 
 
 class Page(NamedTuple):
@@ -280,6 +287,9 @@ class Scatters(ScatterNotes, Protocol):
     async def flush(self, flushes: Sequence[Flush], worker: str) -> frozenset[int]:
         """Keep what ended in chunks of `worker`, each as a whole. Repeated, it answers the same.
 
+        An item that waits at gates is due once one of them has ended: at once if one has by then, or a moment later if
+        somebody decides one of them just now.
+
         Returns:
             The places in `flushes` of those that were kept; the chunks of the others are not the worker's any more.
         """
@@ -314,6 +324,10 @@ class Scatters(ScatterNotes, Protocol):
 
     async def close(self, scatter: str, fence: int) -> bool:
         """Close a scatter if it is sealed and every item is final; tell whether this call did."""
+        ...
+
+    async def is_open(self, scatter: str) -> bool:
+        """Tell whether an item is not final, of those that were read."""
         ...
 
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

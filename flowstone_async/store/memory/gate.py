@@ -1,13 +1,45 @@
-"""One gate in memory."""
+"""One gate in memory, and what it is among."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from threading import RLock
+from typing import Literal, Protocol
 
+from flowstone_async.clock import Clock
 from flowstone_async.store.gates import Gate, Outcome, Signal
+from flowstone_async.store.memory.key import Key
+from flowstone_async.store.memory.run import Run
+from flowstone_async.waiters import Waiters
 
 NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Runs(Protocol):
+    """What gates have to know of runs."""
+
+    clock: Clock
+    lock: RLock
+    runs: dict[str, Run]
+    active: dict[str, Run]
+    requests: dict[tuple[str, str], dict[str, Run]]
+    waiters: Waiters
+
+    def owns(self, run_id: str, fence: int) -> bool:
+        """Tell whether a run is owned under a fence."""
+        ...
+
+    def moved(self, run: Run) -> None:
+        """Wake those that wait for a run."""
+        ...
+
+    def changed(self, key: Key) -> None:
+        """Wake those that wait for a key."""
+        ...
+
+    def gate_ended(self, gate: str) -> None:
+        """Hear that a gate has ended."""
+        ...
 
 
 class Entry:

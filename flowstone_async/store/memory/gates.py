@@ -7,12 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import islice
-from threading import RLock
-from typing import Protocol
 
 from typing_extensions import override
 
-from flowstone_async.clock import Clock
 from flowstone_async.errors import ConfigError
 from flowstone_async.store.gates import (
     GATE_KINDS,
@@ -29,35 +26,10 @@ from flowstone_async.store.gates import (
     Suspension,
     token_in_use,
 )
-from flowstone_async.store.memory.gate import NEVER, Entry, repeated
-from flowstone_async.store.memory.key import Key
+from flowstone_async.store.memory.gate import NEVER, Entry, Runs, repeated
 from flowstone_async.store.memory.run import NOBODY, Run
-from flowstone_async.waiters import Waiters
 
 _DELIVERIES = 10_000
-
-
-class Runs(Protocol):
-    """What gates have to know of runs."""
-
-    clock: Clock
-    lock: RLock
-    runs: dict[str, Run]
-    active: dict[str, Run]
-    requests: dict[tuple[str, str], dict[str, Run]]
-    waiters: Waiters
-
-    def owns(self, run_id: str, fence: int) -> bool:
-        """Tell whether a run is owned under a fence."""
-        ...
-
-    def moved(self, run: Run) -> None:
-        """Wake those that wait for a run."""
-        ...
-
-    def changed(self, key: Key) -> None:
-        """Wake those that wait for a key."""
-        ...
 
 
 class MemoryGates(Gates):
@@ -141,7 +113,13 @@ class MemoryGates(Gates):
     def _decide(self, entry: Entry, outcome: Outcome) -> Outcome:
         entry.outcome = outcome
         self._open.pop(entry.gate.id, None)
+        self._memory.gate_ended(entry.gate.id)
         return outcome
+
+    def has_ended(self, gate: str) -> bool:
+        """Tell whether a gate has."""
+        entry = self._gates.get(gate)
+        return entry is not None and entry.outcome is not None
 
     def _wake(self, run: Run) -> None:
         if run.woken(self._memory.clock.now()):

@@ -16,6 +16,7 @@ from flowstone_async.errors import ConfigError, Failure
 from flowstone_async.store import redrives
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.blocks import MOST_AT_ONCE, Committed
+from flowstone_async.store.memory.item_waits import ItemWaits
 from flowstone_async.store.memory.redriving import begun, carry
 from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
 from flowstone_async.store.redrives import Redrive
@@ -44,6 +45,7 @@ class MemoryScatters(Scatters):
         leases: Workers that are alive.
         waiters: Who waits for what changes.
         owns: Tells whether a run is owned under a fence.
+        waits: Items that wait at gates.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class MemoryScatters(Scatters):
         leases: Mapping[str, object],
         waiters: Waiters,
         owns: Callable[[str, int], bool],
+        waits: ItemWaits,
     ) -> None:
         self._lock, self._now, self._leases, self._waiters, self._owns = lock, now, leases, waiters, owns
+        self._waits = waits
         self._scatters: dict[str, StoredScatter] = {}
         self._of: dict[str, dict[AssetKey, str]] = {}
         # What was deleted while somebody held it.
@@ -178,10 +182,12 @@ class MemoryScatters(Scatters):
         chunk.flushes, chunk.state, chunk.due = flush.number + 1, flush.state, flush.due
         chunk.worker = worker if flush.state == "running" else None
         page, now = chunk.kept.page, self._now()
+        self._waits.wait(chunk, flush.gates)
         for each in flush.later:
             kept = Chunk(chunk.kept.scatter, each.position, alone=True, page=page, size=1)
             kept = kept._replace(attempts=each.attempts, lost=each.lost, error=each.error)
             found.chunks[each.position, True] = StoredChunk(kept, state="ready", due=each.due)
+            self._waits.wait(found.chunks[each.position, True], each.gates)
         if flush.block is not None:
             found.commit(flush.block, page)
         found.split(flush, page)
@@ -239,6 +245,12 @@ class MemoryScatters(Scatters):
             if record.state == "running" and record.sealed and not any(c.state in OPEN for c in found.chunks.values()):
                 found.record = record._replace(state="closed")
             return found.record.state == "closed"
+
+    @override
+    async def is_open(self, scatter: str) -> bool:
+        with self._lock:
+            found = self._read(scatter)
+            return found is not None and any(each.state in OPEN for each in found.chunks.values())
 
     @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

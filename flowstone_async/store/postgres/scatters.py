@@ -148,8 +148,8 @@ class PostgresScatters(Scatters):
             return frozenset()
         columns = columns_of(flushes)
         given = (worker, *columns, self._instants.given())
-        if any(flush.splits for flush in flushes):
-            kept = await self._patiently(partial(self._flush_and_split, flushes, given))
+        if any(flush.splits or _waiting(flush) for flush in flushes):
+            kept = await self._patiently(partial(self._flush_and_more, flushes, given))
         else:
             kept = {row[0] - 1 for row in await self._fetch("flush", *given)}
         if len(kept) < len(flushes):
@@ -157,11 +157,20 @@ class PostgresScatters(Scatters):
             kept.update(row[0] - 1 for row in known)
         return frozenset(kept)
 
-    async def _flush_and_split(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
-        scatters = sorted({flush.chunk.scatter for flush in flushes})
+    async def _flush_and_more(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
+        """Flush, and let items that leave their batches be batches, and items that wait at gates wait."""
+        scatters = sorted({flush.chunk.scatter for flush in flushes if flush.splits})
+        gates = [gate for flush in flushes for _, gate in _waiting(flush)]
         async with self._connections.transaction() as session:
-            await session.fetch("lock_scatters", scatters)
+            if scatters:
+                await session.fetch("lock_scatters", scatters)
+            held = {str(row["id"]) for row in await session.fetch("hold_gates", gates)} if gates else set[str]()
             kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
+            for flush in (flushes[place] for place in sorted(kept)):
+                rows: list[tuple[object, ...]] = [(first, gate, gate in held) for first, gate in _waiting(flush)]
+                if rows:
+                    now = self._instants.given()
+                    await session.fetch("wait_items", flush.chunk.scatter, *turned(rows, 3), now)
             for scatter in scatters:
                 splits: list[tuple[object, ...]] = [
                     (each.position, flush.chunk.page, each.attempts, each.due, failure_text(each.error), each.failed)
@@ -196,6 +205,10 @@ class PostgresScatters(Scatters):
     @override
     async def close(self, scatter: str, fence: int) -> bool:
         return bool(await self._fetch("close_scatter", scatter, fence)) or await self._is(scatter, fence, "closed")
+
+    @override
+    async def is_open(self, scatter: str) -> bool:
+        return (await self._connections.fetch("scatter_open", scatter))[0]["open"]
 
     @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:
@@ -320,6 +333,12 @@ class PostgresScatters(Scatters):
                 await self._remains.finish(TRIMS, deleted.trimmed)
             if deleted.left:
                 await self._remains.finish(REMAINS, deleted.left)
+
+
+def _waiting(flush: Flush) -> list[tuple[int, str]]:
+    """Return the items that wait at gates from now on, each with one of its gates."""
+    found = [(flush.chunk.first, gate) for gate in flush.gates]
+    return found + [(each.position, gate) for each in flush.later for gate in each.gates]
 
 
 def _packed(row: Record) -> Committed:
