@@ -226,7 +226,7 @@ class RunDriver(RunSuspending):
             self.seats.offer()
             if self.stopping is None:
                 self._staff()
-                self.consider()
+            self.consider()
 
     @override
     async def _turn(self, index: int) -> None:

@@ -19,6 +19,7 @@ from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
 Results: TypeAlias = Literal["packed", "rows"]
+Left: TypeAlias = Literal["work", "waits", "nothing"]
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -326,8 +327,8 @@ class Scatters(ScatterNotes, Protocol):
         """Close a scatter if it is sealed and every item is final; tell whether this call did."""
         ...
 
-    async def is_open(self, scatter: str) -> bool:
-        """Tell whether an item is not final, of those that were read."""
+    async def left(self, scatter: str) -> Left:
+        """Tell whether items that were read are not final, and whether all of those wait at gates."""
         ...
 
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

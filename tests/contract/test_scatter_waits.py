@@ -43,19 +43,21 @@ async def test_an_item_that_waits_is_due_once_its_gate_has_ended_and_not_before(
     totals = await reader.store.totals(reader.id)
     assert totals is not None
     assert (totals.waiting, totals.parked, totals.open, totals.due) == (2, 2, 2, None)
-    assert await reader.store.is_open(reader.id)
+    assert await reader.store.left(reader.id) == "waits"
     assert not await reader.close()
 
     assert await deliver(engine.store, second) == "accepted"
 
+    assert await reader.store.left(reader.id) == "work"
     [found] = await reader.take()
+    assert await reader.store.left(reader.id) == "work"
     assert (found.first, found.alone, found.attempts, found.lost, found.size) == (1, True, 0, 0, 1)
     assert await reader.take() == ()
     assert await reader.flush(flushed(found, 1, state="done")) == [0]
     assert await deliver(engine.store, first) == "accepted"
     [found] = await reader.take()
     assert await reader.flush(flushed(found, 0, state="done")) == [0]
-    assert not await reader.store.is_open(reader.id)
+    assert await reader.store.left(reader.id) == "nothing"
     assert await reader.close()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, assert_never
 
 from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values, prepare
+from flowstone_async._engine.replay.body import DurableBody
 from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.batch_scattering import BatchScattering
 from flowstone_async._engine.scatter.batches import (
@@ -257,6 +258,7 @@ class Beginning:
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=caller.begin,
             places=caller.places,
+            durable=self.call.durable.facts if self._contexts and isinstance(self.call.durable, DurableBody) else None,
             noted=noting.keep,
             rate_key=rate_key,
             given=None if batches is None else batches.given,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from flowstone_async._engine.replay.body import DurableBody
+from flowstone_async._engine.scatter.asleep import Evicted
 from flowstone_async._engine.scatter.batches import Batches
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.keys import Keys
@@ -13,6 +14,8 @@ from flowstone_async._engine.scatter.noting import Noting
 from flowstone_async._engine.scatter.places import ItemPlaces
 from flowstone_async._engine.services import Services
 from flowstone_async.definition.context import Call, Context, ItemFacts
+from flowstone_async.durable import Durable
+from flowstone_async.failures import ENDINGS
 from flowstone_async.planning.units import Unit
 
 _FIRST_TAKEN = 2
@@ -72,14 +75,30 @@ class BodyCaller:
         facts = ItemFacts(key=key, index=todo.number, attempt=chunk.chunk.attempts + 1, identity=identity)
         of = chunk.chunk
         # Somebody may have begun it before: whoever cut a chunk has it first, or gives it to the next one.
-        known = of.attempts > 0 or of.lost > 0 or of.fence > _FIRST_TAKEN
+        known = of.alone or of.attempts > 0 or of.lost > 0 or of.fence > _FIRST_TAKEN
         call = self._call.for_item(facts, self._services.store.now(), known=known)
         durable, context = call.durable, Context(call)
-        if isinstance(durable, DurableBody):
-            durable.lodge(self.places.of)
+        if not isinstance(durable, DurableBody):
+            return await self._called_with(call, context, durable, todo)
+        durable.lodge(self.places.of)
+        if call.fan is not None:
+            durable.beside = call.fan.tasks
+        if known:
+            await durable.load()
         try:
-            if known and durable is not None:
-                await durable.load()
+            value = await self._called_with(call, context, durable, todo)
+        except ENDINGS:
+            raise
+        except BaseException as error:  # user code may raise anything
+            if durable.evicted is not None:
+                raise Evicted(durable.evicted) from error
+            raise
+        if durable.evicted is not None:
+            raise Evicted(durable.evicted)
+        return value
+
+    async def _called_with(self, call: Call, context: Context, durable: Durable | None, todo: Todo) -> Any:
+        try:
             given = dict.fromkeys(self._contexts, context)
             return await self._body(**{**self._arguments, **given, self._parameter: todo.item})
         finally:

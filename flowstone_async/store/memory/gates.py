@@ -28,6 +28,7 @@ from flowstone_async.store.gates import (
 )
 from flowstone_async.store.memory.gate import NEVER, Entry, Runs, repeated
 from flowstone_async.store.memory.run import NOBODY, Run
+from flowstone_async.types import AssetKey
 
 _DELIVERIES = 10_000
 
@@ -162,6 +163,27 @@ class MemoryGates(Gates):
         with self._lock:
             now = self._memory.clock.now()
             return tuple(self._stored(entry, now) for entry in self._of_run.get(run_id, ()))
+
+    @override
+    async def open_of_run(self, run_id: str, *, limit: int) -> tuple[StoredGate, ...]:
+        with self._lock:
+            now = self._memory.clock.now()
+            found = sorted(self._without_outcome(run_id), key=lambda entry: entry.place)
+            return tuple(self._stored(entry, now) for entry in found[:limit])
+
+    @override
+    async def waiting_bodies(self, run_id: str, key: AssetKey) -> int:
+        with self._lock:
+            return len({each.gate.body for each in self._without_outcome(run_id) if each.gate.asset == key})
+
+    @override
+    async def open_kinds(self, run_id: str, *, aside: str) -> frozenset[GateKind]:
+        with self._lock:
+            found = (each.gate for each in self._without_outcome(run_id))
+            return frozenset(gate.kind for gate in found if (gate.kind, gate.name) != ("sleep", aside))
+
+    def _without_outcome(self, run_id: str) -> list[Entry]:
+        return [each for each in self._of_run.get(run_id, ()) if each.outcome is None]
 
     @override
     async def waiting(

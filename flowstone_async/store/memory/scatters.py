@@ -21,8 +21,10 @@ from flowstone_async.store.memory.redriving import begun, carry
 from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import (
+    NEVER,
     Chunk,
     Flush,
+    Left,
     NewPage,
     Page,
     PageAdded,
@@ -247,10 +249,11 @@ class MemoryScatters(Scatters):
             return found.record.state == "closed"
 
     @override
-    async def is_open(self, scatter: str) -> bool:
+    async def left(self, scatter: str) -> Left:
         with self._lock:
             found = self._read(scatter)
-            return found is not None and any(each.state in OPEN for each in found.chunks.values())
+            dues = {c.due for c in found.chunks.values() if c.state in OPEN} if found is not None else set()
+            return "work" if dues - {NEVER} else "waits" if dues else "nothing"
 
     @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

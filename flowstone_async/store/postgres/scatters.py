@@ -24,6 +24,7 @@ from flowstone_async.store.postgres.scatter_columns import columns_of, cut, posi
 from flowstone_async.store.scatters import (
     Chunk,
     Flush,
+    Left,
     NewPage,
     Page,
     PageAdded,
@@ -207,8 +208,9 @@ class PostgresScatters(Scatters):
         return bool(await self._fetch("close_scatter", scatter, fence)) or await self._is(scatter, fence, "closed")
 
     @override
-    async def is_open(self, scatter: str) -> bool:
-        return (await self._connections.fetch("scatter_open", scatter))[0]["open"]
+    async def left(self, scatter: str) -> Left:
+        [row] = await self._connections.fetch("scatter_left", scatter)
+        return "work" if row["works"] else "waits" if row["waits"] else "nothing"
 
     @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

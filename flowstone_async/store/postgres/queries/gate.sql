@@ -116,6 +116,19 @@ CROSS JOIN LATERAL (SELECT o.* FROM flowstone.gate_outcome AS o WHERE o.gate = n
 -- name: gates_of_run
 SELECT g.id FROM flowstone.gate AS g WHERE g.run_id = $1 ORDER BY g.no;
 
+-- name: open_gates_of_run
+SELECT g.id FROM flowstone.gate AS g WHERE g.run_id = $1 AND g.open ORDER BY g.due LIMIT $2;
+
+-- name: open_kinds
+SELECT DISTINCT g.kind
+FROM flowstone.gate AS g
+WHERE g.run_id = $1 AND g.open AND NOT (g.kind = 'sleep' AND g.name = $2);
+
+-- name: waiting_bodies
+SELECT count(DISTINCT g.body)
+FROM flowstone.gate AS g
+WHERE g.run_id = $1 AND g.open AND g.pipeline = $2 AND g.asset = $3 AND g.io = $4 AND g.partition = $5;
+
 -- name: gate_place
 -- Where a gate is among those that wait.
 SELECT g.kind, g.due FROM flowstone.gate AS g WHERE g.id = $1;

@@ -320,10 +320,17 @@ WHERE s.id = $1 AND s.fence = $2 AND s.state = 'running' AND s.sealed
     AND NOT EXISTS (SELECT FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.state IN ('ready', 'running'))
 RETURNING s.id;
 
--- name: scatter_open
--- Whether an item of the scatter $1 is not final.
+-- name: scatter_left
+-- Whether an item of the scatter $1 is not final and waits at no gate, and whether one does wait at a gate.
 SELECT EXISTS (
-    SELECT FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.state IN ('ready', 'running')) AS open;
+        SELECT FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at IS NULL)
+    OR EXISTS (
+        SELECT FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at < 'infinity') AS works,
+    EXISTS (
+        SELECT FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at = 'infinity') AS waits;
 
 -- name: end_scatter
 -- End the scatter $1 early, read under the fence $2; then `cancel_chunks`, in the same transaction.
