@@ -111,7 +111,7 @@ class RunDriver(RunSuspending):
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
         self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff)
-        self.hurried = self._suspending = False
+        self.hurried = self.helped = self._suspending = False
         self.limit: RunLimit | None = None
         self._paused = paused
         self._parking: Timer | None = None

@@ -31,11 +31,13 @@ class RunSuspending(RunTelling, ABC):
         waits: Its gates.
         seats: The places of its bodies.
         hurried: Whether somebody awaits it who is to be told that it waits.
+        helped: Whether it is another's, and only items of it run here.
     """
 
     waits: RunWaits
     seats: Seats
     hurried: bool
+    helped: bool
     resumed: bool
     limit: RunLimit | None
     created: asyncio.Event
@@ -48,6 +50,7 @@ class RunSuspending(RunTelling, ABC):
         """Whether it does nothing but wait at gates."""
         return (
             self.waits.any
+            and not self.helped
             and not self._ready
             and not self._idle
             and not self.waiting
