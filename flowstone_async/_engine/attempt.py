@@ -29,8 +29,9 @@ from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async._engine.waits.parked import Parked
-from flowstone_async._engine.waits.returned import GatedBody, unasked
+from flowstone_async._engine.waits.returned import GatedBody, prepared_for, unasked
 from flowstone_async.definition.context import Call
+from flowstone_async.definition.graph import BoundHandler
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.errors import ExecutionError, FlowstoneError, StorageError, StoreUnavailable
@@ -134,7 +135,7 @@ class Attempt:
         if not self.runnable.elaborate:
             prepared = await prepare_edges(self.values, self.unit)
             return await self.stored(await self._called(prepared), prepared.inputs)
-        if node.gate is not None:
+        if node.gate is not None and node.scatter is None:
             return await GatedBody(self, node.gate).compute()
         return await self.within(self._plain if node.scatter is None else self._scattered)
 
@@ -163,6 +164,11 @@ class Attempt:
         await self.durable.load()
         value, prepared = await self.body(call, scope)
         return await self.stored(value, prepared.inputs)
+
+    async def handled(self, handler: BoundHandler, payload: tuple[Any, ...], call: Call, scope: ResourceScope) -> Any:
+        """Call a handler of its gate with what it takes."""
+        prepared = await prepared_for(handler, self.values, self.unit, call, scope)
+        return await handler.function(*payload, **prepared.arguments)
 
     async def body(self, call: Call, scope: ResourceScope) -> tuple[Any, Prepared]:
         """Call the body; return what it returns, and what it was given."""

@@ -34,6 +34,10 @@ class Evicted(Exception):
         return tuple(each.id for each in self.waits)
 
 
+class Final(Exception):
+    """What an item fails with for good: another attempt would change nothing. Its cause says why."""
+
+
 class Asleep(Host):
     """What a worker knows of such items of one scatter.
 

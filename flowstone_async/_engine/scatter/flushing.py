@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async._engine.replay.facts import BodyFacts
-from flowstone_async._engine.scatter.asleep import Asleep, Evicted
+from flowstone_async._engine.scatter.asleep import Asleep, Evicted, Final
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.dues import Dues
@@ -144,7 +144,9 @@ class Flushing(ABC):
                 self._changes(chunk)
                 return
             error = parted
-        told, wait = self._task.failing(error, attempts)
+        final = error.__cause__ if isinstance(error, Final) else None
+        told, wait = self._task.failing(final or error, attempts)
+        wait = None if final else wait
         if wait is None:
             chunk.fail(todo.position, attempts, describe(told))
         else:

@@ -14,11 +14,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.gates.type_names import home_of
-from flowstone_async._engine.outcome import Computed, Prepared
+from flowstone_async._engine.outcome import Prepared
 from flowstone_async._engine.replay.body import DurableBody
 from flowstone_async._engine.replay.gate import BodyGate, lost, signal_wait
 from flowstone_async._engine.replay.scope import Place
@@ -37,14 +37,16 @@ from flowstone_async.store.gates import Gate, StoredGate
 from flowstone_async.types import AssetKey, Input
 
 R = TypeVar("R")
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 _PATH = "returned"
 
 
-class Attempted(Protocol):
-    """The attempt at the asset.
+class Attempted(Protocol[V_co]):
+    """The attempt at the asset, or at an item of a scatter.
 
     Attributes:
-        asleep: Set to the gate that the asset waits at, where nothing of it goes on.
+        asleep: Set to the gate that it waits at, where nothing of it goes on.
         final: Set where another attempt would change nothing.
     """
 
@@ -71,7 +73,11 @@ class Attempted(Protocol):
         """Call the body; return what it returns, and what it was given."""
         ...
 
-    async def stored(self, value: Any, inputs: tuple[Input, ...]) -> Computed:
+    async def handled(self, handler: BoundHandler, payload: tuple[Any, ...], call: Call, scope: ResourceScope) -> Any:
+        """Call a handler with what it takes."""
+        ...
+
+    async def stored(self, value: Any, inputs: tuple[Input, ...]) -> V_co:
         """Store the value of the asset."""
         ...
 
@@ -97,15 +103,15 @@ class Kept(NamedTuple):
     notes: Mapping[str, object]
 
 
-class GatedBody:
-    """One attempt at an asset whose body may return a gate.
+class GatedBody(Generic[V]):
+    """One attempt at an asset, or at an item, whose body may return a gate.
 
     Args:
         attempt: Which one.
         gate: Which gate, and its handlers.
     """
 
-    def __init__(self, attempt: Attempted, gate: BoundGate) -> None:
+    def __init__(self, attempt: Attempted[V], gate: BoundGate) -> None:
         self._attempt, self._gate = attempt, gate
         self._unit, self._services = attempt.unit, attempt.services
         self._rearms: list[datetime] = []
@@ -117,10 +123,10 @@ class GatedBody:
         assert self._durable is not None  # noqa: S101 - set before anything else is done
         return self._durable
 
-    async def compute(self) -> Computed | None:
-        """Return the value, or None where the asset waits and nothing of it goes on."""
+    async def compute(self) -> V | None:
+        """Return the value, or None where it waits and nothing of it goes on."""
         kept = await self._attempt.within(self._body)
-        if isinstance(kept, Computed):
+        if not isinstance(kept, Kept):
             return kept
         try:
             return await self._ended(kept)
@@ -130,7 +136,7 @@ class GatedBody:
 
     # -- the body -----------------------------------------------------------------------------------------------
 
-    async def _body(self, call: Call, scope: ResourceScope) -> Computed | Kept:
+    async def _body(self, call: Call, scope: ResourceScope) -> V | Kept:
         """Call the body, unless it has returned a gate before."""
         attempt = self._attempt
         durable = self._durable = attempt.durable
@@ -180,7 +186,7 @@ class GatedBody:
 
     # -- the gate -----------------------------------------------------------------------------------------------
 
-    async def _ended(self, kept: Kept) -> Computed | None:
+    async def _ended(self, kept: Kept) -> V | None:
         """Open the gate unless it is, and do what its end asks for."""
         gate, waits = kept.gate, self.durable.facts.waits
         stored = await waits.open(gate)
@@ -217,12 +223,12 @@ class GatedBody:
             raise lost(self.durable.facts, gate.key)
         return stored
 
-    async def _signalled(self, kept: Kept, payload: Any) -> Computed:
+    async def _signalled(self, kept: Kept, payload: Any) -> V:
         handler = self._gate.on_signal
         value = payload if handler is None else await self._handled(kept, handler, "on_signal", payload)
         return await self._attempt.stored(_no_rearm(value, "on_signal"), kept.inputs)
 
-    async def _expired(self, kept: Kept, stored: StoredGate) -> Computed | None:
+    async def _expired(self, kept: Kept, stored: StoredGate) -> V | None:
         """Ask what is to be done, or do what was said before; None once the gate is open again."""
         gate, waits = kept.gate, self.durable.facts.waits
         if self._rearms and stored.due != self._rearms[-1]:  # somebody died before it was open again
@@ -258,15 +264,12 @@ class GatedBody:
     # -- handlers -----------------------------------------------------------------------------------------------
 
     async def _handled(self, kept: Kept, handler: BoundHandler, part: str, *payload: Any) -> Any:
-        """Call a handler with what it takes, on a call and with resources of its own."""
-        edge_of = {id(edge.binding): edge for edge in self._unit.inputs}
-        edges = [edge_of[id(own)]._replace(binding=each) for each, own in handler.edges]
+        """Call a handler, on a call and with resources of its own."""
 
         async def use(call: Call, scope: ResourceScope) -> Any:
             call.notes.update(kept.notes)
             await self._attempt.durable.load()
-            prepared = await prepare(self._attempt.values, self._unit, handler.bindings, edges, call, scope)
-            value = await handler.function(*payload, **prepared.arguments)
+            value = await self._attempt.handled(handler, payload, call, scope)
             if isinstance(value, SignalGate):
                 raise ConfigError(
                     f"{handler.part} returned a gate, which only the body may",
@@ -276,6 +279,13 @@ class GatedBody:
             return value
 
         return await self._attempt.within(use, part)
+
+
+async def prepared_for(handler: BoundHandler, values: Values, unit: Unit, call: Call, scope: ResourceScope) -> Prepared:
+    """Return what a handler takes, beside what is given to it by place: as the body got it."""
+    edge_of = {id(edge.binding): edge for edge in unit.inputs}
+    edges = [edge_of[id(own)]._replace(binding=each) for each, own in handler.edges]
+    return await prepare(values, unit, handler.bindings, edges, call, scope)
 
 
 def _no_rearm(value: Any, part: str) -> Any:

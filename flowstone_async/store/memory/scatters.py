@@ -252,7 +252,8 @@ class MemoryScatters(Scatters):
     async def left(self, scatter: str) -> Left:
         with self._lock:
             found = self._read(scatter)
-            dues = {c.due for c in found.chunks.values() if c.state in OPEN} if found is not None else set()
+            chunks = () if found is None else found.chunks.values()
+            dues = {chunk.due for chunk in chunks if chunk.state in OPEN}
             return "work" if dues - {NEVER} else "waits" if dues else "nothing"
 
     @override

@@ -167,7 +167,8 @@ class PostgresScatters(Scatters):
                 await session.fetch("lock_scatters", scatters)
             held = {str(row["id"]) for row in await session.fetch("hold_gates", gates)} if gates else set[str]()
             kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
-            for flush in (flushes[place] for place in sorted(kept)):
+            for place in sorted(kept):
+                flush = flushes[place]
                 rows: list[tuple[object, ...]] = [(first, gate, gate in held) for first, gate in _waiting(flush)]
                 if rows:
                     now = self._instants.given()
