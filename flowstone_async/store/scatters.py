@@ -70,9 +70,8 @@ class ItemLater(NamedTuple):
     Attributes:
         attempts: Attempts that failed so far.
         lost: Workers that died with it.
-        due: When it may be tried; None at once.
+        due: When it may be tried; None at once; `NEVER` until one of its `gates` has ended, which may be so already.
         error: Of the last attempt.
-        gates: Which it waits at, with `NEVER` as `due`: it is due once one of them has ended, also if that was before.
     """
 
     position: int
@@ -174,8 +173,7 @@ class Flush(NamedTuple):
         number: How often this owner has flushed the chunk before.
         state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that goes on later.
         attempts: As `Chunk.attempts`.
-        due: When an item on its own is tried again.
-        gates: Of an item on its own, as `ItemLater.gates`.
+        due, gates: When an item on its own is tried again; as of `ItemLater`.
         error: Why.
         later: Items that leave it.
         splits: Items that leave their batch, and so make the total grow.
@@ -288,8 +286,7 @@ class Scatters(ScatterNotes, Protocol):
     async def flush(self, flushes: Sequence[Flush], worker: str) -> frozenset[int]:
         """Keep what ended in chunks of `worker`, each as a whole. Repeated, it answers the same.
 
-        An item that waits at gates is due once one of them has ended: at once if one has by then, or a moment later if
-        somebody decides one of them just now.
+        An item that waits at gates is due at once if one has ended, or in a while if somebody decides one just now.
 
         Returns:
             The places in `flushes` of those that were kept; the chunks of the others are not the worker's any more.

@@ -168,7 +168,7 @@ async def test_what_is_done_when_nobody_signals_in_time(open_engine: OpenEngine)
 
 async def _until(holds: Any) -> None:
     while not holds():
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
 
 
 async def test_a_worker_that_dies_leaves_its_items_gates_to_the_next(open_engine: OpenEngine):

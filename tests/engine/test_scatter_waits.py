@@ -46,7 +46,7 @@ async def _parked(engine: Engine, run_id: str, count: int, others: int) -> str:
             totals = await store.scatters.totals(scatter.id)
             if totals is not None and (totals.parked, totals.open) == (count, count + others):
                 return scatter.id
-        await asyncio.sleep(0.005)
+        await store.changed(f"run:{run_id}", within=0.01)
 
 
 class Jobs:
@@ -203,7 +203,7 @@ async def test_time_passes_for_items_in_nobody_s_memory(open_engine: OpenEngine)
 
 async def _done(run: RunHandle[Any], count: int) -> None:
     while (counts := (await run.status()).scatter) is None or counts.done < count:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
 
 
 async def test_some_are_done_while_others_wait_and_fail(open_engine: OpenEngine):

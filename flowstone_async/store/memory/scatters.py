@@ -12,12 +12,11 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
-from flowstone_async.errors import ConfigError, Failure
-from flowstone_async.store import redrives
+from flowstone_async.errors import Failure
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.blocks import MOST_AT_ONCE, Committed
 from flowstone_async.store.memory.item_waits import ItemWaits
-from flowstone_async.store.memory.redriving import begun, carry
+from flowstone_async.store.memory.redriving import redriven
 from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import (
@@ -267,34 +266,8 @@ class MemoryScatters(Scatters):
             return found.record.state == state
 
     def redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter | None:
-        """Return the scatter that a run begins with, not kept yet; None if it cannot be, and need not.
-
-        Raises:
-            ConfigError: It cannot be, and is required.
-        """
-        try:
-            return self._redriven(asked, run_id, active)
-        except ConfigError:
-            if asked.required:
-                raise
-            return None
-
-    def _redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter:
-        origin = self._scatters.get(asked.origin)
-        if origin is None:
-            raise redrives.gone(asked.origin)
-        for each in self._scatters.values():
-            if each.record.origin == asked.origin:
-                raise redrives.redriven(asked.origin, each.record.run_id)
-        record = origin.record
-        if record.state == "running" and active(record.run_id):
-            raise redrives.goes_on(asked.origin, record.run_id)
-        carried = carry(asked, origin.chunks.values(), origin.failures.values())
-        if record.sealed and carried.final == record.total - carried.rejoined and asked.required:
-            raise redrives.nothing_left(asked.origin, refused=len(carried.failures), total=record.total)
-        if record.state == "running":  # its run has ended: nobody adds to it any more
-            origin.cancel("cancelled")
-        return begun(asked, run_id, origin, carried, self._now())
+        """Return the scatter that a run begins with, not kept yet; see `redriving.redriven`."""
+        return redriven(asked, run_id, self._scatters, active, self._now())
 
     def keep(self, scatter: StoredScatter) -> None:
         """Keep a scatter that a run begins with."""

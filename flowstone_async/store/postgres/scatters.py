@@ -20,7 +20,7 @@ from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.remains import REMAINS, TRIMS, Remains
 from flowstone_async.store.postgres.repeating import Repeating
-from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned
+from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned, waits_of
 from flowstone_async.store.scatters import (
     Chunk,
     Flush,
@@ -149,7 +149,7 @@ class PostgresScatters(Scatters):
             return frozenset()
         columns = columns_of(flushes)
         given = (worker, *columns, self._instants.given())
-        if any(flush.splits or _waiting(flush) for flush in flushes):
+        if any(flush.splits or waits_of(flush) for flush in flushes):
             kept = await self._patiently(partial(self._flush_and_more, flushes, given))
         else:
             kept = {row[0] - 1 for row in await self._fetch("flush", *given)}
@@ -161,7 +161,7 @@ class PostgresScatters(Scatters):
     async def _flush_and_more(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
         """Flush, and let items that leave their batches be batches, and items that wait at gates wait."""
         scatters = sorted({flush.chunk.scatter for flush in flushes if flush.splits})
-        gates = [gate for flush in flushes for _, gate in _waiting(flush)]
+        gates = [gate for flush in flushes for _, gate in waits_of(flush)]
         async with self._connections.transaction() as session:
             if scatters:
                 await session.fetch("lock_scatters", scatters)
@@ -169,7 +169,7 @@ class PostgresScatters(Scatters):
             kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
             for place in sorted(kept):
                 flush = flushes[place]
-                rows: list[tuple[object, ...]] = [(first, gate, gate in held) for first, gate in _waiting(flush)]
+                rows: list[tuple[object, ...]] = [(first, gate, gate in held) for first, gate in waits_of(flush)]
                 if rows:
                     now = self._instants.given()
                     await session.fetch("wait_items", flush.chunk.scatter, *turned(rows, 3), now)
@@ -336,12 +336,6 @@ class PostgresScatters(Scatters):
                 await self._remains.finish(TRIMS, deleted.trimmed)
             if deleted.left:
                 await self._remains.finish(REMAINS, deleted.left)
-
-
-def _waiting(flush: Flush) -> list[tuple[int, str]]:
-    """Return the items that wait at gates from now on, each with one of its gates."""
-    found = [(flush.chunk.first, gate) for gate in flush.gates]
-    return found + [(each.position, gate) for each in flush.later for gate in each.gates]
 
 
 def _packed(row: Record) -> Committed:
