@@ -25,7 +25,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.definition.batch import BatchFailed
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import FlowstoneError, LeaseLost
 from flowstone_async.failures import describe
 from flowstone_async.sources.source import Source
 from flowstone_async.store.blocks import MOST_AT_ONCE, weight
@@ -137,6 +137,9 @@ class Flushing(ABC):
 
     def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
         """Note what a body raised: the item is tried again later, or has failed for good."""
+        if isinstance(error, LeaseLost) and error.run_id == self._task.record.run_id:
+            self._fail(error)  # no outcome of the item: the run has another owner, and who helps comes back to that one
+            return
         attempts = chunk.chunk.attempts + 1
         if isinstance(error, BatchFailed) and self._task.kind.batch is not None:
             parted = part(chunk, todo, error, self._task.failing, self._services.store.now)

@@ -25,7 +25,7 @@ from flowstone_async._engine.scatter.working import Working
 from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
-from flowstone_async.store.scatters import Chunk, NewPage, Page
+from flowstone_async.store.scatters import Chunk, Left, NewPage, Page
 
 # Chunks that each worker is to have at least, of those that are read ahead.
 _CHUNKS = 2
@@ -203,10 +203,12 @@ class Scattering(Working):
         if self._finished.is_set() or self._ending:
             return
         final, failed, total = self._sealed and not self._held, self._failed, self._total
+        waits = False
         if final and self._asleep.any:
-            final = await self._is_over()
+            left = await self._left()
+            final, waits = left == "nothing", left == "waits" and self._asleep.resting_since is None
         batches = self._task.kind.batch is not None  # of which there may be more as long as any is open
-        if self._attended and (final or failed > self._judged):
+        if self._attended and (final or waits or failed > self._judged):
             # Others may have failed items, too: all of them are known once nothing is open.
             self._judged = failed
             totals = await self._count()
@@ -221,15 +223,15 @@ class Scattering(Working):
         await self._judge(failed, self.total or total, sealed=self._sealed and (settled or not batches))
         if final:
             await self._close()
-
-    async def _is_over(self) -> bool:
-        """Tell whether every item is final, as far as is known; hear of it where all that is left waits at gates."""
-        left = await self._store.left(self._id)
-        if left == "waits" and not self._held and not self._look.is_set():
+        elif waits and not self._held and not self._look.is_set():
             await self._asleep.rest()
-        elif left == "work" and self._crews is None and not self._due:
+
+    async def _left(self) -> Left:
+        """Ask what is left: items that wait at gates are not held by anybody."""
+        left = await self._store.left(self._id)
+        if left == "work" and self._crews is None and not self._due:
             await self._look_later()
-        return left == "nothing"
+        return left
 
     async def _close(self) -> None:
         async with self._closing:  # whoever sees that it is final while another closes it has nothing to do

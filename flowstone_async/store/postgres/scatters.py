@@ -160,11 +160,10 @@ class PostgresScatters(Scatters):
 
     async def _flush_and_more(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
         """Flush, and let items that leave their batches be batches, and items that wait at gates wait."""
-        scatters = sorted({flush.chunk.scatter for flush in flushes if flush.splits})
+        scatters = sorted({flush.chunk.scatter for flush in flushes})
         gates = [gate for flush in flushes for _, gate in waits_of(flush)]
         async with self._connections.transaction() as session:
-            if scatters:
-                await session.fetch("lock_scatters", scatters)
+            await session.fetch("lock_scatters", scatters)
             held = {str(row["id"]) for row in await session.fetch("hold_gates", gates)} if gates else set[str]()
             kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
             for place in sorted(kept):
