@@ -24,7 +24,7 @@ from flowstone_async import (
     WaitingSignal,
 )
 from tests.support.crash import kill, look_for_orphans
-from tests.support.engines import OpenEngine
+from tests.support.engines import OpenEngine, SharedEngines
 from tests.support.gate import soon
 from tests.support.waits import Desk, in_state, opened, send
 
@@ -87,9 +87,10 @@ class Jobs:
             assert (await send(engine, gates[str(item)], str, f"done {item}")).state == "accepted"
 
 
-async def test_items_that_wait_hold_nothing_and_each_goes_on_once(open_engine: OpenEngine):
+async def test_items_that_wait_hold_nothing_and_each_goes_on_once(open_engine: OpenEngine, engines: SharedEngines):
     """SIG-07, STEP-06, STEP-08: no task and no coroutine; the scatter goes on with the others meanwhile, and ends last."""
-    jobs, count = Jobs(range(60), max_concurrent=4, page_size=5), 60  # far more wait than are read ahead
+    count = 60 if engines.durable else 500
+    jobs = Jobs(range(count), max_concurrent=4, page_size=5)  # far more wait than are read ahead
     engine = await open_engine(jobs.pipe, **EVICTED)
     before = len(asyncio.all_tasks())
     run = await engine.submit(jobs.answers)
