@@ -226,8 +226,9 @@ async def items(given: Options, server: EmbeddedServer) -> None:
         for first in range(0, many, 100):
             await asyncio.gather(*(engine.signal(f"item {no}", no) for no in range(first, first + 100)))
         assert (await run).succeeded == many
-        more = {"begin_s": waiting - begun, "end_s": time.perf_counter() - waiting, "items": many, "rss_mb": mb}
-    show(given, "items_10000_waiting", floor=after - before, figure=mb - after, unit="mb", **more)
+        begin, end = waiting - begun, time.perf_counter() - waiting
+    floor, more = after - before, mb - after
+    show(given, "items_10000_waiting", floor=floor, figure=more, unit="mb", begin_s=begin, end_s=end, rss_mb=mb)
 
 
 async def _same(number: int) -> int:

@@ -116,6 +116,9 @@ async def test_a_run_of_which_only_such_items_are_left_is_suspended_and_woken_by
     engine = await open_engine(jobs.pipe, **EVICTED)
     with pytest.raises(WaitingSignal) as waits:
         await soon(engine.run(jobs.answers))
+    status = await engine.status(jobs.answered)
+    assert status.state == "waiting"
+    assert status.waiting_for is not None
     assert sorted(gate["name"] for gate in waits.value.details["gates"]) == ["0", "1", "2"]
     run = await engine.find(waits.value.run_id)
     for item in (1, 0):
@@ -137,6 +140,7 @@ async def test_an_item_in_memory_waits_without_its_place_and_counts_as_waiting(o
     counts = (await run.status()).scatter
     assert counts is not None
     assert (counts.waiting, counts.running) == (30, 0)
+    assert (await engine.status(jobs.answered)).state == "running"
     await jobs.signal(engine, *range(30))
     assert len(await soon(run.result())) == 30
     assert {jobs.calls["body", number] for number in range(30)} == {1}

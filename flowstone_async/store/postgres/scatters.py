@@ -165,7 +165,7 @@ class PostgresScatters(Scatters):
         async with self._connections.transaction() as session:
             await session.fetch("lock_scatters", scatters)
             held = {str(row["id"]) for row in await session.fetch("hold_gates", gates)} if gates else set[str]()
-            kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
+            kept: set[int] = {row[0] - 1 for row in await session.fetch("flush", *given)}
             for place in sorted(kept):
                 flush = flushes[place]
                 rows: list[tuple[object, ...]] = [(first, gate, gate in held) for first, gate in waits_of(flush)]
