@@ -31,6 +31,7 @@ from tests.support.waits import Desk, in_state, opened, send
 SECRET: Any = {"secret": b"s" * 32, "poll": "50ms"}
 EVICTED: Any = {**SECRET, "park_after": 0}
 PARKED: Any = {**SECRET, "park_after": False}
+IN_MEMORY = pytest.mark.not_in("evict", reason="is about bodies in memory")
 RESIDENT: Any = {**SECRET, "park_after": "1ms"}
 
 
@@ -131,6 +132,7 @@ async def test_a_run_of_which_only_such_items_are_left_is_suspended_and_woken_by
     assert {jobs.calls["start", item] for item in range(3)} == {1}
 
 
+@IN_MEMORY
 async def test_an_item_in_memory_waits_without_its_place_and_counts_as_waiting(open_engine: OpenEngine):
     jobs = Jobs(range(30), max_concurrent=2, page_size=3)
     engine = await open_engine(jobs.pipe, **PARKED)
@@ -146,6 +148,7 @@ async def test_an_item_in_memory_waits_without_its_place_and_counts_as_waiting(o
     assert {jobs.calls["body", number] for number in range(30)} == {1}
 
 
+@IN_MEMORY
 async def test_more_waits_than_may_be_in_memory_evict_the_longest(open_engine: OpenEngine):
     """STEP-06: `max_parked`."""
     jobs = Jobs(range(20))
@@ -369,6 +372,7 @@ async def _wait(what: Any) -> Any:
     return await what
 
 
+@IN_MEMORY
 async def test_a_source_goes_on_being_read_behind_items_that_wait(open_engine: OpenEngine):
     """SIG-07: they are not counted as work at hand, in memory or not."""
     desk, read, pipe = Desk(), list[int](), Pipeline("sources")
