@@ -159,3 +159,5 @@ class Watch:
             if run in self._runs:
                 run.hand_out(found)
         self._due = await gates.next_due() if any(run.hosts for run in self._runs) else None
+        if self._due is not None and self._due <= now:
+            self._due = None  # somebody else decides it: it is looked at with the next poll
