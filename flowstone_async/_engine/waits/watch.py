@@ -135,7 +135,8 @@ class Watch:
     async def _look(self) -> None:
         now, gates = self._store.now(), self._store.gates
         late = [run for run in self._runs if run.due is not None and run.due <= now]
-        if late or (self._due is not None and self._due <= now):
+        swept = bool(late) or (self._due is not None and self._due <= now)
+        if swept:
             while await gates.sweep(limit=SWEEP) >= SWEEP:
                 pass
             self._hinted.update(late)
@@ -159,5 +160,5 @@ class Watch:
             if run in self._runs:
                 run.hand_out(found)
         self._due = await gates.next_due() if any(run.hosts for run in self._runs) else None
-        if self._due is not None and self._due <= now:
+        if swept and self._due is not None and self._due <= now:
             self._due = None  # somebody else decides it: it is looked at with the next poll
