@@ -6,6 +6,9 @@ was dropped with its run; the floor is a NOTIFY from one connection to another. 
 signal while so many suspended runs wait besides (10,000 with `--quick`); the floor is the same without them, and
 `rss_mb` the most memory that the process had. `timers_10000`: so many items of a scatter (1,000 with `--quick`) whose
 `ctx.sleep` ends at one instant: by how much the last one is late; the floor is `asyncio.sleep` in as many tasks.
+`items_10000_waiting`: megabytes that a process has more once so many items of a scatter (1,000 with `--quick`) wait
+and are in nobody's memory; the floor is the same for items that have ended. `begin_s`, `end_s`: until all wait, and
+from the first signal until the run has ended.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ _WARM = 5
 _IDLE, _LOOK = 0.02, 0.002
 _SECRET = b"s" * 32
 STEPS = 50
+_PARKED = "SELECT count(*) FROM flowstone.scatter_chunk WHERE state = 'ready' AND due_at = 'infinity'"
 _COLUMNS = """
 SELECT attname FROM pg_attribute
 WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = '' AND attgenerated = ''
@@ -181,12 +185,54 @@ async def timers(given: Options, server: EmbeddedServer) -> None:
 
     async with (
         database(server, "timers") as dsn,
-        Engine(pipe, store=dsn, secret=_SECRET, block_warning=False) as engine,
+        Engine(pipe, store=dsn, secret=_SECRET, park_after=False, block_warning=False) as engine,
     ):
         due = datetime.now(UTC) + timedelta(seconds=ahead)
         assert (await engine.run(each, timeout=False)).succeeded == bodies
     first, last = min(late), max(late)
     show(given, "timers_10000", floor=await slept(bodies), figure=last, unit="s", bodies=bodies, first_s=first)
+
+
+def now_mb() -> float:
+    """Return the memory that this process has now, where the system tells; else the most that it ever had."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * resource.getpagesize() / (1 << 20) if pages.exists() else rss_mb()
+
+
+async def items(given: Options, server: EmbeddedServer) -> None:
+    """Measure items that wait and are in nobody's memory."""
+    many, pipe = given.repeat(10_000, 1_000), Pipeline("items")
+
+    @pipe.scatter(range(many), max_concurrent=200)
+    async def ended(number: int, ctx: Context) -> int:
+        return await ctx.step(_same, number)
+
+    @pipe.scatter(range(many), max_concurrent=200)
+    async def waits(number: int, ctx: Context) -> int:
+        return await ctx.signal(int, token=f"item {number}", timeout=False)
+
+    async with (
+        database(server, "items") as dsn,
+        Engine(pipe, store=dsn, secret=_SECRET, park_after="100ms", block_warning=False) as engine,
+    ):
+        connection, before = await asyncpg.connect(dsn), now_mb()
+        await engine.run(ended)
+        after = now_mb()
+        run, begun = await engine.submit(waits), time.perf_counter()
+        while await connection.fetchval(_PARKED) < many:  # noqa: ASYNC110
+            await asyncio.sleep(_IDLE)
+        await connection.close()
+        waiting, mb = time.perf_counter(), now_mb()
+        for first in range(0, many, 100):
+            await asyncio.gather(*(engine.signal(f"item {no}", no) for no in range(first, first + 100)))
+        assert (await run).succeeded == many
+        begin, end = waiting - begun, time.perf_counter() - waiting
+    floor, more = after - before, mb - after
+    show(given, "items_10000_waiting", floor=floor, figure=more, unit="mb", begin_s=begin, end_s=end, rss_mb=mb)
+
+
+async def _same(number: int) -> int:
+    return number
 
 
 async def main() -> None:
@@ -204,6 +250,7 @@ async def main() -> None:
             told(given, "replay_50_steps", percentile(evicted, 0.5), replayed, "")
             await delivered(given, server)
             await timers(given, server)
+            await items(given, server)
         finally:
             await server.close()
 

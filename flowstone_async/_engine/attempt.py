@@ -31,7 +31,7 @@ from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async._engine.waits.parked import Parked
-from flowstone_async._engine.waits.returned import GatedBody, is_unasked, unasked
+from flowstone_async._engine.waits.returned import Ended, GatedBody, is_unasked, prepared_for, unasked
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
@@ -165,7 +165,7 @@ class Attempt:
         if not self.runnable.elaborate:
             prepared = await prepare_edges(self.values, self.unit)
             return await self.stored(await self._called(prepared), prepared.inputs)
-        if node.gate is not None:
+        if node.gate is not None and node.scatter is None:
             return await GatedBody(self, node.gate).compute()
         return await self.within(self._plain if node.scatter is None else self._scattered)
 
@@ -194,6 +194,11 @@ class Attempt:
         await self.durable.load()
         value, prepared = await self.body(call, scope)
         return await self.stored(value, prepared.inputs)
+
+    async def handled(self, ended: Ended, call: Call, scope: ResourceScope) -> Any:
+        """Call a handler of its gate with what it takes."""
+        prepared = await prepared_for(ended.handler, self.values, self.unit, call, scope)
+        return await ended.handler.function(*ended.payload, **prepared.arguments, **ended.named)
 
     async def body(self, call: Call, scope: ResourceScope) -> tuple[Any, Prepared]:
         """Call the body; return what it returns, and what it was given."""

@@ -19,7 +19,7 @@ from flowstone_async._engine.run import RunDriver
 from flowstone_async._engine.session import Flight, Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async._engine.unknown import wake
-from flowstone_async._engine.waits.alarms import waits_as
+from flowstone_async._engine.waits.alarms import ALARM
 from flowstone_async.errors import RunNotFound, TimedOut
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
@@ -79,8 +79,8 @@ async def _suspended(session: Session, request: Request) -> str | None:
 
 async def _is_for_others(session: Session, run_id: str) -> bool:
     """Tell whether a suspended run waits for nothing but people and other systems."""
-    found = [each for each in await session.store.gates.of_run(run_id) if each.outcome is None]
-    return bool(found) and all(waits_as(each.gate) != "sleep" for each in found)
+    kinds = await session.store.gates.open_kinds(run_id, aside=ALARM)
+    return bool(kinds) and "sleep" not in kinds
 
 
 async def _outlive(session: Session, run_id: str, driver: RunDriver | None, request: Request) -> RunDriver | RunRecord:

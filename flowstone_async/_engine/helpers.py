@@ -64,7 +64,9 @@ class Help:
             if self._stopped is None:
                 self._helping = helping
                 async with anyio.create_task_group() as group:  # of what items wait for
-                    driver.group = group
+                    driver.group, driver.helped = group, True
+                    driver.created.set()
+                    helping.let_go = driver.waits.drop
                     await helping.run()
                     driver.waits.forget()
         except BaseExceptionGroup as raised:

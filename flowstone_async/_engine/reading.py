@@ -17,7 +17,7 @@ from flowstone_async._engine.session import Session
 from flowstone_async._engine.status import AssetStatus, StatusState, Why
 from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.values import value_ref
-from flowstone_async._engine.waits.waiting_for import waited
+from flowstone_async._engine.waits.waiting_for import Waited, waited
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import FlowstoneError, NotMaterialized, PartitionError, TimedOut
 from flowstone_async.events import OBSERVATIONS
@@ -84,10 +84,20 @@ class Reader:
         name = f"{request.pipeline}.{request.targets[0]}"
         return await self._status(self._place(name, request.partition, request.io), replace(request, force=False))
 
+    async def _waits(self, place: _Place) -> Waited | None:
+        """Return what an asset waits for at gates; None if it does not, or is a scatter that goes on meanwhile."""
+        node = place.runnable.node
+        if not node.takes_context and node.gate is None:
+            return None
+        found = await waited(self._store.gates, place.key)
+        if found is None or node.scatter is None:
+            return found
+        run = await self._store.run(found.run_id)
+        return found if run is not None and run.state == "waiting" else None
+
     async def _status(self, place: _Place, request: Request | None) -> AssetStatus:
         state = await self._state(place.key) or AssetState(key=place.key)
-        # Only a body with a context can wait at gates.
-        waits = await waited(self._store.gates, place.key) if place.runnable.node.takes_context else None
+        waits = await self._waits(place)
         if waits is not None and state.run_id != waits.run_id:
             state = AssetState(key=place.key, current=state.current)
         ahead = None if waits is not None or state.state == "running" else self._ahead(place.key)

@@ -111,7 +111,7 @@ class RunDriver(RunSuspending):
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()
         self.waits, self.seats = RunWaits(self), Seats(self._has_room, self._staff, self._count)
-        self.hurried = self._suspending = False
+        self.hurried = self.helped = self._suspending = False
         self.changed: Mapping[tuple[str, str], FlowstoneError] = {}
         self._asked: int | None = None
         self.limit: RunLimit | None = None
@@ -229,7 +229,7 @@ class RunDriver(RunSuspending):
             self.seats.offer()
             if self.stopping is None:
                 self._staff()
-                self.consider()
+            self.consider()
 
     @override
     async def _turn(self, index: int) -> None:

@@ -95,20 +95,29 @@ async def _scatters(store: Store, run_id: str) -> dict[str, ScatterCounts]:
     for scatter in await store.scatters.of_run(run_id):
         totals = await store.scatters.totals(scatter.id)
         if totals is not None:
+            waiting = await store.gates.waiting_bodies(run_id, scatter.key) if totals.open else 0
             counts.pop(scatter.key.asset, None)
-            counts[scatter.key.asset] = counts_of(totals, store.now(), skipped_of(scatter))
+            counts[scatter.key.asset] = counts_of(totals, store.now(), skipped_of(scatter), waiting)
     return counts
 
 
-def counts_of(totals: ScatterTotals, now: datetime, skipped: int = 0) -> ScatterCounts:
-    """Return how far a scatter is, as people count."""
+def counts_of(totals: ScatterTotals, now: datetime, skipped: int = 0, waiting: int = 0) -> ScatterCounts:
+    """Return how far a scatter is, as people count.
+
+    Args:
+        totals: As the store counts.
+        now: Its time.
+        skipped: Items whose upstream item failed.
+        waiting: Bodies with open gates, in memory or not.
+    """
     ended = totals.succeeded + totals.failed
     rest = totals.total - ended
     running = cancelled = 0
     if totals.state in ("failed", "cancelled"):
         cancelled, rest = rest, 0
-    elif totals.taken:
-        running = max(0, rest - totals.waiting)
+    waiting = min(rest, max(waiting, totals.parked))
+    if rest and totals.taken:
+        running = max(0, rest - waiting - (totals.waiting - totals.parked))
     elapsed = (now - totals.since).total_seconds()
     since = ended - totals.carried
     rate = since / elapsed if since and elapsed > 0 and totals.state == "running" else None
@@ -116,8 +125,9 @@ def counts_of(totals: ScatterTotals, now: datetime, skipped: int = 0) -> Scatter
         total=totals.total + skipped,
         done=totals.succeeded,
         failed=totals.failed,
-        pending=rest - running,
+        pending=rest - running - waiting,
         running=running,
+        waiting=waiting,
         skipped=skipped,
         cancelled=cancelled,
         sealed=totals.sealed,

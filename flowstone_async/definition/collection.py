@@ -18,13 +18,14 @@ from flowstone_async.definition.graph import Graph
 from flowstone_async.definition.handle import AssetRef
 from flowstone_async.definition.inclusion import HERE
 from flowstone_async.definition.info import AssetInfo, describe
-from flowstone_async.definition.kind import ConstantKind, Kind, PlainKind, ReturnedGate, StreamKind
+from flowstone_async.definition.kind import ConstantKind, Kind, PlainKind, StreamKind
 from flowstone_async.definition.location import Location, caller
 from flowstone_async.definition.names import AssetNames, suggestion
 from flowstone_async.definition.option import gate_options, pipeline_name, place_of_work, prefix_name, read_options
 from flowstone_async.definition.params import is_params_type, no_params_type, uncovered_params
 from flowstone_async.definition.policy import CachePolicy, Duration, Retry
 from flowstone_async.definition.resource import ResourceDefinition
+from flowstone_async.definition.returned_gate import ReturnedGate
 from flowstone_async.definition.scatter_option import read_scatter
 from flowstone_async.definition.validate import Collected, build
 from flowstone_async.errors import AssetNotFound, ConfigError, DefinitionError, Problem
@@ -123,6 +124,7 @@ class Collection:
     ) -> AssetDefinition:
         """Add a scatter; what is wrong with it is reported by `validate`."""
         kind, given, wrong = read_scatter(source, options, self._defaults)
+        wrong += tuple(gate_options(options.get("signal"), options.get("max_rearms"), way_of(body), None))
         # Its retry and timeout are those of each item, and its results are kept in the store: see the kind.
         kept = {name: value for name, value in self._defaults.items() if name == "cache"}
         return self._define(body, kind, {**given, "partitions": partitions}, Location.of(body), wrong, defaults=kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast
 from uuid import UUID, uuid5
@@ -111,6 +111,11 @@ class Call:
             fan=None if self.fan is None else self.fan.another(),
             durable=None if self.durable is None else self.durable.for_item(item.identity, item.attempt, known=known),
         )
+
+    def for_handler(self, durable: Durable) -> Call:
+        """Return the facts of a call of what handles the end of the gate that this one has returned."""
+        fan = None if self.fan is None else self.fan.another()
+        return replace(self, open=True, notes={}, fan=fan, durable=durable)
 
 
 class Context(DurableCalls):

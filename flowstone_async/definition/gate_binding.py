@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import cast, get_args
 
 from flowstone_async.definition.annotations import resolve
 from flowstone_async.definition.approval import ApprovalKind, decision_parameter
@@ -16,15 +16,9 @@ from flowstone_async.definition.body import name_of, signature_of, way_of
 from flowstone_async.definition.finding import Finding
 from flowstone_async.definition.graph import BoundGate, BoundHandler
 from flowstone_async.definition.injection import EMPTY, Found, Place, bind, split_annotation, union_members
-from flowstone_async.definition.kind import (
-    PlainKind,
-    ReturnedGate,
-    StreamKind,
-    gates_in,
-    item_type,
-    requests_in,
-    without_gates,
-)
+from flowstone_async.definition.kind import PlainKind, StreamKind, item_type
+from flowstone_async.definition.returned_gate import ReturnedGate, gates_in, requests_in, without_gates
+from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.signals import Rearm
 
 _SIGNALS: tuple[HandlerPart, ...] = ("on_signal", "on_timeout")
@@ -45,7 +39,7 @@ def bind_gate(definition: AssetDefinition, body: Found, place: Place) -> tuple[B
         The gate, None if the body may return none; and what is wrong with it (`FS170`, `FS171`).
     """
     kind = definition.kind
-    gate = kind.gate if isinstance(kind, PlainKind) else None
+    gate = kind.gate if isinstance(kind, PlainKind | ScatterKind) else None
     problems = list(_strange_requests(definition, body))
     asks = bool(_requests(definition, body)) and not problems
     problems += [] if gate is not None else [*_unasked(definition, body)]
@@ -107,14 +101,15 @@ def _unasked(definition: AssetDefinition, body: Found) -> Iterator[Finding]:
     gates = gates_in(returns)
     if not gates or any(each.code == "FS170" for each in definition.problems):
         return
-    if not isinstance(kind, PlainKind):
+    if not isinstance(kind, PlainKind | ScatterKind):
         yield Finding("FS170", f"it may return {render(gates[0])}, which a {kind.label} cannot.", _INLINE)
     elif definition.gathers is not None:
         yield Finding("FS170", f"it may return {render(gates[0])}, which a gathering body cannot.", _INLINE)
     else:
         model = render(get_args(gates[0])[0]) if get_args(gates[0]) else "YourModel"
         text = f"it may return {render(gates[0])}, but there is no signal=."
-        yield Finding("FS170", text, f"Say @pipe.asset(signal={model}), without which the gate would be its value.")
+        said = f"@pipe.{kind.label}({'..., ' * isinstance(kind, ScatterKind)}signal={model})"
+        yield Finding("FS170", text, f"Say {said}, without which the gate would be its value.")
 
 
 def _needless(definition: AssetDefinition, known: tuple[HandlerPart, ...]) -> Iterator[Finding]:
@@ -127,7 +122,7 @@ def _needless(definition: AssetDefinition, known: tuple[HandlerPart, ...]) -> It
             continue
         if part in _SIGNALS:
             text = f"{part} {name} of an asset without signal=, whose body returns no gate."
-            yield Finding("FS171", text, "Say @pipe.asset(signal=...), or take it away.")
+            yield Finding("FS171", text, f"Say @pipe.{definition.kind.label}(signal=...), or take it away.")
         else:
             text = f"{part} {name} of an asset whose body returns no request for approval."
             yield Finding("FS171", text, "Annotate the body `T | ApprovalGate[T]`, or take it away.")
@@ -171,13 +166,19 @@ class _Handlers:
         if way_of(handler.function) != "coroutine":
             text = f"{part} {name_of(handler.function)} is no coroutine function."
             problems.append(Finding("FS171", text, "Make it async def."))
-        taken, decision = None, None
+        given_by_place = _first(handler)
+        if isinstance(self.definition.kind, ScatterKind):
+            item, given_by_place = given_by_place[:1], given_by_place[1:]
+            problems.extend(self._item_misfits(part, handler, item))
+            aside = frozenset(item)
+        else:
+            aside = frozenset[str]()
         if part == "on_signal":
-            taken = _payload(handler)
-            problems.extend(self._payload_misfits(handler, taken))
-        elif part in _REQUESTS:
-            taken = decision = decision_parameter(handler.function, handler.scope)
-        aside = frozenset(() if taken is None else (taken,))
+            problems.extend(self._payload_misfits(handler, given_by_place[:1]))
+            aside |= frozenset(given_by_place[:1])
+        decision = decision_parameter(handler.function, handler.scope) if part in _REQUESTS else None
+        if decision is not None:
+            aside |= {decision}
         found = bind(handler.function, handler.scope, replace(self.place, aside=aside, deps={}, given={}))
         problems.extend(_of(part, each) for each in found.problems)
         problems.extend(self._value_misfits(part, handler, found.returns))
@@ -189,17 +190,31 @@ class _Handlers:
             decision=decision,
         )
 
-    def _payload_misfits(self, handler: Handler, payload: str | None) -> Iterator[Finding]:
+    def _item_misfits(self, part: HandlerPart, handler: Handler, item: tuple[str, ...]) -> Iterator[Finding]:
+        what = "item" if cast("ScatterKind", self.definition.kind).batch is None else "batch"
+        own = next(iter(_first(Handler(self.definition.body, self.definition.scope, self.definition.location))), None)
+        if not item:
+            text = f"{part} {name_of(handler.function)} has no parameter for the {what}."
+            yield Finding("FS171", text, f"Take it first{', then the payload' * (part == 'on_signal')}.")
+        elif own is not None:
+            given = split_annotation(resolve(self.definition.body, self.definition.scope).types.get(own, EMPTY))[0]
+            annotation = split_annotation(resolve(handler.function, handler.scope).types.get(item[0], EMPTY))[0]
+            if EMPTY not in (given, annotation) and not assignable(given, annotation):
+                text = f"{part}({item[0]}: {render(annotation)}) but the {what} is {render(given)} in the body."
+                yield Finding("FS171", text, f"Annotate it {render(given)}; it is what comes first.")
+
+    def _payload_misfits(self, handler: Handler, payload: tuple[str, ...]) -> Iterator[Finding]:
         assert self.gate is not None  # noqa: S101 - for the type checker: only such an asset has on_signal
         model = render(self.gate.model)
-        if payload is None:
+        after = "after the item" if isinstance(self.definition.kind, ScatterKind) else "first"
+        if not payload:
             text = f"on_signal {name_of(handler.function)} has no parameter for the payload."
-            yield Finding("FS171", text, f"Take it first: done: {model}.")
+            yield Finding("FS171", text, f"Take it {after}: done: {model}.")
             return
-        annotation, _ = split_annotation(resolve(handler.function, handler.scope).types.get(payload, EMPTY))
+        annotation, _ = split_annotation(resolve(handler.function, handler.scope).types.get(payload[0], EMPTY))
         if not assignable(self.gate.model, annotation):
-            text = f"on_signal({payload}: {render(annotation)}) but the payload is {model}."
-            yield Finding("FS171", text, f"Annotate it {model}; it is what comes first.")
+            text = f"on_signal({payload[0]}: {render(annotation)}) but the payload is {model}."
+            yield Finding("FS171", text, f"Annotate it {model}; it is what comes {after}.")
 
     def _value_misfits(self, part: HandlerPart, handler: Handler, returns: object) -> Iterator[Finding]:
         value = without_gates(self.body.returns)
@@ -237,12 +252,11 @@ def _of(part: HandlerPart, finding: Finding) -> Finding:
     return finding._replace(message=f"{part}{between}{finding.message}")
 
 
-def _payload(handler: Handler) -> str | None:
+def _first(handler: Handler) -> tuple[str, ...]:
+    """Return the parameters that are given by their places: an item and the payload, as far as they may be."""
     try:
         parameters = signature_of(handler.function).parameters.values()
     except (TypeError, ValueError):
-        return None
-    first = next(iter(parameters), None)
-    if first is None or first.kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-        return None
-    return first.name
+        return ()
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(each.name for each in parameters if each.kind in places)[:2]

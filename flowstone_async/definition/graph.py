@@ -30,7 +30,7 @@ class BoundHandler:
     """What is called once a gate has ended, with its parameters resolved.
 
     Attributes:
-        bindings: What it takes, without the payload or the decision.
+        bindings: What it takes, without the payload or the decision, and without the item of a scatter.
         decision: Its parameter for the decision; None if it takes none.
         edges: The body's edges by whose values its own are filled, in their order.
     """
@@ -100,9 +100,8 @@ class Node:
     @property
     def taken(self) -> tuple[Binding, ...]:
         """What the body takes, what decides which items it is called with, and what the handlers of its gate take."""
-        if self.gate is not None:
-            return (*self.bindings, *self.gate.bindings)
-        return self.bindings if self.scatter is None else (*self.bindings, *self.scatter.bindings)
+        taken = self.bindings if self.scatter is None else (*self.bindings, *self.scatter.bindings)
+        return taken if self.gate is None else (*taken, *self.gate.bindings)
 
     @property
     def cache(self) -> Cache:

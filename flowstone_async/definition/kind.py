@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection
 from dataclasses import dataclass, field
-from types import GenericAlias, UnionType
-from typing import TypeAlias, Union, cast, get_args, get_origin
+from types import GenericAlias
+from typing import TypeAlias, cast, get_args, get_origin
 
-from flowstone_async.approval_gate import ApprovalGate
-from flowstone_async.definition.assignable import Annotation, bare, union_of
+from flowstone_async.definition.assignable import Annotation, bare
+from flowstone_async.definition.returned_gate import ReturnedGate, requests_in, without_gates
 from flowstone_async.definition.scatter import ScatterKind
 from flowstone_async.definition.stream import Stream
-from flowstone_async.signals import SignalGate
 from flowstone_async.types import new_id
-
-
-@dataclass(frozen=True, slots=True)
-class ReturnedGate:
-    """What the gate is that a body may return in place of its value.
-
-    Attributes:
-        model: Type of the payload.
-        max_rearms: How often it may be opened again after its time has passed.
-    """
-
-    model: Annotation
-    max_rearms: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +74,6 @@ class ConstantKind:
 
 
 Kind: TypeAlias = PlainKind | StreamKind | ConstantKind | ScatterKind
-
-
-def gates_in(annotation: object) -> tuple[Annotation, ...]:
-    """Return the gates in an annotation: `SignalGate[M]`, alone or in a union."""
-    return tuple(each for each in _members(annotation) if (get_origin(each) or each) is SignalGate)
-
-
-def requests_in(annotation: object) -> tuple[Annotation, ...]:
-    """Return the requests in an annotation: `ApprovalGate[T]`, alone or in a union."""
-    return tuple(each for each in _members(annotation) if (get_origin(each) or each) is ApprovalGate)
-
-
-def without_gates(annotation: object) -> object:
-    """Return the rest of a union once its gates and requests are taken out; None if there is none."""
-    rest = [each for each in _members(annotation) if (get_origin(each) or each) not in (SignalGate, ApprovalGate)]
-    return union_of(rest) if rest and annotation is not None else None
-
-
-def _members(annotation: object) -> tuple[Annotation, ...]:
-    plain = bare(annotation)
-    return get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
 
 
 def item_type(annotation: object) -> object:

@@ -10,6 +10,7 @@ from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.gathered import Gathered, ItemOrder
 from flowstone_async.definition.item_source import SourceSpec
 from flowstone_async.definition.policy import Retry
+from flowstone_async.definition.returned_gate import ReturnedGate, without_gates
 from flowstone_async.definition.tolerance import NO_FAILURE, Tolerance
 from flowstone_async.limits.rate import Rate
 
@@ -39,6 +40,7 @@ class ScatterKind:
         page_size: Items that are read and recorded together.
         results: How results are stored: many in a row, or a row for each.
         batch: How items are put together for the body; None if it receives them one by one.
+        gate: The gate that the body may return for an item, in place of its result; None if it must be the result.
     """
 
     source: SourceSpec
@@ -53,6 +55,7 @@ class ScatterKind:
     page_size: int = PAGE_SIZE
     results: ResultForm = "packed"
     batch: Batching[Any] | None = None
+    gate: ReturnedGate | None = None
 
     label = "scatter"
 
@@ -63,7 +66,7 @@ class ScatterKind:
 
     def value_type(self, returns: object) -> object:
         """Return the type of one result."""
-        return returns
+        return returns if self.gate is None else without_gates(returns)
 
     def read_type(self, value_type: Any) -> object:
         """Return what such results are gathered in."""

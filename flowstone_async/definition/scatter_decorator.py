@@ -19,6 +19,7 @@ from flowstone_async.definition.partition import PartitionSet
 from flowstone_async.definition.scatter_handle import PartitionedScatterAsset, ScatterAsset
 from flowstone_async.definition.scatter_option import ScatterOptions, check_source
 from flowstone_async.definition.single import Single
+from flowstone_async.signals import SignalGate
 
 P = ParamSpec("P")
 Raw = TypeVar("Raw")
@@ -50,16 +51,18 @@ class ScatterDecorator(_Decorator, Generic[Given_co]):
 
     @overload
     def __call__(
-        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T]], /
+        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T | SignalGate[Any]]], /
     ) -> ScatterAsset[Concatenate[Given_co, P], T]: ...
     @overload
     def __call__(
-        self: ScatterDecorator[Mapping[str, Any]], body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T]], /
+        self: ScatterDecorator[Mapping[str, Any]],
+        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T | SignalGate[Any]]],
+        /,
     ) -> ScatterAsset[Concatenate[Item, P], T]: ...
     @overload
     def __call__(
         self: ScatterDecorator[Batch[Mapping[str, Any]]],
-        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T]],
+        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T | SignalGate[Any]]],
         /,
     ) -> ScatterAsset[Concatenate[Batch[Item], P], T]: ...
     def __call__(self, body: Any, /) -> Any:
@@ -72,18 +75,18 @@ class PartitionedScatterDecorator(_Decorator, Generic[Given_co, K]):
 
     @overload
     def __call__(
-        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T]], /
+        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T | SignalGate[Any]]], /
     ) -> PartitionedScatterAsset[Concatenate[Given_co, P], T, K]: ...
     @overload
     def __call__(
         self: PartitionedScatterDecorator[Mapping[str, Any], K],
-        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T]],
+        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T | SignalGate[Any]]],
         /,
     ) -> PartitionedScatterAsset[Concatenate[Item, P], T, K]: ...
     @overload
     def __call__(
         self: PartitionedScatterDecorator[Batch[Mapping[str, Any]], K],
-        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T]],
+        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T | SignalGate[Any]]],
         /,
     ) -> PartitionedScatterAsset[Concatenate[Batch[Item], P], T, K]: ...
     def __call__(self, body: Any, /) -> Any:

@@ -20,7 +20,10 @@ from flowstone_async.definition.handle import (
     PartitionedStreamAsset,
     StreamAsset,
 )
+from flowstone_async.signals import Rearm
 
+I = TypeVar("I")  # noqa: E741 - an item
+M = TypeVar("M")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
@@ -68,6 +71,37 @@ class ScatterAsset(OpenRef[Gathered[T_co]], Generic[P, T_co]):
         """Call the body alone, with one item: no store, no cache, no retry."""
         return call_body(self.definition, args, kwargs)
 
+    def on_signal(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, M, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[I, M, Q], Coroutine[Any, Any, T_co]]:
+        """Say what makes the result of an item, once the gate was signalled that the body returned for it.
+
+        Args:
+            function: A coroutine function. It takes the item (or the batch) first, then the payload, then `ctx`,
+                params, resources and upstreams of the scatter, as the body. If it fails it is called again as `retry`
+                says, with the same payload. Without one the payload is the result.
+
+        Example:
+            >>> @rendered.on_signal
+            ... async def rendered_done(video: Video, done: JobDone) -> str:
+            ...     return done.url
+        """
+        self._handled("on_signal", function)
+        return function
+
+    def on_timeout(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co | Rearm]], /
+    ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co | Rearm]]:
+        """Say what is to be done if nobody signals the gate in time that the body returned for an item.
+
+        Args:
+            function: A coroutine function. It takes the item (or the batch) first, then what the body may take. What it
+                returns is the result; `Rearm("15m")` opens the gate again, with the same token, at most `max_rearms`
+                times. Without one, and beyond that, the item fails with `TimedOut`.
+        """
+        self._handled("on_timeout", function)
+        return function
+
     @overload
     def gather(
         self, body: Callable[Concatenate[Gathered[T_co], Q], Coroutine[Any, Any, R]], /
@@ -106,6 +140,20 @@ class PartitionedScatterAsset(PartitionedRef[Gathered[T_co], K], Generic[P, T_co
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
         """Call the body alone, with one item: no store, no cache, no retry."""
         return call_body(self.definition, args, kwargs)
+
+    def on_signal(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, M, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[I, M, Q], Coroutine[Any, Any, T_co]]:
+        """Say what makes the result of an item of the payload; see `ScatterAsset.on_signal`."""
+        self._handled("on_signal", function)
+        return function
+
+    def on_timeout(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co | Rearm]], /
+    ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co | Rearm]]:
+        """Say what is to be done if nobody signals the gate in time; see `ScatterAsset.on_timeout`."""
+        self._handled("on_timeout", function)
+        return function
 
     @overload
     def gather(

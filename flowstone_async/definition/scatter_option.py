@@ -24,6 +24,7 @@ from flowstone_async.definition.item_source import (
 from flowstone_async.definition.marker import MARKERS, Dependency
 from flowstone_async.definition.option import misuse
 from flowstone_async.definition.policy import Duration, Retry
+from flowstone_async.definition.returned_gate import ReturnedGate
 from flowstone_async.definition.scatter import ResultForm, ScatterKind
 from flowstone_async.definition.tolerance import ToleranceOption, misuse_of, tolerance_of
 from flowstone_async.limits.rate import Rate
@@ -48,6 +49,9 @@ class ScatterOptions(CommonOptions, total=False):
         order: In which a `Gathered` of the results is read [`"source"`]: source order, or `"completion"`.
         page_size: Items that are read and recorded together [1,000].
         results: How results are stored: `"packed"` [default], or `"rows"`, a row for each.
+        signal: Type of the payload of a gate that the body may return for an item, in place of its result; it is
+            annotated `T | SignalGate[S]` then. See `on_signal` and `on_timeout` of the scatter.
+        max_rearms: How often `on_timeout` may open that gate again: 3 times without it.
     """
 
     name: str | None
@@ -59,6 +63,8 @@ class ScatterOptions(CommonOptions, total=False):
     order: ItemOrder | None
     page_size: int | None
     results: ResultForm | None
+    signal: object
+    max_rearms: int | None
 
 
 def read_scatter(
@@ -77,10 +83,18 @@ def read_scatter(
     messages = {name: tuple(_OWN[name](name, value)) for name, value in own.items()}
     usable = {name: value for name, value in own.items() if not messages[name]}
     inherited = {name: defaults[name] for name in ("retry", "timeout") if name in defaults}
-    kind = ScatterKind(source=spec, **_as_fields({**inherited, **usable}))
+    kind = ScatterKind(source=spec, gate=_gate(options), **_as_fields({**inherited, **usable}))
     findings = (Finding("FS109", f"{message}.") for found in messages.values() for message in found)
-    rest = {name: value for name, value in given.items() if name not in _OWN}
+    rest = {name: value for name, value in given.items() if name not in _OWN and name not in _GATE}
     return kind, rest, (*wrong, *findings)
+
+
+def _gate(options: Mapping[str, object]) -> ReturnedGate | None:
+    """Return the gate that the body may return; what is wrong with the options is told elsewhere."""
+    signal, rearms = (options.get(name) for name in _GATE)
+    if signal is None:
+        return None
+    return ReturnedGate(signal, rearms) if isinstance(rearms, int) else ReturnedGate(signal)
 
 
 def _as_fields(usable: Mapping[str, object]) -> dict[str, Any]:
@@ -236,6 +250,7 @@ def _function(option: str, value: object) -> Iterator[str]:
         yield f"{option}={value!r}: give a plain function of an item"
 
 
+_GATE = ("signal", "max_rearms")
 _OWN: Mapping[str, Callable[[str, object], Iterator[str]]] = {
     "max_concurrent": _bound,
     "rate": _rate,

@@ -194,6 +194,18 @@ class Gates(Protocol):
         """Return the gates of a run, in the order in which they were recorded."""
         ...
 
+    async def open_of_run(self, run_id: str, *, limit: int) -> tuple[StoredGate, ...]:
+        """Return gates of a run that have no outcome, the nearest deadline first."""
+        ...
+
+    async def waiting_bodies(self, run_id: str, key: AssetKey) -> int:
+        """Count the bodies of an asset, those of its items included, that have gates without outcome in a run."""
+        ...
+
+    async def open_kinds(self, run_id: str, *, aside: str) -> frozenset[GateKind]:
+        """Return what kinds of gates of a run have no outcome; sleeps that are called `aside` do not count."""
+        ...
+
     async def waiting(
         self,
         pipelines: Sequence[str],

@@ -8,8 +8,8 @@ that only the engine can read.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from datetime import UTC, datetime
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from flowstone_async.errors import Failure
 from flowstone_async.store.batches import Split
@@ -19,6 +19,8 @@ from flowstone_async.types import AssetKey
 
 ScatterState: TypeAlias = Literal["running", "closed", "failed", "cancelled"]
 Results: TypeAlias = Literal["packed", "rows"]
+Left: TypeAlias = Literal["work", "waits", "nothing"]
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class ScatterRecord(NamedTuple):
@@ -68,7 +70,7 @@ class ItemLater(NamedTuple):
     Attributes:
         attempts: Attempts that failed so far.
         lost: Workers that died with it.
-        due: When it may be tried; None at once.
+        due: When it may be tried; None at once; `NEVER` until one of its `gates` has ended, which may be so already.
         error: Of the last attempt.
     """
 
@@ -77,6 +79,7 @@ class ItemLater(NamedTuple):
     due: datetime | None = None
     lost: int = 0
     error: Failure | None = None
+    gates: tuple[str, ...] = ()
 
 
 class NewPage(NamedTuple):
@@ -168,9 +171,9 @@ class Flush(NamedTuple):
 
     Attributes:
         number: How often this owner has flushed the chunk before.
-        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that is tried again.
+        state: `running` if it goes on, `done` if nothing is left, `ready` for an item on its own that goes on later.
         attempts: As `Chunk.attempts`.
-        due: When an item on its own is tried again.
+        due, gates: When an item on its own is tried again; as of `ItemLater`.
         error: Why.
         later: Items that leave it.
         splits: Items that leave their batch, and so make the total grow.
@@ -189,6 +192,7 @@ class Flush(NamedTuple):
     failures: Sequence[ItemFailed] = ()
     later: Sequence[ItemLater] = ()
     splits: Sequence[Split] = ()
+    gates: tuple[str, ...] = ()
 
 
 class ScatterTotals(NamedTuple):
@@ -197,11 +201,12 @@ class ScatterTotals(NamedTuple):
     Attributes:
         waiting: Items on their own that nobody runs.
         open: Chunks that are not done.
-        due: When the first that waits may be tried; None if none waits for its time.
+        due: When the first that waits for a time may be tried; None if none does.
         taken: Chunks that somebody owns.
         since: When it began.
         read: Items that were read, duplicates included; of a scatter in batches those items that are distinct.
         carried: Items that were final when it went on from another scatter.
+        parked: Those among `waiting` that wait at gates.
     """
 
     state: ScatterState
@@ -216,6 +221,7 @@ class ScatterTotals(NamedTuple):
     since: datetime
     read: int
     carried: int = 0
+    parked: int = 0
 
 
 class Page(NamedTuple):
@@ -280,6 +286,8 @@ class Scatters(ScatterNotes, Protocol):
     async def flush(self, flushes: Sequence[Flush], worker: str) -> frozenset[int]:
         """Keep what ended in chunks of `worker`, each as a whole. Repeated, it answers the same.
 
+        An item that waits at gates is due at once if one has ended, or in a while if somebody decides one just now.
+
         Returns:
             The places in `flushes` of those that were kept; the chunks of the others are not the worker's any more.
         """
@@ -314,6 +322,10 @@ class Scatters(ScatterNotes, Protocol):
 
     async def close(self, scatter: str, fence: int) -> bool:
         """Close a scatter if it is sealed and every item is final; tell whether this call did."""
+        ...
+
+    async def left(self, scatter: str) -> Left:
+        """Tell whether items that were read are not final, and whether all of those wait at gates."""
         ...
 
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

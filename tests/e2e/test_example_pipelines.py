@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -166,3 +169,19 @@ async def test_a_site_is_crawled(folder: Path, site: Site) -> None:
     assert "404 Not Found" in why
     twice = {"/busy": 2, "/broken": 2}
     assert site.asked == {"/sitemap.xml": 1, "/gone": 1, **twice, **{f"/page?a={number}&b": 1 for number in range(27)}}
+
+
+# -- jobs elsewhere ---------------------------------------------------------------------------------------------------
+
+
+def test_remote_jobs_call_back_and_survive_a_restart(folder: Path, made: Path) -> None:
+    """SIG-03, SIG-07, SIG-14: over the web side's own webhook; what was ordered is not ordered again."""
+    subprocess.run(["cp", "-a", made, folder / ".flowstone"], check=True)
+    words = [sys.executable, str(ROOT / "examples/remote_jobs.py"), "40"]
+    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=250, check=False)
+    assert ended.returncode == 0, ended
+    said = ended.stdout
+    assert "40 jobs are ordered" in said
+    [heard] = re.findall(r"(\d+) callbacks were heard; the worker was killed", said)
+    assert 20 <= int(heard) < 40
+    assert re.search(r"40 videos are there, after \d+ s; 0 were ordered again", said), said

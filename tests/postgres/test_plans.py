@@ -24,7 +24,7 @@ GATES = 40_000
 SCATTERS, PAGES = 100, 100  # of each one
 LARGE = {"run", "run_key", "asset_key", "materialization", "event", "lineage", "superseded", "audit"}
 LARGE |= {f"scatter{part}" for part in ("", "_page", "_key", "_chunk", "_block", "_result", "_failure", "_note")}
-LARGE |= {"gate", "gate_outcome", "gate_token", "early_signal"}
+LARGE |= {"gate", "gate_outcome", "gate_token", "early_signal", "scatter_wait"}
 LARGE |= {"step", "limit_key", "limit_holder", "limit_waiting"}
 
 # A history of finished runs of two pipelines, three events each, one value each, computed from one another.
@@ -114,6 +114,7 @@ FROM generate_series(1, 2 * {GATES}) AS n;
 INSERT INTO flowstone.gate_outcome (gate, run_id, at, woken, how)
 SELECT g.id, g.run_id, now(), g.no % 10000 > 0, 'expired' FROM flowstone.gate AS g WHERE NOT g.open;
 INSERT INTO flowstone.gate_token (token, gate) SELECT g.token, g.id FROM flowstone.gate AS g;
+INSERT INTO flowstone.scatter_wait (gate, scatter, first) SELECT g.id, md5('s2')::uuid, g.no FROM flowstone.gate AS g WHERE g.open;
 INSERT INTO flowstone.early_signal (address, at, until, payload)
 SELECT sha256(('e' || n)::bytea), now(), now() + interval '1 day', '' FROM generate_series(1, {GATES}) AS n;
 INSERT INTO flowstone.delivery (at, born, gate, state, facts)
@@ -302,6 +303,9 @@ ASKED |= {
         *("'{1}'", "'{1}'", "'{1}'", "'{0}'", "'{NULL}'", "'{NULL}'"),
         *("'{1}'", "'{5000}'", "'{1}'", "'{1}'", "'{5001}'", "'{1}'", "'{E}'", "'{E}'", "NULL"),
     ],
+    "hold_gates": [US],
+    "wait_items": [U, "'{0}'", US, "'{true}'", "NULL"],
+    "scatter_left": [U],
     "flushed": [US, "'{0}'", "'{false}'", "'{1}'", "'{0}'", "'{ready}'", "'{1}'"],
     "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'", "100"],
     "attended": [U, "'w'"],
@@ -346,21 +350,8 @@ ADDRESSES = r"ARRAY['\\x01', decode(md5('g1'), 'hex')]::bytea[]"
 ASKED |= {
     "gate_run": [U, "1"],
     "open_gates": [
-        *(
-            U,
-            US,
-            "'{NULL}'",
-            "'{1}'",
-            "'{signal}'",
-            "'{p0}'",
-            "'{a}'",
-            "'{\"\"}'",
-            "'{\"\"}'",
-            "'{n}'",
-            "'{b}'",
-            "'{k}'",
-        ),
-        *("'{f}'", "'{NULL}'", "NULL"),
+        *(U, US, "'{NULL}'", "'{1}'", "'{signal}'", "'{p0}'", "'{a}'", "'{\"\"}'", "'{\"\"}'", "'{n}'", "'{b}'"),
+        *("'{k}'", "'{f}'", "'{NULL}'", "NULL"),
     ],
     "hold_tokens": [ADDRESSES, f"ARRAY[{U}, {U}]::uuid[]"],
     "early_gates": [ADDRESSES],
@@ -372,6 +363,9 @@ ASKED |= {
     "gate_outcomes": [US],
     "gate_holder": [r"'\x01'"],
     "gates_of_run": [U],
+    "open_gates_of_run": [U, "100"],
+    "waiting_bodies": [U, "'p0'", "'a'", "''", "''"],
+    "open_kinds": [U, "'escalation'"],
     "gate_place": [U],
     "gates_waiting": ["'{signal,approval}'", "'{p0}'", "NULL", "100", "NULL", U, "NULL", "true"],
     "next_due": [],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import assert_type
 
-from flowstone_async import Asset, Context, Daily, PartitionedAsset, Pipeline, Rearm, SignalGate
+from flowstone_async import Asset, Context, Daily, Gathered, PartitionedAsset, Pipeline, Rearm, SignalGate
 
 pipe = Pipeline("typed")
 
@@ -68,8 +68,47 @@ async def wrong_late() -> int | Rearm:
     return 1
 
 
+@pipe.scatter([1, 2], signal=JobDone, max_rearms=1)
+async def items(number: int, total: int, ctx: Context) -> str | SignalGate[JobDone]:
+    """Return the gate for the end of an item's job."""
+    return ctx.signal(JobDone) if total else f"item {number}"
+
+
+@items.on_signal
+async def item_done(number: int, done: JobDone) -> str:
+    """Return the result of an item."""
+    return f"{number} {done.result}"
+
+
+@items.on_timeout
+async def item_late(number: int, ctx: Context) -> str | Rearm:
+    """Wait on, or give up."""
+    return Rearm("15m") if ctx.attempt == 1 else f"{number} is late"
+
+
+@items.gather
+async def all_items(results: Gathered[str]) -> list[str]:
+    """Take them together."""
+    return [each async for each in results]
+
+
+@items.on_signal  # pyright: ignore[reportArgumentType]
+async def wrong_item_value(number: int, done: JobDone) -> int:
+    """Return another type."""
+    return number + len(done.result)
+
+
+@pipe.scatter(["a"])
+async def plain(text: str) -> int | None:
+    """Return no gate."""
+    return len(text) or None
+
+
 async def main() -> None:
     """The gate is stripped from the union."""
+    assert_type(await pipe.run(items), Gathered[str])
+    assert_type(await pipe.run(plain), Gathered[int | None])
+    assert_type(await pipe.run(all_items), list[str])
     value: Asset[..., str] = external
     partitioned: PartitionedAsset[[], JobDone, date] = daily
     assert_type(await pipe.run(value), str)

@@ -145,7 +145,6 @@ class Recording:
                 name=f"a body of asset {facts.asset!r}",
                 deadline=self.deadline,
                 beside=self.beside,
-                stays=self._identity is not None,
             )
         return self._waits
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, assert_never
 
 from flowstone_async._engine.ahead import Begun
 from flowstone_async._engine.arguments import Values, prepare
+from flowstone_async._engine.replay.body import DurableBody
 from flowstone_async._engine.request import Request, digest
 from flowstone_async._engine.scatter.batch_scattering import BatchScattering
 from flowstone_async._engine.scatter.batches import (
@@ -33,6 +34,7 @@ from flowstone_async._engine.scatter.facts import (
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.intake import Intake
+from flowstone_async._engine.scatter.item_attempt import Handling
 from flowstone_async._engine.scatter.key_forms import PLAIN, KeyForm, followed, key_form
 from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.made import Made, has_moved, made
@@ -44,6 +46,7 @@ from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded, ended, results_of, upstream_scatter
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.user_error import redacted
+from flowstone_async._engine.waits.returned import prepared_for
 from flowstone_async.definition.binding import Binding, ContextBinding
 from flowstone_async.definition.bound_scatter import BoundBatching, BoundScatter, ItemFunction
 from flowstone_async.definition.context import Call
@@ -125,6 +128,7 @@ class Beginning:
         key = False if kind.key is False else await self._function(bound.key, inputs)
         rate_key = await self._function(bound.rate_key, inputs)
         functions = None if bound.batch is None else await self._batch_functions(bound.batch, inputs)
+        handling = await self._handling(inputs)
         # The body's at last: `ctx` tells of what was prepared last.
         arguments = await self._prepared(self.unit.node.bindings, used)
         worker, called = self.services.worker or "", self._called(used)
@@ -158,7 +162,8 @@ class Beginning:
                 names = self.unit.node.definition.scope.names
                 batches = self._batches(await recorded_shared(functions, store, record, self.fence, self._name, names))
             source = await self._source(source_arguments, settled, facts_of(record).options)
-            task = self._task(record, arguments, source, self._intake(self._items, select, key), batches, rate_key)
+            intake = self._intake(self._items, select, key)
+            task = self._task(record, arguments, source, intake, batches, rate_key, handling)
             scattering = self._scattering(task, functions, batches)
             self.still(lambda: scattering.still)
             try:
@@ -168,7 +173,7 @@ class Beginning:
                 await store.end(record.id, self.fence, "cancelled")
                 raise
             size = scattering.size
-        if self._contexts:
+        if self._contexts or handling is not None:
             await self._noting(record).merge()
         if follows is not None:
             await ended(follows, self.values)
@@ -191,11 +196,12 @@ class Beginning:
                 hint="Its items stay with the workers that have the same; deploy the same code everywhere.",
             )
         call = dataclasses.replace(self.call)
+        handling = await self._handling([])
         rate_key = await self._function(self._bound.rate_key, [])
         self.call.resources, self.call.dep_status = call.resources, call.dep_status
         batch, names = self._bound.batch, self.unit.node.definition.scope.names
         batches = None if batch is None else self._batches(shared_on_record(batch, record, self._name, names))
-        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches, rate_key)
+        task = self._task(record, arguments, None, self._intake(self._items, None, None), batches, rate_key, handling)
         helping = Helping(self.services, task, self._name)
         if batches is not None:
             batches.scattering = helping
@@ -240,11 +246,14 @@ class Beginning:
         intake: Intake,
         batches: Batches | None,
         rate_key: Callable[[Any], Any] | None,
+        handling: Handling | None,
     ) -> Task:
-        kind, node = self._kind, self.unit.node
+        kind, node, durable = self._kind, self.unit.node, self.call.durable
+        waits = bool(self._contexts) or handling is not None
         keys = Keys(intake.items, kind.key, self._form) if batches is None else batches.keys
         noting = self._noting(record)
-        caller = BodyCaller(self.services, self.unit, self.call, arguments, keys, batches, noting, self._contexts)
+        given = self.unit, self.call, arguments, keys, batches, noting, self._contexts, handling
+        caller = BodyCaller(self.services, *given)
         return Task(
             record=record,
             continued=record.id != self.id,
@@ -257,6 +266,7 @@ class Beginning:
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=caller.begin,
             places=caller.places,
+            durable=durable.facts if waits and isinstance(durable, DurableBody) else None,
             noted=noting.keep,
             rate_key=rate_key,
             given=None if batches is None else batches.given,
@@ -270,6 +280,18 @@ class Beginning:
         prepared = await prepare(self.values, self.unit, bindings, self.unit.inputs, self.call, self.scope)
         inputs += prepared.inputs
         return prepared.arguments
+
+    async def _handling(self, inputs: list[Input]) -> Handling | None:
+        """Return what is called once a gate has ended that the body has returned; None if it returns none."""
+        gate = self.unit.node.gate
+        if gate is None:
+            return None
+        arguments: dict[str, dict[str, object]] = {}
+        for handler in gate.handlers():
+            prepared = await prepared_for(handler, self.values, self.unit, self.call, self.scope)
+            arguments[handler.part] = prepared.arguments
+            inputs += prepared.inputs
+        return Handling(self.values, self.scope, arguments)
 
     async def _function(self, function: ItemFunction | None, inputs: list[Input]) -> Callable[[Any], Any] | None:
         if function is None:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from flowstone_async._engine.deadlines import Deadlines
 from flowstone_async._engine.pending import Pending
+from flowstone_async._engine.scatter.asleep import Evicted
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.supply import Supply
 from flowstone_async._engine.scatter.suspended import Suspended
@@ -42,6 +43,14 @@ class Items(Protocol):
 
     def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
         """Note what a body raised."""
+        ...
+
+    def evicted(self, chunk: LocalChunk, todo: Todo, gates: Evicted) -> None:
+        """Note that a body goes on once one of its gates has ended."""
+        ...
+
+    def left(self) -> None:
+        """Hear that a body waits and has left its place."""
         ...
 
     def ended_program(self, ending: BaseException) -> None:
@@ -191,6 +200,7 @@ class Bodies:
         """A body waits at a gate; one that ran alone does so no more, or nothing else would run until that ends."""
         self._isolated = False
         self.staff()
+        self._items.left()
 
     def deadline(self, task: asyncio.Task[Any]) -> Pauses:
         """Return the time limit of the body that a task runs."""
@@ -285,7 +295,7 @@ class Bodies:
             if task.cancelling() > before or isinstance(error, asyncio.CancelledError):
                 return self._after(task, before, chunk, todo, None, error)
             if not self.stopping:
-                self._items.raised(chunk, todo, error)
+                self._note(chunk, todo, error)
         else:
             return self._rest(task, before, chunk, todo, Suspended(coroutine, waiting))
         return None
@@ -307,7 +317,7 @@ class Bodies:
             raised = error
         finally:
             self._tasks.discard(task)
-            if self._deadlines.end(task):
+            if self._deadlines.end(task) and not isinstance(raised, Evicted):
                 raised = self._timed_out(raised)
         if raised is not None or task.cancelling() > before:
             await self._after(task, before, chunk, todo, value, raised)
@@ -342,5 +352,11 @@ class Bodies:
             return
         if error is None:
             self._items.succeeded(chunk, todo, value)
+        else:
+            self._note(chunk, todo, error)
+
+    def _note(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
+        if isinstance(error, Evicted):
+            self._items.evicted(chunk, todo, error)
         else:
             self._items.raised(chunk, todo, error)

@@ -13,7 +13,7 @@ from flowstone_async.io.bulk import bulk
 from flowstone_async.store.batches import Split, split_from
 from flowstone_async.store.blocks import MOST_AT_ONCE, Block, weight
 from flowstone_async.store.crews import Gift
-from flowstone_async.store.scatters import Chunk, Flush, ItemFailed, ItemLater, Page
+from flowstone_async.store.scatters import NEVER, Chunk, Flush, ItemFailed, ItemLater, Page
 
 UNTOLD: Final = object()
 """Stands for a key that its page tells."""
@@ -146,6 +146,12 @@ class LocalChunk:
         self.later.append(ItemLater(position, attempts, due, lost, error))
         self.left -= 1
 
+    def park(self, position: int, gates: tuple[str, ...]) -> None:
+        """Note that an item goes on once one of its gates has ended: with the attempts that it has had."""
+        chunk = self.chunk
+        self.later.append(ItemLater(position, chunk.attempts, NEVER, chunk.lost, chunk.error, gates))
+        self.left -= 1
+
     def split(self, *splits: Split) -> None:
         """Note that items of a batch, which has a result without them, go on as batches of their own."""
         self.splits += splits
@@ -214,6 +220,7 @@ class LocalChunk:
             failures=[*self.failures, *(ItemFailed(*each[:2], each.error) for each in self.splits if each.failed)],
             later=() if chunk.alone else self.later,
             splits=self.splits,
+            gates=again.gates if again else (),
         )
 
     def _bits(self) -> bytes:

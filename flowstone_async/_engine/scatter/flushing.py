@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from flowstone_async._engine.replay.facts import BodyFacts
+from flowstone_async._engine.scatter.asleep import Asleep, Evicted, Final
 from flowstone_async._engine.scatter.bodies import Bodies
 from flowstone_async._engine.scatter.chunks import LocalChunk, Todo
 from flowstone_async._engine.scatter.dues import Dues
@@ -23,11 +25,11 @@ from flowstone_async._engine.services import Services
 from flowstone_async.clock import Timer
 from flowstone_async.definition.batch import BatchFailed
 from flowstone_async.definition.scatter import ScatterKind
-from flowstone_async.errors import FlowstoneError
+from flowstone_async.errors import FlowstoneError, LeaseLost
 from flowstone_async.failures import describe
 from flowstone_async.sources.source import Source
 from flowstone_async.store.blocks import MOST_AT_ONCE, weight
-from flowstone_async.store.scatters import Flush, Page, ScatterRecord, ScatterTotals
+from flowstone_async.store.scatters import NEVER, Flush, Page, ScatterRecord, ScatterTotals
 
 PAGES_AHEAD = 4
 
@@ -48,6 +50,7 @@ class Task:
         call: Begins the call of the body for an item.
         places: Of the bodies.
         rate_key: What the rate of an item counts for; None if for all.
+        durable: What the durable calls of bodies know; None if those have no context.
         given: Makes of an item what the body receives; None for the item itself.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
         noted: Puts on record what bodies noted, ahead of their results.
@@ -68,6 +71,7 @@ class Task:
     rate_key: Callable[[Any], Any] | None
     failing: Callable[[BaseException, int], tuple[FlowstoneError, float | None]]
     noted: Callable[[], Awaitable[None]]
+    durable: BodyFacts | None = None
     given: Callable[[LocalChunk, Todo], Todo] | None = None
     upstream: Callable[[], Awaitable[None]] | None = None
 
@@ -111,7 +115,13 @@ class Flushing(ABC):
         self._error: BaseException | None = None
         self._closed = self._ending = False
         self._resting = Resting()
+        self._asleep = Asleep(services, self._id, task.durable, self._look.set)
         self.size = 0
+
+    @property
+    def _at_hand(self) -> int:
+        """How many items are here and have not ended, but for those whose bodies wait."""
+        return self._outstanding - (0 if self._bodies is None else self._bodies.seats.away)
 
     @property
     def total(self) -> int | None:
@@ -127,6 +137,9 @@ class Flushing(ABC):
 
     def raised(self, chunk: LocalChunk, todo: Todo, error: BaseException) -> None:
         """Note what a body raised: the item is tried again later, or has failed for good."""
+        if isinstance(error, LeaseLost) and error.run_id == self._task.record.run_id:
+            self._fail(error)  # no outcome of the item: the run has another owner, and who helps comes back to that one
+            return
         attempts = chunk.chunk.attempts + 1
         if isinstance(error, BatchFailed) and self._task.kind.batch is not None:
             parted = part(chunk, todo, error, self._task.failing, self._services.store.now)
@@ -134,7 +147,9 @@ class Flushing(ABC):
                 self._changes(chunk)
                 return
             error = parted
-        told, wait = self._task.failing(error, attempts)
+        final = error.__cause__ if isinstance(error, Final) else None
+        told, wait = self._task.failing(final or error, attempts)
+        wait = None if final else wait
         if wait is None:
             chunk.fail(todo.position, attempts, describe(told))
         else:
@@ -146,6 +161,16 @@ class Flushing(ABC):
         """Note that an item on record cannot be run, and why. It counts as an attempt: a redrive makes another one."""
         chunk.fail(todo.position, chunk.chunk.attempts + 1, describe(self._task.intake.failure(reason)))
         self._changes(chunk)
+
+    def evicted(self, chunk: LocalChunk, todo: Todo, gates: Evicted) -> None:
+        """Note that a body goes on once one of its gates has ended."""
+        chunk.park(todo.position, gates.gates)
+        self._changes(chunk)
+
+    def left(self) -> None:
+        """Hear that a body waits: there is room for more."""
+        self._room.set()
+        self._flushed()
 
     def ended_program(self, ending: BaseException) -> None:
         """A body ends the program."""
@@ -216,7 +241,9 @@ class Flushing(ABC):
 
     def _look_at(self, due: datetime | None) -> None:
         """Look for free chunks at an instant; at once if there is none."""
-        if due is None:
+        if due == NEVER:  # it waits, unless a gate has ended meanwhile
+            self._asleep.begin()
+        if due is None or due == NEVER:
             self._look.set()
             return
         self._look_by(self._services.clock.monotonic() + (due - self._services.store.now()).total_seconds())

@@ -34,6 +34,9 @@ class Helping(Working):
     """Whether the run's owner takes part. One that has just taken it over may go on with other code: until that is
     known nothing begins here, and what runs goes on."""
 
+    let_go: Callable[[], None] = staticmethod(lambda: None)
+    """Evicts bodies that do nothing but wait."""
+
     def stop(self) -> None:
         """Let go of all of it at once; bodies are cancelled."""
         self._finished.set()
@@ -43,6 +46,7 @@ class Helping(Working):
         bodies, self._draining = self._bodies, True
         if bodies is not None:
             bodies.limit(0)
+            self.let_go()
             with anyio.move_on_after(self._services.settings.grace):
                 await bodies.idle()
         self._finished.set()

@@ -25,7 +25,7 @@ from flowstone_async._engine.scatter.working import Working
 from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage, read_pages
 from flowstone_async.store.crews import Attendance
-from flowstone_async.store.scatters import Chunk, NewPage, Page
+from flowstone_async.store.scatters import Chunk, Left, NewPage, Page
 
 # Chunks that each worker is to have at least, of those that are read ahead.
 _CHUNKS = 2
@@ -53,6 +53,8 @@ class Scattering(Working):
         """
         totals = await self._store.totals(self._id)
         self._failed = 0 if totals is None else totals.failed
+        if totals is not None and totals.parked:
+            self._asleep.begin()
         await self._run()
 
     _judged = -1
@@ -89,7 +91,7 @@ class Scattering(Working):
             async with aclosing(pages):
                 async for page in pages:
                     await self._add(page)
-                    while self._outstanding + self._elsewhere + self._underway + kind.per_page > self._ahead:
+                    while self._at_hand + self._elsewhere + self._underway + kind.per_page > self._ahead:
                         await self._wait_for_room()
         except Exception:
             await self._resting.on(self._recorded)  # what was read before is kept, and is not read again
@@ -149,7 +151,7 @@ class Scattering(Working):
         """
         per_worker = self._ahead // self._task.kind.per_page / (self._others + 1)
         chunks = shares(size, 1 if self._others == 0 else math.ceil(_CHUNKS / per_worker))
-        fair = self._outstanding * self._others <= self._elsewhere
+        fair = self._at_hand * self._others <= self._elsewhere
         return chunks, 1 if len(chunks) > 1 or fair else 0
 
     async def _keep(self, page: NewPage, prepared: Prepared) -> None:
@@ -201,8 +203,12 @@ class Scattering(Working):
         if self._finished.is_set() or self._ending:
             return
         final, failed, total = self._sealed and not self._held, self._failed, self._total
+        waits = False
+        if final and self._asleep.any:
+            left = await self._left()
+            final, waits = left == "nothing", left == "waits" and self._asleep.resting_since is None
         batches = self._task.kind.batch is not None  # of which there may be more as long as any is open
-        if self._attended and (final or failed > self._judged):
+        if self._attended and (final or waits or failed > self._judged):
             # Others may have failed items, too: all of them are known once nothing is open.
             self._judged = failed
             totals = await self._count()
@@ -210,11 +216,22 @@ class Scattering(Working):
                 self._look_at(totals.due)  # of an item that waits since before it was ours
             final, failed = final and not totals.open, totals.failed
             settled = final
+            if totals.parked:  # by others
+                self._asleep.begin()
         else:  # what waits to be tried again is open, though not held
             settled = final and not (batches and failed and (await self._count()).open)
         await self._judge(failed, self.total or total, sealed=self._sealed and (settled or not batches))
         if final:
             await self._close()
+        elif waits and not self._held and not self._look.is_set():
+            await self._asleep.rest()
+
+    async def _left(self) -> Left:
+        """Ask what is left: items that wait at gates are not held by anybody."""
+        left = await self._store.left(self._id)
+        if left == "work" and self._crews is None and not self._due:
+            await self._look_later()
+        return left
 
     async def _close(self) -> None:
         async with self._closing:  # whoever sees that it is final while another closes it has nothing to do

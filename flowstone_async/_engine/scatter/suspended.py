@@ -23,6 +23,9 @@ class Suspended(Generic[T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T], waiting: object) -> None:
         self._coroutine, self._waiting = coroutine, waiting
 
+    def _flowstone_inner(self) -> Coroutine[Any, Any, T]:
+        return self._coroutine
+
     def __await__(self) -> Generator[Any, Any, T]:
         coroutine, waiting = self._coroutine, self._waiting
         try:

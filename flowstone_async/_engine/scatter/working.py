@@ -79,7 +79,7 @@ class Working(Flushing):
 
     @override
     def _flushed(self) -> None:
-        if (self._is_shared() and self._is_hungry()) or (self._full and self._outstanding < self._ahead):
+        if (self._is_shared() and self._is_hungry()) or (self._full and self._at_hand < self._ahead):
             self._look.set()
 
     @property
@@ -137,6 +137,7 @@ class Working(Flushing):
                     await self._end(bodies)
                     group.cancel_scope.cancel()
         finally:
+            self._asleep.end()
             if self._timer is not None:
                 self._timer.cancel()
         if self._error is not None:
@@ -214,7 +215,7 @@ class Working(Flushing):
         shared = self._is_shared()
         if shared and not self._is_hungry():
             return False
-        limit = min(_SHARED_AT_ONCE if shared else _TAKEN_AT_ONCE, self._ahead - self._outstanding)
+        limit = min(_SHARED_AT_ONCE if shared else _TAKEN_AT_ONCE, self._ahead - self._at_hand)
         self._full = limit <= 0
         if self._full:
             return False

@@ -41,7 +41,6 @@ class BodyWaits(Lodger):
         name: Of the body, for people.
         deadline: Of the attempt.
         beside: Returns tasks that it has going elsewhere.
-        stays: Whether it is never evicted.
 
     Attributes:
         evicted: What it waited for when it was evicted; None as long as it was not.
@@ -59,7 +58,6 @@ class BodyWaits(Lodger):
         name: str,
         deadline: Pauses | None,
         beside: Callable[[], Iterable[asyncio.Future[Any]]] = tuple,
-        stays: bool = False,
     ) -> None:
         self.waits, self.seats, self._clock = waits, seats, clock
         self._grace, self.patience, self._name, self._deadline = grace, patience, name, deadline
@@ -67,7 +65,7 @@ class BodyWaits(Lodger):
         self.parked: dict[str, Parked] = {}
         self.since: float | None = None
         self.evicted: tuple[Parked, ...] | None = None
-        self._beside, self.stays = beside, stays
+        self._beside = beside
         self._returning: asyncio.Event | None = None
         self._timer: Timer | None = None
         self._fired = 0

@@ -23,7 +23,7 @@ from flowstone_async._engine.waits.run_waits import RunWaits
 from flowstone_async._engine.waits.seats import Seats
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
-from flowstone_async.store.gates import Suspension
+from flowstone_async.store.gates import StoredGate, Suspension
 
 _SHOWN = 100
 
@@ -36,12 +36,14 @@ class RunSuspending(RunTelling, ABC):
         seats: The places of its bodies.
         hurried: Whether somebody awaits it who is to be told that it waits.
         changed: Mismatches that it was suspended with, by asset and encoded partition.
+        helped: Whether it is another's, and only items of it run here.
     """
 
     waits: RunWaits
     seats: Seats
     hurried: bool
     changed: Mapping[tuple[str, str], FlowstoneError]
+    helped: bool
     resumed: bool
     limit: RunLimit | None
     created: asyncio.Event
@@ -54,12 +56,13 @@ class RunSuspending(RunTelling, ABC):
     def rests(self) -> bool:
         """Whether it does nothing but wait at gates."""
         return (
-            bool(self.waits.awaited)
+            self.waits.any
+            and not self.helped
             and not self._ready
             and not self._idle
             and not self.waiting
             and not self.seats.wanted
-            and self.workers == self.seats.away
+            and self.workers == self.seats.away + self.waits.resting
         )
 
     @property
@@ -79,6 +82,8 @@ class RunSuspending(RunTelling, ABC):
             self._parking = None
         if self.stopping == "shutdown":
             self.waits.drop()
+            if self.waits.resting and self.workers == self.waits.resting and not self.interrupted:
+                self.interrupt()  # what is left of it waits, and nobody has to
         if self.stopping is not None or self._suspending or self.group is None or not self.created.is_set():
             return
         if self._asked is not None:
@@ -148,12 +153,11 @@ class RunSuspending(RunTelling, ABC):
         wakes = (await gates.wakes([self.id])).get(self.id)
         if wakes is None:
             return "lost"
-        if await gates.outcomes(self.waits.awaited):
+        if await gates.outcomes(self.waits.awaited) or not all([await host.rests() for host in list(self.waits.hosts)]):
             return "woken"
         if self.journal.pending:
             await self._step(Next([], [], []))
-        asked = [] if "sleep" in self.waits.kinds else list(self.waits.awaited)[:_SHOWN]
-        shown = tuple((await gates.read(asked)).values()) if asked else ()
+        shown = () if "sleep" in self.waits.kinds else await self._shown()
         if not self.rests or self.stopping is not None:
             return "woken"
         self._asked = wakes.number
@@ -168,6 +172,13 @@ class RunSuspending(RunTelling, ABC):
         answer = await self.services.store.gates.suspend(self.id, self.record.fence, wakes)
         self._asked = None
         return "suspended" if answer == "lost" else answer  # it has gone on since: whoever awaits it looks where
+
+    async def _shown(self) -> tuple[StoredGate, ...]:
+        """Return some of what the run waits for."""
+        gates, asked = self.services.store.gates, list(self.waits.awaited)[:_SHOWN]
+        if asked or not self.waits.hosts:
+            return tuple((await gates.read(asked)).values()) if asked else ()
+        return await gates.open_of_run(self.id, limit=_SHOWN)
 
     def evicted(self, index: int, waits: tuple[Parked, ...]) -> None:
         """A body was evicted: it is called again once one of its gates has ended; at once if it waits for none."""

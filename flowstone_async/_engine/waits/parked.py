@@ -36,14 +36,12 @@ class Lodger(Protocol):
         parked: Its waits that have not ended, by gate.
         since: When it began to do nothing but wait; None while it does anything else.
         patience: Seconds after which it is evicted; None never.
-        stays: Whether it is not evicted at any time, as the body of an item.
     """
 
     seats: Seats
     parked: dict[str, Parked]
     since: float | None
     patience: float | None
-    stays: bool
 
     def rest(self) -> bool:
         """Look whether all of it waits, and if so leave its place; tell whether it does."""
@@ -55,6 +53,28 @@ class Lodger(Protocol):
 
     def abandon(self) -> None:
         """Let durable calls that it still makes do nothing; somebody else ends it."""
+        ...
+
+
+class Host(Protocol):
+    """A scatter with items that wait, and are in nobody's memory.
+
+    Attributes:
+        resting_since: Since when all that is left of it are such items; None while it is not so.
+        kinds: What kinds of gates they wait for.
+        patience: Seconds after which the run need not stay for it; None for ever.
+    """
+
+    resting_since: float | None
+    kinds: frozenset[GateKind]
+    patience: float | None
+
+    def look(self) -> None:
+        """Hear that items may be due."""
+        ...
+
+    async def rests(self) -> bool:
+        """Ask the store whether all that is left of it are such items, none of which is due."""
         ...
 
 
@@ -85,6 +105,18 @@ class Waits(Protocol):
 
     async def park(self, stored: StoredGate, lodger: Lodger) -> Outcome:
         """Wait until a gate ends, without a place; then come back to one."""
+        ...
+
+    def host(self, host: Host) -> None:
+        """Let a scatter hear when items of it may be due."""
+        ...
+
+    def leave(self, host: Host) -> None:
+        """Let a scatter hear nothing more."""
+        ...
+
+    def rested(self) -> None:
+        """Hear from a scatter that it rests."""
         ...
 
 

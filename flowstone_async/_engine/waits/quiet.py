@@ -18,6 +18,8 @@ import anyio.abc
 
 _TASKS = "_flowstone_tasks"
 """Attribute of our own objects that name the tasks which somebody who waits in one of their methods waits for."""
+_INNER = "_flowstone_inner"
+"""Attribute of our own objects that drive a coroutine by hand: which one."""
 
 
 def is_quiet(task: asyncio.Future[Any], waits: Callable[[asyncio.Future[Any]], bool]) -> bool:
@@ -91,13 +93,20 @@ def _of_frame(frame: FrameType) -> Iterable[asyncio.Future[Any]] | None:
     return None
 
 
+def _driven(frame: FrameType | None) -> object:
+    """Return the coroutine that one of our own objects drives in a frame, if it does."""
+    owner = None if frame is None else frame.f_locals.get("self")
+    inner = getattr(cast("Any", type(owner)), _INNER, None)
+    return None if inner is None else inner(owner)
+
+
 def _frames(coroutine: object) -> Iterator[FrameType]:
     """Return the frames of a coroutine that is suspended, the innermost last."""
     while coroutine is not None:
         if inspect.iscoroutine(coroutine):
             frame, coroutine = coroutine.cr_frame, coroutine.cr_await
         elif inspect.isgenerator(coroutine):
-            frame, coroutine = coroutine.gi_frame, coroutine.gi_yieldfrom
+            frame, coroutine = coroutine.gi_frame, coroutine.gi_yieldfrom or _driven(coroutine.gi_frame)
         else:
             return
         if frame is not None:

@@ -16,11 +16,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from flowstone_async._engine.arguments import Values, prepare
 from flowstone_async._engine.gates.type_names import home_of
-from flowstone_async._engine.outcome import Computed, Prepared
+from flowstone_async._engine.outcome import Prepared
 from flowstone_async._engine.replay.body import DurableBody
 from flowstone_async._engine.replay.gate import BodyGate, lost, signal_wait
 from flowstone_async._engine.replay.scope import Place
@@ -44,27 +44,46 @@ from flowstone_async.store.gates import Gate, StoredGate
 from flowstone_async.types import Input
 
 R = TypeVar("R")
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 _NO_NAMES: Mapping[str, Any] = {}
 _logger = logging.getLogger("flowstone")
 
 
-class Attempted(Protocol):
-    """The attempt at the asset.
+class Ended(NamedTuple):
+    """What a handler is called for.
 
     Attributes:
-        asleep: Set to the gate that the asset waits at, where nothing of it goes on.
+        payload: What is given to it by place.
+        named: What is given to it by name, beside what it takes as the body does.
+    """
+
+    handler: BoundHandler
+    payload: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+
+class Attempted(Protocol[V_co]):
+    """The attempt at the asset, or at an item of a scatter.
+
+    Attributes:
+        asleep: Set to the gate that it waits at, where nothing of it goes on.
         final: Set where another attempt would change nothing.
     """
 
     unit: Unit
     values: Values
-    manager: IOManager
     asleep: tuple[Parked, ...] | None
     final: bool
 
     @property
     def services(self) -> Services:
         """Those of the engine."""
+        ...
+
+    @property
+    def manager(self) -> IOManager:
+        """Of the asset's value."""
         ...
 
     @property
@@ -80,7 +99,11 @@ class Attempted(Protocol):
         """Call the body; return what it returns, and what it was given."""
         ...
 
-    async def stored(self, value: Any, inputs: tuple[Input, ...]) -> Computed:
+    async def handled(self, ended: Ended, call: Call, scope: ResourceScope) -> Any:
+        """Call a handler with what it takes."""
+        ...
+
+    async def stored(self, value: Any, inputs: tuple[Input, ...]) -> V_co:
         """Store the value of the asset."""
         ...
 
@@ -93,18 +116,18 @@ class Attempted(Protocol):
         ...
 
 
-class GatedBody:
-    """One attempt at an asset whose body may return a gate.
+class GatedBody(Generic[V]):
+    """One attempt at an asset, or at an item, whose body may return a gate.
 
     Args:
         attempt: Which one.
         gate: Which gate, and its handlers.
     """
 
-    def __init__(self, attempt: Attempted, gate: BoundGate) -> None:
+    def __init__(self, attempt: Attempted[V], gate: BoundGate) -> None:
         self._attempt, self.gate = attempt, gate
         self._unit, self.services = attempt.unit, attempt.services
-        self.node, self.manager = attempt.unit.node, attempt.manager
+        self.node = attempt.unit.node
         self._rearms: list[datetime] = []
         self._durable: DurableBody | None = None
         self._kept: Kept | None = None
@@ -112,15 +135,20 @@ class GatedBody:
         self._options: ApprovalOptions | None = None
 
     @property
+    def manager(self) -> IOManager:
+        """Of the asset's value."""
+        return self._attempt.manager
+
+    @property
     def durable(self) -> DurableBody:
         """What the body has on record."""
         assert self._durable is not None  # noqa: S101 - set before anything else is done
         return self._durable
 
-    async def compute(self) -> Computed | None:
-        """Return the value, or None where the asset waits and nothing of it goes on."""
+    async def compute(self) -> V | None:
+        """Return the value, or None where it waits and nothing of it goes on."""
         kept = await self._attempt.within(self._body)
-        if isinstance(kept, Computed):
+        if not isinstance(kept, Kept):
             return kept
         self._kept = kept
         try:
@@ -133,7 +161,7 @@ class GatedBody:
 
     # -- the body -----------------------------------------------------------------------------------------------
 
-    async def _body(self, call: Call, scope: ResourceScope) -> Computed | Kept:
+    async def _body(self, call: Call, scope: ResourceScope) -> V | Kept:
         """Call the body, unless it has returned a gate before."""
         attempt = self._attempt
         durable = self._durable = attempt.durable
@@ -191,7 +219,7 @@ class GatedBody:
 
     # -- the gate -----------------------------------------------------------------------------------------------
 
-    async def _ended(self, kept: Kept) -> Computed | None:
+    async def _ended(self, kept: Kept) -> V | None:
         """Open the gate unless it is, and do what its end asks for."""
         gate, waits = kept.gate, self.durable.facts.waits
         stored = await waits.open(gate)
@@ -228,12 +256,12 @@ class GatedBody:
             raise lost(self.durable.facts, gate.key)
         return stored
 
-    async def _signalled(self, kept: Kept, payload: Any) -> Computed:
+    async def _signalled(self, kept: Kept, payload: Any) -> V:
         handler = self.gate.on_signal
         value = payload if handler is None else await self._handled(kept, handler, "on_signal", payload)
         return await self._attempt.stored(_no_rearm(value, "on_signal"), kept.inputs)
 
-    async def _expired(self, kept: Kept, stored: StoredGate) -> Computed | None:
+    async def _expired(self, kept: Kept, stored: StoredGate) -> V | None:
         """Ask what is to be done, or do what was said before; None once the gate is open again."""
         gate, waits = kept.gate, self.durable.facts.waits
         if self._rearms and stored.due != self._rearms[-1]:  # somebody died before it was open again
@@ -273,15 +301,12 @@ class GatedBody:
     async def _handled(
         self, kept: Kept, handler: BoundHandler, part: str, *payload: Any, named: Mapping[str, Any] = _NO_NAMES
     ) -> Any:
-        """Call a handler with what it takes, on a call and with resources of its own."""
-        edge_of = {id(edge.binding): edge for edge in self._unit.inputs}
-        edges = [edge_of[id(own)]._replace(binding=each) for each, own in handler.edges]
+        """Call a handler, on a call and with resources of its own."""
 
         async def use(call: Call, scope: ResourceScope) -> Any:
             call.notes.update(kept.notes)
             await self._attempt.durable.load()
-            prepared = await prepare(self._attempt.values, self._unit, handler.bindings, edges, call, scope)
-            value = await handler.function(*payload, **prepared.arguments, **named)
+            value = await self._attempt.handled(Ended(handler, payload, named), call, scope)
             if isinstance(value, SignalGate | ApprovalGate):
                 raise ConfigError(
                     f"{handler.part} returned a gate, which only the body may",
@@ -301,7 +326,7 @@ class GatedBody:
         named = _NO_NAMES if handler.decision is None else {handler.decision: decision}
         return _no_rearm(await self._handled(kept, handler, handler.part, named=named), handler.part)
 
-    async def stored(self, value: Any) -> Computed:
+    async def stored(self, value: Any) -> V:
         """Store the value of the asset."""
         assert self._kept is not None  # noqa: S101 - a request was returned
         return await self._attempt.stored(value, self._kept.inputs)
@@ -335,6 +360,13 @@ class GatedBody:
             text = "asset %r: the body was called again for whom it wants to be told of its request, and failed: %s"
             _logger.warning(text, self.node.name, shown)
             return None
+
+
+async def prepared_for(handler: BoundHandler, values: Values, unit: Unit, call: Call, scope: ResourceScope) -> Prepared:
+    """Return what a handler takes, beside what is given to it by place: as the body got it."""
+    edge_of = {id(edge.binding): edge for edge in unit.inputs}
+    edges = [edge_of[id(own)]._replace(binding=each) for each, own in handler.edges]
+    return await prepare(values, unit, handler.bindings, edges, call, scope)
 
 
 def _no_rearm(value: Any, part: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import NoneType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from flowstone_async._engine.approving.asking import refusal, with_inputs
 from flowstone_async._engine.approving.requests import (
@@ -25,7 +25,6 @@ from flowstone_async._engine.approving.requests import (
     request_of,
 )
 from flowstone_async._engine.gates.type_names import home_of
-from flowstone_async._engine.outcome import Computed
 from flowstone_async._engine.replay.approval import approval_gate, expired, rejected
 from flowstone_async._engine.replay.body import DurableBody
 from flowstone_async._engine.replay.gate import lost
@@ -45,14 +44,21 @@ from flowstone_async.io.codec import Codec, codec_for
 from flowstone_async.io.encoder import Encoder
 from flowstone_async.store.gates import Gate, Outcome, StoredGate
 
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
-class Body(Protocol):
+
+class Body(Protocol[V_co]):
     """The attempt at an asset whose body has returned a request."""
 
     gate: BoundGate
     node: Node
-    manager: IOManager
     services: Services
+
+    @property
+    def manager(self) -> IOManager:
+        """Of the asset's value."""
+        ...
 
     @property
     def durable(self) -> DurableBody:
@@ -67,7 +73,7 @@ class Body(Protocol):
         """Call a handler with a decision."""
         ...
 
-    async def stored(self, value: Any) -> Computed:
+    async def stored(self, value: Any) -> V_co:
         """Store the value of the asset."""
         ...
 
@@ -108,7 +114,7 @@ def proposed(durable: DurableBody, manager: IOManager, node: Node, given: Approv
     return approval_gate(durable, place, asking).record(), Proposal(value, filled, len(options.notify), later)
 
 
-class ReturnedApproval:
+class ReturnedApproval(Generic[V]):
     """One look at a request that a body has returned.
 
     Args:
@@ -118,12 +124,12 @@ class ReturnedApproval:
         options: Those of the request, where the body has just returned it.
     """
 
-    def __init__(self, body: Body, gate: Gate, proposal: Proposal, options: ApprovalOptions | None) -> None:
+    def __init__(self, body: Body[V], gate: Gate, proposal: Proposal, options: ApprovalOptions | None) -> None:
         self._body, self._gate, self._proposal, self._options = body, gate, proposal, options
         self._services, self._waits = body.services, body.durable.facts.waits
         self._messages = Messages(body.durable, gate.key)
 
-    async def value(self) -> Computed | None:
+    async def value(self) -> V | None:
         """Return the value of the asset, or None as long as nobody has decided.
 
         Raises:
@@ -181,7 +187,7 @@ class ReturnedApproval:
 
     # -- once somebody has ---------------------------------------------------------------------------------------
 
-    async def _approved(self, request: Request, verdict: Verdict, at: datetime) -> Computed:
+    async def _approved(self, request: Request, verdict: Verdict, at: datetime) -> V:
         body, home = self._body, home_of(self._body.node.definition)
         payloads = self._services.payloads
         model = payloads.type_of(self._gate.facts, home=home) if request.has_form else NoneType
@@ -194,9 +200,7 @@ class ReturnedApproval:
             return await body.stored(await body.handled(handler, decision))
         return await body.stored(decision.form if self._proposal.filled and verdict.filled else value)
 
-    async def _refused(
-        self, stored: StoredGate, request: Request, verdict: Verdict | None, outcome: Outcome
-    ) -> Computed:
+    async def _refused(self, stored: StoredGate, request: Request, verdict: Verdict | None, outcome: Outcome) -> V:
         body, handler = self._body, self._body.gate.on_reject
         error = expired(stored, request) if verdict is None else rejected(stored, request, verdict, outcome.at)
         if handler is None:

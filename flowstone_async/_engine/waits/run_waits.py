@@ -4,6 +4,8 @@
                                       └── all of the body has waited for `park_after` ──> evicted: called again once
                                                                                           one of its gates has ended
 
+Bodies of items that were evicted are not here: the store knows which are due, and their scatter, a `Host`, looks.
+
 What has ended is not handed out while the run is being suspended: else a body might go on that is somebody else's then.
 """
 
@@ -14,6 +16,7 @@ import weakref
 from collections.abc import Callable, Collection
 from datetime import datetime
 from heapq import heappop, heappush
+from itertools import count
 from typing import Protocol
 
 import anyio
@@ -23,7 +26,7 @@ from typing_extensions import override
 
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.alarms import waits_as
-from flowstone_async._engine.waits.parked import Found, Lodger, Parked, Waits
+from flowstone_async._engine.waits.parked import Found, Host, Lodger, Parked, Waits
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.gates import Gate, GateKind, Outcome, StoredGate
 from flowstone_async.store.records import RunRecord
@@ -62,6 +65,7 @@ class RunWaits(Waits):
 
     Attributes:
         lodgers: Bodies that have waits in memory.
+        hosts: Scatters with items that wait and are in nobody's memory.
         held: Whether nothing is handed out.
         over: Whether durable calls do nothing any more.
     """
@@ -70,6 +74,9 @@ class RunWaits(Waits):
         self._run = run
         self.id = run.id
         self.lodgers: dict[Lodger, None] = {}
+        self.hosts: dict[Host, None] = {}
+        self._patience: list[tuple[float, int, Lodger]] = []  # a heap, with what no longer counts
+        self._number = count()
         self.held = self.over = False
         self._dormant: dict[str, tuple[GateKind, Callable[[], None]]] = {}
         self._dues: dict[str, datetime] = {}
@@ -98,7 +105,17 @@ class RunWaits(Waits):
         """What kinds of gates bodies wait for."""
         kinds: set[GateKind] = {each.kind for each in self._parked.values()}
         kinds.update(kind for kind, _ in self._dormant.values())
-        return frozenset(kinds)
+        return frozenset(kinds).union(*(host.kinds for host in self.hosts))
+
+    @property
+    def any(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._parked or self._dormant or self.hosts)
+
+    @property
+    def resting(self) -> int:
+        """How many scatters have nothing left but items that wait and are in nobody's memory."""
+        return sum(host.resting_since is not None for host in self.hosts)
 
     def hand_out(self, found: Found) -> None:
         """Let bodies go on whose gates have ended."""
@@ -115,14 +132,25 @@ class RunWaits(Waits):
             dormant = self._dormant.get(gate)
             if dormant is not None:
                 dormant[1]()
+        for host in self.hosts:
+            host.look()
         self._leave_if_idle()
 
     def reconsider(self) -> None:
         """Look again which bodies do nothing but wait."""
         for lodger in list(self.lodgers):
             if lodger.since is None:
-                lodger.rest()
+                self._rests(lodger)
         self._run.consider()
+
+    def _rests(self, lodger: Lodger) -> bool:
+        """Look whether all of a body waits."""
+        since = lodger.since
+        if not lodger.rest():
+            return False
+        if since is None and lodger.patience is not None and lodger.since is not None:
+            heappush(self._patience, (lodger.since + lodger.patience, next(self._number), lodger))
+        return True
 
     # -- what bodies do -----------------------------------------------------------------------------------------
 
@@ -216,7 +244,7 @@ class RunWaits(Waits):
         return outcome
 
     def _settle_down(self, lodger: Lodger) -> None:
-        if lodger in self.lodgers and lodger.rest():
+        if lodger in self.lodgers and self._rests(lodger):
             self._run.consider()
 
     # -- eviction -----------------------------------------------------------------------------------------------
@@ -248,7 +276,7 @@ class RunWaits(Waits):
         return bool(self._dormant)
 
     def _evict(self, lodger: Lodger) -> None:
-        if lodger in self.lodgers and not self.held and not lodger.stays and lodger.rest():
+        if lodger in self.lodgers and not self.held and self._rests(lodger):
             lodger.evict()
 
     def evict_due(self, now: float, *, apart: bool) -> float | None:
@@ -261,13 +289,34 @@ class RunWaits(Waits):
         Returns:
             Seconds until the next one has; without `apart` until all have, 0 at least. None if that will never be.
         """
-        left = [_left(lodger, now) for lodger in self.lodgers]
         if not apart:
-            return None if any(each is None for each in left) else max([0.0, *(each or 0.0 for each in left)])
-        for lodger, each in zip(list(self.lodgers), left, strict=True):
-            if each is not None and each <= 0 and lodger.rest():
+            left = [_left(each.since, each.patience, now) for each in self.lodgers]
+            left += [_left(each.resting_since, each.patience, now) for each in self.hosts]
+            return None if None in left else max([0.0, *(each or 0.0 for each in left)])
+        while self._patience:
+            until, _, lodger = self._patience[0]
+            counts = lodger in self.lodgers and _left(lodger.since, lodger.patience, until) == 0
+            if counts and until > now:
+                return until - now
+            heappop(self._patience)
+            if counts and lodger.rest():
                 lodger.evict()
-        return min((each for each in left if each is not None and each > 0), default=None)
+        return None
+
+    @override
+    def host(self, host: Host) -> None:
+        self.hosts[host] = None
+        self._run.services.watch.add(self)
+        self._listen()
+
+    @override
+    def leave(self, host: Host) -> None:
+        if self.hosts.pop(host, self) is None:
+            self._leave_if_idle()
+
+    @override
+    def rested(self) -> None:
+        self._run.consider()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +330,7 @@ class RunWaits(Waits):
         """Pass hints on while anything waits."""
         services = self._run.services
         try:
-            while self._parked or self._dormant:
+            while self.any:
                 with anyio.CancelScope() as self._scope:
                     await services.store.changed(f"run:{self.id}", within=services.settings.poll * 10)
                     services.watch.hint(self)
@@ -289,14 +338,14 @@ class RunWaits(Waits):
             self._listening = False
 
     def _leave_if_idle(self) -> None:
-        if not self._parked and not self._dormant:
+        if not self.any:
             self._run.services.watch.remove(self)
             self._scope.cancel()
 
     def drop(self) -> None:
         """Evict all bodies that do nothing but wait, and forget those that were: the run is left to somebody else."""
         for lodger in list(self.lodgers):
-            if not lodger.stays and lodger.rest():
+            if lodger.rest():
                 lodger.evict()
         self._dormant.clear()
         self._leave_if_idle()
@@ -310,6 +359,7 @@ class RunWaits(Waits):
         """Wait for nothing any more."""
         self._dormant.clear()
         self._parked.clear()
+        self.hosts.clear()
         self._leave_if_idle()
 
     def close(self) -> None:
@@ -318,11 +368,9 @@ class RunWaits(Waits):
         self._run = weakref.proxy(self._run)
 
 
-def _left(lodger: Lodger, now: float) -> float | None:
-    """Return how long a body may wait in memory yet; None for ever, or as long as it does anything else."""
-    if lodger.stays or lodger.patience is None or lodger.since is None:
-        return None
-    return lodger.since + lodger.patience - now
+def _left(since: float | None, patience: float | None, now: float) -> float | None:
+    """Return how long it may stay in memory yet; None for ever, or as long as it does anything but wait."""
+    return None if patience is None or since is None else since + patience - now
 
 
 def _resolve(opened: asyncio.Future[StoredGate | None], found: StoredGate | None) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from datetime import datetime
+from itertools import islice
 from typing import Any, Protocol
 
 from flowstone_async._engine.waits.parked import Found, Parked
@@ -36,6 +37,11 @@ class Watched(Protocol):
     @property
     def due(self) -> datetime | None:
         """The nearest deadline of these."""
+        ...
+
+    @property
+    def hosts(self) -> Collection[object]:
+        """Scatters with items that wait for more than that: only the store knows the gates."""
         ...
 
     def hand_out(self, found: Found) -> None:
@@ -64,6 +70,7 @@ class Watch:
         self._wake = asyncio.Event()
         self._stands = self._failing = False
         self._looked = float("-inf")
+        self._due: datetime | None = None
         self.parked: dict[Parked, Callable[[], None]] = {}
 
     def add(self, run: Watched) -> None:
@@ -90,7 +97,7 @@ class Watch:
         """Count one more wait in memory, and evict those that have waited longest if there are too many."""
         self.parked[parked] = evict
         if len(self.parked) > self._most:
-            for longest in list(self.parked.values())[: len(self.parked) - self._most]:
+            for longest in list(islice(self.parked.values(), len(self.parked) - self._most)):
                 longest()
 
     async def _run(self) -> None:
@@ -121,14 +128,15 @@ class Watch:
                 _logger.exception("gates: a mistake of flowstone_async; it is tried again every %g s", self._poll)
             self._failing = True
             return self._poll
-        due = min((each.due for each in self._runs if each.due is not None), default=None)
+        due = min((each for each in (self._due, *(run.due for run in self._runs)) if each is not None), default=None)
         left = self._poll if due is None else (due - self._store.now()).total_seconds()
         return min(max(left, _SOON), self._poll)
 
     async def _look(self) -> None:
         now, gates = self._store.now(), self._store.gates
         late = [run for run in self._runs if run.due is not None and run.due <= now]
-        if late:
+        swept = bool(late) or (self._due is not None and self._due <= now)
+        if swept:
             while await gates.sweep(limit=SWEEP) >= SWEEP:
                 pass
             self._hinted.update(late)
@@ -151,3 +159,6 @@ class Watch:
         for run in hinted:
             if run in self._runs:
                 run.hand_out(found)
+        self._due = await gates.next_due() if any(run.hosts for run in self._runs) else None
+        if swept and self._due is not None and self._due <= now:
+            self._due = None  # somebody else decides it: it is looked at with the next poll

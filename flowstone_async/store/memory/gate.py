@@ -1,4 +1,4 @@
-"""One gate in memory, and what gates know of runs."""
+"""One gate in memory, and what it is among."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class Runs(Protocol):
 
     def changed(self, key: Key) -> None:
         """Wake those that wait for a key."""
+        ...
+
+    def gate_ended(self, gate: str) -> None:
+        """Hear that a gate has ended."""
         ...
 
 

@@ -27,7 +27,8 @@ from flowstone_async.store.gates import (
     token_in_use,
 )
 from flowstone_async.store.memory.gate import NEVER, Entry, Runs, repeated
-from flowstone_async.store.memory.run import NOBODY, Run
+from flowstone_async.store.memory.run import Run
+from flowstone_async.types import AssetKey
 
 _DELIVERIES = 10_000
 
@@ -113,7 +114,13 @@ class MemoryGates(Gates):
     def _decide(self, entry: Entry, outcome: Outcome) -> Outcome:
         entry.outcome = outcome
         self._open.pop(entry.gate.id, None)
+        self._memory.gate_ended(entry.gate.id)
         return outcome
+
+    def has_ended(self, gate: str) -> bool:
+        """Tell whether a gate has."""
+        entry = self._gates.get(gate)
+        return entry is not None and entry.outcome is not None
 
     def _wake(self, run: Run) -> None:
         if run.woken(self._memory.clock.now()):
@@ -156,6 +163,27 @@ class MemoryGates(Gates):
         with self._lock:
             now = self._memory.clock.now()
             return tuple(self._stored(entry, now) for entry in self._of_run.get(run_id, ()))
+
+    @override
+    async def open_of_run(self, run_id: str, *, limit: int) -> tuple[StoredGate, ...]:
+        with self._lock:
+            now = self._memory.clock.now()
+            found = sorted(self._without_outcome(run_id), key=lambda entry: entry.place)
+            return tuple(self._stored(entry, now) for entry in found[:limit])
+
+    @override
+    async def waiting_bodies(self, run_id: str, key: AssetKey) -> int:
+        with self._lock:
+            return len({each.gate.body for each in self._without_outcome(run_id) if each.gate.asset == key})
+
+    @override
+    async def open_kinds(self, run_id: str, *, aside: str) -> frozenset[GateKind]:
+        with self._lock:
+            found = (each.gate for each in self._without_outcome(run_id))
+            return frozenset(gate.kind for gate in found if (gate.kind, gate.name) != ("sleep", aside))
+
+    def _without_outcome(self, run_id: str) -> list[Entry]:
+        return [each for each in self._of_run.get(run_id, ()) if each.outcome is None]
 
     @override
     async def waiting(
@@ -278,14 +306,16 @@ class MemoryGates(Gates):
             entry = self._next()
             return None if entry is None else entry.due
 
+    def _owned(self, run_id: str, fence: int, gate: str) -> Entry | None:
+        entry = self._gates.get(gate)
+        return entry if entry and entry.gate.run_id == run_id and self._memory.owns(run_id, fence) else None
+
     @override
     async def rearm(self, run_id: str, fence: int, gate: str, due: datetime) -> bool:
         with self._lock:
-            entry = self._gates.get(gate)
-            if entry is None or entry.gate.run_id != run_id or not self._memory.owns(run_id, fence):
-                return False
-            if entry.outcome is None:
-                return entry.due == due
+            entry = self._owned(run_id, fence, gate)
+            if entry is None or entry.outcome is None:
+                return entry is not None and entry.due == due
             if entry.outcome.how != "expired":
                 return False
             self._require_tokens((entry.gate,))
@@ -297,12 +327,9 @@ class MemoryGates(Gates):
     @override
     async def refuse(self, run_id: str, fence: int, gate: str, payload: bytes) -> bool:
         with self._lock:
-            entry = self._gates.get(gate)
-            if entry is None or entry.gate.run_id != run_id or not self._memory.owns(run_id, fence):
-                return False
-            outcome = entry.outcome
-            if outcome is None:
-                return True
+            entry = self._owned(run_id, fence, gate)
+            if entry is None or (outcome := entry.outcome) is None:
+                return entry is not None
             if outcome.how != "signalled" or outcome.payload != payload:
                 return False
             self._require_tokens((entry.gate,))
@@ -343,10 +370,8 @@ class MemoryGates(Gates):
             if run.wakes != wakes:
                 return "woken"
             entries = self._of_run.get(run_id, ())
-            run.state, run.worker, run.accepts = "waiting", None, NOBODY
-            run.fence += 1
-            run.quiet, run.suspended_at = run.fence, self._memory.clock.now()
-            run.wake_at = min((each.due for each in entries if each.outcome is None and each.due), default=None)
+            wake_at = min((each.due for each in entries if each.outcome is None and each.due), default=None)
+            run.suspend(self._memory.clock.now(), wake_at)
             for key in tuple(run.claims):
                 run.free(key)
                 self._memory.changed(key)

@@ -13,6 +13,7 @@ from flowstone_async.clock import Clock
 from flowstone_async.limits.book import LimitChange
 from flowstone_async.limits.local import LocalBook
 from flowstone_async.store.memory.gates import MemoryGates
+from flowstone_async.store.memory.item_waits import ItemWaits
 from flowstone_async.store.memory.key import Key, Keys
 from flowstone_async.store.memory.lease import Lease
 from flowstone_async.store.memory.log import Log
@@ -71,13 +72,18 @@ class Memory:
         self.limits = LocalBook(clock, alive=self.leases.__contains__, audit=self._note_change, lock=self.lock)
         self.partition_keys = MemoryPartitionKeys(self.lock)
         self.gates = MemoryGates(self)
-        self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns)
+        self.item_waits = ItemWaits(clock.now, self.gates.has_ended)
+        self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns, self.item_waits)
         self.steps = MemorySteps(self.lock, self.owns)
 
     def owns(self, run_id: str, fence: int) -> bool:
         """Tell whether a run is owned under a fence."""
         run = self.active.get(run_id)
         return run is not None and run.state == "running" and run.accepts == fence
+
+    def gate_ended(self, gate: str) -> None:
+        """Make the item of a scatter due that waits at a gate."""
+        self.item_waits.end(gate)
 
     def add(self, run: Run) -> None:
         """Keep a new run."""

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+from flowstone_async.errors import ConfigError
+from flowstone_async.store import redrives
 from flowstone_async.store.memory.scatter import StoredChunk, StoredScatter
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import Chunk, StoredFailure
+
+
+def redriven(
+    asked: Redrive, run_id: str, known: Mapping[str, StoredScatter], active: Callable[[str], bool], now: datetime
+) -> StoredScatter | None:
+    """Return the scatter that a run begins with, not kept yet; None if it cannot be, and need not.
+
+    Args:
+        asked: What is to be run.
+        run_id: The run.
+        known: All scatters.
+        active: Tells whether a run goes on.
+        now: The time.
+
+    Raises:
+        ConfigError: It cannot be, and is required.
+    """
+    try:
+        return _redriven(asked, run_id, known, active, now)
+    except ConfigError:
+        if asked.required:
+            raise
+        return None
+
+
+def _redriven(
+    asked: Redrive, run_id: str, known: Mapping[str, StoredScatter], active: Callable[[str], bool], now: datetime
+) -> StoredScatter:
+    origin = known.get(asked.origin)
+    if origin is None:
+        raise redrives.gone(asked.origin)
+    for each in known.values():
+        if each.record.origin == asked.origin:
+            raise redrives.redriven(asked.origin, each.record.run_id)
+    record = origin.record
+    if record.state == "running" and active(record.run_id):
+        raise redrives.goes_on(asked.origin, record.run_id)
+    carried = carry(asked, origin.chunks.values(), origin.failures.values())
+    if record.sealed and carried.final == record.total - carried.rejoined and asked.required:
+        raise redrives.nothing_left(asked.origin, refused=len(carried.failures), total=record.total)
+    if record.state == "running":  # its run has ended: nobody adds to it any more
+        origin.cancel("cancelled")
+    return begun(asked, run_id, origin, carried, now)
 
 
 class Carried(NamedTuple):

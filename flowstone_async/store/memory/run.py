@@ -99,6 +99,13 @@ class Run:
             request="",
         )
 
+    def suspend(self, at: datetime, wake_at: datetime | None) -> None:
+        """Let nobody own it until a gate has ended, or that time has come."""
+        self.state, self.worker, self.accepts = "waiting", None, NOBODY
+        self.fence += 1
+        self.quiet, self.suspended_at = self.fence, at
+        self.wake_at = wake_at
+
     def woken(self, now: datetime) -> bool:
         """Count that a gate of it has ended; tell whether it was suspended."""
         self.wakes += 1

@@ -11,6 +11,7 @@ from typing import Literal
 from flowstone_async.store.batches import SPLIT
 from flowstone_async.store.blocks import Block, Committed, weight
 from flowstone_async.store.scatters import (
+    NEVER,
     Chunk,
     Flush,
     ItemFailed,
@@ -89,11 +90,12 @@ class StoredScatter:
             failed=sum(each.kept.failed for each in self.chunks.values()),
             waiting=sum(each.kept.alone for each in ready),
             open=sum(each.state in OPEN for each in self.chunks.values()),
-            due=min((each.due for each in ready if each.due is not None), default=None),
+            due=min((each.due for each in ready if each.due not in (None, NEVER)), default=None),
             taken=sum(each.state == "running" for each in self.chunks.values()),
             since=self.since,
             read=self.record.read if self.distinct is None else self.distinct,
             carried=self.carried,
+            parked=sum(each.due == NEVER for each in ready),
         )
 
     def cancel(self, state: Literal["failed", "cancelled"]) -> None:
@@ -145,7 +147,7 @@ class StoredScatter:
     def dues(self, now: datetime, limit: int) -> tuple[datetime, ...]:
         """Return when the next items that wait may be tried, from now on."""
         found = (each.due for each in self.chunks.values() if each.state == "ready")
-        return tuple(nsmallest(limit, (due for due in found if due is not None and due > now)))
+        return tuple(nsmallest(limit, (due for due in found if due is not None and now < due < NEVER)))
 
     def commit(self, block: Block, page: int) -> None:
         """Keep results."""

@@ -12,16 +12,18 @@ from weakref import WeakValueDictionary
 
 from typing_extensions import override
 
-from flowstone_async.errors import ConfigError, Failure
-from flowstone_async.store import redrives
+from flowstone_async.errors import Failure
 from flowstone_async.store.batches import split_from
 from flowstone_async.store.blocks import MOST_AT_ONCE, Committed
-from flowstone_async.store.memory.redriving import begun, carry
+from flowstone_async.store.memory.item_waits import ItemWaits
+from flowstone_async.store.memory.redriving import redriven
 from flowstone_async.store.memory.scatter import OPEN, StoredChunk, StoredScatter
 from flowstone_async.store.redrives import Redrive
 from flowstone_async.store.scatters import (
+    NEVER,
     Chunk,
     Flush,
+    Left,
     NewPage,
     Page,
     PageAdded,
@@ -44,6 +46,7 @@ class MemoryScatters(Scatters):
         leases: Workers that are alive.
         waiters: Who waits for what changes.
         owns: Tells whether a run is owned under a fence.
+        waits: Items that wait at gates.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class MemoryScatters(Scatters):
         leases: Mapping[str, object],
         waiters: Waiters,
         owns: Callable[[str, int], bool],
+        waits: ItemWaits,
     ) -> None:
         self._lock, self._now, self._leases, self._waiters, self._owns = lock, now, leases, waiters, owns
+        self._waits = waits
         self._scatters: dict[str, StoredScatter] = {}
         self._of: dict[str, dict[AssetKey, str]] = {}
         # What was deleted while somebody held it.
@@ -178,10 +183,12 @@ class MemoryScatters(Scatters):
         chunk.flushes, chunk.state, chunk.due = flush.number + 1, flush.state, flush.due
         chunk.worker = worker if flush.state == "running" else None
         page, now = chunk.kept.page, self._now()
+        self._waits.wait(chunk, flush.gates)
         for each in flush.later:
             kept = Chunk(chunk.kept.scatter, each.position, alone=True, page=page, size=1)
             kept = kept._replace(attempts=each.attempts, lost=each.lost, error=each.error)
             found.chunks[each.position, True] = StoredChunk(kept, state="ready", due=each.due)
+            self._waits.wait(found.chunks[each.position, True], each.gates)
         if flush.block is not None:
             found.commit(flush.block, page)
         found.split(flush, page)
@@ -241,6 +248,14 @@ class MemoryScatters(Scatters):
             return found.record.state == "closed"
 
     @override
+    async def left(self, scatter: str) -> Left:
+        with self._lock:
+            found = self._read(scatter)
+            chunks = () if found is None else found.chunks.values()
+            dues = {chunk.due for chunk in chunks if chunk.state in OPEN}
+            return "work" if dues - {NEVER} else "waits" if dues else "nothing"
+
+    @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:
         with self._lock:
             found = self._scatters.get(scatter)
@@ -251,34 +266,8 @@ class MemoryScatters(Scatters):
             return found.record.state == state
 
     def redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter | None:
-        """Return the scatter that a run begins with, not kept yet; None if it cannot be, and need not.
-
-        Raises:
-            ConfigError: It cannot be, and is required.
-        """
-        try:
-            return self._redriven(asked, run_id, active)
-        except ConfigError:
-            if asked.required:
-                raise
-            return None
-
-    def _redriven(self, asked: Redrive, run_id: str, active: Callable[[str], bool]) -> StoredScatter:
-        origin = self._scatters.get(asked.origin)
-        if origin is None:
-            raise redrives.gone(asked.origin)
-        for each in self._scatters.values():
-            if each.record.origin == asked.origin:
-                raise redrives.redriven(asked.origin, each.record.run_id)
-        record = origin.record
-        if record.state == "running" and active(record.run_id):
-            raise redrives.goes_on(asked.origin, record.run_id)
-        carried = carry(asked, origin.chunks.values(), origin.failures.values())
-        if record.sealed and carried.final == record.total - carried.rejoined and asked.required:
-            raise redrives.nothing_left(asked.origin, refused=len(carried.failures), total=record.total)
-        if record.state == "running":  # its run has ended: nobody adds to it any more
-            origin.cancel("cancelled")
-        return begun(asked, run_id, origin, carried, self._now())
+        """Return the scatter that a run begins with, not kept yet; see `redriving.redriven`."""
+        return redriven(asked, run_id, self._scatters, active, self._now())
 
     def keep(self, scatter: StoredScatter) -> None:
         """Keep a scatter that a run begins with."""

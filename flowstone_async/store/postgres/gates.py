@@ -137,6 +137,20 @@ class PostgresGates(Gates):
         rows = await self._connections.fetch("gates_of_run", run_id) if is_id(run_id) else []
         return await self._in_order(rows)
 
+    @override
+    async def open_of_run(self, run_id: str, *, limit: int) -> tuple[StoredGate, ...]:
+        return await self._in_order(await self._connections.fetch("open_gates_of_run", run_id, limit))
+
+    @override
+    async def waiting_bodies(self, run_id: str, key: AssetKey) -> int:
+        rows = await self._connections.fetch("waiting_bodies", run_id, key.pipeline, key.asset, key.io, key.partition)
+        return rows[0][0]
+
+    @override
+    async def open_kinds(self, run_id: str, *, aside: str) -> frozenset[GateKind]:
+        rows = await self._connections.fetch("open_kinds", run_id, aside)
+        return frozenset(row["kind"] for row in rows)
+
     async def _in_order(self, rows: Iterable[Record]) -> tuple[StoredGate, ...]:
         order = [str(row["id"]) for row in rows]
         found = await self.read(order)

@@ -88,6 +88,7 @@ REMAINS: Final = Listing(
     (
         Table("run", "scatter_chunk", "first"),
         Table("run", "scatter_failure", "item_no"),
+        Table("run", "scatter_wait", "first"),
         Table("results", "scatter_block", "no", large=True),
         Table("results", "scatter_result", "no"),
         Table("results", "scatter_note", "no"),

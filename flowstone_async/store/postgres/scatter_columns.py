@@ -72,3 +72,9 @@ def positions(first: int, data: bytes) -> Sequence[int]:
 def turned(rows: list[tuple[object, ...]], width: int) -> list[list[Any]]:
     """Return rows as columns, so many of them."""
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def waits_of(flush: Flush) -> list[tuple[int, str]]:
+    """Return the items of a flush that wait at gates from then on, each with one of its gates."""
+    found = [(flush.chunk.first, gate) for gate in flush.gates]
+    return found + [(each.position, gate) for each in flush.later for gate in each.gates]

@@ -20,10 +20,11 @@ from flowstone_async.store.postgres.identifiers import ids, is_id
 from flowstone_async.store.postgres.instants import Instants
 from flowstone_async.store.postgres.remains import REMAINS, TRIMS, Remains
 from flowstone_async.store.postgres.repeating import Repeating
-from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned
+from flowstone_async.store.postgres.scatter_columns import columns_of, cut, positions, turned, waits_of
 from flowstone_async.store.scatters import (
     Chunk,
     Flush,
+    Left,
     NewPage,
     Page,
     PageAdded,
@@ -148,8 +149,8 @@ class PostgresScatters(Scatters):
             return frozenset()
         columns = columns_of(flushes)
         given = (worker, *columns, self._instants.given())
-        if any(flush.splits for flush in flushes):
-            kept = await self._patiently(partial(self._flush_and_split, flushes, given))
+        if any(flush.splits or waits_of(flush) for flush in flushes):
+            kept = await self._patiently(partial(self._flush_and_more, flushes, given))
         else:
             kept = {row[0] - 1 for row in await self._fetch("flush", *given)}
         if len(kept) < len(flushes):
@@ -157,11 +158,20 @@ class PostgresScatters(Scatters):
             kept.update(row[0] - 1 for row in known)
         return frozenset(kept)
 
-    async def _flush_and_split(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
+    async def _flush_and_more(self, flushes: Sequence[Flush], given: tuple[Any, ...]) -> set[int]:
+        """Flush, and let items that leave their batches be batches, and items that wait at gates wait."""
         scatters = sorted({flush.chunk.scatter for flush in flushes})
+        gates = [gate for flush in flushes for _, gate in waits_of(flush)]
         async with self._connections.transaction() as session:
             await session.fetch("lock_scatters", scatters)
-            kept = {row[0] - 1 for row in await session.fetch("flush", *given)}
+            held = {str(row["id"]) for row in await session.fetch("hold_gates", gates)} if gates else set[str]()
+            kept: set[int] = {row[0] - 1 for row in await session.fetch("flush", *given)}
+            for place in sorted(kept):
+                flush = flushes[place]
+                rows: list[tuple[object, ...]] = [(first, gate, gate in held) for first, gate in waits_of(flush)]
+                if rows:
+                    now = self._instants.given()
+                    await session.fetch("wait_items", flush.chunk.scatter, *turned(rows, 3), now)
             for scatter in scatters:
                 splits: list[tuple[object, ...]] = [
                     (each.position, flush.chunk.page, each.attempts, each.due, failure_text(each.error), each.failed)
@@ -196,6 +206,11 @@ class PostgresScatters(Scatters):
     @override
     async def close(self, scatter: str, fence: int) -> bool:
         return bool(await self._fetch("close_scatter", scatter, fence)) or await self._is(scatter, fence, "closed")
+
+    @override
+    async def left(self, scatter: str) -> Left:
+        [row] = await self._connections.fetch("scatter_left", scatter)
+        return "work" if row["works"] else "waits" if row["waits"] else "nothing"
 
     @override
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

@@ -208,6 +208,10 @@ def _scatter(row: Record) -> str:
     )
 
 
+def _parked(row: Record) -> str:
+    return f"item {row['first']} of scatter {row['scatter']} waits, and nothing will wake it"
+
+
 def _scattered(row: Record) -> str:
     wrong = "is not there" if row["state"] is None else f"is {row['state']}"
     return f"{_key(row)} has the current value {row['current']}, and its scatter {wrong}"
@@ -244,6 +248,7 @@ _CHECKS: Collection[_Check] = (
     _Check("verify_forgotten", _forgotten),
     _Check("verify_edges", _edge),
     _Check("verify_scatters", _scatter),
+    _Check("verify_parked", _parked),
     _Check("verify_scattered", _scattered),
     _Check("verify_left", _left),
     _Check("verify_limits", _limit),

@@ -111,7 +111,7 @@ def test_what_the_body_says_and_signal_says() -> None:
         "FS170 stream: signal= on a stream, which returns nothing.",
         "FS170 thread: signal= on a body that does not run on the event loop.",
         "FS170 needless: max_rearms=2 without signal=.",
-        "FS170 items: it may return SignalGate[Done], which a scatter cannot.",
+        "FS170 items: it may return SignalGate[Done], but there is no signal=.",
         "FS170 gathers: it may return SignalGate[Done], which a gathering body cannot.",
     ]
 
@@ -278,3 +278,61 @@ def test_an_included_asset_has_its_handlers() -> None:
         return done.url
 
     assert codes(outer) == codes(inner) == []
+
+
+def test_items_of_a_scatter_return_gates() -> None:
+    """SIG-07: the result is what is left of the union; handlers take the item first, then the payload."""
+    pipe = Pipeline("p", params=Params)
+
+    @pipe.asset
+    async def numbers() -> list[int]:
+        return [1]
+
+    @pipe.scatter(numbers, signal=Done, max_rearms=1)
+    async def one(number: int, numbers: list[int], ctx: Context) -> str | SignalGate[Done]:
+        return ctx.signal(Done)
+
+    @one.on_signal
+    async def signalled(number: int, done: Done, numbers: list[int], size: int = param("size")) -> str:
+        return done.url
+
+    @one.on_timeout
+    async def late(number: int, ctx: Context) -> Rearm:
+        return Rearm("1m")
+
+    @one.gather
+    async def fits(results: Gathered[str]) -> int:
+        return results.total
+
+    assert problems(pipe) == []
+
+    wrong = Pipeline("wrong")
+    scatter = untyped(wrong.scatter)
+
+    @scatter([1], signal=Done)
+    async def bare(number: int, ctx: Context) -> str | SignalGate[Done]:
+        return ctx.signal(Done)
+
+    @untyped(bare.on_signal)
+    async def taken_alone(done: Done) -> str:
+        return done.url
+
+    @untyped(bare.on_timeout)
+    async def of_text(number: str) -> str:
+        return number
+
+    @scatter([1], max_rearms=1)
+    async def needless(number: int) -> str:
+        return "x"
+
+    @scatter([1], signal=Done)
+    async def without(number: int) -> str:
+        return "x"
+
+    assert [each.split(" | ")[0] for each in problems(wrong) if "FS104" not in each] == [
+        "FS171 bare: on_signal(done: Done) but the item is int in the body.",
+        "FS171 bare: on_signal taken_alone has no parameter for the payload.",
+        "FS171 bare: on_timeout(number: str) but the item is int in the body.",
+        "FS170 needless: max_rearms=1 without signal=.",
+        "FS170 without: signal=Done, but not in str.",
+    ]

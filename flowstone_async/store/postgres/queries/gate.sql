@@ -118,6 +118,19 @@ CROSS JOIN LATERAL (SELECT o.* FROM flowstone.gate_outcome AS o WHERE o.gate = n
 -- name: gates_of_run
 SELECT g.id FROM flowstone.gate AS g WHERE g.run_id = $1 ORDER BY g.no;
 
+-- name: open_gates_of_run
+SELECT g.id FROM flowstone.gate AS g WHERE g.run_id = $1 AND g.open ORDER BY g.due LIMIT $2;
+
+-- name: open_kinds
+SELECT DISTINCT g.kind
+FROM flowstone.gate AS g
+WHERE g.run_id = $1 AND g.open AND NOT (g.kind = 'sleep' AND g.name = $2);
+
+-- name: waiting_bodies
+SELECT count(DISTINCT g.body)
+FROM flowstone.gate AS g
+WHERE g.run_id = $1 AND g.open AND g.pipeline = $2 AND g.asset = $3 AND g.io = $4 AND g.partition = $5;
+
 -- name: gate_place
 -- Where a gate is among those that wait.
 SELECT g.kind, g.due FROM flowstone.gate AS g WHERE g.id = $1;
@@ -196,15 +209,28 @@ SELECT DISTINCT run_id
 FROM (SELECT o.run_id FROM flowstone.gate_outcome AS o WHERE NOT o.woken ORDER BY o.at, o.run_id LIMIT $1) AS o;
 
 -- name: wake
--- Wake runs for outcomes that they were not woken for; answers with those that nobody owns. A run that is being suspended
--- is waited for: either it is `waiting` then, or sees `wakes` moved.
+-- Wake runs for outcomes that they were not woken for, and make items of scatters due that waited for these; answers with those
+-- that nobody owns. A run that is being suspended is waited for: either it is `waiting` then, or sees `wakes` moved.
 WITH mine AS MATERIALIZED (
     SELECT r.id FROM flowstone.run AS r WHERE r.id = ANY ($1::uuid[]) ORDER BY r.id FOR NO KEY UPDATE
 ),
 told AS (
     UPDATE flowstone.gate_outcome SET woken = true
     WHERE run_id = ANY (ARRAY (SELECT id FROM mine)) AND NOT woken
-    RETURNING run_id
+    RETURNING run_id, gate
+),
+item AS MATERIALIZED (
+    SELECT DISTINCT w.scatter, w.first
+    FROM told AS t
+    CROSS JOIN LATERAL (SELECT w.scatter, w.first FROM flowstone.scatter_wait AS w WHERE w.gate = t.gate OFFSET 0) AS w
+),
+due AS (
+    UPDATE flowstone.scatter_chunk AS c SET due_at = coalesce($2::timestamptz, statement_timestamp())
+    FROM item AS i
+    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone AND c.state = 'ready' AND c.due_at = 'infinity'
+),
+over AS (
+    DELETE FROM flowstone.scatter_wait AS w USING item AS i WHERE w.scatter = i.scatter AND w.first = i.first
 )
 UPDATE flowstone.run AS r
 SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL,
@@ -221,7 +247,20 @@ WITH mine AS MATERIALIZED (
 told AS (
     UPDATE flowstone.gate_outcome SET woken = true
     WHERE run_id = ANY (ARRAY (SELECT id FROM mine)) AND NOT woken
-    RETURNING run_id
+    RETURNING run_id, gate
+),
+item AS MATERIALIZED (
+    SELECT DISTINCT w.scatter, w.first
+    FROM told AS t
+    CROSS JOIN LATERAL (SELECT w.scatter, w.first FROM flowstone.scatter_wait AS w WHERE w.gate = t.gate OFFSET 0) AS w
+),
+due AS (
+    UPDATE flowstone.scatter_chunk AS c SET due_at = coalesce($2::timestamptz, statement_timestamp())
+    FROM item AS i
+    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone AND c.state = 'ready' AND c.due_at = 'infinity'
+),
+over AS (
+    DELETE FROM flowstone.scatter_wait AS w USING item AS i WHERE w.scatter = i.scatter AND w.first = i.first
 )
 UPDATE flowstone.run AS r
 SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL,

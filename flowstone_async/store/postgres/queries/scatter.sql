@@ -210,6 +210,32 @@ ON CONFLICT (scatter, first, alone) DO UPDATE
 SET due_at = excluded.due_at, failed = excluded.failed, attempts = excluded.attempts, state = excluded.state,
     error = excluded.error;
 
+-- name: hold_gates
+-- Gates that items are about to wait at: as long as they are held nothing ends them, and what has ended is on record. Those that
+-- somebody decides are passed over.
+SELECT g.id FROM flowstone.gate AS g WHERE g.id = ANY ($1::uuid[]) ORDER BY g.id FOR SHARE SKIP LOCKED;
+
+-- name: wait_items
+-- Note which gates the items $2 of the scatter $1 wait at, after they have left their chunks in the same transaction. An item is
+-- due where a gate has ended; and, where not all of its gates are held, in a while, since one of them may be ending now.
+WITH given AS MATERIALIZED (
+    SELECT n.first, n.gate, n.held,
+        EXISTS (SELECT FROM flowstone.gate_outcome AS o WHERE o.gate = n.gate OFFSET 0) AS ended
+    FROM unnest($2::bigint[], $3::uuid[], $4::boolean[]) AS n (first, gate, held)
+),
+item AS MATERIALIZED (
+    SELECT first, bool_or(ended) AS ended, bool_and(held) AS held FROM given GROUP BY first
+),
+waits AS (
+    INSERT INTO flowstone.scatter_wait AS w (gate, scatter, first)
+    SELECT g.gate, $1, g.first FROM given AS g JOIN item AS i ON i.first = g.first WHERE NOT i.ended AND i.held
+    ON CONFLICT (gate) DO UPDATE SET scatter = excluded.scatter, first = excluded.first
+)
+UPDATE flowstone.scatter_chunk AS c
+SET due_at = coalesce($5::timestamptz, statement_timestamp()) + CASE WHEN i.ended THEN 0 ELSE 1 END * interval '1 second'
+FROM item AS i
+WHERE c.scatter = $1 AND c.first = i.first AND c.alone AND (i.ended OR NOT i.held);
+
 -- name: flushed
 -- Those of some flushes that were accepted before, their reply being lost. An item that is to be tried again may have been
 -- taken meanwhile: its attempts tell.
@@ -294,6 +320,18 @@ WHERE s.id = $1 AND s.fence = $2 AND s.state = 'running' AND s.sealed
     AND NOT EXISTS (SELECT FROM flowstone.scatter_chunk AS c WHERE c.scatter = $1 AND c.state IN ('ready', 'running'))
 RETURNING s.id;
 
+-- name: scatter_left
+-- Whether an item of the scatter $1 is not final and waits at no gate, and whether one does wait at a gate.
+SELECT EXISTS (
+        SELECT FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at IS NULL)
+    OR EXISTS (
+        SELECT FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at < 'infinity') AS works,
+    EXISTS (
+        SELECT FROM flowstone.scatter_chunk AS c
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at = 'infinity') AS waits;
+
 -- name: end_scatter
 -- End the scatter $1 early, read under the fence $2; then `cancel_chunks`, in the same transaction.
 UPDATE flowstone.scatter SET state = $3 WHERE id = $1 AND fence = $2 AND state = 'running' RETURNING id;
@@ -312,6 +350,7 @@ UPDATE flowstone.scatter SET state = 'cancelled' WHERE id = ANY (ARRAY (SELECT i
 
 -- name: cancel_chunks
 -- In a statement of its own: no page can be added any more, and every flush was before or finds another fence.
+WITH waits AS (DELETE FROM flowstone.scatter_wait WHERE scatter = ANY ($1::uuid[]))
 UPDATE flowstone.scatter_chunk SET state = 'cancelled', worker = NULL, fence = fence + 1
 WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 
@@ -320,22 +359,23 @@ WHERE scatter = ANY ($1::uuid[]) AND state IN ('ready', 'running');
 SELECT due_at
 FROM flowstone.scatter_chunk
 WHERE scatter = $1 AND state IN ('ready', 'running') AND due_at > coalesce($2::timestamptz, statement_timestamp())
-    AND worker IS NULL
+    AND due_at < 'infinity' AND worker IS NULL
 ORDER BY due_at
 LIMIT $3;
 
 -- name: scatter_counts
 SELECT s.state, s.sealed, s.total - coalesce(c.rejoined, 0) AS total, coalesce(c.succeeded, 0) AS succeeded, coalesce(c.failed, 0) AS failed,
     coalesce(c.waiting, 0) AS waiting, coalesce(c.open, 0) AS open, c.due_at, coalesce(c.taken, 0) AS taken,
-    s.created_at, coalesce(s.items, s.read) AS read, s.carried
+    s.created_at, coalesce(s.items, s.read) AS read, s.carried, coalesce(c.parked, 0) AS parked
 FROM flowstone.scatter AS s
 LEFT JOIN LATERAL (
     SELECT sum(c.succeeded) AS succeeded, sum(c.failed) AS failed,
         count(*) FILTER (WHERE c.first >= 1::bigint << 62 AND c.state = 'done' AND c.succeeded + c.failed = 0) AS rejoined,
         count(*) FILTER (WHERE c.alone AND c.state = 'ready') AS waiting,
+        count(*) FILTER (WHERE c.state = 'ready' AND c.due_at = 'infinity') AS parked,
         count(*) FILTER (WHERE c.state IN ('ready', 'running')) AS open,
         count(*) FILTER (WHERE c.state = 'running') AS taken,
-        min(c.due_at) FILTER (WHERE c.state = 'ready') AS due_at
+        min(c.due_at) FILTER (WHERE c.state = 'ready' AND c.due_at < 'infinity') AS due_at
     FROM flowstone.scatter_chunk AS c
     WHERE c.scatter = s.id
 ) AS c ON true

@@ -207,6 +207,18 @@ WHERE coalesce(c.succeeded, 0) <> coalesce(b.results, 0) + coalesce(r.results, 0
     OR (s.state = 'closed' AND coalesce(c.succeeded, 0) + coalesce(c.failed, 0) <> s.total - coalesce(c.rejoined, 0))
 LIMIT $1;
 
+-- name: verify_parked
+-- Items that wait at gates and that nothing makes due: there is no such gate, or it has ended and its run was told.
+SELECT c.scatter, c.first
+FROM flowstone.scatter_chunk AS c
+LEFT JOIN flowstone.scatter_wait AS w ON w.scatter = c.scatter AND w.first = c.first
+LEFT JOIN flowstone.gate AS g ON g.id = w.gate
+LEFT JOIN flowstone.gate_outcome AS o ON o.gate = w.gate
+WHERE c.state = 'ready' AND c.due_at = 'infinity'
+GROUP BY c.scatter, c.first
+HAVING count(g.id) = 0 OR bool_or(coalesce(o.woken, false))
+LIMIT $1;
+
 -- name: verify_scattered
 -- Keys whose current value is that of a scatter that is not there, or did not close.
 SELECT k.pipeline, k.asset, k.partition, k.io, k.current, s.state
@@ -230,6 +242,8 @@ there AS (
     SELECT 'run' AS part, scatter FROM flowstone.scatter_chunk
     UNION
     SELECT 'run', scatter FROM flowstone.scatter_failure
+    UNION
+    SELECT 'run', scatter FROM flowstone.scatter_wait
     UNION
     SELECT 'results', scatter FROM flowstone.scatter_block
     UNION
