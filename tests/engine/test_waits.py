@@ -349,7 +349,7 @@ async def test_one_of_several_bodies_is_evicted_alone(open_engine: OpenEngine):
     run = await engine.submit(job, works)
     gate = await desk.gate()
     await opened(engine, gate.id)
-    while engine._live().services.watch.parked:
+    while not engine._live().flights[run.id].driver.waits.dormant:  # on record is not parked yet
         await asyncio.sleep(0)
     assert (await run.status()).state == "running"
     await send(engine, gate.id, Done, Done("there"))
