@@ -119,8 +119,7 @@ class MemoryGates(Gates):
 
     def has_ended(self, gate: str) -> bool:
         """Tell whether a gate has."""
-        entry = self._gates.get(gate)
-        return entry is not None and entry.outcome is not None
+        return (entry := self._gates.get(gate)) is not None and entry.outcome is not None
 
     def _wake(self, run: Run) -> None:
         if run.woken(self._memory.clock.now()):
@@ -350,8 +349,7 @@ class MemoryGates(Gates):
     @override
     async def wakes(self, run_ids: Collection[str]) -> Mapping[str, RunWakes]:
         with self._lock:
-            active = self._memory.active
-            runs = (active[run_id] for run_id in run_ids if run_id in active)
+            runs = (self._memory.active[run_id] for run_id in run_ids if run_id in self._memory.active)
             return {run.id: RunWakes(run.wakes, run.wake_at, run.paused, run.quiet) for run in runs}
 
     @override
@@ -399,5 +397,4 @@ class MemoryGates(Gates):
 
     def prune(self, now: datetime) -> None:
         """Forget signals that came too early."""
-        for address in [address for address, (_, _, until) in self._early.items() if until <= now]:
-            del self._early[address]
+        self._early = {address: early for address, early in self._early.items() if early[2] > now}
