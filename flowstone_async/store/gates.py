@@ -259,7 +259,7 @@ class Gates(Protocol):
         ...
 
     async def next_due(self) -> datetime | None:
-        """Return the nearest deadline of an open gate, passed or not."""
+        """Return the nearest deadline of an open gate, passed or not, or when one ended whose run was not woken yet."""
         ...
 
     async def rearm(self, run_id: str, fence: int, gate: str, due: datetime) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from flowstone_async.store.protocol import Store
 
 SWEEP = 500
 _SOON = 0.005
+_PAUSE = 0.02
 _logger = logging.getLogger("flowstone")
 
 
@@ -71,6 +72,7 @@ class Watch:
         self._stands = self._failing = False
         self._looked = float("-inf")
         self._due: datetime | None = None
+        self._pause = _PAUSE
         self.parked: dict[Parked, Callable[[], None]] = {}
 
     def add(self, run: Watched) -> None:
@@ -160,5 +162,8 @@ class Watch:
             if run in self._runs:
                 run.hand_out(found)
         self._due = await gates.next_due() if any(run.hosts for run in self._runs) else None
-        if swept and self._due is not None and self._due <= now:
-            self._due = None  # somebody else decides it: it is looked at with the next poll
+        if swept and self._due is not None and self._due <= now:  # somebody else decides it, or holds its run
+            self._due = self._store.now() + timedelta(seconds=self._pause)
+            self._pause = min(2 * self._pause, self._poll)
+        else:
+            self._pause = _PAUSE

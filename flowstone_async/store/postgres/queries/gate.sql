@@ -165,7 +165,8 @@ ORDER BY g.due, g.id
 LIMIT $4;
 
 -- name: next_due
-SELECT min(g.due)
+-- The nearest deadline of an open gate, or when one ended whose run, which somebody held, was not woken yet.
+SELECT least(min(g.due), (SELECT o.at FROM flowstone.gate_outcome AS o WHERE NOT o.woken ORDER BY o.at LIMIT 1))
 FROM unnest(ARRAY['signal', 'approval', 'sleep']) AS n (kind)
 CROSS JOIN LATERAL (
     SELECT g.due FROM flowstone.gate AS g WHERE g.open AND g.kind = n.kind AND g.due IS NOT NULL ORDER BY g.due LIMIT 1
