@@ -228,7 +228,8 @@ item AS MATERIALIZED (
 due AS (
     UPDATE flowstone.scatter_chunk AS c SET due_at = coalesce($2::timestamptz, statement_timestamp())
     FROM item AS i
-    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone AND c.state = 'ready' AND c.due_at = 'infinity'
+    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone
+        AND CASE WHEN c.state = 'ready' AND c.due_at = 'infinity' THEN true END
 ),
 over AS (
     DELETE FROM flowstone.scatter_wait AS w USING item AS i WHERE w.scatter = i.scatter AND w.first = i.first
@@ -258,7 +259,8 @@ item AS MATERIALIZED (
 due AS (
     UPDATE flowstone.scatter_chunk AS c SET due_at = coalesce($2::timestamptz, statement_timestamp())
     FROM item AS i
-    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone AND c.state = 'ready' AND c.due_at = 'infinity'
+    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone
+        AND CASE WHEN c.state = 'ready' AND c.due_at = 'infinity' THEN true END
 ),
 over AS (
     DELETE FROM flowstone.scatter_wait AS w USING item AS i WHERE w.scatter = i.scatter AND w.first = i.first
