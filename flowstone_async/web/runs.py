@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from starlette.responses import Response
 
+from flowstone_async._engine.gates.sender import Sender
 from flowstone_async._engine.handle import RunHandle
+from flowstone_async._engine.resolving import How, resolve
 from flowstone_async._engine.run_status import RunStatus
 from flowstone_async.definition.key_text import format_key
 from flowstone_async.definition.scatter_counts import ScatterCounts
@@ -93,6 +95,14 @@ class Redrive(Order):
 
     asset: Annotated[str, Field(min_length=1, description="The scatter.")]
     only: Literal["failed", "all"] = "failed"
+    partition: str | None = None
+
+
+class Resolve(Order):
+    """How an asset goes on whose code does not fit what it has on record."""
+
+    asset: Annotated[str, Field(min_length=1, description="The asset that waits.")]
+    how: Annotated[How, Field(description="What becomes of what its body has on record.")]
     partition: str | None = None
 
 
@@ -202,6 +212,16 @@ async def _redrive(call: Call[Query, Redrive]) -> Response:
     return json_answer(await run_detail(handle, call.state.redactor), 202, place_of(call, handle))
 
 
+async def _resolve(call: Call[Query, Resolve]) -> Response:
+    run, order, came = await run_of(call), call.body, call.request
+    catalog, name = asset_of(call, order.asset)
+    key = None if order.partition is None else key_of(catalog, name, order.partition, where="body.partition")
+    address = None if came.client is None else came.client.host
+    sender = Sender(way="rest", actor=call.user.name, address=address, headers=came.headers.items())
+    await resolve(call.session, run, f"{catalog.graph.pipeline}.{name}", how=order.how, partition=key, sender=sender)
+    return json_answer(await run_detail(run, call.state.redactor), 202, place_of(call, run))
+
+
 OPERATIONS: tuple[Operation[Any, Any], ...] = (
     Operation(
         name="listRuns",
@@ -260,6 +280,19 @@ OPERATIONS: tuple[Operation[Any, Any], ...] = (
         body=Redrive,
         answers={202: RunDetail},
         refusals=(404,),
+        instead={422: 409},
+    ),
+    Operation(
+        name="resolveRun",
+        method="POST",
+        path="/api/v1/runs/{run_id}/resolve",
+        summary="Say how an asset goes on whose code does not fit what its body has on record.",
+        tag="runs",
+        permission="operate",
+        handler=_resolve,
+        body=Resolve,
+        answers={202: RunDetail},
+        refusals=(404, 409),
         instead={422: 409},
     ),
 )
