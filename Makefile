@@ -27,12 +27,12 @@ demo: $(READY)  ## kill a run over the standard library halfway, and let it go o
 	@$(BIN)/python tools/demo.py
 
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 $(ARGS)
 
 modes: $(READY)  ## run what needs a store by polling alone, behind a transaction pooler, with bodies dropped
-	@$(BIN)/python -m pytest -q -n 2 --mode=poll $(STORED) $(ARGS)
-	@$(BIN)/python -m pytest -q -n 2 --mode=pooler $(STORED) $(ARGS)
-	@$(BIN)/python -m pytest -q -n 2 --mode=evict tests/engine $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --mode=poll $(STORED) $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --mode=pooler $(STORED) $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --mode=evict tests/engine $(ARGS)
 
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .
