@@ -13,7 +13,6 @@ from flowstone_async._engine.approving import finding
 from flowstone_async._engine.approving.deciding import LONGEST_REASON, Answer, answer, decide
 from flowstone_async._engine.approving.listing import ApprovalRequest, ApprovalState, shown_request
 from flowstone_async._engine.approving.requests import request_of
-from flowstone_async._engine.gates.sender import Sender
 from flowstone_async.approval_errors import NotAllowed
 from flowstone_async.definition.key_text import format_key
 from flowstone_async.errors import GateNotFound
@@ -24,6 +23,7 @@ from flowstone_async.web.cursor import from_cursor, to_cursor
 from flowstone_async.web.named import asset_of, is_id
 from flowstone_async.web.operation import Call, Operation, Order, PageQuery, Query, json_answer
 from flowstone_async.web.refusal import Refused
+from flowstone_async.web.senders import sender_of
 from flowstone_async.web.user import User, needed_for
 
 
@@ -133,15 +133,7 @@ async def settle(call: Call[Any, Any], request: str, said: Answer, *, hides: str
     Raises:
         FlowstoneError: It is refused; see `deciding.decide`.
     """
-    came = call.request
-    sender = Sender(
-        way="rest",
-        actor=said.by,
-        address=None if came.client is None else came.client.host,
-        headers=came.headers.items(),
-        hides=hides,
-    )
-    await decide(call.session, request, None, said, sender)
+    await decide(call.session, request, None, said, sender_of(call, actor=said.by, hides=hides))
     return await shown_now(call, request)
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from starlette.responses import Response
 
-from flowstone_async._engine.gates.sender import Sender
 from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.resolving import How, resolve
 from flowstone_async._engine.run_status import RunStatus
@@ -22,6 +21,7 @@ from flowstone_async.web.named import asset_of, key_of, run_of
 from flowstone_async.web.operation import Answer, Call, Operation, Order, PageQuery, Query, json_answer, root_of
 from flowstone_async.web.plain import key_text, plain, plain_error
 from flowstone_async.web.refusal import Refused
+from flowstone_async.web.senders import sender_of
 
 
 class ErrorFacts(Answer):
@@ -213,11 +213,9 @@ async def _redrive(call: Call[Query, Redrive]) -> Response:
 
 
 async def _resolve(call: Call[Query, Resolve]) -> Response:
-    run, order, came = await run_of(call), call.body, call.request
+    run, order, sender = await run_of(call), call.body, sender_of(call)
     catalog, name = asset_of(call, order.asset)
     key = None if order.partition is None else key_of(catalog, name, order.partition, where="body.partition")
-    address = None if came.client is None else came.client.host
-    sender = Sender(way="rest", actor=call.user.name, address=address, headers=came.headers.items())
     await resolve(call.session, run, f"{catalog.graph.pipeline}.{name}", how=order.how, partition=key, sender=sender)
     return json_answer(await run_detail(run, call.state.redactor), 202, place_of(call, run))
 

@@ -25,6 +25,7 @@ from flowstone_async.errors import (
 from flowstone_async.web.operation import Answer, Call, Operation, Order, Query, json_answer
 from flowstone_async.web.received import read_body
 from flowstone_async.web.refusal import Refused
+from flowstone_async.web.senders import sender_of
 
 MOST_BODY = 1 << 20
 _LONGEST_TOKEN = 512
@@ -93,15 +94,8 @@ def _no_gate() -> Refused:
 
 
 async def _signal(call: Call[Query, SignalOrder]) -> Response:
-    request, order, user = call.request, call.body, call.user
-    sender = Sender(
-        way="rest",
-        actor=None if user is None else user.name,
-        address=None if request.client is None else request.client.host,
-        headers=request.headers.items(),
-    )
-    message = Message(text=to_json(order.payload))
-    taken = await deliver(call.session, order.token, message, sender=sender, signal_id=order.id)
+    order, message = call.body, Message(text=to_json(call.body.payload))
+    taken = await deliver(call.session, order.token, message, sender=sender_of(call), signal_id=order.id)
     return json_answer(Delivered(duplicate=taken.duplicate, run_id=taken.run_id, asset=taken.asset))
 
 
