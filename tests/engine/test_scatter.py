@@ -199,7 +199,8 @@ async def test_an_item_is_tried_again(open_engine: OpenEngine):
     engine = await open_engine(pipe)
     with pytest.raises(ScatterThreshold) as caught:
         await soon(engine.run(flaky))
-    assert calls == {0: 1, 1: 1, 2: 2, 3: 3, 4: 3}
+    assert calls.pop(3) in (2, 3)  # it may be over by then
+    assert calls == {0: 1, 1: 1, 2: 2, 4: 3}
     assert caught.value.details["failed"] == 1
     assert "ConnectionError: gone" in str(caught.value)
 

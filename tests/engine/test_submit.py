@@ -293,6 +293,7 @@ async def test_a_run_waits_for_its_time(engines: SharedEngines):
     assert await later.result() == 2
 
 
+@pytest.mark.not_in("evict", reason="a run that waits holds no slot")
 async def test_slots_bound_what_is_executed_at_once(open_engine: OpenEngine):
     """JOB-10: `run` takes none of them."""
     case = _Case()
