@@ -241,6 +241,7 @@ async def main() -> None:
         server = EmbeddedServer(Path(folder) / "fs")
         await server.open()
         try:
+            await items(given, server)  # before anything else has left memory behind
             floor = await notified(given, server)
             parked = await resumed(given, server, "parked", "job", park_after=False)
             told(given, "resume_parked", floor, parked, "2 ms, p99 10 ms")
@@ -250,7 +251,6 @@ async def main() -> None:
             told(given, "replay_50_steps", percentile(evicted, 0.5), replayed, "")
             await delivered(given, server)
             await timers(given, server)
-            await items(given, server)
         finally:
             await server.close()
 
