@@ -293,6 +293,11 @@ def question(text: object) -> str:
             f"an approval asks a question, which is text of 1 to {LONGEST_TEXT:,} characters, not {shown}",
             hint="Give what is to be looked at as show=.",
         )
+    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
+        raise ConfigError(
+            f"the question {text[:100]!r} holds half of a surrogate pair, which cannot be stored",
+            hint='Decode it as it was encoded, or drop it: text.encode("utf-8", "replace").decode().',
+        )
     return text
 
 

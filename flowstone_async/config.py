@@ -13,6 +13,8 @@ from flowstone_async.errors import ConfigError
 Duration: TypeAlias = timedelta | float | str
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ENDLESS = 10.0**300
+_LONGEST = 2_900_000 * 86_400.0
+"""What still is an instant once it is added to now, in seconds."""
 """Seconds that no clock can count; more than a float can hold raises."""
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
@@ -26,9 +28,14 @@ def seconds(value: Duration, *, what: str = "duration", zero: bool = False) -> f
         zero: Whether zero is allowed.
 
     Raises:
-        ConfigError: The value is unreadable, negative, not finite, or zero where that is not allowed.
+        ConfigError: The value is unreadable, negative, not finite, over 2,900,000 days, or zero where that is refused.
     """
     found = _read(value)
+    if found is not None and _LONGEST < found < math.inf:
+        raise ConfigError(
+            f"{what}={value!r} ends after the year 9999",
+            hint="At most 2900000d; where there is to be no end, see what the option takes for none.",
+        )
     if found is None or not math.isfinite(found) or found < 0 or (found == 0 and not zero):
         least = "zero or more" if zero else "more than zero"
         raise ConfigError(

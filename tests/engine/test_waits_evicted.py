@@ -334,3 +334,26 @@ async def test_a_condition_is_asked_once(open_engine: OpenEngine):
     await send(engine, (await desk.gate()).id, Done, Done("there"))
     assert await soon(run.result()) == "there"
     assert asked == [1]
+
+
+async def test_a_body_that_waits_again_whatever_comes_does_not_hold_the_loop(open_engine: OpenEngine):
+    """STEP-08: each durable call of an evicted body raises, and lets others have their turn."""
+    pipe, turns = Pipeline("stubborn"), list[int]()
+    passed = 0
+
+    @pipe.asset
+    async def job(ctx: Context) -> str:
+        for _ in range(100):
+            try:
+                return await ctx.signal(str, timeout=False)
+            except asyncio.CancelledError:
+                turns.append(passed)
+        return "gave up"
+
+    engine = await open_engine(pipe, **EVICTED)
+    await engine.submit(job)
+    async with asyncio.timeout(20):
+        while len(turns) < 100:
+            passed += 1
+            await asyncio.sleep(0)
+    assert len(set(turns)) > 50

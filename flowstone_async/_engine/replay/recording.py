@@ -160,6 +160,7 @@ class Recording:
             Evicted: So it is.
         """
         if self.evicted is not None or self.facts.waits.over:
+            await asyncio.sleep(0)  # a body that calls again whatever comes must not hold the event loop
             raise Evicted
 
     @property

@@ -36,7 +36,7 @@ def test_instants_and_times_from_now(text: str, instant: datetime) -> None:
         ("+soon", "not a duration"),
         ("+-5m", "not a duration"),
         ("+0s", "not a duration"),
-        ("+99999999999d", "no instant"),
+        ("+99999999999d", "after the year 9999"),
         ("2025-13-15T09:30Z", "no instant"),
     ],
 )
