@@ -32,7 +32,7 @@ test: $(READY)  ## run the tests
 modes: $(READY)  ## run what needs a store by polling alone, behind a transaction pooler, with bodies dropped
 	@$(BIN)/python -m pytest -q -n 4 --mode=poll $(STORED) $(ARGS)
 	@$(BIN)/python -m pytest -q -n 4 --mode=pooler $(STORED) $(ARGS)
-	@$(BIN)/python -m pytest -q -n 4 --mode=evict tests/engine $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --mode=evict tests/engine tests/web $(ARGS)
 
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .

@@ -229,7 +229,8 @@ async def asked_of(engine: Engine, asset: Any) -> list[str]:
 
 
 async def gates_of(engine: Engine, run_id: str) -> list[str]:
-    return [each.gate.id for each in await engine._live().store.gates.of_run(run_id)]
+    of_run = await engine._live().store.gates.of_run(run_id)
+    return [each.gate.id for each in of_run if each.gate.kind == "approval"]
 
 
 async def test_pages_by_asset_and_role(open_engine: OpenEngine):
