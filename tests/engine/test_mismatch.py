@@ -171,7 +171,7 @@ async def test_a_gate_before_it_stays_the_same(open_engine: OpenEngine):
     engine = await open_engine(version(shop.refund), **SECRET)
     await engine.signal(shop.tokens[0], "first")
     gate = await soon(_asked(engine, run.id))
-    assert "ctx.step(Shop.charge) is on record as 'refund#0'" in (await engine.status("order")).waiting_for
+    assert "ctx.step(Shop.charge) is on record as 'charge#0'" in (await engine.status("order")).waiting_for
     await engine.resolve(run.id, "order", how="resume_at")
     await in_state(engine, run.id, "waiting")
     await engine.signal("second", "last")

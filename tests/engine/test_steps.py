@@ -251,7 +251,7 @@ async def test_other_code_in_the_place_of_a_step_is_refused(open_engine: OpenEng
     for other, told in (
         (
             renamed,
-            r"ctx.step\(.*add\) is on record as 'one#0', and the code makes another call there: ctx.step\(.*one\)",
+            r"ctx.step\(.*add\) is on record as 'add#0', and the code makes another call there: ctx.step\(.*one\)",
         ),
         (otherwise, "other arguments"),
         (longer, None),

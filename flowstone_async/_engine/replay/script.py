@@ -235,16 +235,16 @@ class Script:
 
     def _mismatch(self, place: Place, record: StepRecord, found: Called) -> ReplayMismatch:
         expected = called_of(record)
-        error = self._told(place, expected, found)
+        error = self._told(place, record.key, expected, found)
         seen = Seen(place.key, place.path, place.number, record.key, record.seen, expected, found)
         self.mismatch = seen, error
         return error
 
-    def _told(self, place: Place, expected: Called, found: Called) -> ReplayMismatch:
+    def _told(self, place: Place, key: str, expected: Called, found: Called) -> ReplayMismatch:
         what = "other arguments" if expected[:2] == found[:2] else "another call"
         return ReplayMismatch(
             f"asset {self._asset!r} has changed under a body that is under way: {expected.describe()} is on record as "
-            f"{place.key!r}, and the code makes {what} there: {found.describe()}",
+            f"{key!r}, and the code makes {what} there: {found.describe()}",
             asset=self._asset,
             details={"key": place.key, "expected": list(expected), "found": list(found)},
             hint="Bring the code back, or say how to go on: engine.resolve(run, asset, how=...), with resume_at, "
