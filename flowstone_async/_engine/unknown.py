@@ -37,12 +37,11 @@ async def defer(session: Session, record: RunRecord, error: AssetNotFound) -> bo
     )
     if await gates.open(record.id, record.fence, [gate]) is None:
         return True
-    number = wakes.number
-    while await gates.suspend(record.id, record.fence, number) == "woken":  # for another gate: nobody here looks at it
+    while wakes is not None and await gates.suspend(record.id, record.fence, wakes.number) == "woken":
         wakes = (await gates.wakes([record.id])).get(record.id)
-        if wakes is None:
+        if await gates.outcomes([gate.id]):  # somebody knows it: at no other gate it would wait for them
+            await session.store.hand_back(record.id, record.fence)
             break
-        number = wakes.number
     return True
 
 

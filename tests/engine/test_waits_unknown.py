@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowstone_async import Context, Engine, Pipeline
+from flowstone_async.store.gates import Signal
 from tests.support.engines import OpenEngine
 from tests.support.gate import soon
 from tests.support.waits import in_state
@@ -79,3 +80,31 @@ async def test_it_can_be_cancelled(open_engine: OpenEngine):
     _, run = await soon(_deferred(open_engine, attempts))
     await run.cancel()
     assert (await run.status()).state == "cancelled"
+
+
+async def test_an_answer_before_it_is_suspended_is_not_lost(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch):
+    """STEP-15: whoever knows it may answer as soon as it waits, and that is before it is suspended."""
+    attempts = list[int]()
+    before, after = _versions(attempts)
+    first = await open_engine(before, **SECRET)
+    run = await first.submit("job")
+    await in_state(first, run.id, "waiting")
+    await first.__aexit__(None, None, None)
+    unknowing = await open_engine(after, **SECRET)
+    gates: Any = unknowing._live().services.store.gates
+    suspend, answered = gates.suspend, list[str]()
+
+    async def late(run_id: str, fence: int, wakes: int) -> Any:
+        if not answered:
+            opened = await gates.waiting(("deployed",), ("worker",))
+            answered.extend([each.gate.id for each in opened])
+            await gates.deliver(Signal(payload=b"known", gate=answered[0]))
+        return await suspend(run_id, fence, wakes)
+
+    monkeypatch.setattr(gates, "suspend", late)
+    await unknowing.signal("job", "go")
+    while not answered:
+        await asyncio.sleep(0)
+    knowing = await open_engine(before, **SECRET)
+    assert await soon((await knowing.find(run.id)).result()) == "go"
+    assert attempts == [1, 1]
