@@ -95,3 +95,19 @@ async def test_a_storm_of_signals(
     finally:
         stuck.terminate()
         hears.terminate()
+
+
+async def test_a_body_goes_on_before_its_run_is_woken(sql: asyncpg.Connection, open_store: OpenStore) -> None:
+    """SIG-09: who has it in memory hears of its signal first; its run may be held by somebody meanwhile."""
+    drive = await (await open_store(poll=3600.0)).start()
+    made, topic = gate(drive), f"run:{drive.id}"
+    assert await drive.store.gates.open(drive.id, drive.run.fence, [made])
+    await drive.store.changed(topic, within=0.001)  # it is followed from here on
+    heard = asyncio.create_task(drive.store.changed(topic, within=3600))
+    async with sql.transaction():
+        await sql.fetch("SELECT FROM flowstone.run WHERE id = $1 FOR SHARE", drive.id)
+        signal = asyncio.create_task(drive.store.gates.deliver(Signal(b"1", made.id)))
+        await soon(heard)
+        assert not signal.done()
+        assert made.id in await drive.store.gates.outcomes([made.id])
+    assert (await soon(signal)).state == "accepted"

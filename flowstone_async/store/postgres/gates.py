@@ -112,15 +112,15 @@ class PostgresGates(Gates):
         found: dict[str, StoredGate] = {}
         for start in range(0, len(known), _MOST):
             part = known[start : start + _MOST]
-            for row in await self._connections.fetch("gates", part, self._instants.given()):
+            for row in await self._connections.fetch("gates", part, self._instants.given(), None):
                 stored = _stored(row)
                 found[stored.gate.id] = stored
         return found
 
     @override
     async def holder(self, token: bytes) -> StoredGate | None:
-        rows = await self._connections.fetch("gate_holder", token)
-        return next(iter((await self.read([str(row["gate"]) for row in rows])).values()), None)
+        rows = await self._connections.fetch("gates", [], self._instants.given(), token)
+        return _stored(rows[0]) if rows else None
 
     @override
     async def outcomes(self, gates: Collection[str]) -> Mapping[str, Outcome]:
@@ -192,6 +192,7 @@ class PostgresGates(Gates):
             return _delivered(row)
         [row] = await self._connections.fetch("signal", *given)
         if row["of_run"] is not None:
+            self._hints.publish(f"run:{row['of_run']}")  # a body that waits here need not wait for the wake
             await self._wake("wake", [row["of_run"]])
         elif row["state"] == "early":
             # The gate may have been recorded meanwhile.

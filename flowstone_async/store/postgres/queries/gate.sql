@@ -97,17 +97,18 @@ used AS (
 SELECT run_id FROM decided;
 
 -- name: gates
+-- The gates $1, and the one that has the token $3, or had it last.
 SELECT g.id, g.run_id, g.body, g.key, g.kind, g.pipeline, g.asset, g.partition, g.io, g.name, g.due, g.token, g.facts,
     g.opened_at, o.how, o.at, o.payload, o.signal_id, r.finished_at IS NULL AS goes_on,
     g.due <= coalesce($2::timestamptz, statement_timestamp()) AS over
-FROM unnest($1::uuid[]) AS n (id)
+FROM (
+    SELECT unnest($1::uuid[]) AS id
+    UNION ALL
+    SELECT t.gate FROM flowstone.gate_token AS t WHERE t.token = $3
+) AS n
 CROSS JOIN LATERAL (SELECT g.* FROM flowstone.gate AS g WHERE g.id = n.id OFFSET 0) AS g
 LEFT JOIN LATERAL (SELECT o.* FROM flowstone.gate_outcome AS o WHERE o.gate = g.id OFFSET 0) AS o ON true
 LEFT JOIN LATERAL (SELECT r.finished_at, r.id FROM flowstone.run AS r WHERE r.id = g.run_id OFFSET 0) AS r ON true;
-
--- name: gate_holder
--- The gate that has the token $1, or had it last.
-SELECT t.gate FROM flowstone.gate_token AS t WHERE t.token = $1;
 
 -- name: gate_outcomes
 -- What has ended some gates, of those that have ended.
