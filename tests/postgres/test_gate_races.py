@@ -385,7 +385,7 @@ async def test_a_suspension_waits_for_a_wake_under_way_and_is_refused(
     await opened_gate(drive, made)
     await other_connection(dsn, QUERIES["signal"], made.id, None, b"1", None, "{}", None, None)
     async with undecided(dsn) as other:
-        await other.fetch(QUERIES["wake"], [drive.id], None)
+        await other.fetch(QUERIES["wake"], [drive.id], None, False)
         suspending = asyncio.create_task(opened.store.gates.suspend(drive.id, drive.run.fence, 0))
         await blocked(sql)
         await other.execute("COMMIT")

@@ -86,7 +86,7 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
     "reply",
     [
         *("gate_run", "open_gates", "hold_tokens", "hold_tokens, COMMIT"),
-        *("early_gates", "early_ones", "settle_early, COMMIT", "wake_free", "gates"),
+        *("early_gates", "early_ones", "settle_early, COMMIT", "wake", "gates"),
     ],
 )
 async def test_gates_are_recorded_once_with_the_signal_that_came_before(
@@ -195,7 +195,7 @@ async def test_a_signal_is_refused_once(
 
 
 @pytest.mark.parametrize(
-    "reply", ["early_page", "settle_early", "settle_early, COMMIT", "expire_gates", "unwoken", "wake_free"]
+    "reply", ["early_page", "settle_early", "settle_early, COMMIT", "expire_gates", "unwoken", "wake"]
 )
 async def test_a_sweep_is_finished_by_the_next_one(
     sql: asyncpg.Connection, proxy: LossyProxy, far: Opened, lose: Callable[[str], None], reply: str

@@ -384,8 +384,7 @@ ASKED |= {
     "next_due": [],
     "expire_gates": ["100", "NULL"],
     "unwoken": ["100"],
-    "wake": [US, "NULL"],
-    "wake_free": [US, "NULL"],
+    "wake": [US, "NULL", "true"],
     "wakes": [US],
     "suspended_run": ["'p0'", "'r'"],
     "suspend": [U, "1", "0", "NULL"],
@@ -512,7 +511,10 @@ def signalled(gate: str, token: str = "NULL") -> str:
         signalled("md5('none')::uuid"),
         signalled("NULL", "sha256('none')"),
         QUERIES["expire_gates"].replace("$1", "1").replace("$2", "NULL"),
-        QUERIES["wake"].replace("$1", "ARRAY[md5('q50000')::uuid, md5('q49999')::uuid]").replace("$2", "NULL"),
+        QUERIES["wake"]
+        .replace("$1", "ARRAY[md5('q50000')::uuid, md5('q49999')::uuid]")
+        .replace("$2", "NULL")
+        .replace("$3", "false"),
         QUERIES["unwoken"].replace("$1", "1"),
         QUERIES["next_due"],
         QUERIES["suspend"]

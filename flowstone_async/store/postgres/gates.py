@@ -103,7 +103,7 @@ class PostgresGates(Gates):
             columns = [[signal[name] for signal in signals] for name in ("address", "at", "signal_id", "payload")]
             settled = await session.fetch("settle_early", [row["id"] for row in found], *columns) if found else []
         if settled:
-            await self._wake("wake_free", {row["run_id"] for row in settled})
+            await self._wake({row["run_id"] for row in settled}, free=True)
         return len(settled)
 
     @override
@@ -193,7 +193,7 @@ class PostgresGates(Gates):
         [row] = await self._connections.fetch("signal", *given)
         if row["of_run"] is not None:
             self._hints.publish(f"run:{row['of_run']}")  # a body that waits here need not wait for the wake
-            await self._wake("wake", [row["of_run"]])
+            await self._wake([row["of_run"]])
         elif row["state"] == "early":
             # The gate may have been recorded meanwhile.
             address = signal.token if signal.gate is None else _address(signal.gate)
@@ -228,12 +228,13 @@ class PostgresGates(Gates):
         expired = len(await self._connections.fetch("expire_gates", limit, self._instants.given()))
         unwoken = [row["run_id"] for row in await self._connections.fetch("unwoken", limit)]
         if unwoken:
-            await self._wake("wake_free", unwoken)
+            await self._wake(unwoken, free=True)
         return max(early, expired, len(unwoken))
 
-    async def _wake(self, name: str, runs: Collection[UUID]) -> None:
+    async def _wake(self, runs: Collection[UUID], *, free: bool = False) -> None:
+        """Wake runs, or with `free` those that nobody holds."""
         unowned = False
-        for row in await self._connections.fetch(name, list(runs), self._instants.given()):
+        for row in await self._connections.fetch("wake", list(runs), self._instants.given(), free):
             self._hints.ended(str(row["id"]), ())
             unowned = unowned or row["unowned"]
         if unowned:

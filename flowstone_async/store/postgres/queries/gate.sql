@@ -212,40 +212,16 @@ FROM (SELECT o.run_id FROM flowstone.gate_outcome AS o WHERE NOT o.woken ORDER B
 
 -- name: wake
 -- Wake runs for outcomes that they were not woken for, and make items of scatters due that waited for these; answers with those
--- that nobody owns. A run that is being suspended is waited for: either it is `waiting` then, or sees `wakes` moved.
-WITH mine AS MATERIALIZED (
-    SELECT r.id FROM flowstone.run AS r WHERE r.id = ANY ($1::uuid[]) ORDER BY r.id FOR NO KEY UPDATE
+-- that nobody owns. A run that is being suspended is waited for: either it is `waiting` then, or sees `wakes` moved. With $3
+-- runs that others hold are passed over: whoever wakes several must not wait.
+WITH waited AS MATERIALIZED (
+    SELECT r.id FROM flowstone.run AS r WHERE NOT $3::boolean AND r.id = ANY ($1::uuid[]) ORDER BY r.id FOR NO KEY UPDATE
 ),
-told AS (
-    UPDATE flowstone.gate_outcome SET woken = true
-    WHERE run_id = ANY (ARRAY (SELECT id FROM mine)) AND NOT woken
-    RETURNING run_id, gate
+free AS MATERIALIZED (
+    SELECT r.id FROM flowstone.run AS r WHERE $3::boolean AND r.id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED
 ),
-item AS MATERIALIZED (
-    SELECT DISTINCT w.scatter, w.first
-    FROM told AS t
-    CROSS JOIN LATERAL (SELECT w.scatter, w.first FROM flowstone.scatter_wait AS w WHERE w.gate = t.gate OFFSET 0) AS w
-),
-due AS (
-    UPDATE flowstone.scatter_chunk AS c SET due_at = coalesce($2::timestamptz, statement_timestamp())
-    FROM item AS i
-    WHERE c.scatter = i.scatter AND c.first = i.first AND c.alone
-        AND CASE WHEN c.state = 'ready' AND c.due_at = 'infinity' THEN true END
-),
-over AS (
-    DELETE FROM flowstone.scatter_wait AS w USING item AS i WHERE w.scatter = i.scatter AND w.first = i.first
-)
-UPDATE flowstone.run AS r
-SET wakes = r.wakes + 1, state = CASE r.state WHEN 'waiting' THEN 'running' ELSE r.state END, wake_at = NULL,
-    paused = r.paused + coalesce(greatest(0, extract(epoch FROM
-        coalesce($2::timestamptz, statement_timestamp()) - r.suspended_at)), 0), suspended_at = NULL
-WHERE r.id = ANY (ARRAY (SELECT DISTINCT run_id FROM told)) AND CASE WHEN r.finished_at IS NULL THEN true END
-RETURNING r.id, r.worker IS NULL AS unowned;
-
--- name: wake_free
--- As `wake`, but for runs that others hold: whoever wakes several must not wait.
-WITH mine AS MATERIALIZED (
-    SELECT r.id FROM flowstone.run AS r WHERE r.id = ANY ($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED
+mine AS MATERIALIZED (
+    SELECT id FROM waited UNION ALL SELECT id FROM free
 ),
 told AS (
     UPDATE flowstone.gate_outcome SET woken = true
