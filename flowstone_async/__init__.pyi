@@ -12,6 +12,7 @@ from flowstone_async._engine.report import AssetReport, RunReport
 from flowstone_async._engine.run_status import RunStatus
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.upkeep import Retention
+from flowstone_async.api_tokens import ApiToken, ApiTokenNotFound, NewApiToken
 from flowstone_async.approval_errors import AlreadyDecided, ApprovalTimedOut, NotAllowed, NothingPending, Rejected
 from flowstone_async.approval_gate import ApprovalGate
 from flowstone_async.approvals import After, ApprovalRequested, Ask, Decision, Extend
@@ -152,6 +153,8 @@ __all__ = [
     "After",
     "AlreadyDecided",
     "AlreadySignalled",
+    "ApiToken",
+    "ApiTokenNotFound",
     "ApprovalGate",
     "ApprovalRequest",
     "ApprovalRequested",
@@ -228,6 +231,7 @@ __all__ = [
     "MalformedToken",
     "Mapped",
     "Monthly",
+    "NewApiToken",
     "NotAllowed",
     "NotFound",
     "NotMaterialized",

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from typing_extensions import override
 
+from flowstone_async._engine.api_tokens import Tokens
 from flowstone_async._engine.asgi import AsgiApp, Auth, make_app
 from flowstone_async._engine.background import Background
 from flowstone_async._engine.executor import THREADS, Executor
@@ -264,8 +265,8 @@ class Engine(Background):
 
         Args:
             auth: Who may come in. An async function that takes the request (of Starlette) and returns a `User`, or
-                None for nobody who is known; or a bearer token; or None for a token that is made for this process and
-                logged; or False, if nobody reaches the app whom the host has not authenticated.
+                None for nobody who is known; or None for tokens of `engine.tokens` only; or a bearer token that is an
+                `admin` beside these; or False, if nobody reaches the app whom the host has not authenticated.
             title: Of the API's description.
 
         Raises:
@@ -350,6 +351,15 @@ class Engine(Background):
         """
         session = self._live()
         return engine_limits(session.services, session.observer)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens that let somebody into the web side of engines on this store; see `Tokens`.
+
+        Example:
+            >>> made = await engine.tokens.create("grafana", role="viewer")
+        """
+        return Tokens(self._live)
 
     def on(self, event: type[E]) -> HookDecorator[E]:
         """Register a hook that hears of every pipeline of this engine; see `Pipeline.on`.

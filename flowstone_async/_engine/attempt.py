@@ -117,8 +117,7 @@ class Attempt:
         expired = deadline is not None and deadline.expired
         waits = self.asleep or (None if self._durable is None else self._durable.evicted)
         mismatch = None if self._durable is None else self._durable.mismatch
-        if run.interrupted or waits is not None:
-            error = None  # what was evicted is in its traceback, which is here
+        error = None if run.interrupted or waits is not None else error  # its traceback holds what was evicted
         if computed is not None and (run.interrupted or expired or waits is not None or mismatch is not None):
             with anyio.CancelScope(shield=True):
                 await run.discard(self.manager, self.unit, computed.materialization)

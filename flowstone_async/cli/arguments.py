@@ -91,6 +91,7 @@ class Options(Namespace):
     reason: str | None = None
     kind: str | None = None
     how: str | None = None
+    expires: str = "90d"
     secret: str | None = None
     base_url: str | None = None
     words: Sequence[str] = ()

@@ -6,6 +6,7 @@ from flowstone_async.cli.approval_commands import APPROVALS
 from flowstone_async.cli.command import BASE_URL, COMMON, JSON, SECRET, VERBOSE, Command, Option
 from flowstone_async.cli.gate_commands import GATES
 from flowstone_async.cli.serve_command import SERVE
+from flowstone_async.cli.token_commands import TOKENS
 
 _KEY = Option(("-p", "--partition"), "key of the partition, such as 2025-01-15, us or '2025-01-15|us'", "KEY")
 _PARAM = Option(
@@ -304,6 +305,7 @@ COMMANDS: tuple[Command, ...] = (
         pipeline="none",
         words=("KEY", "DURATION"),
     ),
+    *TOKENS,
     Command(
         "doctor",
         "examine definitions and store",

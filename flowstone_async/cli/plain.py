@@ -11,6 +11,7 @@ from flowstone_async._engine.approving.listing import ApprovalRequest
 from flowstone_async._engine.gates.listing import GateDelivery, GateStatus
 from flowstone_async._engine.gates.signalling import Signalled
 from flowstone_async._engine.status import AssetStatus
+from flowstone_async.api_tokens import ApiToken
 from flowstone_async.definition.key_text import format_key
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.errors import ExecutionError, Failure, FlowstoneError
@@ -42,7 +43,7 @@ def plain_event(event: Event) -> dict[str, object]:
 
 
 def plain_record(
-    record: Event | AssetStatus | GateStatus | GateDelivery | Signalled | ApprovalRequest,
+    record: Event | AssetStatus | GateStatus | GateDelivery | Signalled | ApprovalRequest | ApiToken,
 ) -> dict[str, object]:
     """Return a frozen record of ours by its fields; a partition as it is typed on the command line."""
     found = {each.name: getattr(record, each.name) for each in dataclasses.fields(record) if each.repr}

@@ -34,14 +34,14 @@ class Given(NamedTuple):
     """What the command line says of a server.
 
     Attributes:
-        token: Lets one in.
+        token: Lets one in, besides those of the store; None for only these.
         made: Whether it was made here, so that it has to be told.
         grace: Seconds that requests have when the server is stopped.
     """
 
     host: str
     port: int
-    token: str
+    token: str | None
     made: bool
     root_path: str
     grace: float
@@ -71,16 +71,17 @@ def _given(job: Job) -> Given:
             "on a Postgres of your own, there is no secret to check tokens of gates with",
             "Name a variable that holds one of 32 bytes or more: --secret '$FLOWSTONE_SECRET'.",
         )
-    if token is None and not _is_loopback(options.host):
+    made = token is None and _is_loopback(options.host)
+    if token is None and not made and job.store() == "memory":
         raise UsageError(
             f"--host {options.host} can be reached from elsewhere, and there is no --token",
-            "Say who may come in: --token '$FLOWSTONE_TOKEN'.",
+            "Say who may come in: --token '$FLOWSTONE_TOKEN'; or name a store that has tokens, of `flowstone tokens`.",
         )
     if token is not None:
         job.output.hide([token])
     grace = _GRACE if options.grace is None else read_duration(options.grace, what="--grace")
     return Given(
-        options.host, options.port, token or secrets.token_urlsafe(32), token is None, options.root_path, grace
+        options.host, options.port, secrets.token_urlsafe(32) if made else token, made, options.root_path, grace
     )
 
 

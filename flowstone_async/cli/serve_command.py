@@ -10,11 +10,12 @@ SERVE = Command(
     "serve:serve",
     "none",
     (
-        Option(("--host",), "where to listen [127.0.0.1]; anywhere else needs --token", "HOST"),
+        Option(("--host",), "where to listen [127.0.0.1]", "HOST"),
         Option(("--port",), "the port; 0 picks one [8000]", "PORT", number=True, least=0),
         Option(
             ("--token",),
-            "bearer token that lets one in, as $NAME of the environment [one is made and shown]",
+            "bearer token that lets one in besides those of `flowstone tokens`, as $NAME of the environment [on this "
+            "machine alone one is made and shown]",
             "$NAME",
         ),
         Option(("--root-path",), "path that a proxy in front strips, such as /flow", "PATH"),

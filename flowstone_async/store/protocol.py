@@ -12,6 +12,7 @@ from typing import Protocol
 
 from flowstone_async.errors import Failure, FlowstoneError
 from flowstone_async.limits.book import LimitBook
+from flowstone_async.store.api_tokens import ApiTokens
 from flowstone_async.store.crews import Crews
 from flowstone_async.store.figures import Figures
 from flowstone_async.store.gates import Gates
@@ -92,6 +93,7 @@ class Store(Protocol):
     limits: LimitBook
     scatters: Scatters
     gates: Gates
+    api_tokens: ApiTokens
     steps: Steps
     crews: Crews | None
 

@@ -81,7 +81,7 @@ def make(engine: Engine, live: Live, *, auth: Auth, title: str | None) -> ASGIAp
     if title is not None and (not isinstance(title, str) or not 0 < len(title) <= _LONGEST_TITLE):
         raise ConfigError(f"title={title!r}"[:300], hint=f"Give text of 1 to {_LONGEST_TITLE} characters.")
     name = title or ", ".join(each.name for each in engine.pipelines)
-    return WebApp(engine, live, guard_of(auth), operations(name))
+    return WebApp(engine, live, guard_of(auth, live), operations(name))
 
 
 class WebApp:

@@ -1,12 +1,10 @@
-"""Who may come in: a token, whatever the host app says, or everybody where the host says it has seen to that."""
+"""Who may come in: tokens, whoever the host app says, or everybody where the host says it has seen to that."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import inspect
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
@@ -14,8 +12,10 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from flowstone_async._engine.api_tokens import digest, holder, is_api_token
+from flowstone_async._engine.asgi import Live
 from flowstone_async.errors import ConfigError
-from flowstone_async.web.refusal import Refused
+from flowstone_async.web.refusal import Refused, session_of
 from flowstone_async.web.user import Permission, User, needed_for
 
 Authenticate: TypeAlias = Callable[[Any], Awaitable[User | None]]
@@ -51,8 +51,12 @@ class Guard(Protocol):
         """Say, when the app begins to work, how one comes in."""
 
 
-def guard_of(auth: Auth) -> Guard:
+def guard_of(auth: Auth, live: Live) -> Guard:
     """Return the guard that `auth=` asks for.
+
+    Args:
+        auth: As `Engine.asgi` takes it.
+        live: Returns the engine's session, if it is open.
 
     Raises:
         ConfigError: It is none of the forms.
@@ -60,20 +64,20 @@ def guard_of(auth: Auth) -> Guard:
     if auth is False:
         return _Open()
     if auth is None:
-        return _Token(secrets.token_urlsafe(32), made=True)
+        return _Tokens(live)
     if isinstance(auth, str):
         if len(auth) < LEAST_TOKEN or not auth.isascii() or not auth.isprintable() or " " in auth:
             raise ConfigError(
                 f"auth= is a token that is too short, or holds what no header may: {len(auth)} characters",
                 hint=f"Give {LEAST_TOKEN} or more visible ASCII characters, such as secrets.token_urlsafe(32) makes.",
             )
-        return _Token(auth)
+        return _Tokens(live, auth)
     if callable(auth):
         return _Host(auth)
     raise ConfigError(
         f"auth={auth!r} is none of its forms",
-        hint="Give an async function that takes a request and returns a User or None, a token as text, None for a "
-        "token that is made for this process, or False if nobody comes here whom you have not authenticated.",
+        hint="Give an async function that takes a request and returns a User or None, a token as text, None for "
+        "tokens of engine.tokens only, or False if nobody comes here whom you have not authenticated.",
     )
 
 
@@ -89,25 +93,34 @@ class _Open:
         _logger.warning("the web side lets everybody in (auth=False): whoever is in front of it must not")
 
 
-class _Token:
-    """Lets in who has the token; keeps its hash."""
+class _Tokens:
+    """Lets in who has a token of the store, or the app's own, of which it keeps the hash.
+
+    The store is asked at each request, so that a token that is revoked lets nobody in from then on.
+    """
 
     kind = "token"
     challenge = 'Bearer realm="flowstone"'
 
-    def __init__(self, token: str, *, made: bool = False) -> None:
-        self._digest, self._made = _digest(token), token if made else None
+    def __init__(self, live: Live, own: str | None = None) -> None:
+        self._live, self._digest = live, None if own is None else digest(own)
 
     async def user(self, request: Request) -> User | None:
         given = request.headers.getlist("authorization")
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        known = hmac.compare_digest(_digest(token.strip(" ")), self._digest)
-        return _HOLDER if known and scheme.lower() == "bearer" else None
+        token = token.strip(" ")
+        if scheme.lower() != "bearer":
+            return None
+        if self._digest is not None and hmac.compare_digest(digest(token), self._digest):
+            return _HOLDER
+        stored = await holder(session_of(self._live), token) if is_api_token(token) else None
+        return None if stored is None else User(stored.name, stored.roles)
 
     def announce(self) -> None:
-        made, self._made = self._made, None
-        if made is not None:
-            _logger.warning("no auth= was given: until this process ends, the web side takes the bearer token %s", made)
+        if self._digest is None:
+            _logger.info(
+                "no auth= was given: the web side lets in who has a token of engine.tokens, or of `flowstone tokens`"
+            )
 
 
 class _Host:
@@ -184,7 +197,3 @@ def _host(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:
         return None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

@@ -19,7 +19,7 @@ from flowstone_async.redaction import one_line
 from flowstone_async.web.auth import Guard, admit, known
 from flowstone_async.web.operation import Call, Operation
 from flowstone_async.web.received import read_order, read_query
-from flowstone_async.web.refusal import RETRY_AFTER, Refused, answer, guarded, refusal_of
+from flowstone_async.web.refusal import Refused, answer, guarded, refusal_of, session_of
 from flowstone_async.web.state import WebState
 from flowstone_async.web.user import User
 
@@ -85,7 +85,7 @@ class Endpoint:
 
     async def _call(self, operation: Operation[Any, Any], request: Request, user: User | None) -> Call[Any, Any]:
         if operation.open:
-            self._refuse_unless_open()
+            session_of(self._live)
         query = read_query(request, operation.query)
         body = None
         if operation.body is not None and not operation.raw_body:
@@ -100,19 +100,6 @@ class Endpoint:
             query=query,
             body=body,
         )
-
-    def _refuse_unless_open(self) -> None:
-        try:
-            self._live()
-        except ConfigError as error:
-            raise Refused(
-                503,
-                "ENGINE_NOT_OPEN",
-                error.message,
-                hint="The lifespan of a mounted app does not run: open the engine with the host app, "
-                "as in FastAPI(lifespan=engine.lifespan), or let `flowstone serve` do all of it.",
-                headers=RETRY_AFTER,
-            ) from None
 
     def _ending(self) -> bool:
         try:

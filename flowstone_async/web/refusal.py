@@ -8,6 +8,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse, Response
 
+from flowstone_async._engine.asgi import Live
+from flowstone_async._engine.session import Session
 from flowstone_async.approval_errors import AlreadyDecided, NotAllowed, NothingPending
 from flowstone_async.errors import (
     AlreadySignalled,
@@ -95,6 +97,25 @@ class Refused(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.hint = status, code, message, hint
         self.details, self.headers = dict(details or {}), dict(headers or {})
+
+
+def session_of(live: Live) -> Session:
+    """Return the session of an engine.
+
+    Raises:
+        Refused: It is not open (503).
+    """
+    try:
+        return live()
+    except ConfigError as error:
+        raise Refused(
+            503,
+            "ENGINE_NOT_OPEN",
+            error.message,
+            hint="The lifespan of a mounted app does not run: open the engine with the host app, "
+            "as in FastAPI(lifespan=engine.lifespan), or let `flowstone serve` do all of it.",
+            headers=RETRY_AFTER,
+        ) from None
 
 
 class Problem(NamedTuple):

@@ -360,6 +360,14 @@ ASKED |= {
     "trimmed": [U],
 }
 
+ASKED |= {
+    "add_api_token": [U, "'n'", "'{viewer}'", r"'\x01'", "60", "NULL"],
+    "api_token": [U],
+    "use_api_token": [r"'\x01'", "NULL"],
+    "revoke_api_token": [U, "NULL"],
+    "api_tokens": [U, "100", "false", "NULL"],
+}
+
 ADDRESSES = r"ARRAY['\\x01', decode(md5('g1'), 'hex')]::bytea[]"
 ASKED |= {
     "gate_run": [U, "1"],

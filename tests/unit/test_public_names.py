@@ -48,7 +48,7 @@ NAMES = {
         " RateChecked RateEvent RateSlotAcquired RateSlotReleased RateWaited"
     ),
     "errors": (
-        "AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
+        "ApiTokenNotFound AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"
         " AlreadyDecided ApprovalTimedOut NotAllowed NothingPending Rejected"
         " AlreadySignalled ForgedToken GateClosed GateExpired GateNotFound MalformedToken PayloadInvalid TokenInUse"
         " FlowstoneError KeyConflict LeaseLost NotFound NotMaterialized NothingToCancel ParamsError PartitionError"
@@ -56,7 +56,7 @@ NAMES = {
         " SourceError StepLimit StorageError StoreUnavailable TargetSkipped TimedOut Waiting WaitingApproval"
         " WaitingSignal WorkerLost"
     ),
-    "users of the web side": "User",
+    "users of the web side": "ApiToken NewApiToken User",
     "I/O managers": "io",
     "telling people": "notify",
     "sources of items": "sources",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -10,9 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from flowstone_async import ConfigError, Engine, User
+from flowstone_async._engine.api_tokens import digest
 from flowstone_async.types import new_id
 from flowstone_async.web.app import operations
-from flowstone_async.web.auth import _digest
 from tests.support.web import BEARER, TOKEN, calling, client
 from tests.web.shop import Shop
 
@@ -64,7 +63,7 @@ async def test_only_the_hash_of_a_token_is_kept():
     given = f"only-for-this-test-{new_id()}"
     app: Any = Engine(Shop().pipe, store="memory").asgi(auth=given)
     assert given not in _everything(app)
-    assert _digest(given).hex() in _everything(app)
+    assert digest(given).hex() in _everything(app)
 
 
 def _everything(value: Any, seen: set[int] | None = None) -> str:
@@ -83,24 +82,6 @@ def _everything(value: Any, seen: set[int] | None = None) -> str:
         return _everything([*value, *value.values()], seen)
     closed = [each.cell_contents for each in getattr(value, "__closure__", None) or ()]
     return _everything([*vars(value).values(), *closed], seen) if hasattr(value, "__dict__") else ""
-
-
-async def test_without_auth_a_token_is_made_and_told_once(caplog: pytest.LogCaptureFixture):
-    """WEB-01: each process has its own, which the log has when the app begins to work, and not before."""
-    first, second = (Engine(Shop().pipe, store="memory").asgi() for _ in range(2))
-    assert not caplog.records
-    with caplog.at_level(logging.WARNING, logger="flowstone"):
-        for app in (first, second):
-            async with calling(app) as web:
-                for _ in range(2):
-                    assert (await web.get("/health/ready")).status_code == 401
-    tokens = [record.getMessage().rsplit(" ", 1)[1] for record in caplog.records]
-    assert len(tokens) == len(set(tokens)) == 2
-    assert all(len(each) >= 32 for each in tokens)
-    async with calling(first, headers={"Authorization": f"Bearer {tokens[0]}"}) as web:
-        assert (await web.get("/health/ready")).status_code == 503
-    async with calling(second, headers={"Authorization": f"Bearer {tokens[0]}"}) as web:
-        assert (await web.get("/health/ready")).status_code == 401
 
 
 @pytest.mark.parametrize("auth", ["", "short", "with a space in it and more", "ä" * 20, "\x00" * 20, 7, True, object()])

@@ -12,6 +12,7 @@ from threading import RLock
 from flowstone_async.clock import Clock
 from flowstone_async.limits.book import LimitChange
 from flowstone_async.limits.local import LocalBook
+from flowstone_async.store.memory.api_tokens import MemoryApiTokens
 from flowstone_async.store.memory.gates import MemoryGates
 from flowstone_async.store.memory.item_waits import ItemWaits
 from flowstone_async.store.memory.key import Key, Keys
@@ -75,6 +76,7 @@ class Memory:
         self.item_waits = ItemWaits(clock.now, self.gates.has_ended)
         self.scatters = MemoryScatters(self.lock, clock.now, self.leases, self.waiters, self.owns, self.item_waits)
         self.steps = MemorySteps(self.lock, self.owns)
+        self.api_tokens = MemoryApiTokens(clock, self.lock, self.note)
 
     def owns(self, run_id: str, fence: int) -> bool:
         """Tell whether a run is owned under a fence."""

@@ -83,7 +83,7 @@ class MemoryStore(Store):
         opened = self._opened
         self.limits = memory.limits.of(lambda: opened[-1] if opened else None)
         self.scatters, self.crews, self.steps = memory.scatters, None, memory.steps
-        self.gates = memory.gates
+        self.gates, self.api_tokens = memory.gates, memory.api_tokens
 
     def expire(self, worker: str) -> None:
         """For tests: let a worker die, as if its lease had expired. Its `lost` is called, its runs become orphans."""

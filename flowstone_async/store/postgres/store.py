@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from flowstone_async.clock import Clock
 from flowstone_async.errors import ConfigError, Failure, FlowstoneError, StoreUnavailable
+from flowstone_async.store.postgres.api_tokens import PostgresApiTokens
 from flowstone_async.store.postgres.catalog import Catalog
 from flowstone_async.store.postgres.committer import Committer
 from flowstone_async.store.postgres.connections import Connections
@@ -129,6 +130,7 @@ class PostgresStore(LookingStore):
             patience=patience,
         )
         self.steps = self._steps = PostgresSteps(self._connections, self._instants, owns=self._owns, patience=patience)
+        self.api_tokens = PostgresApiTokens(self._connections, self._instants, patience=patience)
         self.crews = PostgresCrews(self._connections, owns=self._owns)
         self._queue = Queue(self._connections, self._instants, self._hints)
         self._ownership = Ownership(self._connections, self._instants, self._hints, healthy=self._healthy, alive=alive)
