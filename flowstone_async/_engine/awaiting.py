@@ -7,6 +7,8 @@ has; so an awaited run needs no slots.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -16,7 +18,7 @@ from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.run import RunDriver
-from flowstone_async._engine.session import Flight, Session
+from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async._engine.unknown import wake
 from flowstone_async._engine.waits.alarms import ALARM
@@ -52,22 +54,39 @@ async def complete(session: Session, request: Request) -> RunDriver | RunRecord:
     """
     suspended = await _suspended(session, request)
     if suspended is not None:
-        return await _outlive(session, suspended, None, request)
+        async with _awaiting(session, suspended):
+            return await _outlive(session, suspended, None, request)
     flight = await session.start(request)
     driver = flight.driver
-    flight.awaited += 1
+    if not flight.detached:
+        session.awaited.setdefault(driver.id, 0)
     if request.on_wait == "raise":
         driver.hurry()
-    try:
+    async with _awaiting(session, driver.id, driver):
         await _ended(session, driver, request)
-        found = await _outlive(session, driver.id, driver, request)
+        return await _outlive(session, driver.id, driver, request)
+
+
+@asynccontextmanager
+async def _awaiting(session: Session, run_id: str, driver: RunDriver | None = None) -> AsyncGenerator[None]:
+    """Count as somebody who awaits a run, wherever it is driven meanwhile, if such a one began it here."""
+    awaited, gives_up = session.awaited, False
+    counts = run_id in awaited
+    if counts:
+        awaited[run_id] += 1
+    try:
+        yield
     except (asyncio.CancelledError, TimedOut):
-        flight.awaited -= 1
-        with anyio.CancelScope(shield=True):
-            await _abandon(session, flight)
+        gives_up = True
         raise
-    flight.awaited -= 1
-    return found
+    finally:
+        if counts:
+            awaited[run_id] -= 1
+            if not awaited[run_id]:
+                del awaited[run_id]
+                if gives_up:
+                    with anyio.CancelScope(shield=True):
+                        await _abandon(session, run_id, driver)
 
 
 async def _suspended(session: Session, request: Request) -> str | None:
@@ -125,17 +144,17 @@ async def _patience(session: Session, record: RunRecord) -> float:
     return min(max(left, _SOON), poll)
 
 
-async def _abandon(session: Session, flight: Flight) -> None:
-    """Cancel a run that nobody awaits any more, here or through a submission that joined it."""
-    driver = flight.driver
-    if flight.awaited or flight.detached or (driver.done.is_set() and driver.state != "waiting"):
+async def _abandon(session: Session, run_id: str, driver: RunDriver | None) -> None:
+    """Cancel a run that nobody awaits any more, unless a submission stands for it; return once its bodies have ended."""
+    flight = session.flights.get(run_id)
+    if flight is not None:  # it may have been suspended, and woken: then it has another driver
+        driver = flight.driver
+        session.stop_joining(flight)
+        await driver.created.wait()
+    if driver is not None and driver.done.is_set() and driver.state != "waiting":
         return
-    session.stop_joining(flight)
-    await driver.created.wait()
-    if driver.done.is_set() and driver.state != "waiting":
-        return
-    after = await session.cancel(driver.id, actor="the awaiting task was cancelled", unless_joined=True)
-    if after is None or after.state == "cancelled":
+    after = await session.cancel(run_id, actor="the awaiting task was cancelled", unless_joined=True)
+    if driver is not None and (after is None or after.state == "cancelled"):
         await driver.done.wait()
 
 

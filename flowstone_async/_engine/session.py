@@ -47,10 +47,13 @@ class Prospect:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A run that is being driven here, and how many callers await it."""
+    """A run that is being driven here.
+
+    Attributes:
+        detached: Whether it goes on though nobody here awaits it.
+    """
 
     driver: RunDriver
-    awaited: int = 0
     detached: bool = False
 
 
@@ -70,13 +73,18 @@ class Job(Protocol):
 
 
 class Session:
-    """The runs of one engine."""
+    """The runs of one engine.
+
+    Attributes:
+        awaited: How many callers await each run that one of them began, whoever drives it now.
+    """
 
     def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
         self.observer = services.resources.observer = SessionObserver(services, catalogs, hooks)
         self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
+        self.awaited: dict[str, int] = {}
         self.to_hand_back: dict[str, int] = {}
         self.jobs: dict[str, Job] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
