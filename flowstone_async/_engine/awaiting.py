@@ -7,7 +7,7 @@ has; so an awaited run needs no slots.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,15 +47,25 @@ async def report(session: Session, request: Request) -> RunReport:
     return await (report_of(ended) if isinstance(ended, RunDriver) else stored_report(session, ended))
 
 
-async def complete(session: Session, request: Request) -> RunDriver | RunRecord:
+async def complete(
+    session: Session, request: Request, *, leaves: Callable[[], bool] = lambda: False
+) -> RunDriver | RunRecord:
     """Run, and return the driver once it has ended here, or the record if it has ended elsewhere.
 
     A cancelled caller cancels the run, unless others await it.
+
+    Args:
+        session: Where it begins.
+        request: What is asked for.
+        leaves: Tells whether the caller waits no more while the run is suspended; `look_again` has it asked.
+
+    Raises:
+        Cancelled: So it is, or the engine was left.
     """
     suspended = await _suspended(session, request)
     if suspended is not None:
         async with _awaiting(session, suspended):
-            return await _outlive(session, suspended, None, request)
+            return await _outlive(session, suspended, None, request, leaves)
     flight = await session.start(request)
     driver = flight.driver
     if not flight.detached:
@@ -64,7 +74,7 @@ async def complete(session: Session, request: Request) -> RunDriver | RunRecord:
         driver.hurry()
     async with _awaiting(session, driver.id, driver):
         await _ended(session, driver, request)
-        return await _outlive(session, driver.id, driver, request)
+        return await _outlive(session, driver.id, driver, request, leaves)
 
 
 @asynccontextmanager
@@ -102,7 +112,9 @@ async def _is_for_others(session: Session, run_id: str) -> bool:
     return bool(kinds) and "sleep" not in kinds
 
 
-async def _outlive(session: Session, run_id: str, driver: RunDriver | None, request: Request) -> RunDriver | RunRecord:
+async def _outlive(
+    session: Session, run_id: str, driver: RunDriver | None, request: Request, leaves: Callable[[], bool]
+) -> RunDriver | RunRecord:
     """Wait while a run is suspended, and go on with it once it is woken."""
     services = session.services
     while driver is None or driver.state == "waiting":
@@ -123,7 +135,10 @@ async def _outlive(session: Session, run_id: str, driver: RunDriver | None, requ
             await asyncio.sleep(0)
         flight = session.flights.get(run_id)
         if flight is None:
-            await session.changed(f"run:{run_id}", within=await _patience(session, record), run_id=run_id)
+            within = await _patience(session, record)
+            if leaves():
+                raise stopped.closed(run_id)
+            await session.changed(f"run:{run_id}", within=within, run_id=run_id)
             continue
         driver = flight.driver
         if request.on_wait == "raise":
