@@ -30,7 +30,8 @@ BEFORE = "before/"
 """How the keys of waits begin that mode `evict` puts before bodies."""
 _HERE = Path(__file__).parent
 _SIZE = 4
-_BREATH = 0.001
+_BREATH = 0.02
+"""Seconds that bodies wait in mode `evict`: for most, long enough that their runs are suspended, and not just looked at."""
 _KNOWN = {"host", "port", "sslmode", "target_session_attrs", "application_name"}
 """Words of an address that a pooler need not pass on."""
 
