@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -17,7 +16,7 @@ from tests.support.engines import (
     SharedEngines,
     migrate,
 )
-from tests.support.modes import MODES, VARIABLE, enforce
+from tests.support.modes import MODES, choose
 from tests.support.postgres import TestServer
 
 
@@ -26,8 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ[VARIABLE] = config.getoption("--mode")
-    enforce()
+    choose(config.getoption("--mode"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

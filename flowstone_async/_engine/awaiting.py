@@ -7,6 +7,8 @@ has; so an awaited run needs no slots.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -16,7 +18,7 @@ from flowstone_async._engine.report import RunReport
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.results import report_of, values_of
 from flowstone_async._engine.run import RunDriver
-from flowstone_async._engine.session import Flight, Session
+from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async._engine.unknown import wake
 from flowstone_async._engine.waits.alarms import ALARM
@@ -45,29 +47,56 @@ async def report(session: Session, request: Request) -> RunReport:
     return await (report_of(ended) if isinstance(ended, RunDriver) else stored_report(session, ended))
 
 
-async def complete(session: Session, request: Request) -> RunDriver | RunRecord:
+async def complete(
+    session: Session, request: Request, *, leaves: Callable[[], bool] = lambda: False
+) -> RunDriver | RunRecord:
     """Run, and return the driver once it has ended here, or the record if it has ended elsewhere.
 
     A cancelled caller cancels the run, unless others await it.
+
+    Args:
+        session: Where it begins.
+        request: What is asked for.
+        leaves: Tells whether the caller waits no more while the run is suspended; `look_again` has it asked.
+
+    Raises:
+        Cancelled: So it is, or the engine was left.
     """
     suspended = await _suspended(session, request)
     if suspended is not None:
-        return await _outlive(session, suspended, None, request)
+        async with _awaiting(session, suspended):
+            return await _outlive(session, suspended, None, request, leaves)
     flight = await session.start(request)
     driver = flight.driver
-    flight.awaited += 1
+    if not flight.detached:
+        session.awaited.setdefault(driver.id, 0)
     if request.on_wait == "raise":
         driver.hurry()
-    try:
+    async with _awaiting(session, driver.id, driver):
         await _ended(session, driver, request)
-        found = await _outlive(session, driver.id, driver, request)
+        return await _outlive(session, driver.id, driver, request, leaves)
+
+
+@asynccontextmanager
+async def _awaiting(session: Session, run_id: str, driver: RunDriver | None = None) -> AsyncGenerator[None]:
+    """Count as somebody who awaits a run, wherever it is driven meanwhile, if such a one began it here."""
+    awaited, gives_up = session.awaited, False
+    counts = run_id in awaited
+    if counts:
+        awaited[run_id] += 1
+    try:
+        yield
     except (asyncio.CancelledError, TimedOut):
-        flight.awaited -= 1
-        with anyio.CancelScope(shield=True):
-            await _abandon(session, flight)
+        gives_up = True
         raise
-    flight.awaited -= 1
-    return found
+    finally:
+        if counts:
+            awaited[run_id] -= 1
+            if not awaited[run_id]:
+                del awaited[run_id]
+                if gives_up:
+                    with anyio.CancelScope(shield=True):
+                        await _abandon(session, run_id, driver)
 
 
 async def _suspended(session: Session, request: Request) -> str | None:
@@ -83,7 +112,9 @@ async def _is_for_others(session: Session, run_id: str) -> bool:
     return bool(kinds) and "sleep" not in kinds
 
 
-async def _outlive(session: Session, run_id: str, driver: RunDriver | None, request: Request) -> RunDriver | RunRecord:
+async def _outlive(
+    session: Session, run_id: str, driver: RunDriver | None, request: Request, leaves: Callable[[], bool]
+) -> RunDriver | RunRecord:
     """Wait while a run is suspended, and go on with it once it is woken."""
     services = session.services
     while driver is None or driver.state == "waiting":
@@ -104,7 +135,10 @@ async def _outlive(session: Session, run_id: str, driver: RunDriver | None, requ
             await asyncio.sleep(0)
         flight = session.flights.get(run_id)
         if flight is None:
-            await session.changed(f"run:{run_id}", within=await _patience(session, record), run_id=run_id)
+            within = await _patience(session, record)
+            if leaves():
+                raise stopped.closed(run_id)
+            await session.changed(f"run:{run_id}", within=within, run_id=run_id)
             continue
         driver = flight.driver
         if request.on_wait == "raise":
@@ -125,17 +159,17 @@ async def _patience(session: Session, record: RunRecord) -> float:
     return min(max(left, _SOON), poll)
 
 
-async def _abandon(session: Session, flight: Flight) -> None:
-    """Cancel a run that nobody awaits any more, here or through a submission that joined it."""
-    driver = flight.driver
-    if flight.awaited or flight.detached or (driver.done.is_set() and driver.state != "waiting"):
+async def _abandon(session: Session, run_id: str, driver: RunDriver | None) -> None:
+    """Cancel a run that nobody awaits any more, unless a submission stands for it; return once its bodies have ended."""
+    flight = session.flights.get(run_id)
+    if flight is not None:  # it may have been suspended, and woken: then it has another driver
+        driver = flight.driver
+        session.stop_joining(flight)
+        await driver.created.wait()
+    if driver is not None and driver.done.is_set() and driver.state != "waiting":
         return
-    session.stop_joining(flight)
-    await driver.created.wait()
-    if driver.done.is_set() and driver.state != "waiting":
-        return
-    after = await session.cancel(driver.id, actor="the awaiting task was cancelled", unless_joined=True)
-    if after is None or after.state == "cancelled":
+    after = await session.cancel(run_id, actor="the awaiting task was cancelled", unless_joined=True)
+    if driver is not None and (after is None or after.state == "cancelled"):
         await driver.done.wait()
 
 

@@ -185,7 +185,7 @@ class BackfillJob:
             request = self._request(key, child)
             if not is_selected(self._options.only, await self._status(request)):
                 return "skipped", None
-            driver = await complete(session, request)
+            driver = await complete(session, request, leaves=lambda: self.stopping is not None)
         except StoreUnavailable:
             raise
         except FlowstoneError as error:
@@ -217,9 +217,11 @@ class BackfillJob:
         """Wait for a partition's run that was begun before; take it over if its owner is dead."""
         session, topic = self._session, f"run:{record.id}"
         try:
-            while record.state not in FINAL_RUN_STATES and self.stopping is None:
+            while record.state not in FINAL_RUN_STATES:
                 if session.services.adopt is not None:
                     await session.services.adopt(record.id)
+                if self.stopping is not None:
+                    break
                 await session.changed(topic, within=session.services.settings.poll, run_id=record.id)
                 record = await session.store.run(record.id) or record
         except asyncio.CancelledError:
@@ -310,6 +312,7 @@ class BackfillJob:
         if self.stopping is not None or self.state != "running":
             return
         self.stopping = reason
+        self._session.look_again()  # partitions whose runs are suspended are nobody's here: they are not waited for
         if reason == "cancelled" and self._group is not None:
             self._group.cancel_scope.cancel()
 

@@ -8,9 +8,10 @@ from flowstone_async._engine.acting import Actor, acting_now
 from flowstone_async._engine.request import BACKFILL
 from flowstone_async.events import AssetFinished, RunCancelled, RunFinished
 from flowstone_async.store.protocol import Store
-from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord
+from flowstone_async.store.records import AuditEntry, EventRecord, RunRecord, RunState
 
 _MOST = 1000
+_ACTIVE: tuple[RunState, ...] = ("running", "waiting")
 
 
 async def cancel(
@@ -45,9 +46,13 @@ async def cancel(
 
 
 async def partitions_of(store: Store, backfill: RunRecord) -> list[str]:
-    """Return the active runs of a backfill's partitions, which other engines may drive; none for any other run."""
+    """Return the active runs of a backfill's partitions, which other engines may drive, or nobody; none of other runs."""
     if BACKFILL not in backfill.options:
         return []
-    names, asset = (backfill.pipeline,), backfill.targets[0]
-    running = await store.runs(pipelines=names, state="running", asset=asset, limit=_MOST)
-    return [run.id for run in running if run.options.get("parent") == backfill.id]
+    names, asset, found = (backfill.pipeline,), backfill.targets[0], list[str]()
+    for state in _ACTIVE:
+        last = None
+        while page := await store.runs(pipelines=names, state=state, asset=asset, limit=_MOST, after=last):
+            found += [run.id for run in page if run.options.get("parent") == backfill.id]
+            last = page[-1].id
+    return found

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import anyio
+
 from flowstone_async._engine import stopped
 from flowstone_async._engine.cancelling import cancel, partitions_of
 from flowstone_async._engine.catalog import Catalog
@@ -47,10 +49,13 @@ class Prospect:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A run that is being driven here, and how many callers await it."""
+    """A run that is being driven here.
+
+    Attributes:
+        detached: Whether it goes on though nobody here awaits it.
+    """
 
     driver: RunDriver
-    awaited: int = 0
     detached: bool = False
 
 
@@ -70,16 +75,22 @@ class Job(Protocol):
 
 
 class Session:
-    """The runs of one engine."""
+    """The runs of one engine.
+
+    Attributes:
+        awaited: How many callers await each run that one of them began, whoever drives it now.
+    """
 
     def __init__(self, services: Services, catalogs: dict[str, Catalog], hooks: list[Hook]) -> None:
         self.services, self.catalogs, self.hooks = services, catalogs, hooks
         self.observer = services.resources.observer = SessionObserver(services, catalogs, hooks)
         self.lost = self.closing = self.left = False
         self.flights: dict[str, Flight] = {}
+        self.awaited: dict[str, int] = {}
         self.to_hand_back: dict[str, int] = {}
         self.jobs: dict[str, Job] = {}
         self._joinable: dict[tuple[object, ...], Flight] = {}
+        self._looking: set[anyio.CancelScope] = set()
 
     @property
     def store(self) -> Store:
@@ -305,10 +316,20 @@ class Session:
             raise stopped.left() if run_id is None else stopped.closed(run_id)
 
     async def changed(self, topic: str, *, within: float, run_id: str | None = None) -> None:
-        """Wait until something may have changed in the store; see `Store.changed`. Raises as `check`."""
+        """Wait until something may have changed in the store, or here; see `Store.changed`. Raises as `check`."""
         self.check(run_id)
-        await self.services.store.changed(topic, within=within)
+        with anyio.CancelScope() as scope:
+            self._looking.add(scope)
+            try:
+                await self.services.store.changed(topic, within=within)
+            finally:
+                self._looking.remove(scope)
         self.check(run_id)
+
+    def look_again(self) -> None:
+        """Have all who wait for changes look now: something has changed here that the store knows nothing of."""
+        for scope in self._looking:
+            scope.cancel()
 
     # -- leaving ------------------------------------------------------------------------------------------------
 
@@ -330,6 +351,7 @@ class Session:
         finally:
             timer.cancel()
             self.left = True
+            self.look_again()
 
     def regain(self, worker: str) -> None:
         """The engine has a lease again, under another id."""

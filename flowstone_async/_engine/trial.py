@@ -145,7 +145,7 @@ class Trial(Verbs):
         given: RunOptions = {"force": True, "timeout": False, **options}
         request = self._request(targets, partition, values, given)
         flight = await self._opened.start(request)
-        flight.awaited += 1
+        flight.detached = True
         driver = flight.driver
         if request.on_wait == "raise":
             driver.hurry()

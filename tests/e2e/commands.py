@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.support.modes import command
+from tests.support.modes import python_path
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "tests/e2e/programs/chain.py"
@@ -41,12 +42,12 @@ class Program:
         self._streams = [folder / f"{name}-{Program._count}" for name in ("out", "err")]
         with self._streams[0].open("wb") as out, self._streams[1].open("wb") as err:
             self.process = subprocess.Popen(
-                [*command(module), *words],
+                [sys.executable, "-m", module, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
 

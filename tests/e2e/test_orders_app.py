@@ -20,6 +20,7 @@ from tests.e2e.cli.process import Running
 from tests.e2e.commands import flowstone
 from tests.e2e.database import connected
 from tests.e2e.invariants import assert_whole
+from tests.support.modes import python_path
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 60.0
@@ -71,7 +72,7 @@ class Shop:
 
     def __init__(self, folder: Path, *words: str) -> None:
         arguments = ["-m", "examples.orders_app", "--store", "embedded:store", "--port", "0", *words]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": python_path()}
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,

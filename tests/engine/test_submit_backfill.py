@@ -13,6 +13,7 @@ from flowstone_async import (
     BackfillReport,
     Cancelled,
     ConfigError,
+    Context,
     Daily,
     Engine,
     ExecutionError,
@@ -28,6 +29,7 @@ from flowstone_async import (
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
+from tests.support.waits import in_state, send
 
 DAYS = Daily("2025-01-01", end="2025-01-10")
 RARELY: Any = {"poll": "60s"}
@@ -226,6 +228,57 @@ async def test_cancelling_it_after_a_crash_cancels_what_is_running(open_engine: 
     while {record.state for record in await soon(living.runs())} != {"cancelled"}:
         await living._live().store.changed("run", within=0.01)
     assert case.calls == [1, 1]
+
+
+def _waits() -> tuple[Pipeline, dict[str, Any]]:
+    """Return a pipeline with `total` of each day, which waits for a signal, and options that have it suspended there."""
+    pipe = Pipeline("sales")
+
+    @pipe.asset(partitions=DAYS)
+    async def total(partition: date, ctx: Context) -> int:
+        return await ctx.signal(int)
+
+    return pipe, {"secret": b"s" * 32, "park_after": 0, **RARELY}
+
+
+async def _suspended(engine: Engine) -> None:
+    """Return once the only run of a partition is suspended."""
+    async with asyncio.timeout(20):
+        while not (found := await engine.gates.waiting(asset="total", kind="signal")):
+            await asyncio.sleep(0)
+    await in_state(engine, found[0].run_id, "waiting")
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["left", "dead"])
+async def test_cancelling_it_cancels_what_waits_and_nobody_drives(open_engine: OpenEngine, dies: bool):
+    """RUN-32, G-04: a suspended run of a partition has nobody who would hear of it; its gate is closed."""
+    pipe, options = _waits()
+    driving, other = await open_engine(pipe, **options), await open_engine(pipe, slots=0, **options)
+    job = await driving.submit_backfill("total", partitions=_days(1))
+    await _suspended(driving)
+    await soon(kill(driving) if dies else driving.__aexit__(None, None, None))
+    await (await other.find(job.id)).cancel()
+    assert {record.state for record in await other.runs()} == {"cancelled"}
+    assert not await other.gates.waiting()
+
+
+async def test_an_engine_that_is_left_does_not_wait_for_what_is_suspended(open_engine: OpenEngine):
+    """JOB-14, RUN-32: whoever goes on with it then takes the same runs of partitions."""
+    pipe, options = _waits()
+    leaving = await open_engine(pipe, **options)
+    job = await leaving.submit_backfill("total", partitions=_days(1))
+    await _suspended(leaving)
+    for _ in range(2):
+        await soon(leaving.__aexit__(None, None, None))
+        leaving = await open_engine(pipe, **options)
+        while job.id not in leaving._live().jobs:
+            await asyncio.sleep(0)
+    await soon(leaving.__aexit__(None, None, None))
+    engine = await open_engine(pipe, **options)
+    [gate] = await engine.gates.waiting()
+    await send(engine, gate.id, int, 5)
+    assert await soon((await engine.find(job.id))) == BackfillReport(succeeded=1)
+    assert len(await engine.runs()) == 2
 
 
 async def test_waiting_for_it_may_end_before_it(open_engine: OpenEngine):

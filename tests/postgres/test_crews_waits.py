@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import count
 from typing import Any
 
 from flowstone_async import Context, Gathered, Pipeline
 from tests.engine.test_waits import SECRET, Done
 from tests.postgres.test_crews import OFTEN, Engines, Who, engines
 from tests.support.gate import Gate, soon
+from tests.support.modes import mode
 from tests.support.waits import Desk, opened, send
 
 HELD, ALL = 10, 30
@@ -45,10 +47,15 @@ async def test_items_that_a_helper_runs_wait_as_well(engines: Engines) -> None:
     hold.open()
     await later.reached(HELD)
     later.open()
-    for number in range(ALL):
-        gate = await desk.gate(number)
-        await opened(first, gate.id)
-        await send(second if number % 2 else first, gate.id, Done, Done(gate.name))
+    sent = set[str]()
+    for number in count():
+        gate = await desk.gate(number)  # of an item that is called again, once more
+        if gate.id not in sent:
+            sent.add(gate.id)
+            await opened(first, gate.id)
+            await send(second if number % 2 else first, gate.id, Done, Done(gate.name))
+        if len(sent) == ALL:
+            break
     assert await soon(run.result()) == sum(range(ALL))
-    assert calls.total() == ALL
+    assert calls.total() == ALL * (2 if mode() == "evict" else 1)
     assert set(calls) == {"a", "b"}

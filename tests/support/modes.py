@@ -6,8 +6,9 @@
 - `evict`: a body is dropped whenever it waits at a gate, and called again, as with `Engine(park_after=0)`; and each body
   that may wait is dropped once before it begins, so that every run with such a body is suspended and goes on.
 
-A mode is enforced where stores and engines are made, so that it holds for whatever a test opens, in this process and in programs
-that it starts (`-m tests.support.modes <module> …`, which `command` puts in front). What a test says explicitly stays:
+A mode is enforced where stores and engines are made, so that it holds for whatever a test opens, in this process, in programs
+that it starts and in those that they start: all of them have `python_path` on their path, and enforce it as they begin
+(enforced/sitecustomize.py). What a test says explicitly stays:
 a pool or a `direct=` of its own, `notify=False`, and addresses that lead through a proxy of the test's; but not how long
 bodies stay in memory, since nothing that they do may depend on it.
 """
@@ -15,10 +16,9 @@ bodies stay in memory, since nothing that they do may depend on it.
 from __future__ import annotations
 
 import os
-import runpy
-import sys
 import threading
-from functools import wraps
+from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,8 +28,10 @@ POLL = 0.05
 """Seconds between looks in modes `poll` and `evict`; many tests wait for one."""
 BEFORE = "before/"
 """How the keys of waits begin that mode `evict` puts before bodies."""
+_HERE = Path(__file__).parent
 _SIZE = 4
-_BREATH = 0.001
+_BREATH = 0.02
+"""Seconds that bodies wait in mode `evict`: for most, long enough that their runs are suspended, and not just looked at."""
 _KNOWN = {"host", "port", "sslmode", "target_session_attrs", "application_name"}
 """Words of an address that a pooler need not pass on."""
 
@@ -39,12 +41,21 @@ def mode() -> str:
     return os.environ.get(VARIABLE, MODES[0])
 
 
-def command(module: str) -> tuple[str, ...]:
-    """Return the command that runs a module as a program in the mode of this process."""
-    through = () if mode() == MODES[0] else (__name__,)
-    return (sys.executable, "-m", *through, module)
+def python_path() -> str:
+    """Return what PYTHONPATH is for programs: the repository, and before it, where there is one, what enforces the mode."""
+    enforced = [] if mode() == MODES[0] else [_HERE / "enforced"]
+    return os.pathsep.join(map(str, [*enforced, _HERE.parents[1]]))
 
 
+def choose(mode: str) -> None:
+    """Have a mode, in this process and in programs that it starts."""
+    os.environ[VARIABLE] = mode
+    if mode != MODES[0]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [python_path(), os.environ.get("PYTHONPATH")]))
+    enforce()
+
+
+@cache
 def enforce() -> None:
     """Make every store and engine that is made from now on one of the mode."""
     if mode() == "evict":
@@ -80,7 +91,7 @@ def _evict() -> None:
 
 def _connect() -> None:
     """Have every store learn of changes in the way of the mode."""
-    from flowstone_async.store.postgres import PostgresStore
+    from flowstone_async.store.postgres.store import PostgresStore
 
     plain = PostgresStore.__init__
 
@@ -119,9 +130,3 @@ def _pooled(dsn: str) -> str:
         if server not in _poolers:
             _poolers[server] = ProxyThread(lambda: Pooler(dsn, _SIZE)).start()
     return urlsplit(_poolers[server].dsn)._replace(path=parts.path).geturl()
-
-
-if __name__ == "__main__":
-    del sys.argv[0]
-    enforce()
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

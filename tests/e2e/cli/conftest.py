@@ -20,23 +20,17 @@ def memory(tmp_path: Path) -> Shell:
     return Shell(tmp_path, "memory")
 
 
-@pytest.fixture(scope="session")
-def _server() -> Iterator[TestServer]:
-    with TestServer() as started:
-        yield started
-
-
 @pytest.fixture
-def dsn(_server: TestServer) -> Iterator[str]:
+def dsn(server: TestServer) -> Iterator[str]:
     """A migrated database of a test's own."""
 
     async def clone() -> str:
-        await _server.create_template(TEMPLATE, migrated(_server))
-        return await _server.clone(TEMPLATE)
+        await server.create_template(TEMPLATE, migrated(server))
+        return await server.clone(TEMPLATE)
 
     found = asyncio.run(clone())
     yield found
-    asyncio.run(_server.drop(found))
+    asyncio.run(server.drop(found))
 
 
 @pytest.fixture

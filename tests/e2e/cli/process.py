@@ -8,15 +8,17 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 from tests.e2e.cli.forks import Forks
-from tests.support.modes import MODES, VARIABLE, command, mode
+from tests.support.modes import VARIABLE, python_path
 
 FLOW = Path(__file__).with_name("flow.py")
-PROGRAM = command("flowstone_async.cli")
+PROGRAM = (sys.executable, "-m", "flowstone_async.cli")
 LONG = 120
 
 
@@ -53,10 +55,10 @@ class Shell:
 
     def _forked(self, words: tuple[str, ...], env: Mapping[str, str] | None) -> Done | None:
         """Give a command to a process that has everything imported; None if there is none for it."""
-        if mode() != MODES[0] or any(name.startswith("PYTHON") for name in env or ()):
+        if any(name.startswith("PYTHON") for name in env or ()):
             return None
         plain = self.words(words)[len(PROGRAM) :]
-        done = _FORKS.run(plain, self.folder, _environment(env), LONG)
+        done = _forks().run(plain, self.folder, _environment(env), LONG)
         return None if done is None else Done(done[0], done[1].decode(), done[2].decode())
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> Running:
@@ -190,7 +192,7 @@ def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH", VARIABLE)
     }
-    return {**kept, "PYTHONPATH": str(Path(__file__).parents[3]), **(more or {})}
+    return {**kept, "PYTHONPATH": python_path(), **(more or {})}
 
 
 def _own_terminal() -> None:
@@ -208,4 +210,6 @@ def _size(descriptor: int) -> None:
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
 
 
-_FORKS = Forks(_environment(None))
+@cache
+def _forks() -> Forks:
+    return Forks(_environment(None))  # not before the mode was chosen

@@ -1,0 +1,109 @@
+"""Who awaits a run that was suspended meanwhile: its callers count as they do for any other (RUN-17)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from flowstone_async import Context, Engine, Pipeline
+from tests.support.engines import OpenEngine
+from tests.support.gate import Gate, soon
+from tests.support.waits import Desk, in_state, opened, send
+
+EVICTED: Any = {"secret": b"s" * 32, "park_after": 0, "poll": "50ms"}
+
+
+class _Job:
+    """A body that waits for a signal, then at `gate`, and takes its time to clean up if it is cancelled there."""
+
+    def __init__(self) -> None:
+        self.pipe, self.desk, self.gate = Pipeline("awaited"), Desk(), Gate()
+        self.cleaned = 0
+
+        @self.pipe.asset
+        async def job(ctx: Context) -> str:
+            told = await (await self.desk.made(ctx.signal(str)))
+            try:
+                await self.gate()
+            except asyncio.CancelledError:
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                self.cleaned += 1
+                raise
+            return told
+
+    async def suspended(self, engine: Engine) -> asyncio.Task[Any]:
+        """Await a run of it; returns once that is suspended."""
+        awaiting = self.await_it(engine)
+        gate = await opened(engine, (await self.desk.gate()).id)
+        await in_state(engine, gate.gate.run_id, "waiting")
+        return awaiting
+
+    def await_it(self, engine: Engine) -> asyncio.Task[Any]:
+        return asyncio.create_task(engine.run("job", on_wait="wait"))
+
+    async def go_on(self, engine: Engine) -> None:
+        await send(engine, self.desk.gates[0].id, str, "told")
+        await self.gate.reached()
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+
+
+async def _joined(engine: Engine, run_id: str, callers: int) -> None:
+    """Return once so many await a run."""
+    async with asyncio.timeout(20):
+        while engine._live().awaited.get(run_id) != callers:
+            await asyncio.sleep(0)
+
+
+async def test_whoever_is_cancelled_returns_once_the_body_that_went_on_has_ended(open_engine: OpenEngine) -> None:
+    """RUN-17, G-04: it is driven anew after its suspension."""
+    job = _Job()
+    engine = await open_engine(job.pipe, **EVICTED)
+    awaiting = await job.suspended(engine)
+    await job.go_on(engine)
+    await _cancelled(awaiting)
+    assert job.cleaned == 1
+    assert (await engine.status("job")).state == "cancelled"
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["suspended", "woken"])
+async def test_a_run_that_others_joined_while_it_waited_goes_on_for_them(
+    open_engine: OpenEngine, goes_on: bool
+) -> None:
+    """RUN-17: until the last of them is gone."""
+    job = _Job()
+    engine = await open_engine(job.pipe, **EVICTED)
+    callers = [await job.suspended(engine)]
+    [run] = await engine.runs()
+    if goes_on:
+        await job.go_on(engine)
+    callers += [job.await_it(engine), job.await_it(engine)]
+    await _joined(engine, run.id, 3)
+    await _cancelled(callers[0])
+    await _cancelled(callers[1])
+    if not goes_on:
+        await job.go_on(engine)
+    assert job.cleaned == 0
+    job.gate.open()
+    assert await soon(callers[2]) == "told"
+
+
+async def test_the_last_who_awaits_a_run_that_waited_cancels_it(open_engine: OpenEngine) -> None:
+    """RUN-17."""
+    job = _Job()
+    engine = await open_engine(job.pipe, **EVICTED)
+    callers = [await job.suspended(engine)]
+    [run] = await engine.runs()
+    callers.append(job.await_it(engine))
+    await _joined(engine, run.id, 2)
+    for each in callers:
+        assert (await (await engine.find(run.id)).status()).state == "waiting"
+        await _cancelled(each)
+    assert (await (await engine.find(run.id)).status()).state == "cancelled"
