@@ -269,7 +269,7 @@ class Step:
         if name is not None:
             options = replace(options, name=_name(name))
         if key is not None:
-            options = replace(options, key=_key(key))
+            options = replace(options, key=key_of_call(key))
         if retry is not None:
             options = replace(options, retry=_retry(retry))
         if timeout is not None:
@@ -308,10 +308,21 @@ def _name(name: object) -> str:
     return name
 
 
-def _key(key: object) -> str | int:
-    if isinstance(key, bool) or not isinstance(key, str | int) or len(str(key)) > LONGEST_KEY:
-        raise ConfigError(f"key={key!r}: a step is told from others by text of up to 200 characters or a whole number")
-    return key
+def key_of_call(key: object) -> str | int | None:
+    """Return what tells a durable call from others of its name, if anything was given.
+
+    Raises:
+        ConfigError: It is neither text of up to 200 characters nor a whole number of as many digits.
+    """
+    if key is None or (isinstance(key, str) and len(key) <= LONGEST_KEY):
+        return key
+    if isinstance(key, int) and not isinstance(key, bool) and abs(key) < 10**LONGEST_KEY:
+        return key
+    shown = f"a {type(key).__name__}" if isinstance(key, int) else repr(key)[:LONGEST_KEY]
+    raise ConfigError(
+        f"key={shown}: a durable call is told from others by text of up to 200 characters or a whole number",
+        hint="Give the id of what it is for, as text.",
+    )
 
 
 def _retry(retry: object) -> Retry | None:

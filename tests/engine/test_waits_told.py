@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+import gc
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from flowstone_async import Context, Engine, Pipeline
+import pytest
+
+from flowstone_async import ConfigError, Context, Engine, Extend, Pipeline
 from flowstone_async._engine.waits.waiting_for import Waited, going_on
 from flowstone_async.clock import ManualClock
 from flowstone_async.store.gates import Gate, Outcome, StoredGate
@@ -87,3 +92,88 @@ async def test_another_run_that_has_computed_it_since_is_what_counts():
     assert going_on(AssetState(key=key, state="failed", run_id="other", completed_at=now + hour), ended) is None
     assert going_on(AssetState(key=key, state="failed", run_id="first", completed_at=now - hour), ended) is None
     assert going_on(AssetState(key=key, state="running", run_id="other"), ended) is None
+
+
+def _asked_of_a_body() -> list[tuple[str, Callable[[Context], Any]]]:
+    """Return calls that cannot be, with what is said of each."""
+    wrong: Any = None
+    far = Extend("2000000d", times=2)
+    return [
+        ("a gate was given a int for its token", lambda ctx: ctx.signal(str, token=wrong or 5)),
+        ("type of its payload", lambda ctx: ctx.signal(wrong)),
+        ("key=5.5: a durable call", lambda ctx: ctx.signal(str, key=wrong or 5.5)),
+        ("key=True: a durable call|key=a bool: a durable call", lambda ctx: ctx.approval("?", key=True)),
+        ("given None, which cannot be awaited", lambda ctx: ctx.first(wrong)),
+        ("given 5, which cannot be awaited", lambda ctx: ctx.first(ctx.sleep(0), wrong or 5)),
+        ("one by one, not a list", lambda ctx: ctx.first(wrong or [ctx.sleep(0), ctx.signal(str)])),
+        ("one by one, not a tuple", lambda ctx: ctx.first(wrong or (ctx.step(_one),))),
+        ("'sleep', which is no durable wait", lambda ctx: ctx.first(ctx.step(_one), asyncio.sleep(0))),
+        ("'Future', which is no durable wait", lambda ctx: ctx.first(asyncio.Future(), ctx.approval("?"))),
+        ("has nothing to wait for", lambda ctx: ctx.first()),
+        ("beyond the year 9999", lambda ctx: ctx.approval("?", on_timeout=far)),
+        ("ends after the year 9999", lambda ctx: ctx.sleep("3000000d")),
+        ("cannot be stored in every time zone", lambda ctx: ctx.sleep(until=datetime.max.replace(tzinfo=UTC))),
+        ("takes a name of the change", lambda ctx: ctx.patched(wrong)),
+    ]
+
+
+async def _one() -> int:
+    return 1
+
+
+async def test_calls_of_a_body_that_cannot_be_are_refused_where_they_are_made():
+    """SIG-11, STEP-09, APPR-09: with the way out; whatever else was given is let go of, and the body goes on."""
+    pipe = Pipeline("refused")
+
+    @pipe.asset
+    async def job(ctx: Context) -> int:
+        for said, call in _asked_of_a_body():
+            with pytest.raises(ConfigError, match=said) as caught:
+                call(ctx)
+            assert caught.value.hint, said
+        return await ctx.step(_one)
+
+    assert await soon(pipe.run(job)) == 1
+    gc.collect()  # what was never awaited is told of by now
+
+
+async def test_every_durable_wait_may_be_first():
+    """STEP-09: gates, sleeps, steps, transactions, approvals, children of groups, and another race."""
+    pipe = Pipeline("first")
+
+    @pipe.asset
+    async def job(ctx: Context) -> list[int]:
+        async with ctx.group() as group:
+            child = group.start(_one)
+            others = ctx.signal(str), ctx.sleep("1h"), ctx.approval("?"), ctx.first(ctx.sleep("1h"), ctx.signal(int))
+            which, value = await ctx.first(*others, child)
+        again, result = await ctx.first(ctx.tx(_never), ctx.step(_one))
+        return [which, value, again, result]
+
+    with pytest.raises(ConfigError, match="Postgres"):
+        await soon(pipe.run(job))
+
+
+async def _never(connection: Any) -> int:
+    raise NotImplementedError
+
+
+async def test_the_deadline_of_a_gate_may_be_far(open_engine: OpenEngine):
+    """APPR-09, STEP-05: what is not refused can be stored and read."""
+    pipe = Pipeline("far")
+
+    @pipe.asset
+    async def asks(ctx: Context) -> None:
+        await ctx.approval("?", timeout="1900000d", on_timeout=Extend("500000d", times=2))
+
+    @pipe.asset
+    async def sleeps(ctx: Context) -> None:
+        await ctx.sleep(until=datetime(9998, 12, 31, 23, tzinfo=timezone(timedelta(hours=-12))))
+
+    looking, _ = await _left_waiting(open_engine, pipe, "asks")
+    [request] = await looking.approvals.pending()
+    assert request.expires_at is not None
+    assert request.expires_at - request.opened_at == timedelta(days=2_900_000)
+    await (await _left_waiting(open_engine, pipe, "sleeps"))[0].status("sleeps")
+    [rests] = await looking.gates.waiting(kind="sleep")
+    assert rests.due == datetime(9999, 1, 1, 11, tzinfo=UTC)
