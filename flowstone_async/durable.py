@@ -277,7 +277,9 @@ class Step:
         if run_in is None:
             return Step(self._durable, options)
         if run_in != "thread":
-            raise ConfigError(f"run_in={run_in!r}: a step's plain function runs in a 'thread'")
+            raise ConfigError(
+                f"run_in={run_in!r}: a step's plain function runs in a thread", hint='Say run_in="thread".'
+            )
         return PlainStep(self._durable, replace(options, thread=True))
 
 
@@ -304,7 +306,10 @@ def elsewhere() -> ConfigError:
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > LONGEST_KEY:
-        raise ConfigError(f"name={name!r}: a step is called by printable text of 1 to 200 characters")
+        raise ConfigError(
+            f"name={name!r}: a step is called by printable text of 1 to 200 characters",
+            hint="Leave it out for the name of its function; key= tells steps of one name apart.",
+        )
     return name
 
 
@@ -330,5 +335,7 @@ def _retry(retry: object) -> Retry | None:
         return None
     problems = list(retry.problems()) if isinstance(retry, Retry) else [f"retry={retry!r}: give Retry(...) or False"]
     if problems:
-        raise ConfigError("; ".join(problems))
+        raise ConfigError(
+            "; ".join(problems), hint='Say retry=Retry(attempts=3, backoff="exponential"), or retry=False.'
+        )
     return retry if isinstance(retry, Retry) else None

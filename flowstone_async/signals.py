@@ -165,5 +165,8 @@ def name_of_wait(name: object) -> str:
         ConfigError: It is no printable text of 1 to 200 characters.
     """
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > LONGEST_NAME:
-        raise ConfigError(f"name={name!r}: a gate is called by printable text of 1 to {LONGEST_NAME} characters")
+        raise ConfigError(
+            f"name={name!r}: a gate is called by printable text of 1 to {LONGEST_NAME} characters",
+            hint="Leave it out, or say in a few words what is waited for; key= tells gates of one name apart.",
+        )
     return name

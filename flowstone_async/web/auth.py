@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from flowstone_async.errors import ConfigError
 from flowstone_async.web.refusal import Refused
-from flowstone_async.web.user import Permission, User, needed_for
+from flowstone_async.web.user import MAY_NOT, Permission, User, needed_for
 
 Authenticate: TypeAlias = Callable[[Any], Awaitable[User | None]]
 Auth: TypeAlias = Authenticate | str | Literal[False] | None
@@ -157,6 +157,7 @@ async def admit(guard: Guard, request: Request, permission: Permission) -> User:
             403,
             "NOT_ALLOWED",
             f"this needs one of the roles {', '.join(needed_for(permission))}",
+            hint=MAY_NOT,
             details={"user": user.name, "roles": sorted(user.roles)},
         )
     return user
@@ -176,7 +177,12 @@ def refuse_other_sites(request: Request) -> None:
     if site is None and origin is not None:
         site = "same-origin" if _host(origin) == headers.get("host", "").lower() else "cross-site"
     if site is not None and site not in _HOME:
-        raise Refused(403, "CROSS_SITE", "a page of another site lets a browser send this")
+        raise Refused(
+            403,
+            "CROSS_SITE",
+            "a page of another site lets a browser send this",
+            hint="Send it from a page of this address, or with a bearer token.",
+        )
 
 
 def _host(origin: str) -> str | None:

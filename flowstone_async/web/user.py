@@ -54,6 +54,10 @@ class User:
         return permission == "enter" or any(permission in _GRANTED.get(role, ()) for role in self.roles)
 
 
+MAY_NOT = "Ask as somebody who has one; which roles people have is for auth= to say."
+"""What to do about a role that is missing."""
+
+
 def needed_for(permission: Permission) -> list[str]:
     """Return the roles that grant a permission."""
     return [role for role, granted in _GRANTED.items() if permission in granted]

@@ -251,7 +251,11 @@ class _Deciding:
         if delivered.state in ("expired", "closed"):
             how = "expired" if delivered.state == "expired" else "cancelled"
             return self._closed(stored._replace(state=how))
-        return GateNotFound("the run of this request is forgotten by now", details={"gate": stored.gate.id})
+        return GateNotFound(
+            "the run of this request is forgotten by now",
+            details={"gate": stored.gate.id},
+            hint="engine.approvals.pending() lists those that wait for somebody.",
+        )
 
     def _decided(self, stored: StoredGate) -> AlreadyDecided:
         outcome = stored.outcome

@@ -116,7 +116,9 @@ def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: b
             initial = pieces.load(payloads.encode(model, asked.initial, home))
         except PayloadInvalid as error:
             raise ConfigError(
-                f"initial= of approval {asked.name!r} does not fit its form: {error.message}", details=error.details
+                f"initial= of approval {asked.name!r} does not fit its form: {error.message}",
+                details=error.details,
+                hint="Propose an object of the type of form=, or the plain data of one.",
             ) from error
     request = {
         "text": redactor.text(asked.text),

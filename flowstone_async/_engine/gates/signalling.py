@@ -81,7 +81,10 @@ class Message:
         """Return it for a gate that has ended, of which it can be nothing but a repetition, or too late."""
         try:
             return self.unchecked()
-        except PayloadInvalid:  # of one that no JSON is made of nothing counts but its id
+        except PayloadInvalid:
+            if self.text is not None:
+                raise
+            # Of an object that no JSON is made of nothing counts but its id.
             return unchecked_json(to_json(f"a {type(self.payload).__name__}, which has no JSON form"))
 
     def inspected(self) -> bytes | None:
