@@ -17,7 +17,7 @@ class ReturnedOptions(ApprovalOptionsGiven, total=False):
     """Options of `ApprovalGate`, beside the form.
 
     Attributes:
-        show: What is to be looked at: anything that has a JSON form; secrets are hidden.
+        show: What is to be looked at: anything that has a JSON form, or a text of its own; secrets are hidden.
         name: What the request is called; `"approval"` without it.
     """
 

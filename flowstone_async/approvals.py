@@ -6,6 +6,8 @@ docs/approvals.md.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +15,7 @@ from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from typing_extensions import TypedDict
 
-from flowstone_async.config import Duration, seconds
+from flowstone_async.config import LONGEST, STORABLE, Duration, seconds, unstorable
 from flowstone_async.errors import ConfigError
 
 F_co = TypeVar("F_co", covariant=True)
@@ -59,7 +61,7 @@ class Ask:
 
     Attributes:
         text: The question.
-        show: Shown with it: anything that has a JSON form; secrets are hidden.
+        show: Shown with it: anything that has a JSON form, or a text of its own; secrets are hidden.
     """
 
     text: str
@@ -72,7 +74,7 @@ class Extend:
 
     Attributes:
         by: How much later the deadline is each time.
-        times: How often.
+        times: How often; all of it must end before the year 9999.
     """
 
     by: Duration
@@ -158,7 +160,7 @@ class InlineOptions(ApprovalOptionsGiven, total=False):
     """Options of `ctx.approval`, beside the form.
 
     Attributes:
-        show: What is to be looked at: anything that has a JSON form; secrets are hidden.
+        show: What is to be looked at: anything that has a JSON form, or a text of its own; secrets are hidden.
         name: What the request is called; `"approval"` without it.
         key: What tells it from other requests of that name, as for `step`.
     """
@@ -222,12 +224,12 @@ class Asking:
 
 
 def problems_of(options: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with options of an approval, one sentence each, without its full stop."""
+    """Yield what is wrong with options of an approval, and behind the last `: ` the way out, without a full stop."""
     timeout = options.get("timeout")
     first = yield from _length("timeout", TIMEOUT if timeout is None else timeout, endless=True)
     yield from _roles("roles", options.get("roles"))
     yield from _notifiers("notify", options.get("notify"))
-    yield from _on_timeout(options.get("on_timeout"), endless=timeout is False)
+    yield from _on_timeout(options.get("on_timeout"), first, endless=timeout is False)
     escalate = options.get("escalate")
     if escalate is None:
         return
@@ -241,7 +243,8 @@ def problems_of(options: Mapping[str, Any]) -> Iterator[str]:
         if not each.to and not each.notify:
             yield f"After({each.age!r}): it changes nothing: give to= or notify="
         if age is not None and first is not None and age >= first:
-            yield f"After({each.age!r}) is not before timeout={TIMEOUT if timeout is None else timeout!r}"
+            limit = TIMEOUT if timeout is None else timeout
+            yield f"After({each.age!r}) is not before timeout={limit!r}: give a lesser age, or more time"
 
 
 def read_approval(options: Mapping[str, Any]) -> ApprovalOptions:
@@ -250,12 +253,13 @@ def read_approval(options: Mapping[str, Any]) -> ApprovalOptions:
     Raises:
         ConfigError: Some are wrong; all of them are named.
     """
-    problems = list(problems_of(options))
+    problems = [each.rpartition(": ") for each in problems_of(options)]
     if problems:
-        raise ConfigError("; ".join(problems))
+        ways = dict.fromkeys(f"{way[0].upper()}{way[1:]}." for _, _, way in problems)
+        raise ConfigError("; ".join(wrong for wrong, _, _ in problems), hint=" ".join(ways))
     timeout, on_timeout = options.get("timeout"), options.get("on_timeout")
     escalations = [
-        Escalation(age=seconds(each.age), to=tuple(each.to), notify=tuple(each.notify))
+        Escalation(age=seconds(each.age), to=tuple(each.to or ()), notify=tuple(each.notify or ()))
         for each in options.get("escalate") or ()
     ]
     return ApprovalOptions(
@@ -293,11 +297,9 @@ def question(text: object) -> str:
             f"an approval asks a question, which is text of 1 to {LONGEST_TEXT:,} characters, not {shown}",
             hint="Give what is to be looked at as show=.",
         )
-    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
-        raise ConfigError(
-            f"the question {text[:100]!r} holds half of a surrogate pair, which cannot be stored",
-            hint='Decode it as it was encoded, or drop it: text.encode("utf-8", "replace").decode().',
-        )
+    reason = unstorable(text)
+    if reason is not None:
+        raise ConfigError(f"the question {text[:100]!r} cannot be stored: it holds {reason}", hint=STORABLE)
     return text
 
 
@@ -315,27 +317,39 @@ def _roles(option: str, value: object) -> Iterator[str]:
     if value is None:
         return
     roles = cast("Sequence[object]", value) if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(each, str) and each and len(each) <= _LONGEST_ROLE for each in roles):
-        yield f"{option}={value!r}: give a list of names of roles"
+    if not all(isinstance(each, str) and each.strip() and len(each) <= _LONGEST_ROLE for each in roles):
+        yield f"{option}={value!r}: give a list of names of roles, each of 1 to {_LONGEST_ROLE} characters"
+    elif any(map(unstorable, cast("Sequence[str]", roles))):
+        yield f"{option}={value!r}: leave out NUL and halves of surrogate pairs"
 
 
 def _notifiers(option: str, value: object) -> Iterator[str]:
     if value is None:
         return
     notifiers = cast("Sequence[object]", value) if isinstance(value, list | tuple) else [None]
-    if not all(callable(each) for each in notifiers):
+    if not all(map(_is_async, notifiers)):
         yield f"{option}={value!r}: give a list of async functions that take an ApprovalRequested"
 
 
-def _on_timeout(value: object, *, endless: bool) -> Iterator[str]:
+def _is_async(value: Any) -> bool:
+    while isinstance(value, functools.partial):
+        value = cast("Any", value).func
+    kind: Any = type(cast("object", value))
+    called: Any = value if inspect.isroutine(value) else getattr(kind, "__call__", None)  # noqa: B004 - not bound
+    return called is not None and inspect.iscoroutinefunction(inspect.unwrap(called))
+
+
+def _on_timeout(value: object, first: float | None, *, endless: bool) -> Iterator[str]:
     if value is None:
         return
     if isinstance(value, Extend):
-        yield from _length("Extend", value.by)
+        by = yield from _length("Extend", value.by)
         times: object = value.times
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
             yield f"Extend(times={times!r}): give a whole number of 1 or more"
+        elif by is not None and first is not None and times > (LONGEST - first) / by:
+            yield f"Extend({value.by!r}) so often moves the deadline beyond the year 9999: at most 2900000d in all"
     elif value not in ("reject", "approve"):
         yield f'on_timeout={value!r}: allowed are "reject", "approve" and Extend("4h", times=3)'
     if endless and value != "reject":
-        yield f"on_timeout={value!r}, but timeout=False never expires"
+        yield f"on_timeout={value!r}, but timeout=False never expires: leave one of them out"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from flowstone_async.errors import ConfigError
 
 Duration: TypeAlias = timedelta | float | str
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_ENDLESS = 10.0**300
-_LONGEST = 2_900_000 * 86_400.0
+LONGEST = 2_900_000 * 86_400.0
 """What still is an instant once it is added to now, in seconds."""
+STORABLE = "Leave out NUL and halves of surrogate pairs: decode text with the encoding that it has."
+"""What to do about a text that cannot be stored."""
+_MOST_SHOWN = 200
+_FIRST_YEAR, _LAST_YEAR = 2, 9998
+_ENDLESS = 10.0**300
 """Seconds that no clock can count; more than a float can hold raises."""
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
@@ -31,7 +35,7 @@ def seconds(value: Duration, *, what: str = "duration", zero: bool = False) -> f
         ConfigError: The value is unreadable, negative, not finite, over 2,900,000 days, or zero where that is refused.
     """
     found = _read(value)
-    if found is not None and _LONGEST < found < math.inf:
+    if found is not None and LONGEST < found < math.inf:
         raise ConfigError(
             f"{what}={value!r} ends after the year 9999",
             hint="At most 2900000d; where there is to be no end, see what the option takes for none.",
@@ -43,6 +47,24 @@ def seconds(value: Duration, *, what: str = "duration", zero: bool = False) -> f
             hint=f'Give a timedelta, seconds, or text such as "500ms", "30s", "15m", "24h", "7d"; {least}.',
         )
     return found
+
+
+def instant(value: object, *, what: str) -> datetime:
+    """Return an instant, in UTC.
+
+    Args:
+        value: What was given.
+        what: The option's name, for the message.
+
+    Raises:
+        ConfigError: It is no aware datetime, or too near to the first or the last that there is to be stored.
+    """
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise ConfigError(f"{what}={value!r} is no aware datetime", hint="Give one with a time zone.")
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        hint = f"Give one of the years {_FIRST_YEAR} to {_LAST_YEAR}."
+        raise ConfigError(f"{what}={value!r} cannot be stored in every time zone", hint=hint)
+    return value.astimezone(UTC)
 
 
 def whole(value: object, *, what: str, least: int = 1) -> int:
@@ -85,14 +107,30 @@ def word(value: object, allowed: Sequence[str], *, what: str) -> str:
 
 
 def text(value: object, *, what: str) -> str | None:
-    """Return a text, or None for none.
+    """Return a text that can be stored, or None for none.
 
     Raises:
-        ConfigError: It is something else, or empty.
+        ConfigError: It is something else, or empty, or holds what no database and no message takes.
     """
-    if value is not None and (not isinstance(value, str) or not value):
-        raise ConfigError(f"{what}={value!r}", hint="Give a text, or leave it out.")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{what}={value!r}"[:_MOST_SHOWN], hint="Give a text, or leave it out.")
+    reason = unstorable(value)
+    if reason is not None:
+        raise ConfigError(f"{what}={value!r}"[:_MOST_SHOWN] + f" cannot be stored: it holds {reason}", hint=STORABLE)
     return value
+
+
+def unstorable(text: str) -> str | None:
+    """Return what a text holds that cannot be stored, or shown elsewhere; None if it can."""
+    if "\0" in text:
+        return "NUL"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "half of a surrogate pair"
+    return None
 
 
 def _read(value: object) -> float | None:

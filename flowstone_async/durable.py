@@ -269,7 +269,7 @@ class Step:
         if name is not None:
             options = replace(options, name=_name(name))
         if key is not None:
-            options = replace(options, key=_key(key))
+            options = replace(options, key=key_of_call(key))
         if retry is not None:
             options = replace(options, retry=_retry(retry))
         if timeout is not None:
@@ -277,7 +277,9 @@ class Step:
         if run_in is None:
             return Step(self._durable, options)
         if run_in != "thread":
-            raise ConfigError(f"run_in={run_in!r}: a step's plain function runs in a 'thread'")
+            raise ConfigError(
+                f"run_in={run_in!r}: a step's plain function runs in a thread", hint='Say run_in="thread".'
+            )
         return PlainStep(self._durable, replace(options, thread=True))
 
 
@@ -304,14 +306,28 @@ def elsewhere() -> ConfigError:
 
 def _name(name: object) -> str:
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > LONGEST_KEY:
-        raise ConfigError(f"name={name!r}: a step is called by printable text of 1 to 200 characters")
+        raise ConfigError(
+            f"name={name!r}: a step is called by printable text of 1 to 200 characters",
+            hint="Leave it out for the name of its function; key= tells steps of one name apart.",
+        )
     return name
 
 
-def _key(key: object) -> str | int:
-    if isinstance(key, bool) or not isinstance(key, str | int) or len(str(key)) > LONGEST_KEY:
-        raise ConfigError(f"key={key!r}: a step is told from others by text of up to 200 characters or a whole number")
-    return key
+def key_of_call(key: object) -> str | int | None:
+    """Return what tells a durable call from others of its name, if anything was given.
+
+    Raises:
+        ConfigError: It is neither text of up to 200 characters nor a whole number of as many digits.
+    """
+    if key is None or (isinstance(key, str) and len(key) <= LONGEST_KEY):
+        return key
+    if isinstance(key, int) and not isinstance(key, bool) and abs(key) < 10**LONGEST_KEY:
+        return key
+    shown = f"a {type(key).__name__}" if isinstance(key, int) else repr(key)[:LONGEST_KEY]
+    raise ConfigError(
+        f"key={shown}: a durable call is told from others by text of up to 200 characters or a whole number",
+        hint="Give the id of what it is for, as text.",
+    )
 
 
 def _retry(retry: object) -> Retry | None:
@@ -319,5 +335,7 @@ def _retry(retry: object) -> Retry | None:
         return None
     problems = list(retry.problems()) if isinstance(retry, Retry) else [f"retry={retry!r}: give Retry(...) or False"]
     if problems:
-        raise ConfigError("; ".join(problems))
+        raise ConfigError(
+            "; ".join(problems), hint='Say retry=Retry(attempts=3, backoff="exponential"), or retry=False.'
+        )
     return retry if isinstance(retry, Retry) else None

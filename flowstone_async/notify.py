@@ -101,7 +101,10 @@ def apprise(*urls: str) -> Notifier:
         teller = cast("Any", library).Apprise()
         for each in urls:
             if not teller.add(each):
-                raise ConfigError("apprise() was given an address that Apprise does not know")
+                raise ConfigError(
+                    "apprise() was given an address that Apprise does not know",
+                    hint="Its documentation lists what they are like.",
+                )
         if not await teller.async_notify(title=f"Approval: {requested.asset}", body=_text(requested)):
             raise FlowstoneError("Apprise could not tell all of its addresses")
 
@@ -111,7 +114,10 @@ def apprise(*urls: str) -> Notifier:
 def _checked(url: object) -> None:
     parts = urlsplit(url) if isinstance(url, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("a notifier was given what is no address of http or https")
+        raise ConfigError(
+            "a notifier was given what is no address of http or https",
+            hint='Give the whole of it: webhook("https://hooks.example.org/approvals").',
+        )
 
 
 def _plain(requested: ApprovalRequested) -> Mapping[str, Any]:

@@ -64,8 +64,8 @@ class SignalGate(Generic[M]):
         timeout: Duration | Literal[False] | None = None,
         name: str | None = None,
     ) -> None:
-        self.model: Any = model
-        self._chosen = token
+        self.model: Any = _model(model)
+        self._chosen = _token(token)
         limit = TIMEOUT if timeout is None else timeout
         self.timeout = None if limit is False else seconds(limit, what="timeout")
         self.name = name_of_wait(name) if name is not None else getattr(model, "__name__", "signal")
@@ -137,6 +137,22 @@ class Rearm:
         seconds(self.timeout, what="Rearm")
 
 
+def _model(model: Any) -> Any:
+    if model is None:
+        raise ConfigError(
+            "a gate was given None for the type of its payload",
+            hint="Give the type, such as a model or a dataclass; type(None) for a signal that says nothing.",
+        )
+    return model
+
+
+def _token(token: object) -> str | None:
+    if token is not None and not isinstance(token, str):
+        text = f"a gate was given a {type(token).__name__} for its token, which is text"
+        raise ConfigError(text, hint="Give what the other side calls it, such as str(job.id).")
+    return token
+
+
 def bound_of(gate: SignalGate[Any]) -> Bound | None:
     """Return what a gate is in a body that runs, for whoever runs it; None if it belongs to none."""
     return gate._bound  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
@@ -149,5 +165,8 @@ def name_of_wait(name: object) -> str:
         ConfigError: It is no printable text of 1 to 200 characters.
     """
     if not isinstance(name, str) or not name or not name.isprintable() or len(name) > LONGEST_NAME:
-        raise ConfigError(f"name={name!r}: a gate is called by printable text of 1 to {LONGEST_NAME} characters")
+        raise ConfigError(
+            f"name={name!r}: a gate is called by printable text of 1 to {LONGEST_NAME} characters",
+            hint="Leave it out, or say in a few words what is waited for; key= tells gates of one name apart.",
+        )
     return name

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flowstone_async._engine.scatter.upstream import skipped_of
-from flowstone_async._engine.waits.waiting_for import run_waits
+from flowstone_async._engine.waits.waiting_for import TO_GO_ON, run_waits
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.definition.scatter_counts import ScatterCounts
 from flowstone_async.errors import FlowstoneError, PartitionError
@@ -151,5 +151,5 @@ async def _waiting_for(store: Store, record: RunRecord) -> str | None:
         later = record.at is not None and record.at > store.now()
         return f"its time, {record.at:%Y-%m-%d %H:%M:%S %Z}" if later else "a worker with a free slot"
     if record.state == "running" and record.worker is None:
-        return "a worker with a free slot, to go on"
+        return TO_GO_ON
     return None

@@ -18,8 +18,8 @@ from flowstone_async.approvals import (
     question,
     read_approval,
 )
-from flowstone_async.config import Duration, seconds
-from flowstone_async.durable import Durable, Group, Step, StepOptions
+from flowstone_async.config import Duration, instant, seconds
+from flowstone_async.durable import Durable, Group, Step, StepOptions, key_of_call
 from flowstone_async.errors import ConfigError
 from flowstone_async.signals import SignalGate, name_of_wait
 
@@ -107,7 +107,7 @@ class DurableCalls:
             ConfigError: An option is wrong, or the body runs in another process.
         """
         gate = SignalGate(model, token=token, timeout=timeout, name=name)
-        self._durable().gate(gate, key)
+        self._durable().gate(gate, key_of_call(key))
         return gate
 
     @overload
@@ -152,7 +152,7 @@ class DurableCalls:
             initial=initial,
             options=read,
         )
-        return self._durable().approval(asking, known.get("key"))
+        return self._durable().approval(asking, key_of_call(known.get("key")))
 
     def sleep(self, length: Duration | None = None, *, until: datetime | None = None) -> Coroutine[Any, Any, None]:
         """Wait: `await ctx.sleep("3d")`, or `await ctx.sleep(until=instant)`.
@@ -166,7 +166,7 @@ class DurableCalls:
             until: Or until when, aware.
 
         Raises:
-            ConfigError: Neither or both are given, or one is wrong.
+            ConfigError: Neither or both are given, or one is wrong, or is beyond the year 9998.
         """
         return self._durable().sleep(*_sleep(length, until))
 
@@ -177,13 +177,13 @@ class DurableCalls:
         one it was is on record: when the body is called again it is the same, whatever has ended since.
 
         Args:
-            waits: Gates, sleeps, steps.
+            waits: Gates, sleeps, steps, approvals; what else can be awaited is no durable wait, and refused.
 
         Returns:
             Which one it was, from 0, and its result. If it raised, that is raised.
 
         Raises:
-            ConfigError: There are none.
+            ConfigError: There are none, or something else is among them; coroutines among them are closed.
         """
         return self._durable().first(waits)
 
@@ -222,6 +222,6 @@ def _sleep(length: Duration | None, until: datetime | None) -> tuple[float | Non
         raise ConfigError(
             "ctx.sleep takes a length, or until=", hint='Say ctx.sleep("3d") or ctx.sleep(until=instant).'
         )
-    if until is not None and (not isinstance(until, datetime) or until.tzinfo is None):
-        raise ConfigError(f"until={until!r} is no aware datetime", hint="Give one with a time zone.")
-    return None if length is None else seconds(length, what="ctx.sleep", zero=True), until
+    if length is not None:
+        return seconds(length, what="ctx.sleep", zero=True), None
+    return None, instant(until, what="until")

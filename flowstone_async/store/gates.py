@@ -221,6 +221,13 @@ class Gates(Protocol):
         """
         ...
 
+    async def last_ended(self, key: AssetKey) -> StoredGate | None:
+        """Return the newest gate of an asset that has ended, on record or by its deadline, and that is to go on now.
+
+        Its run was suspended, and is for anybody to take, or was taken since. None without one.
+        """
+        ...
+
     async def deliver(self, signal: Signal, *, connection: object = None) -> Delivered:
         """Make a signal the outcome of its gate if it has none and its deadline has not passed, and wake its run.
 

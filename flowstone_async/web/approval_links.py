@@ -32,6 +32,7 @@ BY_LINK = "link"
 _MOST_BODY = 1 << 20
 _MOST_FIELDS = 20
 _FORM = "application/x-www-form-urlencoded"
+_OVER = "Nothing is left to decide. Whoever runs the asset again lets it ask again."
 _TITLES = {404: "Nothing here", 403: "You may not decide this", 409: "Decided already", 410: "This is over"}
 
 
@@ -86,9 +87,17 @@ async def _pending(call: Call[Any, Any], *, deciding: bool = False) -> Approval:
     wait = call.state.addresses.wait(None if client is None else client.host)
     if wait:
         headers = {"Retry-After": str(math.ceil(wait))}
-        raise Refused(429, "TOO_OFTEN", "too many requests from this address", headers=headers)
+        raise Refused(
+            429,
+            "TOO_OFTEN",
+            "too many requests from this address",
+            hint=f"Try again in {math.ceil(wait)} s.",
+            headers=headers,
+        )
     request = request_of_link(call.session.services.secrets, call.path["token"])
-    nowhere = Refused(404, GateNotFound.code, "this link leads nowhere")
+    nowhere = Refused(
+        404, GateNotFound.code, "this link leads nowhere", hint="Open it as it was sent, all of it and nothing else."
+    )
     if request is None:
         raise nowhere
     try:
@@ -104,8 +113,8 @@ def _over(found: Approval, *, deciding: bool = False) -> Refused:
     """Return the refusal of a link whose request has ended: it says how, and nothing else of it."""
     if deciding and found.by not in (None, BY_TIMEOUT):
         decision = {"approved": found.state == "approved", "by": found.by, "at": found.decided_at}
-        return Refused(409, AlreadyDecided.code, written(found), details={"decision": decision})
-    return Refused(410, GateClosed.code, written(found), details={"state": found.state})
+        return Refused(409, AlreadyDecided.code, written(found), hint=_OVER, details={"decision": decision})
+    return Refused(410, GateClosed.code, written(found), hint=_OVER, details={"state": found.state})
 
 
 async def _order(call: Call[Query, None], found: Approval) -> LinkOrder:
@@ -117,7 +126,7 @@ async def _order(call: Call[Query, None], found: Approval) -> LinkOrder:
     try:
         fields = dict(parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError:
-        raise Refused(400, "NO_FORM", "what came is not what the page sends") from None
+        raise Refused(400, "NO_FORM", "what came is not what the page sends", hint="Open the link again.") from None
     if not hmac.compare_digest(fields.get("csrf", "").encode(), _csrf(call, found.id).encode()):
         raise Refused(403, "CROSS_SITE", "this was not sent from the page of the request", hint="Open the link again.")
     form = _filled(fields.get("form", ""), found) if fields.get("decision") == "approve" else None

@@ -24,7 +24,7 @@ from flowstone_async.web.named import asset_of, is_id
 from flowstone_async.web.operation import Call, Operation, Order, PageQuery, Query, json_answer
 from flowstone_async.web.refusal import Refused
 from flowstone_async.web.senders import sender_of
-from flowstone_async.web.user import User, needed_for
+from flowstone_async.web.user import MAY_NOT, User, needed_for
 
 
 class Approval(operation.Answer):
@@ -196,6 +196,7 @@ def _may_not(user: User) -> Refused:
         403,
         NotAllowed.code,
         f"this needs one of the roles {', '.join(needed_for('decide'))}",
+        hint=MAY_NOT,
         details={"user": user.name, "roles": sorted(user.roles)},
     )
 

@@ -16,7 +16,7 @@ from flowstone_async._engine.api_tokens import digest, holder, is_api_token
 from flowstone_async._engine.asgi import Live
 from flowstone_async.errors import ConfigError
 from flowstone_async.web.refusal import Refused, session_of
-from flowstone_async.web.user import Permission, User, needed_for
+from flowstone_async.web.user import MAY_NOT, Permission, User, needed_for
 
 Authenticate: TypeAlias = Callable[[Any], Awaitable[User | None]]
 Auth: TypeAlias = Authenticate | str | Literal[False] | None
@@ -170,6 +170,7 @@ async def admit(guard: Guard, request: Request, permission: Permission) -> User:
             403,
             "NOT_ALLOWED",
             f"this needs one of the roles {', '.join(needed_for(permission))}",
+            hint=MAY_NOT,
             details={"user": user.name, "roles": sorted(user.roles)},
         )
     return user
@@ -189,7 +190,12 @@ def refuse_other_sites(request: Request) -> None:
     if site is None and origin is not None:
         site = "same-origin" if _host(origin) == headers.get("host", "").lower() else "cross-site"
     if site is not None and site not in _HOME:
-        raise Refused(403, "CROSS_SITE", "a page of another site lets a browser send this")
+        raise Refused(
+            403,
+            "CROSS_SITE",
+            "a page of another site lets a browser send this",
+            hint="Send it from a page of this address, or with a bearer token.",
+        )
 
 
 def _host(origin: str) -> str | None:

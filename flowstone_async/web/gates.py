@@ -119,7 +119,9 @@ async def _get(call: Call[Query, None]) -> Response:
     _check_id(gate)
     found = await call.engine.gates.get(gate)
     if found.pipeline not in call.session.catalogs:
-        raise GateNotFound("there is no such gate of the pipelines of this app")
+        raise GateNotFound(
+            "there is no such gate of the pipelines of this app", hint="GET /api/v1/gates lists those that are open."
+        )
     sent = await call.engine.gates.deliveries(gate, limit=_DELIVERIES)
     deliveries = [_delivery(each, call.state.redactor) for each in sent]
     return json_answer(GateDetail(**_fields(found), deliveries=deliveries))

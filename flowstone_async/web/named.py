@@ -67,7 +67,7 @@ async def run_of(call: Call[Any, Any]) -> RunHandle[Any]:
         raise RunNotFound(f"no run {run_id[:100]!r} in this store", hint="GET /api/v1/runs lists them.")
     handle = await call.engine.find(run_id)
     if handle.ref.pipeline not in call.session.catalogs:
-        raise RunNotFound(f"no run {run_id!r} of the pipelines of this app")
+        raise RunNotFound(f"no run {run_id!r} of the pipelines of this app", hint="GET /api/v1/runs lists them.")
     return handle
 
 

@@ -71,7 +71,7 @@ async def read_body(request: Request, most: int) -> bytes:
                 raise _too_large(most)
             parts.append(part)
     if reading.cancelled_caught:
-        raise Refused(400, "TOO_SLOW", f"the body did not come within {READ_WITHIN:g} s")
+        raise Refused(400, "TOO_SLOW", f"the body did not come within {READ_WITHIN:g} s", hint="Send it again.")
     return b"".join(parts)
 
 
@@ -84,7 +84,8 @@ def parse_json(data: bytes) -> object:
     try:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise Refused(400, "NO_JSON", f"the body is no JSON: {error}"[:300]) from None
+        hint = "Send JSON in UTF-8: text in double quotes, without halves of surrogate pairs, NaN or Infinity."
+        raise Refused(400, "NO_JSON", f"the body is no JSON: {error}"[:300], hint=hint) from None
 
 
 def _refuse_other_types(request: Request) -> None:
@@ -100,7 +101,8 @@ def _refuse_other_types(request: Request) -> None:
 
 
 def _too_large(most: int) -> Refused:
-    return Refused(413, "TOO_LARGE", f"the body has more than {most:,} bytes", details={"max_body": most})
+    hint = "Put what is large where the asset can read it, and send where that is."
+    return Refused(413, "TOO_LARGE", f"the body has more than {most:,} bytes", hint=hint, details={"max_body": most})
 
 
 __all__ = ["ClientDisconnect", "parse_json", "read_body", "read_order", "read_query"]

@@ -30,10 +30,15 @@ from flowstone_async.web.senders import sender_of
 MOST_BODY = 1 << 20
 _LONGEST_TOKEN = 512
 _HEADERS = {"Idempotency-Key": "What the sender calls the signal: one with the same is a repetition."}
-_SAID: Mapping[type[FlowstoneError], tuple[int, str]] = {
-    AlreadySignalled: (409, "another signal came first, and stands"),
-    GateExpired: (410, "the deadline of the gate has passed"),
-    GateClosed: (410, "nobody waits for the signal any more"),
+_LATE = "Do not send it again; whoever gave the address knows how it went on."
+_SAID: Mapping[type[FlowstoneError], tuple[int, str, str]] = {
+    AlreadySignalled: (
+        409,
+        "another signal came first, and stands",
+        "Only the same signal again, or its id, succeeds.",
+    ),
+    GateExpired: (410, "the deadline of the gate has passed", _LATE),
+    GateClosed: (410, "nobody waits for the signal any more", _LATE),
 }
 
 
@@ -70,7 +75,13 @@ async def _hook(call: Call[Query, None]) -> Response:
     wait = call.state.addresses.wait(address)
     if wait:
         headers = {"Retry-After": str(math.ceil(wait))}
-        raise Refused(429, "TOO_OFTEN", "too many signals from this address", headers=headers)
+        raise Refused(
+            429,
+            "TOO_OFTEN",
+            "too many signals from this address",
+            hint=f"Try again in {math.ceil(wait)} s.",
+            headers=headers,
+        )
     token = call.path["token"]
     try:
         gate_of(call.session.services.secrets, token)  # before the body is read, or anything is on record
@@ -84,13 +95,18 @@ async def _hook(call: Call[Query, None]) -> Response:
     except GateNotFound:
         raise _no_gate() from None
     except tuple(_SAID) as error:  # whoever sends a signal need not know what waits for it
-        status, message = _SAID[type(error)]
-        raise Refused(status, error.code, message) from None
+        status, message, hint = _SAID[type(error)]
+        raise Refused(status, error.code, message, hint=hint) from None
     return json_answer(Accepted(duplicate=taken.duplicate))
 
 
 def _no_gate() -> Refused:
-    return Refused(404, GateNotFound.code, "there is no gate with this token")
+    return Refused(
+        404,
+        GateNotFound.code,
+        "there is no gate with this token",
+        hint="Send to the address as it was given, all of it and nothing else.",
+    )
 
 
 async def _signal(call: Call[Query, SignalOrder]) -> Response:

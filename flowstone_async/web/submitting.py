@@ -114,7 +114,7 @@ def _key(catalog: Catalog, names: list[str], text: str | None) -> Any:
             return typed(catalog, name, text)
         except (PartitionError, ConfigError) as error:
             problem = problem or error
-    found = problem or PartitionError(f"{text!r} is no key")
+    found = problem or PartitionError(f"{text!r} is no key", hint="Give targets, which say what it is a key of.")
     raise unfit([Problem("body.partition", found.message)], "body", hint=found.hint)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from flowstone_async.config import unstorable
 from flowstone_async.errors import ConfigError
 
 Permission: TypeAlias = Literal["enter", "read", "operate", "decide", "administer"]
@@ -40,7 +41,7 @@ class User:
     roles: Collection[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip() or not _is_text(self.name):
+        if not isinstance(self.name, str) or not self.name.strip() or unstorable(self.name):
             raise ConfigError(
                 f"name={self.name!r} of a user is no name", hint="Give what is to stand in the audit log."
             )
@@ -53,13 +54,10 @@ class User:
         return permission == "enter" or any(permission in _GRANTED.get(role, ()) for role in self.roles)
 
 
+MAY_NOT = "Ask as somebody who has one; which roles people have is for auth= to say."
+"""What to do about a role that is missing."""
+
+
 def needed_for(permission: Permission) -> list[str]:
     """Return the roles that grant a permission."""
     return [role for role, granted in _GRANTED.items() if permission in granted]
-
-
-def _is_text(name: str) -> bool:
-    try:
-        return b"\0" not in name.encode()
-    except UnicodeEncodeError:
-        return False

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from flowstone_async.store.gates import Signal
+from flowstone_async.types import AssetKey
 from tests.contract.builders import Drive, event, identifier, key, state_of
 from tests.contract.clock import SetClock
 from tests.contract.stores import Engine, Stores
@@ -269,3 +270,41 @@ async def test_an_equal_request_joins_it(engine: Engine, state: str) -> None:
     joined = await submit(engine, request="same")
 
     assert (joined.created, joined.run.id, joined.run.state) == (False, drive.id, state)
+
+
+async def ended(engine: Engine, of: AssetKey = NUMBERS) -> str | None:
+    """Return what has ended for an asset that is to go on."""
+    found = await engine.store.gates.last_ended(of)
+    return None if found is None else found.gate.name
+
+
+async def test_what_has_ended_is_found_until_its_asset_goes_on(stores: Stores) -> None:
+    """APPR-04: by the asset, also while nobody takes the run, and after somebody has."""
+    engine = await stores.engine()
+    drive = await engine.start()
+    made = gate(drive)
+    await opened(drive, made, gate(drive, "other", asset=TOTAL))
+    await deliver(engine.store, made)
+    assert await ended(engine) is None, "it was never suspended"
+    await suspended(drive)
+    assert await ended(engine) is None, "it has gone on before it was"
+    await deliver(engine.store, gate(drive, "other"))
+
+    assert (await ended(engine), await ended(engine, TOTAL)) == ("sent", "other")
+    assert await ended(engine, key("numbers", "d:2025")) is None
+    [run] = await engine.store.take_orphans(engine.worker.id, ["sales"], limit=5)
+    assert await ended(engine, TOTAL) == "other"
+    await Drive(engine.store, run, told=1).finish()
+    assert await ended(engine, TOTAL) is None
+
+
+async def test_a_deadline_that_nobody_has_looked_at_counts_as_ended(stores: Stores, clock: SetClock) -> None:
+    engine = await stores.engine()
+    drive = await engine.start()
+    await opened(drive, gate(drive, due=HOUR))
+    await suspended(drive)
+    assert await ended(engine) is None
+    clock.advance(3600)
+    assert await ended(engine) == "sent"
+    await engine.store.gates.sweep()
+    assert await ended(engine) == "sent"

@@ -143,6 +143,24 @@ async def test_a_signal_is_taken_once(waiting: Waiting, engine: Engine) -> None:
     assert await waiting.states() == ["accepted", *["duplicate"] * 3, *["already"] * 3]
 
 
+async def test_a_payload_without_any_form_comes_too_late_as_others_do(waiting: Waiting, engine: Engine) -> None:
+    """SIG-08, SIG-10: of a gate that has ended nobody is told that it is not on record yet."""
+    token = await waiting.opened()
+    with pytest.raises(PayloadInvalid, match="the payload is no Done"):
+        await engine.signal(token, {"job": object()})
+    await engine.signal(token, {"job": 7}, id="a")
+    for payload in (object(), {"job": object()}, "\ud800", {"job": "\ud800"}):
+        with pytest.raises(AlreadySignalled, match="has had a signal, with another payload"):
+            await engine.signal(token, payload)
+        assert (await engine.signal(token, payload, id="a")).duplicate
+    late = await waiting.opened("late", due=timedelta(0))
+    with pytest.raises(GateExpired):
+        await engine.signal(late, object())
+    with pytest.raises(PayloadInvalid, match="not on record yet"):
+        await engine.signal("early", object())
+    assert await waiting.payload() == Done(job=7)
+
+
 async def test_of_many_at_once_one_counts(waiting: Waiting, engine: Engine) -> None:
     token = await waiting.opened()
 

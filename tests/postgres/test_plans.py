@@ -389,6 +389,7 @@ ASKED |= {
     "open_kinds": [U, "'escalation'"],
     "gate_place": [U],
     "gates_waiting": ["'{signal,approval}'", "'{p0}'", "NULL", "100", "NULL", U, "NULL", "true"],
+    "last_ended": ["'p0'", "'a'", "''", "''", "NULL"],
     "next_due": [],
     "expire_gates": ["100", "NULL"],
     "unwoken": ["100"],

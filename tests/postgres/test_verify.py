@@ -9,11 +9,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from flowstone_async import Engine, ExecutionError, Pipeline
+from flowstone_async import Context, Engine, ExecutionError, Pipeline
 from flowstone_async.store.postgres.verify import MOST
 from tests.postgres.conftest import Opened, OpenStore
 from tests.postgres.wire import Pooler
 from tests.support.postgres import TestServer
+from tests.support.waits import in_state
 
 DONE = "(SELECT id FROM flowstone.run WHERE state = 'succeeded' AND targets LIKE '%total%')"
 GOING = "(SELECT id FROM flowstone.run WHERE state = 'running')"
@@ -42,6 +43,12 @@ def decided(how: str = "signalled", *, of: str = GOING) -> str:
     return f"INSERT INTO flowstone.gate_outcome (gate, run_id, at, how, woken) VALUES ('{GATE}', {of}, now(), '{how}', true)"
 
 
+PARKED = "waits, and nothing will wake it"
+ITEM = "(SELECT gate FROM flowstone.scatter_wait)"
+WOKEN = (
+    f"UPDATE flowstone.gate SET open = false WHERE id = {ITEM}; INSERT INTO flowstone.gate_outcome (gate, run_id, at, how, "
+    f"woken) SELECT id, run_id, now(), 'signalled', true FROM flowstone.gate WHERE id = {ITEM}"
+)
 SUSPEND = f"UPDATE flowstone.run SET state = 'waiting', worker = NULL WHERE id = {GOING}"
 DAMAGE = {
     "a gate without a run": (gated(of="gen_random_uuid()"), "which there is not"),
@@ -211,6 +218,25 @@ DAMAGE = {
         "INSERT INTO flowstone.scatter_remains (scatter, part) SELECT id, 'results' FROM flowstone.scatter",
         "has results or notes that are listed to be deleted, and is there",
     ),
+    "an item that waits at no gate": ("DELETE FROM flowstone.scatter_wait", PARKED),
+    "an item that waits at a gate that there is not": (
+        "UPDATE flowstone.scatter_wait SET gate = gen_random_uuid()",
+        PARKED,
+    ),
+    "an item that waits at a gate that has ended": (WOKEN, PARKED),
+    "an item one of whose gates has ended": (
+        (
+            f"{WOKEN}; INSERT INTO flowstone.gate (id, run_id, opened_at, kind, pipeline, asset, io, partition, name, body, key, "
+            f"facts) SELECT '{GATE}', run_id, now(), kind, pipeline, asset, io, partition, name, body, key, facts "
+            f"FROM flowstone.gate; INSERT INTO flowstone.scatter_wait SELECT '{GATE}', scatter, first "
+            f"FROM flowstone.scatter_wait"
+        ),
+        PARKED,
+    ),
+    "what an item waits at, of a scatter that nobody deletes": (
+        "UPDATE flowstone.scatter_wait SET scatter = gen_random_uuid()",
+        "is not there, and has chunks or failures that nobody deletes",
+    ),
     "a value of a scatter that failed": ("UPDATE flowstone.scatter SET state = 'failed'", "and its scatter is failed"),
 }
 
@@ -243,8 +269,13 @@ async def fill(connection: asyncpg.Connection, server: TestServer) -> None:
             raise ValueError("bad")
         return no
 
+    @pipe.scatter([1], park_after=0)
+    async def asked(no: int, ctx: Context) -> str:
+        return await ctx.signal(str, token=f"item {no}")
+
     dsn = server.address.dsn(await connection.fetchval("SELECT current_database()"))
-    async with Engine(pipe, store=dsn, direct=dsn, grace="1ms") as engine:
+    async with Engine(pipe, store=dsn, direct=dsn, grace="1ms", secret=b"s" * 32) as engine:
+        await in_state(engine, (await engine.submit(asked)).id, "waiting")
         await engine.run(numbers)
         await engine.run(total, force="all")
         await engine.run(parts)
@@ -280,8 +311,9 @@ async def test_a_store_that_works_is_whole(opened: Opened) -> None:
         gated(SUSPEND),
         gated(f"{decided()}; {SUSPEND}; UPDATE flowstone.gate_outcome SET woken = false", opened=False),
         gated(of=DONE),
+        f"{WOKEN}; UPDATE flowstone.gate_outcome SET woken = false",
     ],
-    ids=["a run waits", "nobody has woken it yet", "its run has ended"],
+    ids=["a run waits", "nobody has woken it yet", "its run has ended", "nobody has made the item due yet"],
 )
 async def test_gates_that_wait_or_are_left_to_a_sweep_are_no_damage(
     opened: Opened, sql: asyncpg.Connection, left: str

@@ -179,6 +179,26 @@ async def test_a_form_that_does_not_fit_leaves_it_pending(open_engine: OpenEngin
         assert (await web.get(f"{APPROVALS}/{request}")).json()["state"] == "pending"
 
 
+@pytest.mark.parametrize("reason", ["\0", "be\0fore"])
+async def test_a_reason_that_cannot_be_stored_is_refused(open_engine: OpenEngine, reason: str):
+    """APPR-12: 422, and it is as pending as before; text that is no Unicode is no JSON."""
+    pipe, released = releasing(form=Release)
+    engine = await open_engine(pipe)
+    [request] = await asked(engine, released, "eu")
+    async with app(engine) as web:
+        for way in ("approve", "reject"):
+            answer = await web.post(f"{APPROVALS}/{request}/{way}", json={"reason": reason})
+            assert (answer.status_code, answer.json()["code"]) == (422, "CONFIG"), answer.text
+            assert "NUL" in answer.json()["message"]
+            text = b'{"reason": "\\ud800"}'
+            headers = {"Content-Type": "application/json"}
+            assert (await web.post(f"{APPROVALS}/{request}/{way}", content=text, headers=headers)).status_code < 500
+        half = b'{"form": {"note": "\\udc00"}}'
+        assert (await web.post(f"{APPROVALS}/{request}/approve", content=half, headers=headers)).status_code < 500
+        assert (await web.get(f"{APPROVALS}/{request}")).json()["state"] == "pending"
+        assert (await web.get(APPROVALS, params={"role": "\0"})).status_code == 422
+
+
 ID = "01a1feb3-6d2a-75c6-8981-ce8ff992fd3b"
 
 

@@ -89,6 +89,7 @@ def answer(
     """
     if not isinstance(by, str) or not by.strip() or len(by) > LONGEST_BY:
         raise ConfigError(f"by={by!r}"[:200], hint="Say who decides: text that is not empty, such as an address.")
+    text(by, what="by")
     given = text(reason, what="reason")
     if given is not None and len(given) > LONGEST_REASON:
         raise ConfigError(f"reason= has {len(given):,} characters", hint=f"It may have {LONGEST_REASON:,}.")
@@ -250,7 +251,11 @@ class _Deciding:
         if delivered.state in ("expired", "closed"):
             how = "expired" if delivered.state == "expired" else "cancelled"
             return self._closed(stored._replace(state=how))
-        return GateNotFound("the run of this request is forgotten by now", details={"gate": stored.gate.id})
+        return GateNotFound(
+            "the run of this request is forgotten by now",
+            details={"gate": stored.gate.id},
+            hint="engine.approvals.pending() lists those that wait for somebody.",
+        )
 
     def _decided(self, stored: StoredGate) -> AlreadyDecided:
         outcome = stored.outcome

@@ -6,6 +6,7 @@ the gate is the last one: one that moves (`Extend`) is computed, so that nobody 
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -74,7 +75,8 @@ class Request:
         if self.extend is None or now < due:
             return due
         length, times = self.extend
-        moved = min(times, int((now - due).total_seconds() // length) + 1)
+        late = (now - due).total_seconds()
+        moved = times if late >= length * times else int(late // length) + 1
         return due + timedelta(seconds=length * moved)
 
 
@@ -114,7 +116,9 @@ def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: b
             initial = pieces.load(payloads.encode(model, asked.initial, home))
         except PayloadInvalid as error:
             raise ConfigError(
-                f"initial= of approval {asked.name!r} does not fit its form: {error.message}", details=error.details
+                f"initial= of approval {asked.name!r} does not fit its form: {error.message}",
+                details=error.details,
+                hint="Propose an object of the type of form=, or the plain data of one.",
             ) from error
     request = {
         "text": redactor.text(asked.text),
@@ -208,13 +212,21 @@ def told(stored: StoredGate) -> dict[str, Any]:
 
 
 def plain_of(show: object, redactor: Redactor) -> Any:
-    """Return something to look at as plain JSON of bounded size, secrets hidden."""
+    """Return something to look at as plain JSON of bounded size, secrets hidden.
+
+    Raises:
+        ConfigError: It has no JSON form, and no text that would tell people anything.
+    """
     if show is None:
         return None
     try:
-        text = to_json(redactor.value(show), serialize_unknown=True, inf_nan_mode="constants").decode()
-    except (ValueError, TypeError, RecursionError):
-        text = json.dumps(f"a {type(show).__name__}, which has no JSON form")
+        text = to_json(redactor.value(show), fallback=_text_of, inf_nan_mode="constants").decode()
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(error).removeprefix("Error serializing to JSON: ")
+        raise ConfigError(
+            f"show= of type {type(show).__name__} cannot be shown: {reason}",
+            hint="Give plain data, a dataclass or a model, with text that can be stored.",
+        ) from error
     hidden = redactor.text(text)
     try:
         plain = json.loads(hidden)
@@ -223,6 +235,15 @@ def plain_of(show: object, redactor: Redactor) -> Any:
     if len(hidden) > MOST_SHOWN:
         return f"{hidden[:_CUT]}… ({len(hidden):,} characters)"
     return plain
+
+
+def _text_of(value: object) -> str:
+    """Return the text of what has no JSON form, if that is more than where it lies in memory."""
+    kind = type(value)
+    speaks = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
+    if not speaks or inspect.isawaitable(value) or inspect.isroutine(value) or isinstance(value, type):
+        raise TypeError(f"{kind.__name__} has no JSON form")
+    return str(value)
 
 
 def _schema(form: Any) -> Any:

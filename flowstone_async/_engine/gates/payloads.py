@@ -162,7 +162,11 @@ def unchecked_json(text: bytes) -> bytes:
         pieces.load(text)
     except ValueError as error:
         problem = f"Invalid JSON: {error}"
-        raise PayloadInvalid(f"the payload is no JSON: {error}", details={"fields": {"": problem}}) from error
+        raise PayloadInvalid(
+            f"the payload is no JSON: {error}",
+            details={"fields": {"": problem}},
+            hint="Send JSON: text in double quotes, nothing behind it. Nothing at all is taken as null.",
+        ) from error
     return _UNCHECKED + text
 
 

@@ -37,10 +37,20 @@ def refused(delivered: Delivered, stored: StoredGate | None) -> FlowstoneError:
                 **facts,
             )
         case "expired":
-            return GateExpired(f"the deadline of {what} has passed", details=details, **facts)
+            return GateExpired(
+                f"the deadline of {what} has passed",
+                details=details,
+                hint="Nobody waits for it any more. Let it wait longer with timeout=, or return Rearm from on_timeout.",
+                **facts,
+            )
         case "closed":
             why = "its run has ended, or its body has begun anew"
-            return GateClosed(f"nobody waits for {what} any more: {why}", details=details, **facts)
+            return GateClosed(
+                f"nobody waits for {what} any more: {why}",
+                details=details,
+                hint="engine.gates.waiting() lists what is waited for; a body that has begun anew has new tokens.",
+                **facts,
+            )
         case _:
             return GateNotFound(
                 "there is no such gate in this store",
@@ -53,7 +63,7 @@ def refused(delivered: Delivered, stored: StoredGate | None) -> FlowstoneError:
 def other_kind(stored: StoredGate) -> GateNotFound:
     """What the token belongs to takes no signals."""
     hints = {"approval": "Decide it with approve() or reject().", "mismatch": "Resolve it with resolve()."}
-    hint = hints.get(stored.gate.kind)
+    hint = hints.get(stored.gate.kind, "engine.gates.waiting(kind='signal') lists those that take signals.")
     return GateNotFound(f"gate {stored.gate.name!r} is no signal but of kind {stored.gate.kind}", hint=hint)
 
 

@@ -77,6 +77,16 @@ class Message:
         """Return it as it is stored while nobody knows of which type it must be; raises `PayloadInvalid`."""
         return unchecked(self.payload) if self.text is None else unchecked_json(self.text or b"null")
 
+    def for_ended(self) -> bytes:
+        """Return it for a gate that has ended, of which it can be nothing but a repetition, or too late."""
+        try:
+            return self.unchecked()
+        except PayloadInvalid:
+            if self.text is not None:
+                raise
+            # Of an object that no JSON is made of nothing counts but its id.
+            return unchecked_json(to_json(f"a {type(self.payload).__name__}, which has no JSON form"))
+
     def inspected(self) -> bytes | None:
         """Return what is kept of it for people to look at, if it is refused."""
         if self.text is not None:
@@ -198,7 +208,7 @@ class _Delivering:
         except ConfigError:
             if stored.state == "open":
                 raise
-            return self._message.unchecked()
+            return self._message.for_ended()
         outcome = stored.outcome
         if outcome is None or outcome.payload is None:
             return data

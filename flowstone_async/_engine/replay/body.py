@@ -17,7 +17,7 @@ from flowstone_async._engine.approving.asking import ask
 from flowstone_async._engine.catalog import AS_THE_ENGINE
 from flowstone_async._engine.deadline import Deadline
 from flowstone_async._engine.replay.approval import approval_gate
-from flowstone_async._engine.replay.choosing import first, patched
+from flowstone_async._engine.replay.choosing import first, patched, require_durable
 from flowstone_async._engine.replay.facts import Recorded, body_facts
 from flowstone_async._engine.replay.gate import BodyGate, signal_wait, sleep_wait
 from flowstone_async._engine.replay.grouping import StepGroup
@@ -32,6 +32,7 @@ from flowstone_async.definition.annotations import resolve
 from flowstone_async.definition.approval import ApprovalKind
 from flowstone_async.definition.body import name_of
 from flowstone_async.definition.context import Context
+from flowstone_async.definition.durable_calls import DurableCalls
 from flowstone_async.durable import Durable, StepOptions
 from flowstone_async.errors import (
     FlowstoneError,
@@ -127,6 +128,7 @@ class DurableBody(Recording, Durable):
 
     def first(self, waits: Sequence[Awaitable[Any]]) -> Coroutine[Any, Any, tuple[int, Any]]:
         """Take the place of a race of waits, and return what awaits it."""
+        require_durable(waits, _WAITS)
         return first(self, self._scope().take("first"), waits)
 
     def patched(self, name: str) -> bool:
@@ -316,6 +318,11 @@ class DurableBody(Recording, Durable):
     def _codec(self, fn: Callable[..., Any]) -> Codec:
         returns = resolve(fn, self.facts.names).types.get("return")
         return codec_for(returns, names=self.facts.names.names)
+
+
+_CALLS = (DurableBody._step, DurableCalls.tx, BodyGate.wait, first)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+_WAITS = frozenset(each.__code__ for each in _CALLS)
+"""Code of the coroutines that durable calls return."""
 
 
 def _value(record: StepRecord, codec: Codec) -> Any:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Collection, Sequence
+from types import CodeType
+from typing import Any, Protocol, cast
 
 import anyio
 
+from flowstone_async._engine.replay.grouping import StepChild
 from flowstone_async._engine.replay.scope import Place, Scope
 from flowstone_async._engine.replay.script import Called, Script
 from flowstone_async.errors import ConfigError
 from flowstone_async.failures import ENDINGS
+from flowstone_async.signals import SignalGate
 from flowstone_async.store.steps import StepRecord
 
+_WAITS = 'Give it gates, sleeps, steps and approvals: ctx.first(gate, ctx.sleep("1h")).'
+_MOST_SHOWN = 200
 _FIRST = Called(("first", "", ""))
 
 
@@ -47,10 +52,41 @@ async def first(host: Host, place: Place, waits: Sequence[Awaitable[Any]]) -> tu
         _close(waits, but=-1)
 
 
+def require_durable(waits: Sequence[Any], calls: Collection[CodeType]) -> None:
+    """Refuse what is no durable wait: which one came first would be on record, and nothing of what it gave.
+
+    Args:
+        waits: What was given.
+        calls: The code of coroutines that durable calls return.
+
+    Raises:
+        ConfigError: Something else is among them, or nothing is; their coroutines are closed.
+    """
+    if not waits:
+        raise ConfigError("ctx.first() has nothing to wait for", hint=_WAITS)
+    for each in waits:
+        if isinstance(each, SignalGate | StepChild) or (inspect.iscoroutine(each) and each.cr_code in calls):
+            continue
+        inside = cast("Sequence[object]", each) if isinstance(each, list | tuple) else ()
+        _close((*waits, *inside), but=-1)
+        raise _no_wait(each)
+
+
+def _no_wait(given: Any) -> ConfigError:
+    kind = type(given).__name__
+    if kind in ("list", "tuple"):
+        return ConfigError(f"ctx.first() takes its waits one by one, not a {kind}", hint="Say ctx.first(*waits).")
+    if inspect.isawaitable(given):
+        name = getattr(given, "__qualname__", kind)
+        return ConfigError(
+            f"ctx.first() was given {name!r}, which is no durable wait: nothing of it would be on record",
+            hint="Give ctx.sleep(...) for time, and ctx.step(fn, ...) for what is called.",
+        )
+    return ConfigError(f"ctx.first() was given {given!r}"[:_MOST_SHOWN] + ", which cannot be awaited", hint=_WAITS)
+
+
 async def _first(host: Host, place: Place, waits: Sequence[Awaitable[Any]]) -> tuple[int, Any]:
     await host.check()
-    if not waits:
-        raise ConfigError("ctx.first() has nothing to wait for", hint="Give it gates, sleeps or steps.")
     found = host.script.find(place, _FIRST)
     if found is not None:
         index = int((found.value or b"0").decode())
@@ -91,7 +127,7 @@ class _Race:
             scope.cancel()
 
 
-def _close(waits: Sequence[Awaitable[Any]], *, but: int) -> None:
+def _close(waits: Sequence[object], *, but: int) -> None:
     """Let go of coroutines that nobody awaits."""
     for index, wait in enumerate(waits):
         if index != but and inspect.iscoroutine(wait):
@@ -108,7 +144,10 @@ def patched(host: Host, scope: Scope, name: str) -> tuple[bool, StepRecord | Non
         ConfigError: `name` is no name.
     """
     if not isinstance(name, str) or not name.isprintable() or not name:
-        raise ConfigError(f"ctx.patched({name!r}) takes a name of the change")
+        raise ConfigError(
+            f"ctx.patched({name!r})"[:_MOST_SHOWN] + " takes a name of the change",
+            hint='Give printable text: ctx.patched("checks first").',
+        )
     called = Called(("patched", name, ""))
     ahead = scope.next(f"patched {name}")
     if host.script.has(ahead.key):

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from flowstone_async._engine.waits.alarms import is_alarm
 from flowstone_async._engine.waits.mismatches import mismatch_of
 from flowstone_async.errors import FlowstoneError
-from flowstone_async.store.gates import Gate, Gates
+from flowstone_async.store.gates import Gate, Gates, StoredGate
+from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey
 
+TO_GO_ON = "a worker with a free slot, to go on"
 _LOOKED, _SHOWN, _LONGEST = 1_000, 3, 80
 
 
@@ -39,10 +41,24 @@ async def waited(gates: Gates, key: AssetKey) -> Waited | None:
     return Waited(mine[0].run_id, _listed(mine), changed)
 
 
-async def run_waits(gates: Gates, run_id: str) -> str | None:
-    """Return what a suspended run waits for at gates; None if none is open."""
+def going_on(state: AssetState, ended: StoredGate | None) -> Waited | None:
+    """Return what an asset waits for whose gate has ended, and that nobody computes yet; None if it does not.
+
+    Args:
+        state: The asset as it is on record.
+        ended: The gate (`Gates.last_ended`).
+    """
+    if ended is None or state.state == "running" or state.run_id == ended.gate.run_id:
+        return None
+    since, done = ended.due if ended.outcome is None else ended.outcome.at, state.completed_at
+    newer = since is not None and done is not None and done >= since  # another run has computed it since
+    return None if newer else Waited(ended.gate.run_id, TO_GO_ON)
+
+
+async def run_waits(gates: Gates, run_id: str) -> str:
+    """Return what a suspended run waits for at gates; once all have ended, it goes on with the next worker."""
     found = [each.gate for each in await gates.of_run(run_id) if each.state == "open" and not is_alarm(each.gate)]
-    return _listed(found) or None
+    return _listed(found) or TO_GO_ON
 
 
 def _listed(gates: Sequence[Gate]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import Literal, Protocol
@@ -10,6 +11,7 @@ from flowstone_async.clock import Clock
 from flowstone_async.store.gates import Gate, Outcome, Signal
 from flowstone_async.store.memory.key import Key
 from flowstone_async.store.memory.run import Run
+from flowstone_async.types import AssetKey
 from flowstone_async.waiters import Waiters
 
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -72,6 +74,20 @@ class Entry:
     def is_over(self, now: datetime) -> bool:
         """Tell whether its deadline has passed."""
         return self.due is not None and self.due <= now
+
+
+def last_ended(
+    runs: Iterable[Run], of_run: Mapping[str, Sequence[Entry]], key: AssetKey, now: datetime
+) -> Entry | None:
+    """Return the newest gate of an asset that has ended, of those whose runs were suspended and are to go on."""
+    found = (
+        entry
+        for run in runs
+        if run.quiet is not None
+        for entry in of_run.get(run.id, ())
+        if entry.gate.asset == key and (run.state == "running" if entry.outcome is not None else entry.is_over(now))
+    )
+    return max(found, key=lambda entry: entry.opened_at, default=None)
 
 
 def repeated(signal: Signal, outcome: Outcome) -> Literal["duplicate", "already"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from heapq import heappop, heappush
 from itertools import islice
 
@@ -26,7 +26,8 @@ from flowstone_async.store.gates import (
     Suspension,
     token_in_use,
 )
-from flowstone_async.store.memory.gate import NEVER, Entry, Runs, repeated
+from flowstone_async.store.memory.early import EarlySignals
+from flowstone_async.store.memory.gate import Entry, Runs, last_ended, repeated
 from flowstone_async.store.memory.run import Run
 from flowstone_async.types import AssetKey
 
@@ -48,7 +49,7 @@ class MemoryGates(Gates):
         self._open: dict[str, Entry] = {}
         self._dues: list[tuple[datetime, str]] = []  # a heap, with what no longer counts
         self._holders: dict[bytes, str] = {}
-        self._early: dict[str | bytes, tuple[Signal, datetime, datetime]] = {}
+        self._early = EarlySignals()
         self._deliveries: deque[Delivery] = deque(maxlen=_DELIVERIES)
 
     @override
@@ -105,10 +106,9 @@ class MemoryGates(Gates):
         return entry.outcome is None and entry.gate.run_id in self._memory.active
 
     def _settle_early(self, entry: Entry, run: Run) -> None:
-        for address in filter(None, (entry.gate.id, entry.gate.token)):
-            signal, at, until = self._early.pop(address, (None, NEVER, NEVER))
-            if signal is not None and until > self._memory.clock.now() and entry.outcome is None:
-                self._decide(entry, Outcome(entry.gate.id, "signalled", at, signal.payload, signal.signal_id))
+        for outcome in self._early.take(entry.gate, self._memory.clock.now()):
+            if entry.outcome is None:
+                self._decide(entry, outcome)
                 self._wake(run)
 
     def _decide(self, entry: Entry, outcome: Outcome) -> Outcome:
@@ -213,6 +213,13 @@ class MemoryGates(Gates):
             return tuple(self._stored(entry, now) for entry in found[:limit])
 
     @override
+    async def last_ended(self, key: AssetKey) -> StoredGate | None:
+        with self._lock:
+            now = self._memory.clock.now()
+            found = last_ended(self._memory.active.values(), self._of_run, key, now)
+            return None if found is None else self._stored(found, now)
+
+    @override
     async def deliver(self, signal: Signal, *, connection: object = None) -> Delivered:
         if connection is not None:
             raise ConfigError(
@@ -259,12 +266,8 @@ class MemoryGates(Gates):
         address = signal.gate if signal.token is None else signal.token
         if signal.keep is None or address is None:
             return Delivered("unknown")
-        early, at, until = self._early.get(address, (None, now, now))
-        if early is not None and until > now:
-            outcome = Outcome("", "signalled", at, early.payload, early.signal_id)
-            return Delivered(repeated(signal, outcome), None, outcome)
-        self._early[address] = (signal, now, now + timedelta(seconds=signal.keep))
-        return Delivered("early")
+        first = self._early.keep(address, signal, signal.keep, now)
+        return Delivered("early") if first is None else Delivered(repeated(signal, first), None, first)
 
     def _record(self, delivery: Delivery) -> None:
         self._deliveries.append(delivery._replace(at=delivery.at or self._memory.clock.now()))
@@ -397,4 +400,4 @@ class MemoryGates(Gates):
 
     def prune(self, now: datetime) -> None:
         """Forget signals that came too early."""
-        self._early = {address: early for address, early in self._early.items() if early[2] > now}
+        self._early.prune(now)

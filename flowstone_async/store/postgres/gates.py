@@ -177,6 +177,11 @@ class PostgresGates(Gates):
         return await self._in_order(rows)
 
     @override
+    async def last_ended(self, key: AssetKey) -> StoredGate | None:
+        of = (key.pipeline, key.asset, key.io, key.partition, self._instants.given())
+        return next(iter(await self._in_order(await self._connections.fetch("last_ended", *of))), None)
+
+    @override
     async def deliver(self, signal: Signal, *, connection: object = None) -> Delivered:
         given = (
             signal.gate,

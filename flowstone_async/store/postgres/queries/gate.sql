@@ -165,6 +165,42 @@ CROSS JOIN LATERAL (
 ORDER BY g.due, g.id
 LIMIT $4;
 
+-- name: last_ended
+-- The newest gate of the asset $2 with the key $4 that has ended, by its deadline or on record, and whose run is to go on with it:
+-- it was suspended, and is woken, or would be by the next sweep.
+SELECT g.id
+FROM (
+    SELECT g.id, g.no
+    FROM flowstone.run AS r
+    CROSS JOIN LATERAL (
+        SELECT g.id, g.no FROM flowstone.gate AS g
+        WHERE g.run_id = r.id AND NOT g.open AND g.pipeline = $1 AND g.asset = $2 AND g.io = $3 AND g.partition = $4
+        OFFSET 0
+    ) AS g
+    WHERE r.pipeline = $1 AND r.state = 'running' AND r.finished_at IS NULL AND r.quiet IS NOT NULL
+    UNION ALL
+    SELECT g.id, g.no
+    FROM flowstone.gate_outcome AS o
+    CROSS JOIN LATERAL (SELECT g.* FROM flowstone.gate AS g WHERE g.id = o.gate OFFSET 0) AS g
+    WHERE NOT o.woken AND g.pipeline = $1 AND g.asset = $2 AND g.io = $3 AND g.partition = $4
+        AND EXISTS (
+            SELECT FROM flowstone.run AS r WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN r.quiet IS NOT NULL END OFFSET 0)
+    UNION ALL
+    SELECT g.id, g.no
+    FROM unnest(ARRAY['signal', 'approval', 'sleep']) AS n (kind)
+    CROSS JOIN LATERAL (
+        SELECT g.id, g.no
+        FROM flowstone.gate AS g
+        WHERE g.open AND g.kind = n.kind AND g.due <= coalesce($5::timestamptz, statement_timestamp())
+            AND g.pipeline = $1 AND g.asset = $2 AND g.io = $3 AND g.partition = $4
+            AND EXISTS (
+                SELECT FROM flowstone.run AS r WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN r.quiet IS NOT NULL END OFFSET 0)
+        OFFSET 0
+    ) AS g
+) AS g
+ORDER BY g.no DESC
+LIMIT 1;
+
 -- name: next_due
 -- The nearest deadline of an open gate, or when one ended whose run, which somebody held, was not woken yet.
 SELECT least(min(g.due), (SELECT o.at FROM flowstone.gate_outcome AS o WHERE NOT o.woken ORDER BY o.at LIMIT 1))
