@@ -16,7 +16,7 @@ from flowstone_async._engine.handle import RunHandle
 from flowstone_async._engine.listing import find_run
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target, find
-from flowstone_async.config import text, word
+from flowstone_async.config import word
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import AlreadySignalled, ConfigError, FlowstoneError, GateNotFound, StoreUnavailable
 from flowstone_async.planning.units import partition_for
@@ -68,12 +68,8 @@ class ResolveVerbs(ABC):
             >>> await engine.resolve(error.run_id, order, how="resume_at", by="alice@example.com")
         """
         async with self._session() as session:
-            run_id = await resolve(session, run, asset, how=how, partition=partition, sender=Sender(actor=_who(by)))
+            run_id = await resolve(session, run, asset, how=how, partition=partition, sender=Sender(actor=by))
             await self._decided(session, run_id)
-
-
-def _who(by: object) -> str | None:
-    return text(by, what="by")
 
 
 async def resolve(

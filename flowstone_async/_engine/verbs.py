@@ -22,7 +22,7 @@ from flowstone_async._engine.resolving import ResolveVerbs
 from flowstone_async._engine.session import Timeout
 from flowstone_async._engine.status import AssetStatus, Why
 from flowstone_async._engine.targets import Target, find
-from flowstone_async.config import seconds, switch, text
+from flowstone_async.config import seconds, switch
 from flowstone_async.definition.dynamic import Dynamic
 from flowstone_async.definition.handle import AssetRef, OpenRef, PartitionedRef
 from flowstone_async.definition.keys import PartitionKey
@@ -299,7 +299,7 @@ class Verbs(ApprovalVerbs, ResolveVerbs):
         Example:
             >>> await engine.signal(token, {"url": "s3://results/7"}, by="job 7")
         """
-        sender = Sender(actor=text(by, what="by"))
+        sender = Sender(actor=by)
         async with self._session() as session:
             return await deliver(session, token, Message(payload=payload), sender=sender, signal_id=id, connection=conn)
 

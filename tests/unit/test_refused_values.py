@@ -24,6 +24,7 @@ from flowstone_async import (
 )
 from flowstone_async._engine.approving.deciding import answer
 from flowstone_async._engine.approving.requests import Request, plain_of
+from flowstone_async._engine.gates.sender import Sender
 from flowstone_async.config import instant, seconds, text
 from flowstone_async.durable import key_of_call
 from flowstone_async.redaction import Redactor
@@ -117,6 +118,8 @@ def test_text_that_cannot_be_stored(given: str):
         ApprovalGate("?", value=1, roles=["release"], escalate=[After("1h", to=[given])])
     with refused:
         User(given)
+    with refused:
+        Sender(actor=given)
 
 
 def test_text_that_can_be_stored():

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from flowstone_async.config import text
 from flowstone_async.redaction import HIDDEN, Redactor
 from flowstone_async.types import new_id
 
@@ -26,6 +27,9 @@ class Sender:
         headers: Of the request, by name.
         hides: A credential that headers may hold: of the page that it was sent from.
         delivery: Tells this delivery from all others.
+
+    Raises:
+        ConfigError: The actor is no text, or none that can be stored.
     """
 
     way: Way = "process"
@@ -34,6 +38,9 @@ class Sender:
     headers: Iterable[tuple[str, str]] = ()
     hides: str = field(default="", repr=False)
     delivery: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        text(self.actor, what="by")
 
     def facts(self, redactor: Redactor, token: str) -> str:
         """Return what goes on record, as JSON.

@@ -83,9 +83,9 @@ def test_what_waits_is_listed_and_decided(postgres: Shell, dsn: str) -> None:
 def test_a_name_that_cannot_be_stored_is_wrong_usage(postgres: Shell, dsn: str) -> None:
     """CLI-06: half of a surrogate pair is what bytes of an argument are that are no text."""
     asks(dsn, "one")
-    for option in ("--by", "--reason"):
-        words = ["--by", "ada", option, "a\udcff"]
-        wrong = postgres.run("approve", "flow.py", request("one"), *words)
+    approve, signal = ("approve", "flow.py", request("one"), "--by", "ada"), ("signal", "flow.py", "tok", "1")
+    for words in ([*approve, "--by"], [*approve, "--reason"], [*signal, "--by"]):
+        wrong = postgres.run(*words, "a\udcff")
         assert (wrong.code, wrong.data) == (exit_code.USAGE, ""), wrong.messages
         assert "it holds half of a surrogate pair" in wrong.messages
     assert "is pending" in postgres.run("inbox", "flow.py", "--request", request("one")).data
