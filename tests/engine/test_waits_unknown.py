@@ -34,17 +34,23 @@ def _versions(attempts: list[int]) -> tuple[Pipeline, Pipeline]:
 async def _deferred(open_engine: OpenEngine, attempts: list[int]) -> tuple[Engine, Any]:
     """Return an engine that does not know what it was to go on with, and the run's handle."""
     before, after = _versions(attempts)
-    first = await open_engine(before, **SECRET)
-    run = await first.submit("job")
-    await in_state(first, run.id, "waiting")
-    await first.__aexit__(None, None, None)
+    run_id = await _left(open_engine, before)
     second = await open_engine(after, **SECRET)
     await second.signal("job", "go")
-    handle = await second.find(run.id)
+    handle = await second.find(run_id)
     while not (await second.gates.waiting(kind="worker")):
         await asyncio.sleep(0)
-    await in_state(second, run.id, "waiting")
+    await in_state(second, run_id, "waiting")
     return second, handle
+
+
+async def _left(open_engine: OpenEngine, pipe: Pipeline) -> str:
+    """Leave a run waiting, and the engine that has begun it."""
+    engine = await open_engine(pipe, **SECRET)
+    run = await engine.submit("job")
+    await in_state(engine, run.id, "waiting")
+    await engine.__aexit__(None, None, None)
+    return run.id
 
 
 async def test_it_stays_waiting_and_says_for_whom(open_engine: OpenEngine):
@@ -86,10 +92,7 @@ async def test_an_answer_before_it_is_suspended_is_not_lost(open_engine: OpenEng
     """STEP-15: whoever knows it may answer as soon as it waits, and that is before it is suspended."""
     attempts = list[int]()
     before, after = _versions(attempts)
-    first = await open_engine(before, **SECRET)
-    run = await first.submit("job")
-    await in_state(first, run.id, "waiting")
-    await first.__aexit__(None, None, None)
+    run_id = await _left(open_engine, before)
     unknowing = await open_engine(after, **SECRET)
     gates: Any = unknowing._live().services.store.gates
     suspend, answered = gates.suspend, list[str]()
@@ -106,5 +109,5 @@ async def test_an_answer_before_it_is_suspended_is_not_lost(open_engine: OpenEng
     while not answered:
         await asyncio.sleep(0)
     knowing = await open_engine(before, **SECRET)
-    assert await soon((await knowing.find(run.id)).result()) == "go"
+    assert await soon((await knowing.find(run_id)).result()) == "go"
     assert attempts == [1, 1]
