@@ -14,6 +14,7 @@ from starlette.requests import Request
 from flowstone_async import ApprovalRequested, Context, Engine, Pipeline, Rejected
 from flowstone_async._engine.tokens import link_token, token_of
 from flowstone_async.web.addresses import Addresses
+from tests.contract.clock import SetClock
 from tests.engine.test_signals import OTHER, SECRET
 from tests.support.engines import OpenEngine
 from tests.support.gate import soon
@@ -109,9 +110,10 @@ async def test_of_two_at_once_one_decides(open_engine: OpenEngine):
 
 async def test_a_link_expires_with_its_request(open_engine: OpenEngine):
     """WEB-09: 410 from the deadline on, or once its run is cancelled."""
-    late = Told(pipeline="late", timeout="1ms")
-    engine = await open_engine(late.pipe, **BASE)
+    late, clock = Told(pipeline="late", timeout="1h"), SetClock()
+    engine = await open_engine(late.pipe, clock=clock, **BASE)
     run, requested = await late.asked(engine)
+    clock.advance(3600)
     with pytest.raises(Rejected):
         await soon(run.result())
     async with app(engine) as web:
