@@ -137,6 +137,9 @@ async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path
     assert [call.run_id in runs for call in calls(folder) if call.asset == "second"] == [True, True, True, True, False]
 
 
+JOINS = pytest.mark.not_in("evict", reason="an equal call joins a run that was suspended, and waits for no key")
+
+
 async def test_two_commands_that_start_the_server_at_once_compute_each_asset_once(folder: Path) -> None:
     store = "embedded:store"
     with run(folder, "third", store) as one, run(folder, "third", store) as other:
@@ -144,6 +147,7 @@ async def test_two_commands_that_start_the_server_at_once_compute_each_asset_onc
     await assert_result(folder, expected=ONCE)
 
 
+@JOINS
 async def test_two_commands_at_once_run_a_body_once(folder: Path, store: str, gates: Gates) -> None:
     gates.hold("second")
     with run(folder, "third", store) as one:
@@ -156,6 +160,7 @@ async def test_two_commands_at_once_run_a_body_once(folder: Path, store: str, ga
     await assert_result(folder, expected=ONCE)
 
 
+@JOINS
 async def test_whoever_waits_for_a_process_that_is_killed_goes_on_in_its_place(
     folder: Path, store: str, gates: Gates
 ) -> None:
