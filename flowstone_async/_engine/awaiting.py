@@ -63,7 +63,7 @@ async def complete(
         Cancelled: So it is, or the engine was left.
     """
     suspended = await _suspended(session, request)
-    if suspended is not None:
+    if suspended is not None and (suspended in session.awaited or await session.store.join(suspended)):
         async with _awaiting(session, suspended):
             return await _outlive(session, suspended, None, request, leaves)
     flight = await session.start(request)

@@ -16,6 +16,7 @@ from tests.e2e.commands import run, work
 from tests.e2e.database import Blocked, connected, gone, until
 from tests.e2e.gates import Gates
 from tests.e2e.invariants import assert_whole, calls, counts
+from tests.support.modes import mode
 
 ONCE = {"first": 1, "second": 1, "third": 1}
 VALUE = "SELECT payload FROM flowstone.materialization AS m JOIN flowstone.asset_key AS k ON k.current = m.id WHERE k.asset = $1"
@@ -27,7 +28,8 @@ async def assert_result(folder: Path, *, expected: dict[str, int]) -> None:
     assert counts(folder) == expected
     async with connected(folder) as connection:
         assert (await connection.fetchval(VALUE, "third")).strip() == b"9900"
-        await assert_whole(connection)
+        # Dropped bodies: a dead process's run is suspended when its heir has what it wanted, and waits for the next one.
+        await assert_whole(connection, ended=mode() != "evict")
 
 
 async def assert_continued(folder: Path, store: str, expected: dict[str, int]) -> None:
