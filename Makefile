@@ -10,6 +10,9 @@ RACES ?= --trials 100000
 
 # Tests of what behaves the same however stores learn of changes.
 STORED := tests/contract tests/contract_io tests/engine tests/postgres tests/e2e
+# Tests that call bodies. The others pass as well with bodies dropped, and show nothing by it: stores and I/O managers by
+# themselves, sources, what is pure.
+CALLED := tests/unit/definition tests/engine tests/web tests/postgres tests/e2e
 
 # Pyright asks a registry whether it is the newest, unless told not to.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -32,7 +35,7 @@ test: $(READY)  ## run the tests
 modes: $(READY)  ## run what needs a store by polling alone, behind a transaction pooler, with bodies dropped
 	@$(BIN)/python -m pytest -q -n 4 --mode=poll $(STORED) $(ARGS)
 	@$(BIN)/python -m pytest -q -n 4 --mode=pooler $(STORED) $(ARGS)
-	@$(BIN)/python -m pytest -q -n 4 --mode=evict tests/engine tests/web $(ARGS)
+	@$(BIN)/python -m pytest -q -n 4 --mode=evict $(CALLED) $(ARGS)
 
 check: $(READY)  ## format, lint, types, layers and budgets: what CI runs besides the tests
 	$(BIN)/ruff format --check .

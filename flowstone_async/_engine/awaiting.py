@@ -63,7 +63,7 @@ async def complete(
         Cancelled: So it is, or the engine was left.
     """
     suspended = await _suspended(session, request)
-    if suspended is not None:
+    if suspended is not None and (suspended in session.awaited or await session.store.join(suspended)):
         async with _awaiting(session, suspended):
             return await _outlive(session, suspended, None, request, leaves)
     flight = await session.start(request)
@@ -160,7 +160,7 @@ async def _patience(session: Session, record: RunRecord) -> float:
 
 
 async def _abandon(session: Session, run_id: str, driver: RunDriver | None) -> None:
-    """Cancel a run that nobody awaits any more, unless a submission stands for it; return once its bodies have ended."""
+    """Cancel a run that nobody awaits any more, unless a submission stands for it; wait for its bodies."""
     flight = session.flights.get(run_id)
     if flight is not None:  # it may have been suspended, and woken: then it has another driver
         driver = flight.driver

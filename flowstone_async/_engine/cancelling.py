@@ -46,7 +46,7 @@ async def cancel(
 
 
 async def partitions_of(store: Store, backfill: RunRecord) -> list[str]:
-    """Return the active runs of a backfill's partitions, which other engines may drive, or nobody; none of other runs."""
+    """Return the active runs of a backfill's partitions, which others may drive, or nobody; none for any other run."""
     if BACKFILL not in backfill.options:
         return []
     names, asset, found = (backfill.pipeline,), backfill.targets[0], list[str]()

@@ -247,6 +247,10 @@ class Store(Protocol):
         """
         ...
 
+    async def join(self, run_id: str) -> bool:
+        """Stand for a run as a submission does that joined it (`cancel`); False if it has ended, or there is none."""
+        ...
+
     async def fail(
         self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
     ) -> RunRecord | None:

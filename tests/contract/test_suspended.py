@@ -152,6 +152,22 @@ async def test_a_suspended_run_is_found_by_its_request(stores: Stores) -> None:
     assert await gates.suspended_run("sales", "r") is None
 
 
+async def test_a_run_that_a_call_joined_is_not_given_up(stores: Stores) -> None:
+    """RUN-17: as one that a submission joined; what has ended is joined by nobody."""
+    one, other = await stores.engine(), await stores.engine()
+    first, second = await one.start(), await one.start()
+    for _ in range(2):
+        assert await other.store.join(first.id)
+    for drive, state in ((first, "running"), (second, "cancelled")):
+        left = await one.store.cancel(drive.id, [], [], unless_joined=True)
+        assert left is not None
+        assert left.state == state
+    assert not await other.store.join(second.id)
+    assert not await other.store.join("nonsense")
+    assert (await one.store.cancel(first.id, [], [])) is not None
+    assert not await other.store.join(first.id)
+
+
 async def test_whoever_waits_for_runs_is_told(stores: Stores) -> None:
     first, second = await stores.engine(), await stores.engine()
     drive = await first.start()

@@ -277,7 +277,7 @@ async def test_an_engine_that_is_left_does_not_wait_for_what_is_suspended(open_e
     engine = await open_engine(pipe, **options)
     [gate] = await engine.gates.waiting()
     await send(engine, gate.id, int, 5)
-    assert await soon((await engine.find(job.id))) == BackfillReport(succeeded=1)
+    assert await soon(await engine.find(job.id)) == BackfillReport(succeeded=1)
     assert len(await engine.runs()) == 2
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from flowstone_async import Context, Engine, Pipeline
+from flowstone_async import Cancelled, Context, Engine, LeaseLost, Pipeline
+from tests.support.crash import kill
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
-from tests.support.waits import Desk, in_state, opened, send
+from tests.support.waits import Desk, in_state, opened, runs_of, send
 
 EVICTED: Any = {"secret": b"s" * 32, "park_after": 0, "poll": "50ms"}
 
@@ -107,3 +108,47 @@ async def test_the_last_who_awaits_a_run_that_waited_cancels_it(open_engine: Ope
         assert (await (await engine.find(run.id)).status()).state == "waiting"
         await _cancelled(each)
     assert (await (await engine.find(run.id)).status()).state == "cancelled"
+
+
+async def _elsewhere(open_engine: OpenEngine, job: _Job) -> tuple[list[Engine], list[asyncio.Task[Any]]]:
+    """Await a run that is suspended from two engines, the first of which began it; return them and their callers."""
+    engines = [await open_engine(job.pipe, **EVICTED), await open_engine(job.pipe, slots=0, **EVICTED)]
+    callers = [await job.suspended(engines[0]), job.await_it(engines[1])]
+    async with asyncio.timeout(20):
+        while not engines[1]._live()._looking:
+            await asyncio.sleep(0)
+    return engines, callers
+
+
+async def test_a_caller_elsewhere_goes_on_for_one_that_died(open_engine: OpenEngine) -> None:
+    """JOB-10: whoever of the two had gone on with it."""
+    job = _Job()
+    engines, callers = await _elsewhere(open_engine, job)
+    await job.go_on(engines[0])
+    [died] = [number for number, engine in enumerate(engines) if runs_of(engine)]
+    await kill(engines[died])
+    await job.gate.reached(2)
+    job.gate.open()
+    assert await soon(callers[1 - died]) == "told"
+    with pytest.raises((Cancelled, LeaseLost)):
+        await soon(callers[died])
+
+
+async def test_a_caller_elsewhere_leaves_it_alone(open_engine: OpenEngine) -> None:
+    """RUN-17."""
+    job = _Job()
+    engines, (one, other) = await _elsewhere(open_engine, job)
+    await _cancelled(other)
+    await job.go_on(engines[0])
+    job.gate.open()
+    assert await soon(one) == "told"
+
+
+async def test_a_run_that_a_caller_elsewhere_joined_goes_on_for_it(open_engine: OpenEngine) -> None:
+    """RUN-17."""
+    job = _Job()
+    engines, (one, other) = await _elsewhere(open_engine, job)
+    await _cancelled(one)
+    await job.go_on(engines[0])
+    job.gate.open()
+    assert await soon(other) == "told"

@@ -235,6 +235,7 @@ ASKED: dict[str, list[str]] = {
     "owned": ["'w'", "ARRAY['p0', 'p1']"],
     "moved_on": [f"ARRAY[{U}]::uuid[]", "ARRAY[1]"],
     "joined": [U],
+    "join_run": [U],
     "take": [f"ARRAY[{U}]::uuid[]", "'w'"],
     "count_lost": [f"ARRAY[{U}]::uuid[]"],
     "payload": [U],

@@ -102,3 +102,11 @@ def _cut_off(key: Key, outcome: AssetOutcome, error: Failure | None, at: datetim
     started = key.claimed_at or at
     seconds = (at - started).total_seconds()
     return AssetDone(key=key.name, outcome=outcome, started_at=started, seconds=seconds, error=error)
+
+
+def join(memory: Memory, run_id: str) -> bool:
+    """Let a run go on though whoever began it gives it up; False if it has ended."""
+    run = memory.active.get(run_id)
+    if run is not None:
+        run.joined = True
+    return run is not None

@@ -236,6 +236,11 @@ class MemoryStore(Store):
             return None if run is None else run.record()
 
     @override
+    async def join(self, run_id: str) -> bool:
+        with self._lock:
+            return ownership.join(self._memory, run_id)
+
+    @override
     async def fail(
         self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
     ) -> RunRecord | None:

@@ -55,6 +55,10 @@ class Ownership:
         """End a run that is not final as cancelled; see `Store.cancel`."""
         return await self._end(run_id, "cancelled", None, None, events, audit, unless_joined=unless_joined)
 
+    async def join(self, run_id: str) -> bool:
+        """Stand for a run; see `Store.join`."""
+        return is_id(run_id) and bool(await self._connections.fetch("join_run", run_id))
+
     async def fail(
         self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
     ) -> RunRecord | None:

@@ -301,6 +301,10 @@ class PostgresStore(LookingStore):
         return await self._ownership.cancel(run_id, events, audit, unless_joined=unless_joined)
 
     @override
+    async def join(self, run_id: str) -> bool:
+        return await self._ownership.join(run_id)
+
+    @override
     async def fail(
         self, run_id: str, fence: int, error: Failure, events: Sequence[EventRecord], audit: Sequence[AuditEntry]
     ) -> RunRecord | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowstone_async.cli import main
@@ -18,6 +18,8 @@ from flowstone_async.store.postgres.lease import Lease
 from flowstone_async.store.postgres.scatters import PostgresScatters
 from flowstone_async.store.postgres.steps import PostgresSteps
 from flowstone_async.store.records import Advance, Advanced
+from flowstone_async.store.steps import StepRecord
+from tests.support.modes import BEFORE
 
 
 def _die() -> None:
@@ -74,6 +76,21 @@ def _calls(owner: Any, name: str, *, before: bool) -> None:
     setattr(owner, name, replacement)
 
 
+def _records(*, before: bool) -> None:
+    original = PostgresSteps.record
+
+    async def record(self: PostgresSteps, run_id: str, fence: int, body: str, records: Sequence[StepRecord]) -> bool:
+        ours = not all(each.key.startswith(BEFORE) for each in records)
+        if ours and before:
+            _die()
+        kept = await original(self, run_id, fence, body, records)
+        if ours:
+            _die()
+        return kept
+
+    PostgresSteps.record = record
+
+
 def _scatters(name: str, *, before: bool) -> Callable[[], None]:
     return lambda: _calls(PostgresScatters, name, before=before)
 
@@ -105,8 +122,8 @@ POINTS: dict[str, Callable[[], None]] = {
     "after results were kept": _scatters("flush", before=False),
     "before the scatter is closed": _scatters("close", before=True),
     "after the scatter was closed": _scatters("close", before=False),
-    "before a step is recorded": lambda: _calls(PostgresSteps, "record", before=True),
-    "after a step was recorded": lambda: _calls(PostgresSteps, "record", before=False),
+    "before a step is recorded": lambda: _records(before=True),
+    "after a step was recorded": lambda: _records(before=False),
     "before plain is committed": lambda: _commits(_completes("plain"), before=True),
     "after plain was committed": lambda: _commits(_completes("plain"), before=False),
     "before total is committed": lambda: _commits(_completes("total"), before=True),

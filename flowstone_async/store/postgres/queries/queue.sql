@@ -67,3 +67,14 @@ SELECT EXISTS (SELECT FROM flowstone.run_key WHERE run_id = $1)
 -- name: lock_run
 -- Against being joined: whoever joins a run holds it FOR KEY SHARE, and then looks whether it goes on.
 SELECT id FROM flowstone.run WHERE id = $1 FOR UPDATE;
+
+-- name: join_run
+-- Mark the run $1 for `joined`, as a submission does that joins it; nothing if it has ended.
+WITH held AS (
+    SELECT r.id, r.pipeline FROM flowstone.run AS r WHERE r.id = $1 AND r.finished_at IS NULL FOR KEY SHARE
+), marked AS (
+    INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)
+    SELECT held.pipeline, 'joined by a caller of ' || held.id, held.id, '' FROM held
+    ON CONFLICT DO NOTHING
+)
+SELECT held.id FROM held;
