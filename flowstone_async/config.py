@@ -60,7 +60,9 @@ def instant(value: object, *, what: str) -> datetime:
         ConfigError: It is no aware datetime, or too near to the first or the last that there is to be stored.
     """
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise ConfigError(f"{what}={value!r} is no aware datetime", hint="Give one with a time zone.")
+        raise ConfigError(
+            f"{what}={value!r} is no aware datetime", hint="Give one with a time zone: datetime(…, tzinfo=UTC)."
+        )
     if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
         hint = f"Give one of the years {_FIRST_YEAR} to {_LAST_YEAR}."
         raise ConfigError(f"{what}={value!r} cannot be stored in every time zone", hint=hint)

@@ -17,7 +17,7 @@ from flowstone_async._engine.session import Session
 from flowstone_async._engine.status import AssetStatus, StatusState, Why
 from flowstone_async._engine.targets import Target, find
 from flowstone_async._engine.values import value_ref
-from flowstone_async._engine.waits.waiting_for import Waited, going_on, waited
+from flowstone_async._engine.waits.waiting_for import looked_at
 from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import FlowstoneError, NotMaterialized, PartitionError, TimedOut
 from flowstone_async.events import OBSERVATIONS
@@ -84,23 +84,8 @@ class Reader:
         name = f"{request.pipeline}.{request.targets[0]}"
         return await self._status(self._place(name, request.partition, request.io), replace(request, force=False))
 
-    async def _looked_at(self, place: _Place) -> tuple[AssetState, Waited | None]:
-        """Return an asset as it is on record, and what it waits for, if it does.
-
-        What comes first is looked at first, so that an asset which goes on meanwhile is seen.
-        """
-        node, gates, key = place.runnable.node, self._store.gates, place.key
-        may_wait = node.takes_context or node.gate is not None
-        waits = await waited(gates, key) if may_wait else None
-        if waits is not None and node.scatter is not None:  # which goes on beside items that wait
-            run = await self._store.run(waits.run_id)
-            waits = waits if run is not None and run.state == "waiting" else None
-        ended = await gates.last_ended(key) if may_wait and waits is None else None
-        state = await self._state(key) or AssetState(key=key)
-        return state, waits or going_on(state, ended)
-
     async def _status(self, place: _Place, request: Request | None) -> AssetStatus:
-        state, waits = await self._looked_at(place)
+        state, waits = await looked_at(self._store, place.key, place.runnable.node)
         if waits is not None and state.run_id != waits.run_id:
             state = AssetState(key=place.key, current=state.current)
         ahead = None if waits is not None or state.state == "running" else self._ahead(place.key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -19,6 +19,7 @@ from flowstone_async._engine.request import BACKFILL, REDRIVES, RESUMES, Request
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target
 from flowstone_async._engine.verbs import RunOptions, checked
+from flowstone_async.config import instant, text
 from flowstone_async.errors import ConfigError, DependencyNotReady
 from flowstone_async.planning.units import expand
 from flowstone_async.store.records import FINAL_RUN_STATES, AuditEntry, RunRecord, Submission, Submitted
@@ -147,32 +148,11 @@ def split(options: SubmitOptions) -> tuple[Queueing, RunOptions]:
     priority = 0 if priority is None else priority
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LOWEST:
         raise ConfigError(f"priority={priority!r}", hint="Allowed are 0, 1, 2 and 3; lower comes first.")
-    if at is not None and (not isinstance(at, datetime) or at.utcoffset() is None):
-        raise ConfigError(
-            f"at={at!r} is not an aware datetime", hint="Give an instant with a zone: datetime(…, tzinfo=UTC)."
-        )
-    if at is not None and not _is_representable(at):
-        raise ConfigError(f"at={at!r} lies outside the years 1 to 9999 in UTC", hint="Give an instant within them.")
+    at = None if at is None else instant(at, what="at")
     if key is not None and (not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > _LONGEST_KEY):
         raise ConfigError(f"key={key!r}"[:200], hint=f"Give text of 1 to {_LONGEST_KEY:,} bytes.")
-    if key is not None and not _is_storable(key):
-        raise ConfigError(f"key={key!r} cannot be stored", hint="Leave out NUL and lone surrogates.")
+    text(key, what="key")
     return Queueing(key=key, priority=priority, at=at, conn=rest.pop("conn", None)), rest
-
-
-def _is_representable(at: datetime) -> bool:
-    try:
-        at.astimezone(UTC)
-    except OverflowError:
-        return False
-    return True
-
-
-def _is_storable(text: str) -> bool:
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
 
 
 def refuse_unstorable(request: Request) -> None:

@@ -118,7 +118,8 @@ def _cells(row: Mapping[str, Any], now: datetime) -> list[str]:
     if "partitions" in row:
         of = "" if row["of"] is None else f" of {row['of']}"
         return [row["asset"], "", f"{row['stored']}{of}", "", "", row["partitions"]]
-    at = row["completed_at"]
+    at, error = row["completed_at"], row["error"]
+    note = row["waiting_for"] or row["stale_because"] or (error["message"] if error else row["reason"]) or ""
     state = "never run" if row["state"] == "not_found" else row["state"]
     return [
         row["asset"],
@@ -126,7 +127,7 @@ def _cells(row: Mapping[str, Any], now: datetime) -> list[str]:
         str(row["stored"]) if row["stored"] else "",
         "" if row["seconds"] is None else f"{row['seconds']:.2f}s",
         "" if at is None else ago(datetime.fromisoformat(at), now),
-        (row["stale_because"] or (row["error"]["message"] if row["error"] else row["reason"]) or "").split("\n", 1)[0],
+        note.split("\n", 1)[0],
     ]
 
 

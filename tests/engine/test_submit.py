@@ -160,6 +160,7 @@ async def test_upstreams_that_are_not_there_are_refused_at_submit_and_at_start(o
         (ConfigError, "second", {"at": datetime(2030, 1, 1)}),  # noqa: DTZ001 - that is what is refused
         (ConfigError, "second", {"at": "2030-01-01T00:00:00Z"}),
         (ConfigError, "second", {"at": 3600}),
+        (ConfigError, "second", {"at": datetime.max.replace(tzinfo=UTC)}),
         (ConfigError, "second", {"at": datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))}),
         (ConfigError, "second", {"at": datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))}),
         (ConfigError, "second", {"key": ""}),

@@ -65,6 +65,23 @@ async def test_an_asset_waits_for_a_worker_from_the_answer_on(open_engine: OpenE
     assert await _told(looking, "job") == ("completed", run_id, None)
 
 
+async def test_a_scatter_waits_for_a_worker_once_one_of_its_items_is_answered(open_engine: OpenEngine):
+    """SIG-07: while its run was suspended; the others wait on."""
+    pipe = Pipeline("told")
+
+    @pipe.scatter([1, 2])
+    async def asked(no: int, ctx: Context) -> str:
+        return await ctx.signal(str, token=f"item {no}")
+
+    looking, run_id = await _left_waiting(open_engine, pipe, "asked")
+    await looking.signal("item 1", "go")
+    state, of, waiting_for = await _told(looking, "asked")
+    assert (state, of) == ("waiting", run_id)
+    await looking.signal("item 2", "go")
+    assert await _told(looking, "asked") == ("waiting", run_id, TO_GO_ON)
+    assert waiting_for == TO_GO_ON
+
+
 async def test_an_asset_waits_for_a_worker_once_its_time_has_come(open_engine: OpenEngine):
     """STEP-05: also while nothing runs that would notice."""
     pipe, clock = Pipeline("told"), ManualClock()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from annotated_types import Gt
 
 from flowstone_async import (
     After,
@@ -23,8 +24,10 @@ from flowstone_async import (
     notify,
 )
 from flowstone_async._engine.approving.deciding import answer
-from flowstone_async._engine.approving.requests import Request, plain_of
+from flowstone_async._engine.approving.requests import Request, facts_of, plain_of
+from flowstone_async._engine.gates.payloads import Payloads
 from flowstone_async._engine.gates.sender import Sender
+from flowstone_async._engine.gates.type_names import NOWHERE
 from flowstone_async.config import instant, seconds, text
 from flowstone_async.durable import key_of_call
 from flowstone_async.redaction import Redactor
@@ -231,3 +234,14 @@ def test_what_is_shown_has_a_form_or_a_text():
             plain_of(value, hidden)
         assert caught.value.hint
     assert Ask("?", show=Silent()).show
+
+
+@pytest.mark.parametrize(
+    ("form", "said"), [(5, "a form of type 5 could not be stored"), (list[Annotated[int, Gt(1)]], "forms of type")]
+)
+def test_a_form_that_is_no_type(form: Any, said: str):
+    """APPR-11: of what it is said is the form."""
+    asking = ApprovalGate("?", value=1, form=form, name="trade").asking
+    with pytest.raises(ConfigError, match=f"approval 'trade': {said}") as caught:
+        facts_of(asking, Payloads(), Redactor(), secret=None, home=NOWHERE)
+    assert caught.value.hint

@@ -109,7 +109,11 @@ def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: b
     """
     options = asked.options
     model: Annotation = NoneType if options.form is None else options.form
-    known: dict[str, Any] = json.loads(payloads.gate_facts(model, secret=secret or _NO_SECRET, home=home))
+    try:
+        known: dict[str, Any] = json.loads(payloads.gate_facts(model, secret=secret or _NO_SECRET, home=home))
+    except ConfigError as error:
+        text = error.message.replace("a signal of type", "a form of type", 1).replace("payloads of", "forms of", 1)
+        raise ConfigError(f"approval {asked.name!r}: {text}", hint=error.hint) from error
     initial = None
     if asked.initial is not None:
         try:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from flowstone_async._engine.waits.alarms import is_alarm
 from flowstone_async._engine.waits.mismatches import mismatch_of
+from flowstone_async.definition.graph import Node
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.gates import Gate, Gates, StoredGate
+from flowstone_async.store.protocol import Store
 from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey
 
@@ -29,6 +31,28 @@ class Waited(NamedTuple):
     run_id: str
     waiting_for: str
     error: FlowstoneError | None = None
+
+
+async def looked_at(store: Store, key: AssetKey, node: Node) -> tuple[AssetState, Waited | None]:
+    """Return an asset as it is on record, and what it waits for, if it does.
+
+    What comes first is looked at first, so that an asset which goes on meanwhile is seen.
+    """
+    may_wait = node.takes_context or node.gate is not None
+    waits = await waited(store.gates, key) if may_wait else None
+    if waits is not None and node.scatter is not None:  # which goes on beside items that wait
+        run = await store.run(waits.run_id)
+        waits = waits if run is not None and run.state == "waiting" else None
+    state = await _state(store, key)
+    if not may_wait or waits is not None or state.state == "running":
+        return state, waits
+    ended = await store.gates.last_ended(key)
+    state = await _state(store, key)
+    return state, going_on(state, ended)
+
+
+async def _state(store: Store, key: AssetKey) -> AssetState:
+    return (await store.states([key])).get(key) or AssetState(key=key)
 
 
 async def waited(gates: Gates, key: AssetKey) -> Waited | None:

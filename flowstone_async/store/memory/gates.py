@@ -28,7 +28,6 @@ from flowstone_async.store.gates import (
 )
 from flowstone_async.store.memory.early import EarlySignals
 from flowstone_async.store.memory.gate import Entry, Runs, last_ended, repeated
-from flowstone_async.store.memory.run import Run
 from flowstone_async.types import AssetKey
 
 _DELIVERIES = 10_000
@@ -59,12 +58,11 @@ class MemoryGates(Gates):
                 return None
             self._require_tokens([gate for gate in gates if gate.id not in self._gates])
             at = self._memory.clock.now()
-            run = self._memory.runs[run_id]
             for gate in gates:
                 if gate.id not in self._gates:
                     self._enter(Entry(gate, at))
             for gate in gates:
-                self._settle_early(self._gates[gate.id], run)
+                self._settle_early(self._gates[gate.id])
             return self._shown(gate.id for gate in gates)
 
     def _require_tokens(self, gates: Sequence[Gate]) -> None:
@@ -105,26 +103,28 @@ class MemoryGates(Gates):
     def _is_open(self, entry: Entry) -> bool:
         return entry.outcome is None and entry.gate.run_id in self._memory.active
 
-    def _settle_early(self, entry: Entry, run: Run) -> None:
+    def _settle_early(self, entry: Entry) -> None:
         for outcome in self._early.take(entry.gate, self._memory.clock.now()):
             if entry.outcome is None:
-                self._decide(entry, outcome)
-                self._wake(run)
+                self._end(entry, outcome)
 
-    def _decide(self, entry: Entry, outcome: Outcome) -> Outcome:
+    def _end(self, entry: Entry, outcome: Outcome) -> Outcome:
+        self._decide(entry, outcome)
+        run = self._memory.active.get(entry.gate.run_id)
+        if run is not None:
+            if run.woken(self._memory.clock.now()):
+                self._memory.waiters.wake("woken")
+            self._memory.moved(run)
+        return outcome
+
+    def _decide(self, entry: Entry, outcome: Outcome) -> None:
         entry.outcome = outcome
         self._open.pop(entry.gate.id, None)
         self._memory.gate_ended(entry.gate.id)
-        return outcome
 
     def has_ended(self, gate: str) -> bool:
         """Tell whether a gate has."""
         return (entry := self._gates.get(gate)) is not None and entry.outcome is not None
-
-    def _wake(self, run: Run) -> None:
-        if run.woken(self._memory.clock.now()):
-            self._memory.waiters.wake("woken")
-        self._memory.moved(run)
 
     def _shown(self, gates: Iterable[str]) -> dict[str, StoredGate]:
         now = self._memory.clock.now()
@@ -245,10 +245,7 @@ class MemoryGates(Gates):
         mine = entry.outcome is None
         outcome = entry.outcome
         if outcome is None:
-            outcome = self._decide(entry, self._judged(entry, now, signal))
-            run = self._memory.active.get(entry.gate.run_id)
-            if run is not None:
-                self._wake(run)
+            outcome = self._end(entry, self._judged(entry, now, signal))
         if outcome.how == "signalled":
             return Delivered("accepted" if mine else repeated(signal, outcome), gate, outcome)
         return Delivered("expired" if outcome.how == "expired" else "closed", gate, outcome)
@@ -295,10 +292,7 @@ class MemoryGates(Gates):
             now = self._memory.clock.now()
             count = 0
             while count < limit and (entry := self._next()) is not None and entry.is_over(now):
-                self._decide(entry, self._judged(entry, now))
-                run = self._memory.active.get(entry.gate.run_id)
-                if run is not None:
-                    self._wake(run)
+                self._end(entry, self._judged(entry, now))
                 count += 1
             return count
 

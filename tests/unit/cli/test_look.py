@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flowstone_async import Engine, Pipeline
+from flowstone_async import Context, Engine, Pipeline
 from flowstone_async.cli import look
 from flowstone_async.cli.table import ago, moment, table
 
@@ -32,6 +32,21 @@ async def test_runs_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> No
         assert [run.id async for run in look._pages(engine, None, 50)] == newest_first
         assert [run.id async for run in look._pages(engine, None, 3)] == newest_first[:3]
         assert [run.id async for run in look._pages(engine, "failed", 3)] == []
+
+
+async def test_the_list_of_assets_says_whom_one_waits_for() -> None:
+    pipe = _pipeline()
+
+    @pipe.asset
+    async def asks(ctx: Context) -> None:
+        await ctx.signal(str, token="go", name="the depot")
+
+    async with Engine(pipe, store="memory", park_after=0) as engine:
+        assert (await engine.report("asks"))["asks"].state == "waiting"
+        nodes = engine._live().catalogs["looked_at"].graph.nodes.values()
+        rows = [look._cells(await look._overview(engine, node, 0, NOW), NOW) for node in nodes]
+    assert [row[:2] for row in rows] == [["one", "never run"], ["asks", "waiting"]]
+    assert rows[1][-1].startswith("signal 'the depot' (")
 
 
 async def test_an_engine_that_looks_registers_no_worker() -> None:
