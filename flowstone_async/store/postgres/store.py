@@ -102,7 +102,9 @@ class PostgresStore(LookingStore):
         self._working: list[asyncio.Task[None]] = []
         self._notifier = Notifier(self._connections, enabled=notify)
         self._hints = Hints(self._notifier.tell)
-        self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
+        process: Callable[[], str] = lambda: self._worker
+        told = self._connections, self._instants, self._hints
+        self._committer = Committer(*told, owns=self._owns, process=process, patience=patience)
         self._reader = StateReader(self._connections)
         self._runs = RunReader(self._connections)
         self._history = History(self._connections, self._instants)
@@ -115,7 +117,7 @@ class PostgresStore(LookingStore):
             self._connections,
             self._instants,
             self._hints,
-            process=lambda: self._worker,
+            process=process,
             leased=lambda: None if self._lease is None else self._lease.holds(),
             poll=poll,
         )
