@@ -325,12 +325,7 @@ class Scatters(ScatterNotes, Protocol):
         ...
 
     async def left(self, scatter: str, *, besides: str | None = None) -> Left:
-        """Tell whether items that were read are not final, and whether all of those wait at gates.
-
-        Args:
-            scatter: Which one.
-            besides: A worker; what it runs is left out.
-        """
+        """Tell whether items that were read are not final, but for what `besides` runs, and whether all those wait."""
         ...
 
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

@@ -45,6 +45,7 @@ class Request:
         timeout: Seconds until the first deadline; None never expires.
         extend: Seconds by which it moves each time, and how often.
         approves: Whether a deadline that passes is a yes.
+        item: Key of the item of a scatter that asks, as plain JSON; None if none does.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Request:
     timeout: float | None
     extend: tuple[float, int] | None
     approves: bool
+    item: Any = None
 
     def roles_at(self, age: float) -> tuple[str, ...]:
         """Return the roles that may decide when the request is so old; anybody's, if there are none."""
@@ -99,7 +101,9 @@ class Verdict:
         return b" " + pieces.dump(asdict(self))
 
 
-def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: bytes | None, home: Home) -> str:
+def facts_of(
+    asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: bytes | None, home: Home, item: object = None
+) -> str:
     """Return what is stored of a request (`Gate.facts`).
 
     Raises:
@@ -128,6 +132,7 @@ def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: b
         "timeout": options.timeout,
         "extend": options.extend,
         "approves": options.approves,
+        **({} if item is None else {"item": plain_of(item, redactor)}),
     }
     of_type = {"type": known["type"], "home": known["home"]}
     return json.dumps({**of_type, "approval": request}, separators=(",", ":"))
@@ -149,6 +154,7 @@ def request_of(stored: StoredGate) -> Request:
         timeout=found["timeout"],
         extend=None if extend is None else (extend[0], extend[1]),
         approves=found["approves"],
+        item=found.get("item"),
     )
 
 
