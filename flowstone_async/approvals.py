@@ -105,6 +105,7 @@ class ApprovalRequested:
         text: The question; secrets are hidden in it, and in `show`.
         show: What is to be looked at, as plain JSON.
         partition: Key of the asset, as a real object.
+        item: Key of the item of a scatter that asks, as plain JSON (of a batch, those of its items); None if none does.
         roles: Who may decide; nobody in particular if it is empty.
         schema: JSON schema of the form, if there is one.
         initial: The form as it is proposed, as plain JSON.
@@ -131,6 +132,7 @@ class ApprovalRequested:
     due: datetime | None
     escalation: int | None = None
     url: str | None = field(default=None, repr=False)
+    item: Any = None
 
 
 Notifier: TypeAlias = Callable[[ApprovalRequested], Awaitable[object]]

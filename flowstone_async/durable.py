@@ -199,7 +199,7 @@ class Durable(Protocol):
         """Return a random number; see `Context.random`."""
         ...
 
-    def for_item(self, identity: str, attempt: int, *, known: bool) -> Durable:
+    def for_item(self, identity: str, key: object, attempt: int, *, known: bool) -> Durable:
         """Return that of the body of a scatter's item, which may have something on record."""
         ...
 

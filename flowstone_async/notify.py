@@ -126,6 +126,7 @@ def _plain(requested: ApprovalRequested) -> Mapping[str, Any]:
 
 def _text(requested: ApprovalRequested) -> str:
     where = "" if requested.partition is None else f" [{requested.partition}]"
+    where += "" if requested.item is None else f", item {json.dumps(requested.item, ensure_ascii=False)[:_LONGEST]}"
     lines = [requested.text, f"{requested.pipeline}.{requested.asset}{where}, request {requested.id}"]
     if requested.escalation is not None:
         lines.insert(0, f"Nobody has decided since {requested.opened_at:%Y-%m-%d %H:%M} UTC.")

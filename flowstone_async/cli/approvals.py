@@ -90,26 +90,36 @@ async def _pages(engine: Engine, asset: str | None, role: str | None, limit: int
 
 # -- what is shown ----------------------------------------------------------------------------------------------
 
-_HEAD = ["request", "asset", "partition", "question", "roles", "asked", "due"]
+_HEAD = ["request", "asset", "partition", "item", "question", "roles", "asked", "due"]
 
 
 def _row(request: ApprovalRequest, now: datetime) -> list[str]:
-    text = " ".join(request.text.split())
     return [
         request.id,
         request.asset,
         "" if request.partition is None else format_key(request.partition),
-        text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…",
+        _cut(_item(request)),
+        _cut(" ".join(request.text.split())),
         ", ".join(request.roles),
         ago(request.opened_at, now),
         "" if request.due is None else f"{request.due:%Y-%m-%d %H:%M:%S}",
     ]
 
 
+def _item(request: ApprovalRequest) -> str:
+    item = request.item
+    return "" if item is None else item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
 def _shown(request: ApprovalRequest, now: datetime) -> str:
     where = "" if request.partition is None else f" [{format_key(request.partition)}]"
     facts = {
         "of": f"{request.asset}{where} of run {request.run_id}",
+        "item": _item(request),
         "roles": ", ".join(request.roles),
         "asked": moment(request.opened_at, now),
         "due": "never" if request.due is None else f"{request.due:%Y-%m-%d %H:%M:%S} UTC",

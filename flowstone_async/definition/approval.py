@@ -175,10 +175,16 @@ def handler(function: Callable[..., Any], scope: Scope) -> Handler:
     return Handler(function, decision_parameter(function, scope), scope)
 
 
-def decision_parameter(function: Callable[..., Any], scope: Scope) -> str | None:
-    """Return which parameter takes the decision: by annotation, by name, else the first one that is not annotated."""
+def decision_parameter(function: Callable[..., Any], scope: Scope, *, behind: int = 0) -> str | None:
+    """Return which parameter takes the decision: by annotation, by name, else the first one that is not annotated.
+
+    Args:
+        function: Which function.
+        scope: Where it was defined.
+        behind: How many parameters come first that take something else.
+    """
     types = resolve(function, scope).types
-    names = list(signature_of(function).parameters)
+    names = list(signature_of(function).parameters)[behind:]
     annotated = [each for each in names if _is_decision(split_annotation(types.get(each, EMPTY))[0])]
     named = [each for each in names if each == "decision"]
     found = [*annotated, *named, *(each for each in names[:1] if each not in types)]

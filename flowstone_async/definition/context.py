@@ -94,6 +94,7 @@ class Call:
             started_at: Start of this attempt.
             known: Whether it may have something on record of an earlier call.
         """
+        durable = self.durable
         return Call(
             pipeline=self.pipeline,
             asset=self.asset,
@@ -109,7 +110,7 @@ class Call:
             redactor=self.redactor,
             limits=self.limits,
             fan=None if self.fan is None else self.fan.another(),
-            durable=None if self.durable is None else self.durable.for_item(item.identity, item.attempt, known=known),
+            durable=None if durable is None else durable.for_item(item.identity, item.key, item.attempt, known=known),
         )
 
     def for_handler(self, durable: Durable) -> Call:

@@ -69,7 +69,7 @@ def _strange_requests(definition: AssetDefinition, body: Found) -> Iterator[Find
     if not found:
         return
     shown = render(found[0])
-    if not isinstance(kind, PlainKind) or isinstance(kind, ApprovalKind):
+    if not isinstance(kind, PlainKind | ScatterKind) or isinstance(kind, ApprovalKind):
         yield Finding("FS170", f"it may return {shown}, which a {kind.label} cannot.", _ASK_INLINE)
     elif definition.gathers is not None:
         yield Finding("FS170", f"it may return {shown}, which a gathering body cannot.", _ASK_INLINE)
@@ -176,7 +176,9 @@ class _Handlers:
         if part == "on_signal":
             problems.extend(self._payload_misfits(handler, given_by_place[:1]))
             aside |= frozenset(given_by_place[:1])
-        decision = decision_parameter(handler.function, handler.scope) if part in _REQUESTS else None
+        decision = None
+        if part in _REQUESTS:
+            decision = decision_parameter(handler.function, handler.scope, behind=len(aside))
         if decision is not None:
             aside |= {decision}
         found = bind(handler.function, handler.scope, replace(self.place, aside=aside, deps={}, given={}))

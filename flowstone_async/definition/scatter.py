@@ -10,7 +10,7 @@ from flowstone_async.definition.batching import Batching
 from flowstone_async.definition.gathered import Gathered, ItemOrder
 from flowstone_async.definition.item_source import SourceSpec
 from flowstone_async.definition.policy import Retry
-from flowstone_async.definition.returned_gate import ReturnedGate, without_gates
+from flowstone_async.definition.returned_gate import ReturnedGate, requests_in, without_gates
 from flowstone_async.definition.tolerance import NO_FAILURE, Tolerance
 from flowstone_async.limits.rate import Rate
 
@@ -66,7 +66,7 @@ class ScatterKind:
 
     def value_type(self, returns: object) -> object:
         """Return the type of one result."""
-        return returns if self.gate is None else without_gates(returns)
+        return without_gates(returns) if self.gate is not None or requests_in(returns) else returns
 
     def read_type(self, value_type: Any) -> object:
         """Return what such results are gathered in."""

@@ -7,6 +7,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, Typ
 
 from typing_extensions import Unpack
 
+from flowstone_async.approval_gate import ApprovalGate
 from flowstone_async.definition.asset import AssetDefinition, AssetOptions
 from flowstone_async.definition.batch import Batch
 from flowstone_async.definition.batching import Batching
@@ -51,18 +52,18 @@ class ScatterDecorator(_Decorator, Generic[Given_co]):
 
     @overload
     def __call__(
-        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T | SignalGate[Any]]], /
+        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T | SignalGate[Any] | ApprovalGate[T]]], /
     ) -> ScatterAsset[Concatenate[Given_co, P], T]: ...
     @overload
     def __call__(
         self: ScatterDecorator[Mapping[str, Any]],
-        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T | SignalGate[Any]]],
+        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T | SignalGate[Any] | ApprovalGate[T]]],
         /,
     ) -> ScatterAsset[Concatenate[Item, P], T]: ...
     @overload
     def __call__(
         self: ScatterDecorator[Batch[Mapping[str, Any]]],
-        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T | SignalGate[Any]]],
+        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T | SignalGate[Any] | ApprovalGate[T]]],
         /,
     ) -> ScatterAsset[Concatenate[Batch[Item], P], T]: ...
     def __call__(self, body: Any, /) -> Any:
@@ -75,18 +76,18 @@ class PartitionedScatterDecorator(_Decorator, Generic[Given_co, K]):
 
     @overload
     def __call__(
-        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T | SignalGate[Any]]], /
+        self, body: Callable[Concatenate[Given_co, P], Coroutine[Any, Any, T | SignalGate[Any] | ApprovalGate[T]]], /
     ) -> PartitionedScatterAsset[Concatenate[Given_co, P], T, K]: ...
     @overload
     def __call__(
         self: PartitionedScatterDecorator[Mapping[str, Any], K],
-        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T | SignalGate[Any]]],
+        body: Callable[Concatenate[Item, P], Coroutine[Any, Any, T | SignalGate[Any] | ApprovalGate[T]]],
         /,
     ) -> PartitionedScatterAsset[Concatenate[Item, P], T, K]: ...
     @overload
     def __call__(
         self: PartitionedScatterDecorator[Batch[Mapping[str, Any]], K],
-        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T | SignalGate[Any]]],
+        body: Callable[Concatenate[Batch[Item], P], Coroutine[Any, Any, T | SignalGate[Any] | ApprovalGate[T]]],
         /,
     ) -> PartitionedScatterAsset[Concatenate[Batch[Item], P], T, K]: ...
     def __call__(self, body: Any, /) -> Any:

@@ -102,6 +102,35 @@ class ScatterAsset(OpenRef[Gathered[T_co]], Generic[P, T_co]):
         self._handled("on_timeout", function)
         return function
 
+    def on_approve(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]]:
+        """Say what makes the result of an item, once somebody has approved what the body returned for it.
+
+        Args:
+            function: A coroutine function. It takes the item (or the batch) first, then the `Decision`, whose
+                `inputs["value"]` is what was to be approved, and what the body may take. If it fails it is called again
+                as `retry` says, and nobody is asked again. Without one the result is what was approved.
+
+        Example:
+            >>> @reviewed.on_approve
+            ... async def published(article: Article, decision: Decision[str]) -> str:
+            ...     return f"{decision.form} (approved by {decision.by})"
+        """
+        self._handled("on_approve", function)
+        return function
+
+    def on_reject(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]]:
+        """Let a function give the result of an item although somebody has said no, or nobody decided in time.
+
+        Args:
+            function: It takes what `on_approve` takes. Without one the item fails with `Rejected`, for good.
+        """
+        self._handled("on_reject", function)
+        return function
+
     @overload
     def gather(
         self, body: Callable[Concatenate[Gathered[T_co], Q], Coroutine[Any, Any, R]], /
@@ -153,6 +182,20 @@ class PartitionedScatterAsset(PartitionedRef[Gathered[T_co], K], Generic[P, T_co
     ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co | Rearm]]:
         """Say what is to be done if nobody signals the gate in time; see `ScatterAsset.on_timeout`."""
         self._handled("on_timeout", function)
+        return function
+
+    def on_approve(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]]:
+        """Say what makes the result of an item of the decision; see `ScatterAsset.on_approve`."""
+        self._handled("on_approve", function)
+        return function
+
+    def on_reject(  # pyright: ignore[reportIncompatibleMethodOverride] - of an item
+        self, function: Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]], /
+    ) -> Callable[Concatenate[I, Q], Coroutine[Any, Any, T_co]]:
+        """Let a function give the result of an item that was rejected; see `ScatterAsset.on_reject`."""
+        self._handled("on_reject", function)
         return function
 
     @overload

@@ -324,8 +324,8 @@ class Scatters(ScatterNotes, Protocol):
         """Close a scatter if it is sealed and every item is final; tell whether this call did."""
         ...
 
-    async def left(self, scatter: str) -> Left:
-        """Tell whether items that were read are not final, and whether all of those wait at gates."""
+    async def left(self, scatter: str, *, besides: str | None = None) -> Left:
+        """Tell whether items that were read are not final, but for what `besides` runs, and whether all those wait."""
         ...
 
     async def end(self, scatter: str, fence: int, state: Literal["failed", "cancelled"]) -> bool:

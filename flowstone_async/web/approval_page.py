@@ -50,6 +50,7 @@ def form_text(found: Approval) -> str:
 
 def _request(found: Approval, csrf: str, person: str | None) -> Iterator[str]:
     where = "" if found.partition is None else f" [{found.partition}]"
+    where += "" if found.item is None else f", item {json.dumps(found.item, ensure_ascii=False)}"
     yield f"<p>{escape(f'{found.pipeline}.{found.asset}{where}')}</p>"
     if found.show is not None:
         yield f"<pre>{_cut(found.show)}</pre>"

@@ -31,6 +31,7 @@ class Approval(operation.Answer):
     """A request for approval.
 
     Attributes:
+        item: Key of the item of a scatter that asks (of a batch, those of its items); null if none does.
         roles: Who may decide now; without any whoever may decide at all.
         form_schema: JSON schema of the form; null without one, or where it is very long.
         due: When it expires, as things stand; null never.
@@ -47,6 +48,7 @@ class Approval(operation.Answer):
     pipeline: str
     asset: str
     partition: str | None
+    item: Any
     name: str
     roles: list[str]
     form_schema: dict[str, Any] | None

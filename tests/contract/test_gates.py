@@ -292,6 +292,19 @@ async def test_a_run_that_was_taken_over_closes_gates_that_others_opened(stores:
     assert await how(second.store, made) == "cancelled"
 
 
+async def test_whoever_opened_gates_for_another_worker_can_take_the_run_over(stores: Stores) -> None:
+    """SCAT-16, SIG-07: it has helped with items, and goes on with the run itself once it was woken."""
+    first, second = await stores.engine(), await stores.engine()
+    drive = await first.start()
+    made = gate(drive)
+    assert await second.store.gates.open(drive.id, drive.run.fence, [made]) is not None
+    await suspended(drive)
+    assert await deliver(second.store, made) == "accepted"
+    [run] = await second.store.take_orphans(second.worker.id, ["sales"], limit=1)
+
+    assert (await Drive(second.store, run, told=1).finish()).accepted
+
+
 async def test_gates_that_nobody_waits_for_are_withdrawn(engine: Engine) -> None:
     """STEP-10: by whoever owns their run; what has ended stays as it is, nobody is woken, and tokens are free again."""
     drive, other = await engine.start(), await engine.start()

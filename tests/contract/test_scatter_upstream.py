@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -103,6 +104,47 @@ async def test_results_that_become_visible_late_are_given_once(engine: Engine) -
         assert found == [(10, 40)]
         found, cursor = await _next(pages)
         assert (found, cursor["skipped"]) == ([], 1)
+
+
+async def test_it_knows_whether_all_that_is_on_record_was_given(engine: Engine) -> None:
+    """SIG-07, SCAT-26: else a run would be suspended with a result that nobody has seen; it looks for it then."""
+    reader = await Reader.begin(engine)
+    await _add(reader, 1, 2, 3, 4, 5, 6, last=True)
+    store, dry = Hiding(reader.store, 0), asyncio.Event()
+    source = _source(store, reader.id, 60.0)
+    source.drained = dry.set
+    found: list[tuple[int, int]] = []
+
+    async def read() -> None:
+        async for page in source.read_sized(None, 100):
+            found.extend((key, value) for key, value in page.items)
+            source.took(len(page.items))
+
+    reading = asyncio.create_task(read())
+    try:
+        await reader.flush(_flush(reader, 0, number=0))
+        await reader.flush(_flush(reader, 1, number=1, succeeded=2))
+        source.look()
+        await soon(_holds(lambda: source.is_drained and bool(found)))
+        dry.clear()
+        assert not await source.caught_up()
+        assert not source.is_drained
+        await soon(dry.wait())
+        assert await source.caught_up()  # it is not to be found: nothing is to wait for it
+        store.hidden = set()
+        await reader.flush(_flush(reader, 3, number=2, succeeded=3))
+        assert not await source.caught_up()
+        await soon(_holds(lambda: source.is_drained and len(found) == 3))
+        assert sorted(found) == [(1, 0), (2, 10), (4, 30)]
+        assert await source.caught_up()
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
+async def _holds(told: Callable[[], bool]) -> None:
+    while not told():
+        await asyncio.sleep(0)
 
 
 async def test_it_goes_on_behind_a_cursor(engine: Engine) -> None:

@@ -182,3 +182,18 @@ async def test_what_waited_is_forgotten_with_its_scatter(engine: Engine) -> None
     reader, _ = await waiting(engine, "first", "second")
     await reader.store.delete([reader.id])
     assert await engine.store.verify() == ()
+
+
+async def test_what_a_worker_runs_may_be_left_out_of_what_is_left(engine: Engine) -> None:
+    """STEP-06: its bodies may all wait in memory."""
+    reader = await Reader.begin(engine)
+    await reader.add("a", "b", last=True)
+    worker = engine.worker.id
+    assert await reader.store.left(reader.id, besides=worker) == "nothing"
+    assert await reader.store.left(reader.id, besides="another") == "work"
+    made = gate(reader.drive, "a")
+    await opened(reader.drive, made)
+    assert await reader.flush(parked(reader, 0, 2, (0, made))) == [0]
+    assert await reader.store.left(reader.id, besides=worker) == "waits"
+    assert await deliver(engine.store, made) == "accepted"
+    assert await reader.store.left(reader.id, besides=worker) == "work"

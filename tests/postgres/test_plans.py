@@ -320,7 +320,7 @@ ASKED |= {
     ],
     "hold_gates": [US],
     "wait_items": [U, "'{0}'", US, "'{true}'", "NULL"],
-    "scatter_left": [U],
+    "scatter_left": [U, "'w'"],
     "flushed": [US, "'{0}'", "'{false}'", "'{1}'", "'{0}'", "'{ready}'", "'{1}'"],
     "take_chunks": ["'w'", U, "100", "NULL", "'{0}'", "'{false}'", "100"],
     "attended": [U, "'w'"],

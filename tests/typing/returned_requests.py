@@ -12,12 +12,18 @@ from flowstone_async import (
     After,
     ApprovalGate,
     Asset,
+    Batch,
+    Batching,
     Context,
     Daily,
     Decision,
     Extend,
+    Gathered,
+    Item,
     PartitionedAsset,
+    PartitionedScatterAsset,
     Pipeline,
+    ScatterAsset,
     SignalGate,
 )
 
@@ -91,6 +97,60 @@ async def done(payload: Done) -> str:
     return payload.url
 
 
+@pipe.scatter(["bees", "ants"])
+async def leaf(name: str) -> Draft | ApprovalGate[Draft]:
+    """Ask for each item."""
+    return ApprovalGate("Publish?", value=Draft(name), form=Draft)
+
+
+@leaf.on_approve
+async def printed(name: str, decision: Decision[Draft], topic: str) -> Draft:
+    """Make the result of an item of the decision."""
+    return Draft(f"{name} {decision.form.text} {topic}")
+
+
+@leaf.on_reject
+async def burnt(name: str, decision: Decision[Draft]) -> Draft:
+    """Go on all the same."""
+    return Draft(f"{name} {decision.by}")
+
+
+@leaf.gather
+async def leaves(results: Gathered[Draft]) -> int:
+    """Take what was approved."""
+    return results.total
+
+
+@pipe.scatter([1, 2], signal=Done, partitions=Daily("2025-01-01"))
+async def counted(number: int) -> int | SignalGate[Done] | ApprovalGate[int]:
+    """Return one, the other or neither."""
+    return ApprovalGate("Well?", value=number) if number else SignalGate(Done, token="t") if number > 1 else 0
+
+
+@counted.on_approve
+async def agreed(number: int, decision: Decision[None]) -> int:
+    """Return the result."""
+    return number + decision.approved
+
+
+@pipe.scatter([[1], [2]], batch=Batching(max_items=2))
+async def batched(numbers: Batch[list[int]]) -> list[int] | ApprovalGate[list[int]]:
+    """Ask for a batch."""
+    return ApprovalGate("These?", value=numbers[0])
+
+
+@pipe.scatter([{"a": 1}])
+async def mapped(row: Item) -> str | ApprovalGate[str]:
+    """Ask for what has no model."""
+    return ApprovalGate("This?", value=str(row))
+
+
+@leaf.on_approve  # pyright: ignore[reportArgumentType]
+async def wrong_leaf(name: str, decision: Decision[Draft]) -> int:
+    """Return another type."""
+    return int(decision.approved)
+
+
 @draft.on_approve  # pyright: ignore[reportArgumentType]
 async def wrong(decision: Decision[Draft]) -> int:
     """Return another type."""
@@ -107,6 +167,13 @@ async def main() -> None:
     assert_type(await pipe.run(plain), int | None)
     assert_type(await pipe.run(topic), str)
     assert_type(await pipe.run(either), str)
+    leafs: ScatterAsset[[str], Draft] = leaf
+    numbers: PartitionedScatterAsset[[int], int, date] = counted
+    assert_type(await pipe.run(leafs), Gathered[Draft])
+    assert_type(await pipe.run(numbers, partition=date(2025, 1, 1)), Gathered[int])
+    assert_type(await pipe.run(batched), Gathered[list[int]])
+    assert_type(await pipe.run(mapped), Gathered[str])
+    assert_type(await pipe.run(leaves), int)
     assert_type(await pipe.approve(draft, by="alice"), Decision[Any])
     ApprovalGate("Publish?", value=Draft(""), on_timeout="perhaps")  # pyright: ignore[reportArgumentType]
     ApprovalGate("Publish?")  # pyright: ignore[reportCallIssue]

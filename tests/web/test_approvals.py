@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from flowstone_async import Context, Engine, Extend, Keys, Pipeline, User
+from flowstone_async import ApprovalGate, Context, Engine, Extend, Keys, Pipeline, User
 from tests.support.engines import OpenEngine
 from tests.support.gate import soon
 from tests.support.web import calling
@@ -67,6 +67,30 @@ async def _pending(engine: Engine, count: int) -> list[str]:
 
 def app(engine: Engine) -> Any:
     return calling(engine.asgi(auth=by_header), headers=ADA)
+
+
+async def test_a_request_of_an_item_has_its_key(open_engine: OpenEngine):
+    """APPR-16, APPR-17: null for a request of an asset."""
+    pipe = Pipeline("scattered")
+
+    @pipe.scatter(["a.mov"])
+    async def released(name: str) -> str | ApprovalGate[str]:
+        return ApprovalGate(f"Release {name}?", value=name)
+
+    @pipe.asset
+    async def alone() -> str | ApprovalGate[str]:
+        return ApprovalGate("Release it?", value="it")
+
+    engine = await open_engine(pipe, poll="50ms")
+    run, other = await engine.submit(released), await engine.submit(alone)
+    await soon(_pending(engine, 2))
+    async with app(engine) as web:
+        found = {each["asset"]: each for each in (await web.get(APPROVALS)).json()["approvals"]}
+        assert {name: each["item"] for name, each in found.items()} == {"released": "a.mov", "alone": None}
+        said = await web.post(f"{APPROVALS}/{found['released']['id']}/approve", json={})
+        assert (said.status_code, said.json()["item"]) == (200, "a.mov")
+    assert await (await soon(run.result())).to_list(limit=1) == ["a.mov"]
+    await other.cancel()
 
 
 async def test_a_request_is_listed_shown_and_decided(open_engine: OpenEngine):

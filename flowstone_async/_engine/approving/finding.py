@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from flowstone_async._engine.approving.requests import request_of
 from flowstone_async._engine.session import Session
 from flowstone_async._engine.targets import Target, find
 from flowstone_async.approval_errors import NothingPending
-from flowstone_async.definition.keys import PartitionKey, decode_key, encode_key
+from flowstone_async.definition.keys import decode_key, encode_key
 from flowstone_async.errors import ConfigError, GateNotFound
 from flowstone_async.planning.units import partition_for
 from flowstone_async.store.gates import StoredGate
@@ -93,7 +94,7 @@ async def _newest(session: Session, pipeline: str, name: str, partition: str | N
 
 
 def _several(name: str, found: list[StoredGate]) -> ConfigError:
-    shown = [f"{each.gate.id}{_where(decode_key(each.gate.asset.partition))}" for each in found[:_LISTED]]
+    shown = [f"{each.gate.id}{_where(each)}" for each in found[:_LISTED]]
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     return ConfigError(
         f"asset {name!r} has {len(found)} requests that are pending: {', '.join(shown)}{more}",
@@ -103,8 +104,10 @@ def _several(name: str, found: list[StoredGate]) -> ConfigError:
     )
 
 
-def _where(partition: PartitionKey | None) -> str:
-    return "" if partition is None else f" (of {partition})"
+def _where(stored: StoredGate) -> str:
+    partition, item = decode_key(stored.gate.asset.partition), request_of(stored).item
+    of = [*([] if partition is None else [f"of {partition}"]), *([] if item is None else [f"item {item!r}"])]
+    return f" ({', '.join(of)})" if of else ""
 
 
 def _is_id(target: str) -> bool:

@@ -29,6 +29,7 @@ class ApprovalRequest:
         text: The question; secrets are hidden in it, and in `show`.
         show: What is to be looked at, as plain JSON.
         state: `"pending"`, `"approved"`, `"rejected"`, `"expired"`, or `"cancelled"` with its run.
+        item: Key of the item of a scatter that asks, as plain JSON (of a batch, those of its items); None if none does.
         name: What it is called in the body.
         roles: Who may decide now, those that escalation has added among them; anybody who logs in, if it is empty.
         schema: JSON schema of the form; None without one.
@@ -63,6 +64,7 @@ class ApprovalRequest:
     form: Any = None
     modified: bool = False
     decided_at: datetime | None = None
+    item: Any = None
 
 
 class Approvals:
@@ -145,6 +147,7 @@ def shown_request(stored: StoredGate, now: datetime) -> ApprovalRequest:
         form=None if verdict is None else verdict.form,
         modified=verdict is not None and verdict.modified,
         decided_at=None if outcome is None else outcome.at,
+        item=request.item,
     )
 
 

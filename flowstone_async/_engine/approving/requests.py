@@ -46,6 +46,7 @@ class Request:
         timeout: Seconds until the first deadline; None never expires.
         extend: Seconds by which it moves each time, and how often.
         approves: Whether a deadline that passes is a yes.
+        item: Key of the item of a scatter that asks, as plain JSON; None if none does.
     """
 
     text: str
@@ -59,6 +60,7 @@ class Request:
     timeout: float | None
     extend: tuple[float, int] | None
     approves: bool
+    item: Any = None
 
     def roles_at(self, age: float) -> tuple[str, ...]:
         """Return the roles that may decide when the request is so old; anybody's, if there are none."""
@@ -101,7 +103,9 @@ class Verdict:
         return b" " + pieces.dump(asdict(self))
 
 
-def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: bytes | None, home: Home) -> str:
+def facts_of(
+    asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: bytes | None, home: Home, item: object = None
+) -> str:
     """Return what is stored of a request (`Gate.facts`).
 
     Raises:
@@ -136,6 +140,7 @@ def facts_of(asked: Asking, payloads: Payloads, redactor: Redactor, *, secret: b
         "timeout": options.timeout,
         "extend": options.extend,
         "approves": options.approves,
+        **({} if item is None else {"item": plain_of(item, redactor)}),
     }
     of_type = {"type": known["type"], "home": known["home"]}
     return json.dumps({**of_type, "approval": request}, separators=(",", ":"))
@@ -157,6 +162,7 @@ def request_of(stored: StoredGate) -> Request:
         timeout=found["timeout"],
         extend=None if extend is None else (extend[0], extend[1]),
         approves=found["approves"],
+        item=found.get("item"),
     )
 
 

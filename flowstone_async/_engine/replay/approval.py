@@ -47,7 +47,7 @@ class ApprovalWait(Wait):
         services = host.services
         secret = services.secrets[0] if services.secrets else None
         home = home_of(host.facts.definition)
-        return facts_of(self.asked, services.payloads, services.redactor, secret=secret, home=home)
+        return facts_of(self.asked, services.payloads, services.redactor, secret=secret, home=home, item=host.key)
 
     @override
     def value(self, host: Host, data: bytes) -> Any:

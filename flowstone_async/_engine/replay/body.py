@@ -67,14 +67,19 @@ class DurableBody(Recording, Durable):
 
     __slots__ = ()
 
-    def for_item(self, identity: str, attempt: int, *, known: bool) -> DurableBody:
+    def for_item(self, identity: str, key: object, attempt: int, *, known: bool) -> DurableBody:
         """Return that of the body of an item."""
-        return DurableBody(self.services, self.facts, attempt=attempt, known=known, identity=identity)
+        return DurableBody(self.services, self.facts, attempt=attempt, known=known, identity=identity, key=key)
+
+    def again(self) -> DurableBody:
+        """Return that of another call of the same body."""
+        given = self._attempt, self._identity, self.key
+        return DurableBody(self.services, self.facts, attempt=given[0], known=True, identity=given[1], key=given[2])
 
     def for_handler(self, part: str) -> DurableBody:
         """Return that of what is called once a gate has ended that the body returned: a body of its own."""
         facts = replace(self.facts, id=str(uuid5(UUID(self.id), part)))
-        other = DurableBody(self.services, facts, attempt=self._attempt, known=True)
+        other = DurableBody(self.services, facts, attempt=self._attempt, known=True, key=self.key)
         other._root = Scope(part)  # what services are given as the key of a request is not that of the body
         return other
 

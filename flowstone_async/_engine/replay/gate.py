@@ -34,10 +34,15 @@ _FURTHEST = datetime.max.replace(tzinfo=UTC)
 
 
 class Host(Protocol):
-    """The body that waits."""
+    """The body that waits.
+
+    Attributes:
+        key: Of the item that it is called for; None if for none.
+    """
 
     services: Services
     facts: BodyFacts
+    key: object
 
     @property
     def waits(self) -> BodyWaits:

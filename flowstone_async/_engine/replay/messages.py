@@ -103,5 +103,6 @@ class Messages:
             opened_at=stored.opened_at,
             due=request.due(stored.opened_at, services.store.now()),
             escalation=escalation,
+            item=request.item,
             url=approval_url(services.settings.base_url, services.secrets, gate.id),
         )

@@ -40,19 +40,28 @@ class Recording:
         attempt: Of the asset, or of the item.
         known: Whether it may have something on record.
         identity: Of the item; None for the body of an asset.
+        key: Of the item, for people.
     """
 
     __slots__ = (
         *("_attempt", "_id", "_identity", "_known", "_places", "_root", "_script", "_sealed", "_task", "_unwritten"),
-        *("_waits", "beside", "deadline", "facts", "seats", "services"),
+        *("_waits", "beside", "deadline", "facts", "key", "seats", "services"),
     )
 
     def __init__(
-        self, services: Services, facts: BodyFacts, *, attempt: int, known: bool, identity: str | None = None
+        self,
+        services: Services,
+        facts: BodyFacts,
+        *,
+        attempt: int,
+        known: bool,
+        identity: str | None = None,
+        key: object = None,
     ) -> None:
         # One for each item: whatever most of them have no use for is made when somebody asks.
         self.services, self.facts, self._attempt, self._known = services, facts, attempt, known
         self._identity, self._id = identity, facts.id if identity is None else None
+        self.key = key
         self._script: Script | None = None
         self._sealed = False
         self._root: Scope | None = None

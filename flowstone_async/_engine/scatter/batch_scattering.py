@@ -37,6 +37,11 @@ class BatchScattering(Scattering):
     def _reading(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         return {"reader": self._read, "closer of short batches": self._close_in_time}
 
+    @property
+    @override
+    def _has_read(self) -> bool:
+        return super()._has_read and self._batcher.due is None  # a short batch waits for its time
+
     @override
     async def _read(self) -> None:
         await super()._read()

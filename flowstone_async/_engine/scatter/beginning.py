@@ -266,7 +266,7 @@ class Beginning:
             results=Results(node.value_type, node.definition.scope.names, form_of(record) or kind.results),
             call=caller.begin,
             places=caller.places,
-            durable=durable.facts if waits and isinstance(durable, DurableBody) else None,
+            durable=durable.facts if (waits or self.follows is not None) and isinstance(durable, DurableBody) else None,
             noted=noting.keep,
             rate_key=rate_key,
             given=None if batches is None else batches.given,

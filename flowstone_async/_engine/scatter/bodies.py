@@ -53,6 +53,10 @@ class Items(Protocol):
         """Hear that a body waits and has left its place."""
         ...
 
+    def back(self) -> None:
+        """Hear that one comes back, before it goes on."""
+        ...
+
     def ended_program(self, ending: BaseException) -> None:
         """Hear that a body ends the program, or that something is wrong here."""
         ...
@@ -116,7 +120,7 @@ class Bodies:
         self._suspects = self._others_first = self._begun = self._recording = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._workers = self._at_work = 0
-        self.seats = Seats(self._has_room, self._left)
+        self.seats = Seats(self._has_room, self._left, items.back)
         self._idle = asyncio.Event()
         self._idle.set()
         self.stopping = False

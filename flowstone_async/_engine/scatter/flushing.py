@@ -50,7 +50,7 @@ class Task:
         call: Begins the call of the body for an item.
         places: Of the bodies.
         rate_key: What the rate of an item counts for; None if for all.
-        durable: What the durable calls of bodies know; None if those have no context.
+        durable: What the durable calls of bodies know; None if those have no context, and it follows no other scatter.
         given: Makes of an item what the body receives; None for the item itself.
         failing: What to tell of an error of a body: the error, and seconds until the next attempt or None.
         noted: Puts on record what bodies noted, ahead of their results.
@@ -171,6 +171,21 @@ class Flushing(ABC):
         """Hear that a body waits: there is room for more."""
         self._room.set()
         self._flushed()
+        self._calm()
+
+    def back(self) -> None:
+        """Hear that a body that has waited goes on."""
+        self._asleep.computes()
+
+    def _calm(self) -> None:
+        """See to it that somebody looks whether nothing goes on, if it may be so."""
+        if self._idles:
+            self._look.set()
+
+    @property
+    def _idles(self) -> bool:
+        """Whether nothing of it is computed here, nor about to be, as far as is known."""
+        return False
 
     def ended_program(self, ending: BaseException) -> None:
         """A body ends the program."""

@@ -74,7 +74,7 @@ class ItemAttempt(Attempted[ItemResult]):
         self.values, self._body, self._durable, self._item = handling.values, durable, durable, item
         self._run, self._end, self._places = run, end, places
         self.asleep: tuple[Parked, ...] | None = None
-        self.final = False
+        self.final = self._begun = False
 
     @property
     @override
@@ -83,8 +83,8 @@ class ItemAttempt(Attempted[ItemResult]):
 
     @property
     @override
-    def manager(self) -> IOManager:
-        raise AssertionError("items return no requests for approval")
+    def manager(self) -> IOManager | None:
+        return None  # results are the scatter's own
 
     @property
     @override
@@ -102,6 +102,10 @@ class ItemAttempt(Attempted[ItemResult]):
         if part:
             durable = durable.for_handler(part)
             call = call.for_handler(durable)
+        elif self._begun:
+            durable = durable.again()
+            call = call.for_handler(durable)
+        self._begun = True
         self._durable = durable
         durable.lodge(self._places.of)
         if call.fan is not None:

@@ -21,6 +21,7 @@ from flowstone_async._engine.scatter.chunks import LocalChunk
 from flowstone_async._engine.scatter.errors import threshold
 from flowstone_async._engine.scatter.flushing import Task
 from flowstone_async._engine.scatter.intake import Prepared, cursor_of
+from flowstone_async._engine.scatter.upstream import UpstreamResults
 from flowstone_async._engine.scatter.working import Working
 from flowstone_async._engine.services import Services
 from flowstone_async.sources.reading import ReadPage, read_pages
@@ -42,6 +43,11 @@ class Scattering(Working):
         self._taken_over.set()
         self._recorded.set()
         self._closing = asyncio.Lock()
+        self._follows: UpstreamResults | None = None
+        if task.upstream is not None and isinstance(task.source, UpstreamResults):
+            self._follows = task.source
+        if self._follows is not None and not self._sealed:
+            self._asleep.upstream, self._follows.drained = self._follows, self._calm
 
     async def run(self) -> None:
         """Run it.
@@ -51,6 +57,7 @@ class Scattering(Working):
             SourceError: Its source cannot be read.
             FlowstoneError: The store refuses it, or cannot be reached.
         """
+        self._asleep.join()
         totals = await self._store.totals(self._id)
         self._failed = 0 if totals is None else totals.failed
         if totals is not None and totals.parked:
@@ -67,8 +74,15 @@ class Scattering(Working):
     def _parts(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         parts: dict[str, Callable[[], Awaitable[None]]] = {"taker": self._take, "flusher": self._flush}
         if self._task.upstream is not None:
-            parts["upstream"] = self._task.upstream
+            parts["upstream"] = self._follow
         return parts if self._sealed else {**self._reading(), **parts}
+
+    async def _follow(self) -> None:
+        """Hear of the end of the scatter that this one follows."""
+        assert self._task.upstream is not None  # noqa: S101 - whoever calls has asked
+        await self._task.upstream()
+        if self._follows is not None:
+            self._follows.look()
 
     def _reading(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Return what reads the source."""
@@ -91,6 +105,9 @@ class Scattering(Working):
             async with aclosing(pages):
                 async for page in pages:
                     await self._add(page)
+                    if self._follows is not None:
+                        self._follows.took(len(page.items))
+                        self._calm()
                     while self._at_hand + self._elsewhere + self._underway + kind.per_page > self._ahead:
                         await self._wait_for_room()
         except Exception:
@@ -121,6 +138,7 @@ class Scattering(Working):
                 await self._keep(self._page_of(read, prepared), prepared)
             self._underway -= len(read.items)
             self._room.set()
+            self._calm()
             if self._next is None:
                 self._recorded.set()
         await self._check()
@@ -160,9 +178,13 @@ class Scattering(Working):
         if added is None:
             raise await self._refused()
         size = page.size
+        if size:
+            self._asleep.computes()
         self._number += 1
         self._total += size - len(added.duplicates)
         self._sealed = page.last
+        if self._sealed:
+            self._asleep.upstream = None
         if size:
             stored = Page(page.no, added.first, added.before, size, added.duplicates, b"", page.keys)
             ours = page.chunks[0] if page.owned else 0
@@ -203,12 +225,15 @@ class Scattering(Working):
         if self._finished.is_set() or self._ending:
             return
         final, failed, total = self._sealed and not self._held, self._failed, self._total
-        waits = False
+        still = False
         if final and self._asleep.any:
             left = await self._left()
-            final, waits = left == "nothing", left == "waits" and self._asleep.resting_since is None
+            final, still = left == "nothing", left == "waits"
+        elif not final and self._idles:
+            still = await self._store.left(self._id, besides=self._task.worker) != "work"
+        still = still and not self._asleep.is_settled(held=bool(self._held))
         batches = self._task.kind.batch is not None  # of which there may be more as long as any is open
-        if self._attended and (final or waits or failed > self._judged):
+        if self._attended and (final or still or failed > self._judged):
             # Others may have failed items, too: all of them are known once nothing is open.
             self._judged = failed
             totals = await self._count()
@@ -223,8 +248,25 @@ class Scattering(Working):
         await self._judge(failed, self.total or total, sealed=self._sealed and (settled or not batches))
         if final:
             await self._close()
-        elif waits and not self._held and not self._look.is_set():
-            await self._asleep.rest()
+        elif still and self._idles and not self._look.is_set():
+            await self._asleep.settle(held=bool(self._held))
+
+    @property
+    @override
+    def _idles(self) -> bool:
+        bodies = self._bodies
+        return (
+            self._asleep.possible
+            and bodies is not None
+            and not (bodies.workers or bodies.seats.wanted or self._at_hand or self._underway or self._changed)
+            and not (self._unsure or self._ending)
+            and (self._sealed or self._has_read)
+        )
+
+    @property
+    def _has_read(self) -> bool:
+        """Whether the scatter that it follows has to give more before there is anything to do."""
+        return self._follows is not None and self._follows.is_drained
 
     async def _left(self) -> Left:
         """Ask what is left: items that wait at gates are not held by anybody."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, cast
 
@@ -59,6 +60,9 @@ class UpstreamResults(Source[Arrived]):
         poll: The longest time between two looks.
         upstream: What the scatter is called, for people.
         batches: Whether its results are those of batches.
+
+    Attributes:
+        drained: Called when there is nothing new.
     """
 
     read_timeout = False
@@ -78,6 +82,12 @@ class UpstreamResults(Source[Arrived]):
         self._store, self._scatter, self._results, self._labels = store, scatter, results, labels
         self._clock, self._poll, self._upstream, self._batches = clock, poll, upstream, batches
         self._held = store.pin(scatter)
+        self.drained: Callable[[], None] = _nothing
+        self._hint = asyncio.Event()
+        self._dry = self._afresh = False
+        self._given = self._taken = 0
+        self._count: int | None = None
+        self._known_as: int | None = None
 
     @property
     @override
@@ -89,13 +99,39 @@ class UpstreamResults(Source[Arrived]):
         async for page in self.read_sized(cursor, 1000):
             yield page
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether there was nothing new when it was looked at last, and all that was given was taken."""
+        return self._dry and self._given == self._taken
+
+    def took(self, count: int) -> None:
+        """Hear that so many results were taken."""
+        self._taken += count
+
+    def look(self) -> None:
+        """Look soon for what is new."""
+        self._dry = False
+        self._hint.set()
+
+    async def caught_up(self) -> bool:
+        """Tell whether all that is on record was given; if not, look for it from the beginning."""
+        totals = await self._store.totals(self._scatter)
+        succeeded = None if totals is None else totals.succeeded
+        if self._count in (None, succeeded) or self._known_as == succeeded:
+            return self.is_drained
+        self._known_as, self._afresh = succeeded, True
+        self.look()
+        return False
+
     @override
     async def read_sized(self, cursor: Any, page_size: int) -> AsyncIterator[Page[Arrived]]:
+        self._given = self._taken
         while True:
             try:
                 async with aclosing(self._pages(cursor, page_size)) as pages:
                     async for page in pages:
                         cursor = page.cursor
+                        self._given += len(page.items)
                         yield page
             except StoreUnavailable as error:
                 _logger.info("%s: looked at again: %s", self.label, error.message)
@@ -114,20 +150,38 @@ class UpstreamResults(Source[Arrived]):
         pace, record = _PACE, await self._record()
         refuse_otherwise_stored(record, self._upstream, batches=self._batches)
         while True:
+            if self._afresh:
+                self._afresh = False
+                reading.begin_again()
             if found := await reading.committed():
                 async with aclosing(reading.given(found)) as pages:
                     async for page in pages:
+                        self._dry = False
                         yield page
                 continue
             if record.state == "closed":
                 break
             record = await self._record()
-            pace = _PACE if reading.look_again() else min(2 * pace, self._poll)
+            new = reading.look_again()
+            pace = _PACE if new else min(2 * pace, self._poll)
             if record.state != "closed":
-                await self._clock.sleep(pace)
+                self._count = reading.count
+                await self._pause(pace, dry=not new)
         async with aclosing(reading.rest(record)) as pages:
             async for page in pages:
                 yield page
+
+    async def _pause(self, pace: float, *, dry: bool) -> None:
+        """Wait for a while, or until somebody says that there may be more."""
+        timer = self._clock.call_later(pace, self._hint.set)
+        try:
+            if dry and not self._dry and not self._hint.is_set():
+                self._dry = True
+                self.drained()
+            await self._hint.wait()
+        finally:
+            timer.cancel()
+            self._hint.clear()
 
     async def _record(self) -> ScatterRecord:
         record = await self._store.scatter(self._scatter)
@@ -144,7 +198,11 @@ class UpstreamResults(Source[Arrived]):
 
 
 class _Reading:
-    """One reading of one scatter's results."""
+    """One reading of one scatter's results.
+
+    Attributes:
+        count: How many were given; None if an older version has begun, which did not count.
+    """
 
     def __init__(
         self,
@@ -163,6 +221,7 @@ class _Reading:
             facts = {}
         self._given = Given(facts or None, batches=batches)
         self._skipped: int = facts.get("skipped", 0)
+        self.count: int | None = facts.get("count") if facts else 0
         self._at: int = facts.get("after", -1)
         self._low = self._high = self._at
         self._limit, self._new = _BLOCKS, False
@@ -177,6 +236,10 @@ class _Reading:
         self._at = found[-1].no
         self._high = max(self._high, self._at)
         return found
+
+    def begin_again(self) -> None:
+        """Look through all results once more."""
+        self._at = self._low = -1
 
     def look_again(self) -> bool:
         """Begin again where all was read when this was called last; tell whether anything new was found since."""
@@ -205,6 +268,7 @@ class _Reading:
             one = weight(block) / len(block.positions) + len(page.items if page.keys is None else page.keys) / page.size
             for place, position in fresh:
                 known.add(position, own)
+                self.count = None if self.count is None else self.count + 1
                 arrived.append(Arrived(self._labels.key(number, position), values[place]))
                 size += one
                 if len(arrived) == self._size or size >= _MOST_BYTES:
@@ -255,7 +319,9 @@ class _Reading:
             last = failures[-1].position
 
     def _cursor(self) -> dict[str, object]:
-        return {"follows": self._scatter, "after": self._low, "skipped": self._skipped, **self._given.stored()}
+        counted = {} if self.count is None else {"count": self.count}
+        place = {"follows": self._scatter, "after": self._low, "skipped": self._skipped}
+        return {**place, **counted, **self._given.stored()}
 
 
 def skipped_of(record: ScatterRecord) -> int:
@@ -275,7 +341,11 @@ def followed_by(record: ScatterRecord) -> str | None:
 def _known(cursor: object) -> Mapping[str, Any]:
     """Return a place in the results of a scatter; empty at their start, and for any other cursor."""
     facts = _facts(cursor)
-    return facts if facts.keys() - {"left"} == {"after", "base", "follows", "seen", "skipped"} else {}
+    return facts if facts.keys() - {"left", "count"} == {"after", "base", "follows", "seen", "skipped"} else {}
+
+
+def _nothing() -> None:
+    pass
 
 
 def _facts(value: object) -> Mapping[str, Any]:

@@ -174,6 +174,7 @@ class Working(Flushing):
 
     def _hold(self, chunk: LocalChunk, *, suspect: bool = False) -> None:
         """Run what is left of a chunk."""
+        self._asleep.computes()
         assert self._bodies is not None  # noqa: S101 - made before anything is read
         self._held[chunk.chunk.first, chunk.chunk.alone] = chunk
         self._outstanding += chunk.left

@@ -53,8 +53,16 @@ class RunSuspending(RunTelling, ABC):
     _asked: int | None
 
     @property
+    def quiet(self) -> bool:
+        """Whether it does nothing but wait at gates, as far as it computes."""
+        return self._only(self.waits.quiet)
+
+    @property
     def rests(self) -> bool:
-        """Whether it does nothing but wait at gates."""
+        """Whether it does so, and no item of a scatter is in memory for it."""
+        return self._only(self.waits.resting)
+
+    def _only(self, scatters: int) -> bool:
         return (
             self.waits.any
             and not self.helped
@@ -62,7 +70,7 @@ class RunSuspending(RunTelling, ABC):
             and not self._idle
             and not self.waiting
             and not self.seats.wanted
-            and self.workers == self.seats.away + self.waits.resting
+            and self.workers == self.seats.away + scatters
         )
 
     @property
@@ -90,14 +98,16 @@ class RunSuspending(RunTelling, ABC):
             self._begin_suspending()
             return
         clock = self.services.clock
-        if self.rests:
+        quiet, rests, may_be_left = self.quiet, self.rests, self.record.continuable
+        if quiet:
             self.services.slots.rest(self.id)
-        rests, may_be_left = self.rests, self.record.continuable
         if self.limit is not None:
-            (self.limit.pause if rests else self.limit.resume)()
+            (self.limit.pause if quiet else self.limit.resume)()
         if self.leaves:
             self._begin_suspending()
             return
+        if quiet and not rests and self.hurried and may_be_left and "sleep" not in self.waits.kinds:
+            self.waits.evict_apart_from(self.seats)  # with its items in nobody's memory the run can be let go of
         nearest = self.waits.evict_due(clock.monotonic(), apart=not (rests and may_be_left))
         if rests and may_be_left and nearest is not None and nearest <= 0:
             self._begin_suspending()
@@ -105,7 +115,8 @@ class RunSuspending(RunTelling, ABC):
             self._parking = clock.call_later(max(0.0, nearest), self.consider)
 
     def go_on(self) -> None:
-        """Something of the run does more than wait: its time passes again."""
+        """Something of the run does more than wait: it has a slot of the engine again, and its time passes."""
+        self._count()
         if self.limit is not None:
             self.limit.resume()
 
@@ -153,12 +164,13 @@ class RunSuspending(RunTelling, ABC):
         wakes = (await gates.wakes([self.id])).get(self.id)
         if wakes is None:
             return "lost"
-        if await gates.outcomes(self.waits.awaited) or not all([await host.rests() for host in list(self.waits.hosts)]):
+        stirs = self.waits.stirs
+        if await gates.outcomes(self.waits.awaited) or not await self._scatters_rest():
             return "woken"
         if self.journal.pending:
             await self._step(Next([], [], []))
         shown = () if "sleep" in self.waits.kinds else await self._shown()
-        if not self.rests or self.stopping is not None:
+        if not self.rests or self.stopping is not None or self.waits.stirs != stirs:
             return "woken"
         self._asked = wakes.number
         answer = await gates.suspend(self.id, self.record.fence, wakes.number)
@@ -166,6 +178,11 @@ class RunSuspending(RunTelling, ABC):
         if answer == "suspended" and shown:  # from here on the run is not ours: nothing more is asked of the store
             self.error, self.changed = stopped.waiting(self.id, shown), mismatches(shown)
         return answer
+
+    async def _scatters_rest(self) -> bool:
+        """Ask the store: first what is left of each, since from then on nothing comes for those that follow others."""
+        scatters = list(self.waits.scatters)
+        return all([await each.rests() for each in scatters]) and all([await each.caught_up() for each in scatters])
 
     async def _ask_again(self, wakes: int) -> Suspension:
         """Find out whether the run was suspended, as nobody answered: until that is known nothing goes on here."""

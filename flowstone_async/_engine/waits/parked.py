@@ -57,14 +57,16 @@ class Lodger(Protocol):
 
 
 class Host(Protocol):
-    """A scatter with items that wait, and are in nobody's memory.
+    """A scatter whose items may wait, or that follows one whose items do.
 
     Attributes:
-        resting_since: Since when all that is left of it are such items; None while it is not so.
-        kinds: What kinds of gates they wait for.
+        quiet: Whether nothing of it is computed until a gate ends.
+        resting_since: Since when, besides, none of its items is in memory; None while it is not so.
+        kinds: What kinds of gates those wait for that are in nobody's memory.
         patience: Seconds after which the run need not stay for it; None for ever.
     """
 
+    quiet: bool
     resting_since: float | None
     kinds: frozenset[GateKind]
     patience: float | None
@@ -73,8 +75,16 @@ class Host(Protocol):
         """Hear that items may be due."""
         ...
 
+    def check(self) -> None:
+        """Look whether it is quiet, now that others are."""
+        ...
+
     async def rests(self) -> bool:
-        """Ask the store whether all that is left of it are such items, none of which is due."""
+        """Ask the store whether all that is left of it are items that wait, none of which is due."""
+        ...
+
+    async def caught_up(self) -> bool:
+        """Ask the store whether it has seen all that the scatter which it follows has given, once that rests."""
         ...
 
 
@@ -86,6 +96,11 @@ class Waits(Protocol):
     """
 
     over: bool
+
+    @property
+    def any(self) -> bool:
+        """Whether anything of the run waits."""
+        ...
 
     async def open(self, gate: Gate) -> StoredGate | None:
         """Record a gate, together with others of the run; None if the run is not ours any more."""
@@ -107,6 +122,10 @@ class Waits(Protocol):
         """Wait until a gate ends, without a place; then come back to one."""
         ...
 
+    def join(self, host: Host) -> None:
+        """Let a scatter count among those that may be quiet."""
+        ...
+
     def host(self, host: Host) -> None:
         """Let a scatter hear when items of it may be due."""
         ...
@@ -116,7 +135,11 @@ class Waits(Protocol):
         ...
 
     def rested(self) -> None:
-        """Hear from a scatter that it rests."""
+        """Hear from a scatter that it is quiet, or rests."""
+        ...
+
+    def goes_on(self) -> None:
+        """Hear from a scatter that something of it is computed from now on."""
         ...
 
 

@@ -82,8 +82,8 @@ class Attempted(Protocol[V_co]):
         ...
 
     @property
-    def manager(self) -> IOManager:
-        """Of the asset's value."""
+    def manager(self) -> IOManager | None:
+        """Of the asset's value; None for an item."""
         ...
 
     @property
@@ -135,8 +135,8 @@ class GatedBody(Generic[V]):
         self._options: ApprovalOptions | None = None
 
     @property
-    def manager(self) -> IOManager:
-        """Of the asset's value."""
+    def manager(self) -> IOManager | None:
+        """Of the asset's value; None for an item."""
         return self._attempt.manager
 
     @property
@@ -332,8 +332,9 @@ class GatedBody(Generic[V]):
         return await self._attempt.stored(value, self._kept.inputs)
 
     def note(self, **notes: object) -> None:
-        """Note something of the value."""
-        self._notes.update(notes)
+        """Note something of the value; what a scatter notes is of all its items."""
+        if self.node.scatter is None:
+            self._notes.update(notes)
 
     def sleep(self, waits: tuple[Parked, ...]) -> None:
         """Let go of the asset until one of some gates has ended."""
@@ -388,7 +389,7 @@ def unasked(asset: str, value: object) -> ConfigError:
         return ConfigError(
             f"the body of asset {asset!r} returned a request for approval, which cannot be its value",
             asset=asset,
-            hint="Annotate it `T | ApprovalGate[T]`, T for the value of the asset, or ask inline: ctx.approval(...).",
+            hint="Annotate it `T | ApprovalGate[T]`, T for its value, or ask inline: ctx.approval(...).",
         )
     return ConfigError(
         f"the body of asset {asset!r} returned a gate, which cannot be its value",

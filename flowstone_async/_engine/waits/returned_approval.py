@@ -56,8 +56,8 @@ class Body(Protocol[V_co]):
     services: Services
 
     @property
-    def manager(self) -> IOManager:
-        """Of the asset's value."""
+    def manager(self) -> IOManager | None:
+        """Of the asset's value; None for an item."""
         ...
 
     @property
@@ -90,7 +90,9 @@ class Body(Protocol[V_co]):
         ...
 
 
-def proposed(durable: DurableBody, manager: IOManager, node: Node, given: ApprovalGate[Any]) -> tuple[Gate, Proposal]:
+def proposed(
+    durable: DurableBody, manager: IOManager | None, node: Node, given: ApprovalGate[Any]
+) -> tuple[Gate, Proposal]:
     """Return what is recorded of a request.
 
     Raises:
@@ -212,7 +214,7 @@ class ReturnedApproval(Generic[V]):
         return _codec(self._body.manager, self._body.node).decode(self._proposal.value)
 
 
-def _codec(manager: IOManager, node: Node) -> Codec:
+def _codec(manager: IOManager | None, node: Node) -> Codec:
     """Return what keeps the value meanwhile: what the asset's manager encodes with, where it is one of ours."""
     names, encoder = node.definition.scope.names, getattr(manager, "encoder", None)
     if isinstance(encoder, Encoder):

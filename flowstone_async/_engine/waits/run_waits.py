@@ -17,44 +17,17 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from heapq import heappop, heappush
 from itertools import count
-from typing import Protocol
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 from typing_extensions import override
 
-from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.alarms import waits_as
 from flowstone_async._engine.waits.parked import Found, Host, Lodger, Parked, Waits
+from flowstone_async._engine.waits.seats import Seats
+from flowstone_async._engine.waits.waiter import Waiter
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.store.gates import Gate, GateKind, Outcome, StoredGate
-from flowstone_async.store.records import RunRecord
-
-
-class Waiter(Protocol):
-    """The run that waits."""
-
-    id: str
-    record: RunRecord
-    services: Services
-    group: TaskGroup | None
-
-    def lose(self) -> None:
-        """The store refused something: somebody cancelled the run, or owns it now."""
-        ...
-
-    def break_off(self, error: FlowstoneError) -> None:
-        """Give the run up here because of an error that is no outcome of an asset."""
-        ...
-
-    def consider(self) -> None:
-        """Look whether the run can be suspended, or a body be evicted."""
-        ...
-
-    def go_on(self) -> None:
-        """Something of the run does more than wait."""
-        ...
 
 
 class RunWaits(Waits):
@@ -65,7 +38,9 @@ class RunWaits(Waits):
 
     Attributes:
         lodgers: Bodies that have waits in memory.
-        hosts: Scatters with items that wait and are in nobody's memory.
+        scatters: Those that may be quiet.
+        hosts: Those with items that wait and are in nobody's memory.
+        stirs: How often something of a scatter has gone on.
         held: Whether nothing is handed out.
         over: Whether durable calls do nothing any more.
     """
@@ -74,7 +49,9 @@ class RunWaits(Waits):
         self._run = run
         self.id = run.id
         self.lodgers: dict[Lodger, None] = {}
+        self.scatters: dict[Host, None] = {}
         self.hosts: dict[Host, None] = {}
+        self.stirs: int = 0
         self._patience: list[tuple[float, int, Lodger]] = []  # a heap, with what no longer counts
         self._number = count()
         self.held = self.over = False
@@ -108,14 +85,20 @@ class RunWaits(Waits):
         return frozenset(kinds).union(*(host.kinds for host in self.hosts))
 
     @property
+    @override
     def any(self) -> bool:
         """Whether anything waits."""
         return bool(self._parked or self._dormant or self.hosts)
 
     @property
+    def quiet(self) -> int:
+        """How many scatters compute nothing until a gate ends."""
+        return sum(host.quiet for host in self.scatters)
+
+    @property
     def resting(self) -> int:
-        """How many scatters have nothing left but items that wait and are in nobody's memory."""
-        return sum(host.resting_since is not None for host in self.hosts)
+        """How many of them have nothing in memory either that waits."""
+        return sum(host.resting_since is not None for host in self.scatters)
 
     def hand_out(self, found: Found) -> None:
         """Let bodies go on whose gates have ended."""
@@ -132,7 +115,7 @@ class RunWaits(Waits):
             dormant = self._dormant.get(gate)
             if dormant is not None:
                 dormant[1]()
-        for host in self.hosts:
+        for host in self.scatters if self.hosts else ():
             host.look()
         self._leave_if_idle()
 
@@ -279,6 +262,12 @@ class RunWaits(Waits):
         if lodger in self.lodgers and not self.held and self._rests(lodger):
             lodger.evict()
 
+    def evict_apart_from(self, seats: Seats) -> None:
+        """Evict bodies that do nothing but wait, but for those that have their places here: those of items."""
+        for lodger in list(self.lodgers):
+            if lodger.seats is not seats and lodger.rest():
+                lodger.evict()
+
     def evict_due(self, now: float, *, apart: bool) -> float | None:
         """Evict bodies that have waited for long enough.
 
@@ -291,7 +280,7 @@ class RunWaits(Waits):
         """
         if not apart:
             left = [_left(each.since, each.patience, now) for each in self.lodgers]
-            left += [_left(each.resting_since, each.patience, now) for each in self.hosts]
+            left += [_left(each.resting_since, each.patience, now) for each in self.scatters]
             return None if None in left else max([0.0, *(each or 0.0 for each in left)])
         while self._patience:
             until, _, lodger = self._patience[0]
@@ -304,19 +293,31 @@ class RunWaits(Waits):
         return None
 
     @override
+    def join(self, host: Host) -> None:
+        self.scatters[host] = None
+
+    @override
     def host(self, host: Host) -> None:
-        self.hosts[host] = None
+        self.scatters[host] = self.hosts[host] = None
         self._run.services.watch.add(self)
         self._listen()
 
     @override
     def leave(self, host: Host) -> None:
+        self.scatters.pop(host, None)
         if self.hosts.pop(host, self) is None:
             self._leave_if_idle()
 
     @override
     def rested(self) -> None:
+        for host in self.scatters:
+            host.check()
         self._run.consider()
+
+    @override
+    def goes_on(self) -> None:
+        self.stirs += 1
+        self._run.go_on()
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -359,6 +360,7 @@ class RunWaits(Waits):
         """Wait for nothing any more."""
         self._dormant.clear()
         self._parked.clear()
+        self.scatters.clear()
         self.hosts.clear()
         self._leave_if_idle()
 

@@ -248,11 +248,12 @@ class MemoryScatters(Scatters):
             return found.record.state == "closed"
 
     @override
-    async def left(self, scatter: str) -> Left:
+    async def left(self, scatter: str, *, besides: str | None = None) -> Left:
         with self._lock:
             found = self._read(scatter)
             chunks = () if found is None else found.chunks.values()
-            dues = {chunk.due for chunk in chunks if chunk.state in OPEN}
+            counts = [chunk for chunk in chunks if chunk.state in OPEN]
+            dues = {each.due for each in counts if besides is None or each.state != "running" or each.worker != besides}
             return "work" if dues - {NEVER} else "waits" if dues else "nothing"
 
     @override

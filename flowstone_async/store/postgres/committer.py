@@ -37,6 +37,7 @@ class Committer:
         instants: The store's clock.
         hints: Who waits for what a step changes.
         owns: Whether this process may still commit anything: False once its lease is lost.
+        process: Tells this process's worker.
         patience: Seconds for which a batch is sent again while the server cannot be reached.
 
     Attributes:
@@ -51,9 +52,11 @@ class Committer:
         hints: Hints,
         *,
         owns: Callable[[], bool],
+        process: Callable[[], str],
         patience: float,
     ) -> None:
         self.ledger: Ledger = {}
+        self._process = process
         self._connections = connections
         self._instants = instants
         self._hints = hints
@@ -109,6 +112,8 @@ class Committer:
         driven = self.ledger.get(run_id) or await self._learn(run_id)
         if driven is not None:
             driven.gated = True
+            if driven.worker != self._process():  # only items of it run here; it may be taken over later
+                self.ledger.pop(run_id, None)
 
     async def _require_claims(self, pending: PendingStep) -> None:
         """Make sure that a run holds what its outcomes say it holds. A repetition of a committed step need not.

@@ -208,8 +208,8 @@ class PostgresScatters(Scatters):
         return bool(await self._fetch("close_scatter", scatter, fence)) or await self._is(scatter, fence, "closed")
 
     @override
-    async def left(self, scatter: str) -> Left:
-        [row] = await self._connections.fetch("scatter_left", scatter)
+    async def left(self, scatter: str, *, besides: str | None = None) -> Left:
+        [row] = await self._connections.fetch("scatter_left", scatter, besides)
         return "work" if row["works"] else "waits" if row["waits"] else "nothing"
 
     @override

@@ -103,7 +103,8 @@ class PostgresStore(LookingStore):
         self._working: list[asyncio.Task[None]] = []
         self._notifier = Notifier(self._connections, enabled=notify)
         self._hints = Hints(self._notifier.tell)
-        self._committer = Committer(self._connections, self._instants, self._hints, owns=self._owns, patience=patience)
+        told = self._connections, self._instants, self._hints
+        self._committer = Committer(*told, owns=self._owns, process=self._process, patience=patience)
         self._reader = StateReader(self._connections)
         self._runs = RunReader(self._connections)
         self._history = History(self._connections, self._instants)
@@ -116,7 +117,7 @@ class PostgresStore(LookingStore):
             self._connections,
             self._instants,
             self._hints,
-            process=lambda: self._worker,
+            process=self._process,
             leased=lambda: None if self._lease is None else self._lease.holds(),
             poll=poll,
         )
@@ -262,6 +263,9 @@ class PostgresStore(LookingStore):
     @override
     async def advance(self, step: Advance) -> Advanced:
         return await self._committer.advance(step, self._worker)
+
+    def _process(self) -> str:
+        return self._worker
 
     @override
     async def submit(

@@ -19,18 +19,18 @@ from tests.e2e.cli.process import Shell
 from tests.e2e.cli.test_signals import using
 
 
-def asks(dsn: str, *names: str, form: Any = None, **options: Any) -> str:
+def asks(dsn: str, *names: str, form: Any = None, item: object = None, **options: Any) -> str:
     """Record requests of a run, and return its id."""
 
     async def use(drive: Drive) -> str:
-        made = [_gate(drive.id, name, form, options) for name in names]
+        made = [_gate(drive.id, name, form, item, options) for name in names]
         assert await drive.store.gates.open(drive.id, drive.run.fence, made) is not None
         return drive.id
 
     return using(dsn, use)
 
 
-def _gate(run_id: str, name: str, form: Any, options: dict[str, Any]) -> Gate:
+def _gate(run_id: str, name: str, form: Any, item: object, options: dict[str, Any]) -> Gate:
     asking = Asking(
         text=f"{name}?", show={"n": 1}, name=name, initial=None, options=read_approval({**options, "form": form})
     )
@@ -43,7 +43,7 @@ def _gate(run_id: str, name: str, form: Any, options: dict[str, Any]) -> Gate:
         asset=key("base", pipeline="flow"),
         name=name,
         due=timedelta(hours=24),
-        facts=facts_of(asking, Payloads(), Redactor(), secret=None, home=NOWHERE),
+        facts=facts_of(asking, Payloads(), Redactor(), secret=None, home=NOWHERE, item=item),
     )
 
 
@@ -89,6 +89,14 @@ def test_a_name_that_cannot_be_stored_is_wrong_usage(postgres: Shell, dsn: str) 
         assert (wrong.code, wrong.data) == (exit_code.USAGE, ""), wrong.messages
         assert "it holds half of a surrogate pair" in wrong.messages
     assert "is pending" in postgres.run("inbox", "flow.py", "--request", request("one")).data
+
+
+def test_a_request_of_an_item_is_listed_with_its_key(postgres: Shell, dsn: str) -> None:
+    """APPR-16, APPR-17."""
+    asks(dsn, "one", item=("a.mov", 7))
+    assert '["a.mov", 7]' in postgres.run("inbox", "flow.py").data
+    assert 'item     ["a.mov", 7]' in postgres.run("inbox", "flow.py", "--request", request("one")).data
+    assert json.loads(postgres.run("inbox", "flow.py", "--json").data)["item"] == ["a.mov", 7]
 
 
 def test_a_form_is_filled_from_a_file(postgres: Shell, dsn: str) -> None:

@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_found():
         yield "x"
 
     @pipe.scatter([1])
-    async def items(n: int) -> str | ApprovalGate[str]:
+    async def items(n: int) -> str:
         raise NotImplementedError
 
     @items.gather
@@ -81,11 +81,53 @@ def test_what_does_not_fit_is_found():
         "FS170 other: the body returns ApprovalGate[int], but the value is str.",
         "FS170 thread: it may return ApprovalGate[str], which a body in a thread cannot.",
         "FS170 stream: it may return ApprovalGate[str], which a stream cannot.",
-        "FS170 items: it may return ApprovalGate[str], which a scatter cannot.",
         "FS170 gathers: it may return ApprovalGate[str], which a gathering body cannot.",
         "FS171 plain: on_approve needless of an asset whose body returns no request for approval.",
         "FS171 handled: on_approve wrong returns int, but the value is str.",
         "FS171 handled: on_approve(alone) takes 'alone', and the body does not, or not alike.",
+    ]
+
+
+def test_what_handlers_of_items_take():
+    pipe: Any = Pipeline("p")
+
+    @pipe.scatter([1])
+    async def items(n: int) -> str | ApprovalGate[str]:
+        raise NotImplementedError
+
+    @items.on_approve
+    async def itemless() -> str:
+        raise NotImplementedError
+
+    @items.on_reject
+    async def strange(n: str, decision: Decision[None]) -> str:
+        raise NotImplementedError
+
+    @pipe.scatter([1])
+    async def only(n: int) -> ApprovalGate[str]:
+        raise NotImplementedError
+
+    @pipe.scatter([1])
+    async def unlike(n: int) -> str | ApprovalGate[int]:
+        raise NotImplementedError
+
+    @pipe.scatter([1])
+    async def fine(n: int) -> str | ApprovalGate[str]:
+        raise NotImplementedError
+
+    @fine.on_approve
+    async def untyped(n, answer) -> str:
+        raise NotImplementedError
+
+    @fine.on_reject
+    async def later(n: int, ctx: Context, answer: Decision[None]) -> str:
+        raise NotImplementedError
+
+    assert [each.partition(" | ")[0] for each in problems(pipe)] == [
+        "FS171 items: on_approve itemless has no parameter for the item.",
+        "FS171 items: on_reject(n: str) but the item is int in the body.",
+        "FS170 only: the body returns ApprovalGate[str], which does not say of what type the value is.",
+        "FS170 unlike: the body returns ApprovalGate[int], but the value is str.",
     ]
 
 

@@ -321,10 +321,12 @@ WHERE s.id = $1 AND s.fence = $2 AND s.state = 'running' AND s.sealed
 RETURNING s.id;
 
 -- name: scatter_left
--- Whether an item of the scatter $1 is not final and waits at no gate, and whether one does wait at a gate.
+-- Whether an item of the scatter $1 is not final and waits at no gate, and whether one does wait at a gate; besides what the
+-- worker $2 runs.
 SELECT EXISTS (
         SELECT FROM flowstone.scatter_chunk AS c
-        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at IS NULL)
+        WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at IS NULL
+            AND c.worker IS DISTINCT FROM coalesce($2::text, ''))
     OR EXISTS (
         SELECT FROM flowstone.scatter_chunk AS c
         WHERE c.scatter = $1 AND c.state IN ('ready', 'running') AND c.due_at < 'infinity') AS works,
