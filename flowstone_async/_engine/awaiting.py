@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -22,7 +22,7 @@ from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async._engine.unknown import wake
 from flowstone_async._engine.waits.alarms import ALARM
-from flowstone_async.errors import RunNotFound, TimedOut
+from flowstone_async.errors import RunNotFound, StoreUnavailable, TimedOut
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
 _SOON = 0.005
@@ -131,7 +131,8 @@ async def _outlive(
         if record.state == "waiting" and request.on_wait == "raise" and await _is_for_others(session, run_id):
             return record
         if record.state == "running" and run_id not in session.flights and services.adopt is not None:
-            await services.adopt(run_id)
+            with suppress(StoreUnavailable):  # for a moment, or the next look will say so
+                await services.adopt(run_id)
             await asyncio.sleep(0)
         flight = session.flights.get(run_id)
         if flight is None:
@@ -155,7 +156,8 @@ async def _patience(session: Session, record: RunRecord) -> float:
         return poll
     left = (wakes.until - store.now()).total_seconds()
     if left <= 0:
-        await store.gates.sweep()
+        with suppress(StoreUnavailable):
+            await store.gates.sweep()
     return min(max(left, _SOON), poll)
 
 

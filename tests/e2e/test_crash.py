@@ -83,6 +83,7 @@ async def test_a_process_that_is_killed_in_a_body_repeats_that_body_only(
     await assert_continued(folder, store, ONCE | {"second": 2})
 
 
+JOINS = pytest.mark.not_in("evict", reason="an equal call joins a run that was suspended")
 AT_ONCE = pytest.mark.not_in("pooler", reason="a transaction there is several messages, the last of which never came")
 
 
@@ -118,6 +119,7 @@ async def test_whoever_continues_may_be_killed_too(folder: Path, store: str) -> 
     await assert_result(folder, expected=ONCE)
 
 
+@JOINS
 async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path, store: str, gates: Gates) -> None:
     gates.hold("second")
     for _ in range(4):
@@ -137,9 +139,6 @@ async def test_a_body_that_kills_its_process_is_not_called_for_ever(folder: Path
     assert state == "failed"
     assert "WorkerLost" in error
     assert [call.run_id in runs for call in calls(folder) if call.asset == "second"] == [True, True, True, True, False]
-
-
-JOINS = pytest.mark.not_in("evict", reason="an equal call joins a run that was suspended, and waits for no key")
 
 
 async def test_two_commands_that_start_the_server_at_once_compute_each_asset_once(folder: Path) -> None:

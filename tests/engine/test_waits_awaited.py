@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from flowstone_async import Cancelled, Context, Engine, LeaseLost, Pipeline
+from flowstone_async import Cancelled, Context, Engine, LeaseLost, Pipeline, StoreUnavailable
 from tests.support.crash import kill
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
@@ -152,3 +153,27 @@ async def test_a_run_that_a_caller_elsewhere_joined_goes_on_for_it(open_engine: 
     await job.go_on(engines[0])
     job.gate.open()
     assert await soon(other) == "told"
+
+
+async def test_a_store_that_has_no_connection_for_a_moment_is_asked_again(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STORE-11: whoever awaits a run that was woken, and cannot take it on just now, does so later."""
+    job = _Job()
+    engine = await open_engine(job.pipe, slots=0, **EVICTED)
+    store, asked = engine._live().store, list[str | None]()
+    plain = store.take_orphans
+
+    async def take_orphans(worker: str, pipelines: Sequence[str], *, limit: int, run_id: str | None = None) -> Any:
+        asked.append(run_id)
+        if len(asked) <= 3:
+            raise StoreUnavailable("it has no connection left to give")
+        return await plain(worker, pipelines, limit=limit, run_id=run_id)
+
+    monkeypatch.setattr(store, "take_orphans", take_orphans)
+    caller = await job.suspended(engine)
+    asked.clear()
+    await job.go_on(engine)
+    job.gate.open()
+    assert await soon(caller) == "told"
+    assert len(asked) > 3

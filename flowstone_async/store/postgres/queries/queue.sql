@@ -71,10 +71,10 @@ SELECT id FROM flowstone.run WHERE id = $1 FOR UPDATE;
 -- name: join_run
 -- Mark the run $1 for `joined`, as a submission does that joins it; nothing if it has ended.
 WITH held AS (
-    SELECT r.id, r.pipeline FROM flowstone.run AS r WHERE r.id = $1 AND r.finished_at IS NULL FOR KEY SHARE
+    SELECT r.id, r.pipeline, r.finished_at FROM flowstone.run AS r WHERE r.id = $1 FOR KEY SHARE
 ), marked AS (
     INSERT INTO flowstone.run_key (pipeline, key, run_id, subject)
-    SELECT held.pipeline, 'joined by a caller of ' || held.id, held.id, '' FROM held
+    SELECT held.pipeline, 'joined by a caller of ' || held.id, held.id, '' FROM held WHERE held.finished_at IS NULL
     ON CONFLICT DO NOTHING
 )
-SELECT held.id FROM held;
+SELECT held.id FROM held WHERE held.finished_at IS NULL;
