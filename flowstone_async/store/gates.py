@@ -212,12 +212,19 @@ class Gates(Protocol):
         kinds: Sequence[GateKind] = GATE_KINDS,
         *,
         asset: str | None = None,
+        key: AssetKey | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[StoredGate, ...]:
         """Return open gates of runs that go on, the nearest deadline first and those without one last.
 
-        `after` is the id of the last one of the previous page, open or not.
+        Args:
+            pipelines: Of these.
+            kinds: Of these.
+            asset: Only of this asset.
+            key: Only of this key of it.
+            limit: At most so many.
+            after: Id of the last one of the previous page, open or not.
         """
         ...
 

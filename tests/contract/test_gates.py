@@ -415,7 +415,7 @@ async def test_open_gates_are_listed_by_deadline(engine: Engine, clock: SetClock
     """APPR-17, SIG-14: the nearest first, those without one last, page by page."""
     drive = await engine.start()
     signals = [gate(drive, f"s{no}", due=timedelta(minutes=10 - no)) for no in range(4)]
-    never = [gate(drive, f"n{no}", asset=TOTAL) for no in range(3)]
+    never = [gate(drive, f"n{no}", asset=TOTAL._replace(partition=f"i:{no}")) for no in range(3)]
     approval = gate(drive, "approval", kind="approval", due=HOUR)
     over = gate(drive, "over", due=timedelta(seconds=1))
     await opened(drive, *signals, *never, approval, over)
@@ -430,6 +430,10 @@ async def test_open_gates_are_listed_by_deadline(engine: Engine, clock: SetClock
     assert found == [each.id for each in expected]
     assert [stored.gate.id for stored in await gates.waiting(["sales"], ["approval"])] == [approval.id]
     assert len(await gates.waiting(["sales"], asset="total")) == 3
+    for each in never:
+        assert [found.gate.id for found in await gates.waiting(["sales"], key=each.asset, limit=1)] == [each.id]
+    assert await gates.waiting(["sales"], key=TOTAL) == ()
+    assert await gates.waiting(["sales"], key=never[0].asset._replace(io="other")) == ()
     assert await gates.waiting(["other"]) == ()
     assert await gates.waiting(["sales"], after=identifier()) == ()
 

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import asyncpg
 import pytest
 
-from flowstone_async import ConfigError, Context, Engine, Extend, Pipeline
+from flowstone_async import ConfigError, Context, Engine, Extend, Keys, Pipeline
+from flowstone_async._engine.waits import waiting_for
 from flowstone_async._engine.waits.waiting_for import Waited, going_on
 from flowstone_async.clock import ManualClock
 from flowstone_async.store.gates import Gate, Outcome, StoredGate
 from flowstone_async.store.records import AssetState
 from flowstone_async.types import AssetKey
-from tests.support.engines import OpenEngine
+from tests.support.engines import OpenEngine, PostgresEngines
 from tests.support.gate import soon
 from tests.support.waits import in_state
 
@@ -80,6 +82,44 @@ async def test_a_scatter_waits_for_a_worker_once_one_of_its_items_is_answered(op
     await looking.signal("item 2", "go")
     assert await _told(looking, "asked") == ("waiting", run_id, TO_GO_ON)
     assert waiting_for == TO_GO_ON
+
+
+@pytest.mark.parametrize("engines", ["postgres"], indirect=True)
+async def test_an_asset_waits_for_a_worker_before_anybody_has_noticed_the_answer(engines: PostgresEngines):
+    """SIG-08: sent in a transaction of the caller's, it is noticed by the next sweep."""
+    pipe = Pipeline("told")
+
+    @pipe.asset
+    async def job(ctx: Context) -> str:
+        return await ctx.signal(str, token="job")
+
+    looking, run_id = await _left_waiting(engines.open, pipe, "job", poll="60s")
+    connection = await asyncpg.connect(engines.dsn)
+    async with connection.transaction():
+        await looking.signal("job", "go", conn=connection)
+        assert "signal 'str'" in str(await _told(looking, "job"))
+    await connection.close()
+    assert await _told(looking, "job") == ("waiting", run_id, TO_GO_ON)
+    assert (await (await looking.find(run_id)).status()).waiting_for == TO_GO_ON
+
+
+async def test_one_of_many_partitions_that_wait(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch):
+    """APPR-02: it is found, however many others have nearer deadlines."""
+    monkeypatch.setattr(waiting_for, "_LOOKED", 1)
+    pipe = Pipeline("told")
+
+    @pipe.asset(partitions=Keys("a", "b", "c"))
+    async def job(ctx: Context) -> str:
+        return await ctx.signal(str, token=f"job {ctx.partition}")
+
+    engine = await open_engine(pipe, **SECRET)
+    runs = {key: (await engine.submit(job, partition=key)).id for key in ("a", "b", "c")}
+    for run_id in runs.values():
+        await in_state(engine, run_id, "waiting")
+    told = {key: await engine.status(job, partition=key) for key in runs}
+    assert {key: (each.state, each.run_id) for key, each in told.items()} == {
+        key: ("waiting", run_id) for key, run_id in runs.items()
+    }
 
 
 async def test_an_asset_waits_for_a_worker_once_its_time_has_come(open_engine: OpenEngine):

@@ -389,7 +389,7 @@ ASKED |= {
     "waiting_bodies": [U, "'p0'", "'a'", "''", "''"],
     "open_kinds": [U, "'escalation'"],
     "gate_place": [U],
-    "gates_waiting": ["'{signal,approval}'", "'{p0}'", "NULL", "100", "NULL", U, "NULL", "true"],
+    "gates_waiting": ["'{signal,approval}'", "'{p0}'", "NULL", "100", "NULL", U, "NULL", "true", "NULL", "NULL"],
     "last_ended": ["'p0'", "'a'", "''", "''", "NULL"],
     "next_due": [],
     "expire_gates": ["100", "NULL"],

@@ -57,8 +57,8 @@ async def _state(store: Store, key: AssetKey) -> AssetState:
 
 async def waited(gates: Gates, key: AssetKey) -> Waited | None:
     """Return what an asset waits for at gates; None if it does not."""
-    found = await gates.waiting((key.pipeline,), asset=key.asset, limit=_LOOKED)
-    mine = [each.gate for each in found if each.gate.asset == key and not is_alarm(each.gate)]
+    found = await gates.waiting((key.pipeline,), key=key, limit=_LOOKED)
+    mine = [each.gate for each in found if not is_alarm(each.gate)]
     if not mine:
         return None
     changed = next((mismatch_of(each) for each in mine if each.kind == "mismatch"), None)

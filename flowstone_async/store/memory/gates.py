@@ -191,6 +191,7 @@ class MemoryGates(Gates):
         kinds: Sequence[GateKind] = GATE_KINDS,
         *,
         asset: str | None = None,
+        key: AssetKey | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[StoredGate, ...]:
@@ -205,6 +206,7 @@ class MemoryGates(Gates):
                 if entry.gate.kind in kinds
                 and entry.gate.asset.pipeline in pipelines
                 and (asset is None or entry.gate.asset.asset == asset)
+                and (key is None or entry.gate.asset == key)
                 and (last is None or entry.place > last.place)
                 and not entry.is_over(now)
                 and self._is_open(entry)

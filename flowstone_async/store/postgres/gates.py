@@ -163,6 +163,7 @@ class PostgresGates(Gates):
         kinds: Sequence[GateKind] = GATE_KINDS,
         *,
         asset: str | None = None,
+        key: AssetKey | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[StoredGate, ...]:
@@ -173,7 +174,8 @@ class PostgresGates(Gates):
                 return ()
             due = places[0]["due"]
         behind = (due, _NOWHERE if after is None else after, self._instants.given(), after is None or due is not None)
-        rows = await self._connections.fetch("gates_waiting", list(kinds), list(pipelines), asset, limit, *behind)
+        name, *of = (asset, None, None) if key is None else (key.asset, key.io, key.partition)
+        rows = await self._connections.fetch("gates_waiting", list(kinds), list(pipelines), name, limit, *behind, *of)
         return await self._in_order(rows)
 
     @override

@@ -138,7 +138,7 @@ SELECT g.kind, g.due FROM flowstone.gate AS g WHERE g.id = $1;
 
 -- name: gates_waiting
 -- Open gates of the kinds $1 and pipelines $2, of the asset $3, at most $4, behind the deadline $5 and the id $6. $8 says
--- that those with a deadline are not all behind us.
+-- that those with a deadline are not all behind us. $9 and $10 are the I/O manager and the partition, if only one key is meant.
 SELECT g.id
 FROM unnest($1::text[]) AS n (kind)
 CROSS JOIN LATERAL (
@@ -147,6 +147,7 @@ CROSS JOIN LATERAL (
     WHERE $8::boolean AND g.open AND g.kind = n.kind AND (g.due, g.id) > (coalesce($5::timestamptz, '-infinity'), $6::uuid)
         AND g.due > coalesce($7::timestamptz, statement_timestamp())
         AND g.pipeline = ANY ($2::text[]) AND ($3::text IS NULL OR g.asset = $3)
+        AND ($9::text IS NULL OR (g.io = $9 AND g.partition = $10))
         AND EXISTS (
             SELECT FROM flowstone.run AS r WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN true END OFFSET 0)
     ORDER BY g.due, g.id
@@ -157,6 +158,7 @@ CROSS JOIN LATERAL (
     WHERE g.open AND g.kind = n.kind AND g.due IS NULL
         AND g.id > CASE WHEN $8::boolean THEN '00000000-0000-0000-0000-000000000000' ELSE $6::uuid END
         AND g.pipeline = ANY ($2::text[]) AND ($3::text IS NULL OR g.asset = $3)
+        AND ($9::text IS NULL OR (g.io = $9 AND g.partition = $10))
         AND EXISTS (
             SELECT FROM flowstone.run AS r WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN true END OFFSET 0)
     ORDER BY g.id
@@ -167,7 +169,7 @@ LIMIT $4;
 
 -- name: last_ended
 -- The newest gate of the asset $2 with the key $4 that has ended, by its deadline or on record, and whose run is to go on with it:
--- it was suspended, and is woken, or would be by the next sweep.
+-- it was suspended, and is woken, or would be by the next sweep: of the 1,000 newest outcomes that nobody was woken for.
 SELECT g.id
 FROM (
     SELECT g.id, g.no
@@ -180,11 +182,13 @@ FROM (
     WHERE r.pipeline = $1 AND r.state = 'running' AND r.finished_at IS NULL AND r.quiet IS NOT NULL
     UNION ALL
     SELECT g.id, g.no
-    FROM flowstone.gate_outcome AS o
+    FROM (SELECT o.gate FROM flowstone.gate_outcome AS o WHERE NOT o.woken ORDER BY o.at DESC LIMIT 1000) AS o
     CROSS JOIN LATERAL (SELECT g.* FROM flowstone.gate AS g WHERE g.id = o.gate OFFSET 0) AS g
-    WHERE NOT o.woken AND g.pipeline = $1 AND g.asset = $2 AND g.io = $3 AND g.partition = $4
+    WHERE g.pipeline = $1 AND g.asset = $2 AND g.io = $3 AND g.partition = $4
         AND EXISTS (
-            SELECT FROM flowstone.run AS r WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN r.quiet IS NOT NULL END OFFSET 0)
+            SELECT FROM flowstone.run AS r
+            WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN r.quiet IS NOT NULL END
+            OFFSET 0)
     UNION ALL
     SELECT g.id, g.no
     FROM unnest(ARRAY['signal', 'approval', 'sleep']) AS n (kind)
@@ -194,7 +198,9 @@ FROM (
         WHERE g.open AND g.kind = n.kind AND g.due <= coalesce($5::timestamptz, statement_timestamp())
             AND g.pipeline = $1 AND g.asset = $2 AND g.io = $3 AND g.partition = $4
             AND EXISTS (
-                SELECT FROM flowstone.run AS r WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN r.quiet IS NOT NULL END OFFSET 0)
+                SELECT FROM flowstone.run AS r
+                WHERE r.id = g.run_id AND CASE WHEN r.finished_at IS NULL THEN r.quiet IS NOT NULL END
+                OFFSET 0)
         OFFSET 0
     ) AS g
 ) AS g
