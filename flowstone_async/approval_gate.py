@@ -30,7 +30,8 @@ class ApprovalGate(Generic[T_co]):
 
     Then the body is over: nothing of it is held, and nothing is stored, until somebody has decided. Approved, the value
     of the asset is `value`; or the form as it was filled, where that is of the same type; or what `@asset.on_approve`
-    returns. Rejected, the asset fails with `Rejected`, or `@asset.on_reject` gives its value.
+    returns. Rejected, the asset fails with `Rejected`, or `@asset.on_reject` gives its value. A scatter's body
+    returns it likewise, for the result of an item.
 
     Args:
         text: The question.

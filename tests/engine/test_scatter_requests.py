@@ -150,7 +150,7 @@ async def test_handlers_take_the_item_and_the_decision(open_engine: OpenEngine):
         return "posted"
 
     @desk.draft.on_approve
-    async def published(topic, house: str, decision: Decision[int], ctx: Context) -> Draft:  # type: ignore[no-untyped-def]
+    async def published(topic, house: str, decision: Decision[int], ctx: Context) -> Draft:
         calls["handler", topic] += 1
         seen[topic] = decision
         posted = await ctx.step(post)
