@@ -32,6 +32,7 @@ from flowstone_async import (
     io,
 )
 from flowstone_async.types import AssetKey
+from tests.contract.clock import SetClock
 from tests.support.crash import kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import soon
@@ -282,17 +283,17 @@ async def test_messages_that_were_not_sent_are_sent_by_whoever_goes_on(open_engi
 @pytest.mark.parametrize("broken", [False, True])
 async def test_more_people_are_told_when_it_is_old(open_engine: OpenEngine, broken: bool):
     """APPR-10: once each, and that the body cannot say whom any more changes nothing else."""
-    desk = Desk()
-    told = asyncio.Queue[ApprovalRequested]()
+    told, clock = asyncio.Queue[ApprovalRequested](), SetClock()
 
     async def tell(requested: ApprovalRequested) -> None:
         told.put_nowait(requested)
 
-    desk = Desk(roles=["editor"], escalate=[After("30ms", to=["chief"], notify=[tell]), After("1h", to=["owner"])])
-    engine = await open_engine(desk.pipe, **SECRET)
+    desk = Desk(roles=["editor"], escalate=[After("30m", to=["chief"], notify=[tell]), After("1h", to=["owner"])])
+    engine = await open_engine(desk.pipe, **SECRET, clock=clock)
     run = await engine.submit(desk.draft)
     request = await pending(engine)
     desk.broken = broken
+    clock.advance(1800)
     if not broken:
         requested = await soon(told.get())
         assert (requested.id, requested.escalation, requested.roles) == (request, 0, ("editor", "chief"))
