@@ -1,4 +1,4 @@
-"""What every event has. The events are in `events.py`."""
+"""What every event has, and every event of an asset. The events are in `events.py`."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ class Event:
     at: datetime
     no: int = 0
     cursor: int = field(default=0, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetEvent(Event):
+    """Something that happened to one asset and partition in a run."""
+
+    asset: str
+    partition: object = None

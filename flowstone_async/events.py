@@ -4,8 +4,9 @@ An event's canonical name is `family.what`. Subscribing to a base type receives 
 
 There are two sorts. The events of runs and assets, and `resource.failed`, are *journaled*: numbered within their run,
 committed with what they describe, read again as the same types by `RunHandle.events` and `Engine.events`, from any
-process. The others (`OBSERVATIONS`) are told to hooks only, in the process that made them and beside its work: they
-are stored nowhere, have no number, and are not even made where no hook wants them.
+process; those of waits and steps (`wait_events.py`) are committed behind it. The others (`OBSERVATIONS`) are told to
+hooks only, in the process that made them and beside its work: they are stored nowhere, have no number, and are not even
+made where no hook wants them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from datetime import datetime
 from typing import ClassVar
 
 from flowstone_async.errors import FlowstoneError
-from flowstone_async.event import Event
+from flowstone_async.event import AssetEvent, Event
 from flowstone_async.rate_events import RateChecked, RateSlotAcquired, RateSlotReleased, RateWaited
+from flowstone_async.wait_events import WAIT_EVENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +88,6 @@ class RunCancelled(RunEvent):
 
     type: ClassVar[str] = "run.cancelled"
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssetEvent(Event):
-    """Something that happened to one asset and partition in a run."""
-
-    asset: str
-    partition: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,7 +355,7 @@ class LoopBlocked(EngineEvent):
 JOURNALED: tuple[type[Event], ...] = (
     RunStarted, BackfillProgress, RunFinished, RunSucceeded, RunFailed, RunCancelled,
     AssetStarted, AssetFinished, AssetSucceeded, AssetFailed, AssetRetrying, AssetReused, AssetSkipped,
-    ScatterRedriven, ResourceFailed,
+    ScatterRedriven, ResourceFailed, *WAIT_EVENTS,
 )  # fmt: skip
 OBSERVATIONS: tuple[type[Event], ...] = (
     ResourceOpened, ResourceClosed,

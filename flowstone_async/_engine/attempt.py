@@ -31,7 +31,8 @@ from flowstone_async._engine.scatter.helping import Helping
 from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async._engine.waits.parked import Parked
-from flowstone_async._engine.waits.returned import Ended, GatedBody, is_unasked, prepared_for, unasked
+from flowstone_async._engine.waits.returned import Ended, GatedBody, prepared_for
+from flowstone_async._engine.waits.unasked import is_unasked, unasked
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind

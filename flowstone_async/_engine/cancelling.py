@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from flowstone_async._engine.acting import Actor, acting_now
 from flowstone_async._engine.request import BACKFILL
@@ -14,10 +15,22 @@ _MOST = 1000
 _ACTIVE: tuple[RunState, ...] = ("running", "waiting")
 
 
+class Left(NamedTuple):
+    """What a run leaves behind.
+
+    Attributes:
+        unfinished: The assets whose bodies had begun and not come to an end, as `AssetFinished` tells of them.
+        waits: The events of gates that were open.
+    """
+
+    unfinished: Iterable[Mapping[str, object]]
+    waits: Iterable[EventRecord]
+
+
 async def cancel(
     store: Store,
     record: RunRecord,
-    unfinished: Iterable[Mapping[str, object]],
+    left: Left,
     seconds: float,
     actor: str | None,
     *,
@@ -28,7 +41,7 @@ async def cancel(
     Args:
         store: Where it is.
         record: The run.
-        unfinished: The assets whose bodies had begun and not come to an end, as `AssetFinished` tells of them.
+        left: What it leaves behind.
         seconds: How long it has gone on.
         actor: Who cancels it; None for whoever the current task acts for.
         unless_joined: Leave it alone if a submission stands for it.
@@ -36,7 +49,8 @@ async def cancel(
     now = store.now()
     body = {"targets": list(record.targets), "partition": record.partition, "seconds": seconds}
     events = (
-        *(EventRecord(0, AssetFinished.type, now, {**each, "outcome": "cancelled"}) for each in unfinished),
+        *left.waits,
+        *(EventRecord(0, AssetFinished.type, now, {**each, "outcome": "cancelled"}) for each in left.unfinished),
         EventRecord(0, RunCancelled.type, now, body),
         EventRecord(0, RunFinished.type, now, {**body, "state": "cancelled"}),
     )

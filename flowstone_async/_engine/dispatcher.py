@@ -15,7 +15,7 @@ import anyio
 
 from flowstone_async._engine import stopped
 from flowstone_async._engine.backfill_job import drive_backfill
-from flowstone_async._engine.cancelling import cancel
+from flowstone_async._engine.cancelling import Left, cancel
 from flowstone_async._engine.ending_orphans import end_run
 from flowstone_async._engine.helpers import Helpers
 from flowstone_async._engine.request import BACKFILL, PARENT
@@ -219,7 +219,8 @@ class Dispatcher:
         if backfill is None or backfill.state != "cancelled":
             return False
         past = await Past.read(store, record)
-        await cancel(store, record, past.unfinished(store.now()), 0.0, "engine")
+        now = store.now()
+        await cancel(store, record, Left(past.unfinished(now), past.told.cancelled(now)), 0.0, "engine")
         self._session.to_hand_back.pop(record.id, None)
         return True
 

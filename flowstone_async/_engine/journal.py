@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from flowstone_async._engine.hooks import Hooks
+from flowstone_async._engine.told import Told
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.errors import Failure, FlowstoneError
 from flowstone_async.events import EVENT_TYPES, Event
@@ -16,10 +17,18 @@ from flowstone_async.store.records import EventRecord
 
 
 class Journal:
-    """Collects the events of a run until they are committed."""
+    """Collects the events of a run until they are committed.
 
-    def __init__(self, pipeline: str, run_id: str, hooks: Hooks, *, last: int = 0) -> None:
-        self.last = last
+    Args:
+        pipeline: Of the run.
+        run_id: The run.
+        hooks: Who hears of them.
+        last: The number of the run's last event.
+        told: What it has told of waits and steps.
+    """
+
+    def __init__(self, pipeline: str, run_id: str, hooks: Hooks, *, last: int = 0, told: Told | None = None) -> None:
+        self.last, self.told = last, told or Told()
         self._pipeline, self._run_id, self._hooks = pipeline, run_id, hooks
         self._hooked = hooks.any()
         self._records: list[EventRecord] = []
@@ -41,14 +50,24 @@ class Journal:
             body["error"] = error_body(error, body.get("partition"))
         record = EventRecord(self.last, kind.type, at, body)
         self._records.append(record)
+        self.told.note(record)
         if self._hooked and self._hooks.wants(kind):
             event = event_of(self._pipeline, self._run_id, record)
             self._events.append(event if error is None else dataclasses.replace(event, error=error))
+
+    def add_all(self, events: Iterable[EventRecord]) -> None:
+        """Add events that have no number yet."""
+        for event in events:
+            self.add(EVENT_TYPES[event.type], event.at, dict(event.body))
 
     @property
     def pending(self) -> bool:
         """Whether anything waits for the next commit."""
         return bool(self._records)
+
+    def left(self, now: datetime) -> list[EventRecord]:
+        """Return the events that tell of gates that are open when somebody else ends the run; not numbered."""
+        return self.told.cancelled(now, until=self.last - len(self._records))
 
     def take_events(self) -> list[Event]:
         """Return the typed events added since, to emit them ahead of their commit."""

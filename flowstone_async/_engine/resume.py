@@ -12,6 +12,7 @@ from flowstone_async._engine.journal import failure_of
 from flowstone_async._engine.outcome import Settled, Tried
 from flowstone_async._engine.request import CONCURRENCY, Request, stored_again, stored_force
 from flowstone_async._engine.scatter.facts import ScatterFacts
+from flowstone_async._engine.told import Told
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.failures import rebuild
 from flowstone_async.planning.units import Unit, Units
@@ -31,6 +32,7 @@ class Past:
     started: dict[tuple[str, str], datetime] = field(default_factory=dict[tuple[str, str], datetime])
     ends: dict[tuple[str, str], EventRecord] = field(default_factory=dict[tuple[str, str], EventRecord])
     tried: dict[tuple[str, str], Tried] = field(default_factory=dict[tuple[str, str], "Tried"])
+    told: Told = field(default_factory=Told)
 
     @staticmethod
     async def read(store: Store, record: RunRecord) -> Past:
@@ -44,6 +46,7 @@ class Past:
     def add(self, event: EventRecord) -> None:
         """Take one event into account."""
         self.last_event = event.no
+        self.told.note(event)
         where = (str(event.body.get("asset", "")), str(event.body.get("partition") or ""))
         if event.type == "run.started":
             self.started_at = event.at

@@ -35,10 +35,12 @@ from flowstone_async._engine.record import asset_done, note_outcome, note_retry,
 from flowstone_async._engine.request import Request
 from flowstone_async._engine.run_params import Prints, as_wanted
 from flowstone_async._engine.services import Services
+from flowstone_async._engine.told import Told
 from flowstone_async._engine.waits.driving import RunSuspending
 from flowstone_async._engine.waits.run_limit import RunLimit
 from flowstone_async._engine.waits.run_waits import RunWaits
 from flowstone_async._engine.waits.seats import Seats
+from flowstone_async._engine.waits.wait_journal import WaitJournal
 from flowstone_async.clock import Timer
 from flowstone_async.errors import FlowstoneError, StoreUnavailable
 from flowstone_async.events import OBSERVATIONS
@@ -66,6 +68,7 @@ class RunDriver(RunSuspending):
         hooks: Hooks,
         new: bool = True,
         last_event: int = 0,
+        told: Told | None = None,
         started_at: datetime | None = None,
         history: Mapping[int, Settled] | None = None,
         tried: Mapping[int, Tried] | None = None,
@@ -83,7 +86,7 @@ class RunDriver(RunSuspending):
             request.asked,
             catalog.tolerates,
         )
-        self.journal = Journal(request.pipeline, record.id, hooks, last=last_event)
+        self.journal = Journal(request.pipeline, record.id, hooks, last=last_event, told=told)
         self.hooks, self.observed = hooks, hooks.wanted(OBSERVATIONS)
         self._observer = self.observe()
         self.resources = services.resources.inner("run", self._observer, params=partial(as_wanted, request.params))
@@ -106,7 +109,8 @@ class RunDriver(RunSuspending):
         self._rank, self._ready = catalog.rank, list[tuple[int, int]]()
         self._asking: set[int] = set()
         self.workers = self._idle = self.ahead = 0
-        self._flush: Timer | None = None
+        self._flush, self.telling = None, False
+        self.wait_journal = WaitJournal(self.journal, services.redactor, services.store.now, self.commit_within)
         self.group: TaskGroup | None = None
         self.bodies: dict[int, asyncio.Task[Any]] = {}
         self.waiting, self.still = set[asyncio.Task[Any]](), dict[int, Still]()

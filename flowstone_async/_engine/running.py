@@ -15,6 +15,7 @@ from flowstone_async._engine.request import Request
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.run_waits import RunWaits
 from flowstone_async._engine.waits.seats import Seats
+from flowstone_async._engine.waits.wait_journal import WaitJournal
 from flowstone_async.errors import FlowstoneError
 from flowstone_async.io.base import IOManager
 from flowstone_async.planning.units import Unit
@@ -40,6 +41,7 @@ class Running(Values, Protocol):
     resumed: bool
     waits: RunWaits
     seats: Seats
+    wait_journal: WaitJournal
 
     def lose(self) -> None:
         """The store refused something: somebody cancelled the run, or owns it now."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import anyio
 
 from flowstone_async._engine import stopped
-from flowstone_async._engine.cancelling import cancel, partitions_of
+from flowstone_async._engine.cancelling import Left, cancel, partitions_of
 from flowstone_async._engine.catalog import Catalog
 from flowstone_async._engine.dynamic import known_keys
 from flowstone_async._engine.hooks import Hooks
@@ -212,6 +212,7 @@ class Session:
             hooks=self.hooks_of(prospect.catalog),
             new=past is None,
             last_event=0 if past is None else past.last_event,
+            told=None if past is None else past.told,
             started_at=None if past is None else past.started_at,
             history=before if past is None else {**before, **past.settled(prospect.units, prospect.current)},
             tried={} if past is None else past.attempts(prospect.units),
@@ -285,11 +286,13 @@ class Session:
         record = flight.driver.record if flight is not None else await store.run(run_id)
         if record is None:
             return None
+        now = store.now()
         if flight is not None:
-            unfinished, seconds = flight.driver.unfinished(), flight.driver.seconds
+            left, seconds = Left(flight.driver.unfinished(), flight.driver.journal.left(now)), flight.driver.seconds
         else:
-            unfinished, seconds = (await Past.read(store, record)).unfinished(store.now()), 0.0
-        after = await cancel(store, record, unfinished, seconds, actor, unless_joined=unless_joined)
+            past = await Past.read(store, record)
+            left, seconds = Left(past.unfinished(now), past.told.cancelled(now)), 0.0
+        after = await cancel(store, record, left, seconds, actor, unless_joined=unless_joined)
         if flight is not None and after is not None and after.state == "cancelled":
             flight.driver.stop("cancelled")
         if run_id in self.jobs:

@@ -93,6 +93,7 @@ class RunSteps(RunValues, Interruption):
         error = self.ends_with = self.error if self.error is not None or failed is None else failed.error
         now = self.services.store.now()
         body = {**self.facts(), "seconds": self.seconds}
+        self.journal.add_all(self.journal.told.cancelled(now))
         if error is None:
             self.journal.add(RunSucceeded, now, dict(body))
         else:
@@ -118,6 +119,7 @@ class RunSteps(RunValues, Interruption):
     async def tell_cancelled(self) -> None:
         """Emit the events of a cancellation, which whoever cancelled the run has committed."""
         now, body = self.services.store.now(), self.facts()
+        self.journal.add_all(self.journal.told.cancelled(now))
         for each in self.unfinished():
             self.journal.add(AssetFinished, now, {**each, "outcome": "cancelled"})
         self.journal.add(RunCancelled, now, {**body, "seconds": self.seconds})

@@ -171,7 +171,7 @@ class Progress:
             case AssetFinished():
                 line.cancelled |= event.outcome == "cancelled"
             case _:
-                pass
+                return
         line.running.discard(key)
 
     def end(self, *, cut_off: bool) -> None:

@@ -451,6 +451,7 @@ def test_event_types_have_canonical_names():
     assert len(EVENT_TYPES) == len(JOURNALED) + len(OBSERVATIONS)
     assert all(EVENT_TYPES[each.type] is each for each in (*JOURNALED, *OBSERVATIONS))
     families = {"run", "asset", "scatter", "resource", "storage.store", "storage.load", "lease", "engine", "rate"}
+    families |= {"gate", "approval", "step"}
     assert {name.rpartition(".")[0] for name in EVENT_TYPES} == families
     assert {each for each in EVENT_TYPES.values() if each.__subclasses__()} == set()
 

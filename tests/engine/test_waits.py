@@ -461,6 +461,8 @@ async def test_a_body_that_does_not_want_to_go(open_engine: OpenEngine, way: str
     assert types == [
         "run.started",
         "asset.started",
+        "gate.opened",
+        "gate.signalled",
         "asset.succeeded",
         "asset.finished",
         "run.succeeded",

@@ -46,6 +46,9 @@ NAMES = {
         " StorageEvent StorageLoadFailed StorageLoadFinished StorageLoadStarted"
         " StorageStoreFailed StorageStoreFinished StorageStoreStarted"
         " RateChecked RateEvent RateSlotAcquired RateSlotReleased RateWaited"
+        " GateCancelled GateEvent GateOpened GateRearmed GateSignalled GateTimedOut"
+        " ApprovalCancelled ApprovalDecided ApprovalEscalated ApprovalEvent ApprovalExpired ApprovalOpened"
+        " StepEvent StepFailed StepFinished"
     ),
     "errors": (
         "ApiTokenNotFound AssetNotFound Cancelled ConfigError DefinitionError DependencyFailed DependencyNotReady ExecutionError"

@@ -71,6 +71,7 @@ class ApprovalInBody(BodyGate):
     @override
     async def _taken(self) -> tuple[bytes | FlowstoneError, Any]:
         stored, outcome = await self._decided()
+        self._host.journal.ended(stored, outcome)
         request = request_of(stored)
         verdict = None
         if outcome.how == "signalled":
@@ -124,6 +125,7 @@ class ApprovalInBody(BodyGate):
             outcome = opened.outcome or await host.waits.park(opened)
             if outcome.how == "cancelled":
                 raise self._lost()
+            host.journal.escalated(stored, number, outcome.at)
             await self._messages.tell(stored, escalation.notify, number)
 
 

@@ -78,7 +78,7 @@ class DurableBody(Recording, Durable):
 
     def for_handler(self, part: str) -> DurableBody:
         """Return that of what is called once a gate has ended that the body returned: a body of its own."""
-        facts = replace(self.facts, id=str(uuid5(UUID(self.id), part)))
+        facts = replace(self.facts, id=str(uuid5(UUID(self.id), part)), journal=self.journal)
         other = DurableBody(self.services, facts, attempt=self._attempt, known=True, key=self.key)
         other._root = Scope(part)  # what services are given as the key of a request is not that of the body
         return other
@@ -231,9 +231,11 @@ class DurableBody(Recording, Durable):
         """Call a function, and put on record what came of it."""
         await self.check()
         self.count(place)
+        begun = self.services.clock.monotonic()
         try:
             if connected:
                 value = await self._connected(place, called, fn, args, kwargs, options, codec)
+                self._tell(place, self.services.clock.monotonic() - begun)
                 await self.script.drained()
                 return value
             value = await self._tried(place, fn, args, kwargs, options)
@@ -244,10 +246,18 @@ class DurableBody(Recording, Durable):
             if _ends_the_run(error):
                 raise
             failed = self.facts.failing(error, f"step {place.key!r} of asset {self.facts.asset!r}")
+            seconds = self.services.clock.monotonic() - begun
             await self.keep(self.make_record(place, called, None)._replace(error=describe(failed)))
+            self._tell(place, seconds, failed)
             raise failed from failed.__cause__
+        seconds = self.services.clock.monotonic() - begun
         await self.keep(self.make_record(place, called, encoded.data))
+        self._tell(place, seconds)
         return encoded.value
+
+    def _tell(self, place: Place, seconds: float, error: FlowstoneError | None = None) -> None:
+        """Tell what came of a step that is on record."""
+        self.journal.step(self.facts.key, place.key, self._attempt, seconds, error)
 
     async def _tried(
         self, place: Place, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: StepOptions

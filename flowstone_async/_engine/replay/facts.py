@@ -11,6 +11,7 @@ from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.parked import Waits
 from flowstone_async._engine.waits.run_waits import RunWaits
 from flowstone_async._engine.waits.seats import Seats
+from flowstone_async._engine.waits.wait_journal import WaitJournal
 from flowstone_async.definition.asset import AssetDefinition
 from flowstone_async.definition.asset import Scope as Names
 from flowstone_async.definition.binding import Binding
@@ -31,6 +32,7 @@ class BodyFacts:
         bindings: What the asset's body takes.
         park_after: Seconds that a body waits in memory; None for ever.
         failing: Makes of what a step raised, and of the step's name, the error of the asset.
+        journal: Takes what the body tells.
         lost: Told that the run is not ours any more.
         away: Told that the store is away.
     """
@@ -45,6 +47,7 @@ class BodyFacts:
     bindings: tuple[Binding, ...]
     park_after: float | None
     failing: Callable[[BaseException, str], FlowstoneError]
+    journal: WaitJournal
     lost: Callable[[], None]
     away: Callable[[FlowstoneError], None]
 
@@ -74,6 +77,7 @@ class Recorded(Protocol):
     resumed: bool
     waits: RunWaits
     seats: Seats
+    wait_journal: WaitJournal
 
     def lose(self) -> None:
         """The store refused something: somebody cancelled the run, or owns it now."""
@@ -100,6 +104,7 @@ def body_facts(
         bindings=unit.node.bindings,
         park_after=park_after,
         failing=failing,
+        journal=run.wait_journal,
         lost=run.lose,
         away=run.break_off,
     )

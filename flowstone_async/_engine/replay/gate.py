@@ -18,6 +18,7 @@ from flowstone_async._engine.replay.scope import Place
 from flowstone_async._engine.replay.script import Called, Script
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.body_waits import BodyWaits
+from flowstone_async._engine.waits.wait_journal import WaitJournal
 from flowstone_async.errors import (
     FlowstoneError,
     LeaseLost,
@@ -66,6 +67,11 @@ class Host(Protocol):
 
     def seal(self) -> bytes:
         """Return `secret`, for a token that is given away: it is on record which one that was."""
+        ...
+
+    @property
+    def journal(self) -> WaitJournal:
+        """What takes what it tells."""
         ...
 
     async def check(self) -> None:
@@ -191,15 +197,18 @@ class BodyGate(Bound):
         """Wait for the end of the gate; return what goes on record, and what the body gets of it."""
         host, wait = self._host, self._wait
         while True:
-            taken = wait.taken(await self._outcome())
-            if not isinstance(taken, bytes):
-                return taken, None
-            try:
-                return taken, wait.value(host, taken)
-            except PayloadInvalid:  # it came before the gate, when nobody could check it: the gate is open again
-                await host.waits.waits.refuse(self.id, taken)
+            stored, outcome = await self._outcome()
+            taken, value = wait.taken(outcome), None
+            if isinstance(taken, bytes):
+                try:
+                    value = wait.value(host, taken)
+                except PayloadInvalid:  # it came before the gate, when nobody could check it: the gate is open again
+                    await host.waits.waits.refuse(self.id, taken)
+                    continue
+            host.journal.ended(stored, outcome)
+            return taken, value
 
-    async def _outcome(self) -> Outcome:
+    async def _outcome(self) -> tuple[StoredGate, Outcome]:
         """Open the gate unless it is, and wait for its end."""
         host = self._host
         try:
@@ -215,7 +224,7 @@ class BodyGate(Bound):
             raise
         if outcome.how == "cancelled":
             raise self._lost()
-        return outcome
+        return stored, outcome
 
     def of(self, host: Host) -> bool:
         """Tell whether it is a gate of a body."""
@@ -244,9 +253,11 @@ class BodyGate(Bound):
         waits, former = host.waits.waits, host.script.cuts.former(host.id, self._place)
         if former is not None:  # the other side may still know it: it is told that nobody waits for it
             await waits.withdraw([former])
+            host.journal.withdrawn([former])
         stored = await waits.open(self.record())
         if stored is None:
             raise self._lost()
+        host.journal.opened(stored)
         return stored
 
     async def _again(self, stored: StoredGate) -> StoredGate:
@@ -255,6 +266,7 @@ class BodyGate(Bound):
             due = host.services.store.now() + due
         if due is None or not await host.waits.waits.rearm(self.id, due):
             return stored
+        host.journal.rearmed(stored.gate, due)
         return (await host.services.store.gates.read([self.id])).get(self.id, stored)
 
     def _lost(self) -> LeaseLost:

@@ -71,6 +71,7 @@ class _Asking:
             if outcome is None:
                 future = asyncio.get_running_loop().create_future()
                 return (Parked(stored.gate.id, "mismatch", None, future, timed=False),)
+            body.journal.ended(stored, outcome)
             if outcome.how == "cancelled":  # somebody has died who was to put on record that it fits again
                 await body.pass_mismatch()
                 continue
@@ -106,4 +107,5 @@ class _Asking:
         stored = await facts.waits.open(gate)
         if stored is None:
             raise lost(facts, gate.key)
+        body.journal.opened(stored)
         return stored

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 from flowstone_async._engine.replay.cuts import Cuts, Seen, gate_of, resolved_place, resolved_value
 from flowstone_async._engine.replay.facts import BodyFacts
+from flowstone_async._engine.replay.retelling import retell
 from flowstone_async._engine.replay.scope import Place, Scope
 from flowstone_async._engine.replay.script import Called, Script
 from flowstone_async._engine.services import Services
@@ -18,6 +19,7 @@ from flowstone_async._engine.waits.body_waits import BodyWaits, Evicted
 from flowstone_async._engine.waits.parked import Parked
 from flowstone_async._engine.waits.places import Pauses, Places
 from flowstone_async._engine.waits.seats import Seats
+from flowstone_async._engine.waits.wait_journal import SilentJournal, WaitJournal
 from flowstone_async.errors import (
     LeaseLost,
     ReplayMismatch,
@@ -28,6 +30,7 @@ from flowstone_async.store.steps import StepRecord
 
 _MANY, _MOST = 2_000, 20_000
 _SECRET, _SEALED = Place("token/secret#0", "token", 0), Called(("secret", "", ""))
+_SILENT = SilentJournal()
 _logger = logging.getLogger("flowstone")
 
 
@@ -89,6 +92,8 @@ class Recording:
             if cut:
                 await self._drop(cut)
                 await self.load()
+            elif found:
+                await retell(self, found)
 
     async def _drop(self, keys: Sequence[str]) -> None:
         facts = self.facts
@@ -100,6 +105,11 @@ class Recording:
         if not dropped:
             facts.lost()
             raise self._lost("nothing is cut off its record")
+
+    @property
+    def journal(self) -> WaitJournal:
+        """What takes what it tells; that of an item tells nothing."""
+        return self.facts.journal if self._identity is None else _SILENT
 
     @property
     def mismatch(self) -> tuple[Seen, ReplayMismatch] | None:
@@ -125,7 +135,9 @@ class Recording:
         records = await steps.recorded(facts.run_id, self.id)
         cuts = Cuts(records)
         if cuts.open is not None:
-            await facts.waits.withdraw([gate_of(self.id, cuts.number)])
+            gate = gate_of(self.id, cuts.number)
+            await facts.waits.withdraw([gate])
+            self.journal.withdrawn([gate])
             value = resolved_value("passed", cuts.open, records)
             record = self.make_record(resolved_place(cuts.number), Called(("resolved", "", "")), value)
             await steps.record(facts.run_id, facts.fence, self.id, [record])

@@ -14,7 +14,8 @@ from flowstone_async._engine.scatter.keys import Keys
 from flowstone_async._engine.scatter.noting import Noting
 from flowstone_async._engine.scatter.places import ItemPlaces
 from flowstone_async._engine.services import Services
-from flowstone_async._engine.waits.returned import GatedBody, is_unasked, unasked
+from flowstone_async._engine.waits.returned import GatedBody
+from flowstone_async._engine.waits.unasked import is_unasked, unasked
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.failures import ENDINGS
 from flowstone_async.planning.units import Unit

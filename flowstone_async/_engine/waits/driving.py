@@ -83,6 +83,7 @@ class RunSuspending(RunTelling, ABC):
         self.hurried = True
         self.consider()
 
+    @override
     def consider(self) -> None:
         """Look whether the run can be suspended, or a body be evicted."""
         if self._parking is not None:
@@ -166,6 +167,8 @@ class RunSuspending(RunTelling, ABC):
             return "lost"
         stirs = self.waits.stirs
         if await gates.outcomes(self.waits.awaited) or not await self._scatters_rest():
+            return "woken"
+        if self.telling:  # nothing may be on its way once the run is not ours; it is looked at again then
             return "woken"
         if self.journal.pending:
             await self._step(Next([], [], []))

@@ -225,6 +225,7 @@ class GatedBody(Generic[V]):
         stored = await waits.open(gate)
         if stored is None:
             raise lost(self.durable.facts, gate.key)
+        self.durable.journal.opened(stored)
         while (outcome := stored.outcome) is not None:
             match outcome.how:
                 case "signalled":
@@ -237,8 +238,10 @@ class GatedBody(Generic[V]):
                         await waits.refuse(gate.id, payload)
                         stored = await self._look(gate, stored)
                         continue
+                    self.durable.journal.ended(stored, outcome)
                     return await self._signalled(kept, value)
                 case "expired":
+                    self.durable.journal.ended(stored, outcome)
                     computed = await self._expired(kept, stored)
                     if computed is not None:
                         return computed
@@ -263,10 +266,9 @@ class GatedBody(Generic[V]):
 
     async def _expired(self, kept: Kept, stored: StoredGate) -> V | None:
         """Ask what is to be done, or do what was said before; None once the gate is open again."""
-        gate, waits = kept.gate, self.durable.facts.waits
+        gate = kept.gate
         if self._rearms and stored.due != self._rearms[-1]:  # somebody died before it was open again
-            await waits.rearm(gate.id, self._rearms[-1])
-            return None
+            return await self._rearm(gate, self._rearms[-1])
         handler, number = self.gate.on_timeout, len(self._rearms)
         if handler is None:
             self._time_out(gate)
@@ -282,8 +284,12 @@ class GatedBody(Generic[V]):
         )
         await durable.keep(record)
         self._rearms.append(due)
-        await waits.rearm(gate.id, due)
-        return None
+        return await self._rearm(gate, due)
+
+    async def _rearm(self, gate: Gate, due: datetime) -> None:
+        """Open the gate again."""
+        if await self.durable.facts.waits.rearm(gate.id, due):
+            self.durable.journal.rearmed(gate, due)
 
     def _time_out(self, gate: Gate) -> NoReturn:
         self._attempt.final = True
@@ -374,25 +380,3 @@ def _no_rearm(value: Any, part: str) -> Any:
     if isinstance(value, Rearm):
         raise ConfigError(f"{part} returned {value!r}", hint="Only on_timeout opens a gate again.")
     return value
-
-
-def is_unasked(value: object, gate: BoundGate | None) -> bool:
-    """Tell whether a body has returned a gate of a kind that it may not return."""
-    if isinstance(value, SignalGate):
-        return gate is None or not gate.signals
-    return isinstance(value, ApprovalGate) and (gate is None or not gate.asks)
-
-
-def unasked(asset: str, value: object) -> ConfigError:
-    """Return the error for a body that returned a gate and does not say so."""
-    if isinstance(value, ApprovalGate):
-        return ConfigError(
-            f"the body of asset {asset!r} returned a request for approval, which cannot be its value",
-            asset=asset,
-            hint="Annotate it `T | ApprovalGate[T]`, T for its value, or ask inline: ctx.approval(...).",
-        )
-    return ConfigError(
-        f"the body of asset {asset!r} returned a gate, which cannot be its value",
-        asset=asset,
-        hint="Say @pipe.asset(signal=YourModel) and annotate it `T | SignalGate[YourModel]`, or await the gate.",
-    )

@@ -137,11 +137,13 @@ class ReturnedApproval(Generic[V]):
         Raises:
             Rejected: Somebody said no, or nobody decided in time, and nothing makes a value of that.
         """
-        stored = await self._opened(self._gate)
+        stored, journal = await self._opened(self._gate), self._body.durable.journal
+        journal.opened(stored)
         outcome = stored.outcome
         if outcome is None:
             await self._wait(stored)
             return None
+        journal.ended(stored, outcome)
         request = request_of(stored)
         verdict = None
         if outcome.how == "signalled":
@@ -170,6 +172,7 @@ class ReturnedApproval(Generic[V]):
                 if alarm.outcome is None:
                     waits.append(_parked(alarm))
                 else:
+                    self._body.durable.journal.escalated(stored, number, alarm.outcome.at)
                     wanted.append((number, count))
         for escalation, count in wanted:
             if self._messages.untold(count, escalation):
