@@ -32,7 +32,7 @@ from flowstone_async._engine.scatter.upstream_source import UpstreamEnded
 from flowstone_async._engine.user_error import translated, wrapped
 from flowstone_async._engine.waits.parked import Parked
 from flowstone_async._engine.waits.returned import Ended, GatedBody, prepared_for
-from flowstone_async._engine.waits.unasked import is_unasked, unasked
+from flowstone_async._engine.waits.unasked import refuse_unasked
 from flowstone_async.definition.context import Call
 from flowstone_async.definition.kind import ConstantKind, PlainKind, StreamKind
 from flowstone_async.definition.scatter import ScatterKind
@@ -221,8 +221,7 @@ class Attempt:
         if services.called is not None:
             services.called(node.name)
         value = await services.executor.call(node.definition, prepared.arguments)
-        if is_unasked(value, node.gate):
-            raise unasked(node.name, value)
+        refuse_unasked(node.name, node.gate, value)
         return value
 
     async def stored(self, value: Any, inputs: tuple[Input, ...]) -> Computed:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "docs/approvals.md",
+    "docs/events.md",
     "docs/how-to.md",
     "docs/limits.md",
     "docs/operations.md",

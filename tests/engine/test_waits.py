@@ -457,17 +457,9 @@ async def test_a_body_that_does_not_want_to_go(open_engine: OpenEngine, way: str
     await send(engine, gate.id, Done, Done("there"))
     assert await soon(run.result()) == "there in attempt 1"
     assert calls == {"body": 2, **({"cleaned up": 1} if way == "awaits" else {})}
-    types = [event.type async for event in run.events()]
-    assert types == [
-        "run.started",
-        "asset.started",
-        "gate.opened",
-        "gate.signalled",
-        "asset.succeeded",
-        "asset.finished",
-        "run.succeeded",
-        "run.finished",
-    ]
+    types = [event.type async for event in run.events() if getattr(event, "kind", "") != "sleep"]
+    told = ["gate.opened", "gate.signalled", "asset.succeeded", "asset.finished", "run.succeeded", "run.finished"]
+    assert types == ["run.started", "asset.started", *told]
 
 
 @both

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flowstone_async import Engine
+from flowstone_async import Context, Engine, Pipeline
 from flowstone_async.web import run_events
 from tests.support.engines import OpenEngine
 from tests.support.gate import soon
@@ -154,3 +154,32 @@ async def test_head_tells_what_get_would_and_streams_nothing():
             head = await soon(web.head(f"/api/v1/runs/{run['id']}/events"))
             assert (head.status_code, head.content) == (200, b"")
             await web.post(f"/api/v1/runs/{run['id']}/cancel")
+
+
+async def test_a_stream_tells_what_a_run_waits_for(open_engine: OpenEngine):
+    """EVT-04, WEB-07: gates and steps like everything else, without the token."""
+    pipe = Pipeline("waits")
+
+    async def begin() -> None: ...
+
+    @pipe.asset
+    async def job(ctx: Context) -> str:
+        await ctx.step(begin)
+        return await ctx.signal(str, token="job-7", name="answer")
+
+    engine = await open_engine(pipe, secret=b"s" * 32)
+    async with served(engine.asgi(auth=TOKEN)) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as web:
+        run = await engine.submit("job")
+        async with web.stream("GET", f"/api/v1/runs/{run.id}/events") as response:
+            seen: list[Sse] = []
+            async for each in sse(response):
+                seen.append(each)
+                if each.type == "gate.opened" and each.data["kind"] == "signal":
+                    await engine.signal("job-7", "done")
+    assert [int(each.id) for each in seen] == list(range(1, len(seen) + 1))
+    told = [each for each in seen if each.data.get("kind") == "signal" or "step" in each.data]
+    assert [each.type for each in told] == ["step.finished", "gate.opened", "gate.signalled"]
+    opened = told[1].data
+    assert (opened["asset"], opened["name"]) == ("job", "answer")
+    assert opened["due"] > opened["at"]
+    assert "job-7" not in str([each.data for each in seen])

@@ -15,7 +15,7 @@ from flowstone_async._engine.scatter.noting import Noting
 from flowstone_async._engine.scatter.places import ItemPlaces
 from flowstone_async._engine.services import Services
 from flowstone_async._engine.waits.returned import GatedBody
-from flowstone_async._engine.waits.unasked import is_unasked, unasked
+from flowstone_async._engine.waits.unasked import refuse_unasked
 from flowstone_async.definition.context import Call, Context, ItemFacts
 from flowstone_async.failures import ENDINGS
 from flowstone_async.planning.units import Unit
@@ -113,8 +113,7 @@ class BodyCaller:
         """Call the body."""
         given = dict.fromkeys(self._contexts, Context(call))
         value: object = await self._body(**{**self._arguments, **given, self._parameter: todo.item})
-        if is_unasked(value, self._unit.node.gate):
-            raise unasked(self._asset, value)
+        refuse_unasked(self._asset, self._unit.node.gate, value)
         return cast("Any", value)
 
     async def _end(self, call: Call) -> None:

@@ -8,15 +8,23 @@ from flowstone_async.errors import ConfigError
 from flowstone_async.signals import SignalGate
 
 
-def is_unasked(value: object, gate: BoundGate | None) -> bool:
-    """Tell whether a body has returned a gate of a kind that it may not return."""
+def refuse_unasked(asset: str, gate: BoundGate | None, value: object) -> None:
+    """Refuse a gate of a kind that a body may not return.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if _is_unasked(value, gate):
+        raise _unasked(asset, value)
+
+
+def _is_unasked(value: object, gate: BoundGate | None) -> bool:
     if isinstance(value, SignalGate):
         return gate is None or not gate.signals
     return isinstance(value, ApprovalGate) and (gate is None or not gate.asks)
 
 
-def unasked(asset: str, value: object) -> ConfigError:
-    """Return the error for a body that returned a gate and does not say so."""
+def _unasked(asset: str, value: object) -> ConfigError:
     if isinstance(value, ApprovalGate):
         return ConfigError(
             f"the body of asset {asset!r} returned a request for approval, which cannot be its value",
