@@ -205,6 +205,8 @@ class BodyGate(Bound):
                 except PayloadInvalid:  # it came before the gate, when nobody could check it: the gate is open again
                     await host.waits.waits.refuse(self.id, taken)
                     continue
+            else:
+                taken.details["due"] = _text(stored.due)
             host.journal.ended(stored, outcome)
             return taken, value
 
@@ -214,8 +216,8 @@ class BodyGate(Bound):
         try:
             stored = await self._opened()
             outcome = stored.outcome
-            if outcome is not None and outcome.how == "expired" and host.script.failed_before(self._place):
-                stored = await self._again(stored)  # another attempt: the gate has its time once more
+            if outcome is not None and outcome.how == "expired" and self._is_of_another_attempt(stored):
+                stored = await self._again(stored)
                 outcome = stored.outcome
             if outcome is None:
                 outcome = await host.waits.park(stored)
@@ -225,6 +227,11 @@ class BodyGate(Bound):
         if outcome.how == "cancelled":
             raise self._lost()
         return stored, outcome
+
+    def _is_of_another_attempt(self, stored: StoredGate) -> bool:
+        """Tell whether a deadline passed in an earlier attempt: then the gate has its time once more, once."""
+        failed = self._host.script.failed_before(self._place)
+        return failed is not None and failed.details.get("due") in (None, _text(stored.due))
 
     def of(self, host: Host) -> bool:
         """Tell whether it is a gate of a body."""
@@ -271,6 +278,10 @@ class BodyGate(Bound):
 
     def _lost(self) -> LeaseLost:
         return lost(self._host.facts, self._place.key)
+
+
+def _text(due: datetime | None) -> str | None:
+    return None if due is None else due.isoformat()
 
 
 def lost(facts: BodyFacts, key: str) -> LeaseLost:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from flowstone_async._engine.replay.cuts import Cuts, Seen
 from flowstone_async._engine.replay.prints import same_prints
 from flowstone_async._engine.replay.scope import Place
-from flowstone_async.errors import ReplayMismatch
+from flowstone_async.errors import Failure, ReplayMismatch
 from flowstone_async.store.steps import StepRecord
 
 _PATIENCE = 5.0
@@ -62,7 +62,7 @@ class Script:
 
     def __init__(self, records: Sequence[StepRecord] = (), attempt: int = 1, asset: str = "") -> None:
         known = [each for each in records if each.error is None or each.attempt == attempt]
-        self._failed = frozenset(each.key for each in records if each.error is not None and each.attempt < attempt)
+        self._failed = {each.key: each.error for each in records if each.error is not None and each.attempt < attempt}
         self._asset, self._attempt = asset, attempt
         self.cuts = Cuts(records)
         self.mismatch: tuple[Seen, ReplayMismatch] | None = None
@@ -121,9 +121,9 @@ class Script:
         """Return what is on record in a scope, in the order of the calls."""
         return sorted((each for each in self._records.values() if each.path == path), key=lambda each: each.place)
 
-    def failed_before(self, place: Place) -> bool:
-        """Tell whether a call failed in an earlier attempt."""
-        return place.key in self._failed
+    def failed_before(self, place: Place) -> Failure | None:
+        """Return what a call failed with in an earlier attempt, if it did."""
+        return self._failed.get(place.key)
 
     async def turn(self, record: StepRecord) -> None:
         """Wait until it is the turn of a result that is on record."""
