@@ -11,6 +11,7 @@ import pytest
 from flowstone_async import (
     After,
     ApprovalDecided,
+    ApprovalEscalated,
     ApprovalEvent,
     ApprovalExpired,
     ApprovalGate,
@@ -48,6 +49,7 @@ SECRET: Any = {"secret": b"s" * 32, "poll": "50ms"}
 PARKED: Any = {**SECRET, "park_after": False}
 EVICTED: Any = {**SECRET, "park_after": 0}
 ways = pytest.mark.parametrize("options", [PARKED, EVICTED], ids=["parked", "evicted"])
+IN_MEMORY = pytest.mark.not_in("evict", reason="is about a body in memory")
 WAITS = (GateEvent, ApprovalEvent, StepEvent)
 
 
@@ -140,6 +142,7 @@ async def _some(engine: Engine, kind: type[Event], count: int) -> Any:
             yield event
 
 
+@IN_MEMORY
 async def test_nothing_of_what_was_sent_is_told(open_engine: OpenEngine):
     """EVT-04: no token, payload, result or argument in what is stored."""
     desk, pipe = Desk(), Pipeline("quiet")
@@ -286,24 +289,41 @@ async def test_a_request_and_its_decision(open_engine: OpenEngine, asset: str, a
 
 
 @pytest.mark.parametrize("asset", ["deploy", "draft"])
-@pytest.mark.parametrize("on_timeout", ["approve", "reject"])
-async def test_a_request_that_nobody_decides(open_engine: OpenEngine, asset: str, on_timeout: str):
-    """EVT-04: it escalates, and expires, or is decided by its timeout."""
+async def test_a_request_that_grows_old(open_engine: OpenEngine, asset: str):
+    """EVT-04: it is told once that more people were, and before anybody has decided."""
 
     async def tell(_: object) -> None: ...
 
-    pipe = _asks(timeout="60ms", on_timeout=on_timeout, escalate=[After("10ms", notify=[tell])])
+    pipe = _asks(escalate=[After("10ms", notify=[tell])])
     engine = await open_engine(pipe, **EVICTED)
-    report = await soon((await engine.submit(asset)).report())
-    run = await engine.find(report.run_id)
-    told = _of_waits(await _all(run))
-    assert [each.type for each in told[:2]] == ["approval.requested", "approval.escalated"]
-    assert told[1].escalation == 0
-    assert isinstance(told[2], ApprovalExpired if on_timeout == "reject" else ApprovalDecided)
-    assert len(told) == 3
-    assert getattr(told[2], "by", "timeout") == "timeout"
+    run = await engine.submit(asset)
+    told = [each async for each in _some(engine, ApprovalEvent, 2)]
+    assert isinstance(told[1], ApprovalEscalated)
+    assert (told[1].escalation, told[1].seconds >= 0.01) == (0, True)
+    await engine.approve(told[1].request, by="ada")
+    await soon(run.result())
+    assert [each.type for each in await _all(run) if isinstance(each, ApprovalEvent)] == [
+        "approval.requested",
+        "approval.escalated",
+        "approval.decided",
+    ]
 
 
+@pytest.mark.parametrize("asset", ["deploy", "draft"])
+@pytest.mark.parametrize("on_timeout", ["approve", "reject"])
+async def test_a_request_that_nobody_decides(open_engine: OpenEngine, asset: str, on_timeout: str):
+    """EVT-04: it expires, or is decided by its timeout."""
+    engine = await open_engine(_asks(timeout="10ms", on_timeout=on_timeout), **EVICTED)
+    run = await engine.submit(asset)
+    await soon(run.report())
+    made, ended = _of_waits(await _all(run))
+    assert isinstance(made, ApprovalOpened)
+    assert isinstance(ended, ApprovalExpired if on_timeout == "reject" else ApprovalDecided)
+    assert getattr(ended, "by", "timeout") == "timeout"
+    assert ended.seconds >= 0.01
+
+
+@IN_MEMORY
 @pytest.mark.parametrize("committed", [True, False])
 async def test_whoever_goes_on_tells_what_was_not_told_and_nothing_twice(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, committed: bool
@@ -334,6 +354,7 @@ async def test_whoever_goes_on_tells_what_was_not_told_and_nothing_twice(
     assert calls == {"charge": 1, "ship": 1}
 
 
+@IN_MEMORY
 async def test_the_end_of_a_gate_that_is_on_record_and_was_not_told(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ):
