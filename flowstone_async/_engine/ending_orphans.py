@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowstone_async._engine.journal import error_body, event_of
+from flowstone_async._engine.resume import Past
 from flowstone_async._engine.session import Session
 from flowstone_async.definition.keys import decode_key
 from flowstone_async.errors import FlowstoneError, PartitionError
@@ -30,6 +31,7 @@ async def end_run(session: Session, record: RunRecord, error: FlowstoneError) ->
         "error": error_body(error, record.partition),
     }
     events = (
+        *(await Past.read(services.store, record)).told.cancelled(now),
         EventRecord(0, RunFailed.type, now, body),
         EventRecord(0, RunFinished.type, now, {**body, "state": "failed"}),
     )

@@ -16,6 +16,7 @@ from flowstone_async import (
     DependencyFailed,
     Engine,
     GateClosed,
+    GateEvent,
     GateNotFound,
     Pipeline,
     ReplayMismatch,
@@ -145,6 +146,15 @@ async def test_resume_at_keeps_what_is_before(open_engine: OpenEngine):
     assert await soon(run.result()) == "paid 1 paid 20 paid 3 again packed"
     assert shop.calls == {"charge 1": 1, "charge 2": 1, "charge 20": 1, "charge 3": 2, "pack": 1}
     assert await engine.gates.waiting(kind="mismatch") == ()
+    told = [(each.type, each.kind) async for each in run.events() if isinstance(each, GateEvent)]
+    assert [each for each in told if each[1] != "sleep"] == [
+        ("gate.opened", "signal"),
+        ("gate.opened", "mismatch"),
+        ("gate.signalled", "mismatch"),
+        ("gate.cancelled", "signal"),
+        ("gate.opened", "signal"),
+        ("gate.signalled", "signal"),
+    ]
     with pytest.raises(GateNotFound, match="no mismatch to resolve"):
         await engine.resolve(run, "other", how="resume_at")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from flowstone_async import (
     GateSignalled,
     GateTimedOut,
     Gathered,
+    LeaseLost,
     Pipeline,
     Rearm,
     Rejected,
@@ -38,9 +41,10 @@ from flowstone_async import (
     StepFailed,
     StepFinished,
     TimedOut,
+    io,
 )
 from flowstone_async._engine.run import RunDriver
-from tests.support.crash import kill, look_for_orphans
+from tests.support.crash import ended, kill, look_for_orphans
 from tests.support.engines import OpenEngine
 from tests.support.gate import Gate, soon
 from tests.support.waits import Desk, in_state, opened, send
@@ -400,6 +404,27 @@ async def test_gates_that_are_open_when_their_run_is_cancelled(open_engine: Open
     [cancelled] = [each for each in events if isinstance(each, GateCancelled) and not _sleeps(each)]
     assert (cancelled.name, cancelled.seconds >= 0) == ("never", True)
     assert [each.type for each in events[-3:]] == ["asset.finished", "run.cancelled", "run.finished"]
+
+
+@IN_MEMORY
+async def test_gates_of_a_run_that_nobody_can_go_on_with(open_engine: OpenEngine, tmp_path: Path):
+    """EVT-04, JOB-11: whoever ends it tells of them."""
+    pipe = Pipeline("given")
+
+    @pipe.asset
+    async def waits(ctx: Context) -> str:
+        return await ctx.signal(str, name="never")
+
+    dying, living = await open_engine(pipe, **PARKED), await open_engine(pipe, **PARKED, slots=0)
+    running = asyncio.create_task(dying.run("waits", io=io.Files(tmp_path), on_wait="wait"))
+    [told] = [each async for each in _some(living, GateOpened, 1)]
+    await kill(dying)
+    with pytest.raises(LeaseLost):
+        await soon(running)
+    await look_for_orphans(living)
+    await ended(living, told.run_id)
+    events = await _all(await living.find(told.run_id))
+    assert [each.type for each in events[-3:]] == ["gate.cancelled", "run.failed", "run.finished"]
 
 
 async def test_a_gate_that_its_body_has_left(open_engine: OpenEngine):
