@@ -243,8 +243,11 @@ async def test_it_survives_whoever_began_it(open_engine: OpenEngine):
 
 async def test_messages_that_were_not_sent_are_sent_by_whoever_goes_on(open_engine: OpenEngine):
     """APPR-13, APPR-14: once for each request, with the key; the body is called again for whom to tell."""
-    desk = Desk(topics=["bees"])
-    desk = Desk(topics=["bees"], notify=[lambda requested: desk.tell(requested)])
+
+    async def tell(requested: ApprovalRequested) -> None:
+        await desk.tell(requested)
+
+    desk = Desk(topics=["bees"], notify=[tell])
     desk.mute = True
     first = await open_engine(desk.pipe, **SECRET)
     run = await first.submit(desk.paper)
