@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from tests.support.engines import (
     TEMPLATE,
@@ -18,6 +19,9 @@ from tests.support.engines import (
 )
 from tests.support.modes import MODES, choose
 from tests.support.postgres import TestServer
+
+settings.register_profile("unhurried", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
