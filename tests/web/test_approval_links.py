@@ -108,6 +108,7 @@ async def test_of_two_at_once_one_decides(open_engine: OpenEngine):
         assert sorted(each.status_code for each in await asyncio.gather(*both)) == [200, 409]
 
 
+@pytest.mark.not_in("evict", reason="its engines share a memory whose clock stands still")
 async def test_a_link_expires_with_its_request(open_engine: OpenEngine):
     """WEB-09: 410 from the deadline on, or once its run is cancelled."""
     late, clock = Told(pipeline="late", timeout="1h"), SetClock()
