@@ -74,6 +74,7 @@ class Help:
         finally:
             driver.group = None
             driver.waits.close()
+            driver.wait_journal.close()
             with anyio.CancelScope(shield=True):
                 await scope.close()
                 await driver.resources.close()

@@ -146,6 +146,7 @@ class RunDriver(RunSuspending):
             self.limit = self._flush = self._parking = None
             self._count()
             self.waits.close()
+            self.wait_journal.close()
             self.seats.close()  # with what the run holds, it is let go of as soon as nobody asks for it
             with anyio.CancelScope(shield=True):
                 await self.resources.close()

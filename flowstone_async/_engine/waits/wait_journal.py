@@ -52,6 +52,10 @@ class WaitJournal:
     ) -> None:
         self._journal, self._redactor, self._now, self._within = journal, redactor, now, within
 
+    def close(self) -> None:
+        """Tell nothing any more, and let go of the run."""
+        self._journal, self._within = None, _unheard
+
     def opened(self, stored: StoredGate) -> None:
         """Tell that a gate is open, or was."""
         gate, due = stored.gate, stored.due
@@ -147,7 +151,11 @@ class SilentJournal(WaitJournal):
     """Tells nobody."""
 
     def __init__(self) -> None:
-        super().__init__(None, Redactor(), _never, lambda _: None)
+        super().__init__(None, Redactor(), _never, _unheard)
+
+
+def _unheard(_: float) -> None:
+    pass
 
 
 def _never() -> datetime:

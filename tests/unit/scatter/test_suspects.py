@@ -58,6 +58,9 @@ class _Running:
     def ended_program(self, ending: BaseException) -> None:
         raise ending
 
+    def back(self) -> None:
+        raise AssertionError("no body has waited")
+
     async def begins(self, chunk: LocalChunk, todo: Todo, *, alone: bool) -> bool:
         self.recording.append(todo.item)
         await self.recorded.wait()
