@@ -132,6 +132,16 @@ async def test_a_run_of_which_only_such_items_are_left_is_suspended_and_woken_by
     assert {jobs.calls["start", item] for item in range(3)} == {1}
 
 
+async def test_a_run_with_such_items_is_suspended_however_often_it_is_looked_whether_any_is_due(open_engine: OpenEngine):
+    """SIG-07: hints come more often than `park_after`, as every 10 s do where that is 30 s."""
+    jobs = Jobs(range(2))
+    engine = await open_engine(jobs.pipe, **{**SECRET, "poll": "5ms"}, park_after="200ms")
+    run = await engine.submit(jobs.answers)
+    await in_state(engine, run.id, "waiting")
+    await jobs.signal(engine, 0, 1)
+    assert await soon(run.result()) == ["job 0: done 0", "job 1: done 1"]
+
+
 @IN_MEMORY
 async def test_an_item_in_memory_waits_without_its_place_and_counts_as_waiting(open_engine: OpenEngine):
     jobs = Jobs(range(30), max_concurrent=2, page_size=3)
