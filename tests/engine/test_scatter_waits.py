@@ -20,6 +20,7 @@ from flowstone_async import (
     Retry,
     RunHandle,
     ScatterThreshold,
+    StorageError,
     TimedOut,
     WaitingSignal,
 )
@@ -140,6 +141,31 @@ async def test_a_run_with_such_items_is_suspended_however_often_it_is_looked_whe
     await in_state(engine, run.id, "waiting")
     await jobs.signal(engine, 0, 1)
     assert await soon(run.result()) == ["job 0: done 0", "job 1: done 1"]
+
+
+async def test_a_scatter_that_has_not_come_to_begin_keeps_no_run_from_being_suspended(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    jobs = Jobs(range(2))
+
+    @jobs.pipe.scatter(range(2))
+    async def other(item: int, ctx: Context) -> int:
+        return item
+
+    engine = await open_engine(jobs.pipe, **EVICTED)
+    scatters = engine._live().store.scatters
+    totals, failed = scatters.totals, list[str]()
+
+    async def once(scatter: str) -> Any:
+        if not failed and other.name in {each.key.asset for each in await scatters.of_run(run.id) if each.id == scatter}:
+            failed.append(scatter)
+            raise StorageError("unreadable")
+        return await totals(scatter)
+
+    monkeypatch.setattr(scatters, "totals", once)
+    run = await engine.submit(jobs.answers, other)
+    await in_state(engine, run.id, "waiting")
+    assert failed
 
 
 @IN_MEMORY
