@@ -201,3 +201,30 @@ async def test_a_caller_that_is_cancelled_while_the_store_is_away_is_cancelled(
         await _cancelled(run)
     gate.open()
     assert await soon(engine.run(job)) == 1
+
+
+async def test_whoever_awaits_a_run_does_not_read_all_of_its_gates_at_each_look(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """There may be one for each item of a scatter, and those that have ended are among them."""
+    job = _Job()
+    engine = await open_engine(job.pipe, **EVICTED)
+    awaiting = await job.suspended(engine)
+    store, looked = engine._live().store, Gate()
+    read, run = list[str](), store.run
+
+    async def of_run(run_id: str) -> Sequence[Any]:
+        read.append(run_id)
+        return ()
+
+    async def look(run_id: str) -> Any:
+        looked.open()
+        await looked()
+        return await run(run_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.gates, "of_run", of_run)
+        patch.setattr(store, "run", look)
+        await looked.reached(3)
+    assert not read
+    await _cancelled(awaiting)
