@@ -94,8 +94,7 @@ class Tokens:
             known_as = f"{_MARK}…" if _MARK in str(token_id) else str(token_id)[:80]  # it may let somebody in still
             raise ApiTokenNotFound(
                 f"no token has the id {known_as!r}",
-                hint="Look for it with engine.tokens.list(ended=True) or `flowstone tokens ls --all`: the id is not what "
-                "lets one in.",
+                hint="Look for it with engine.tokens.list(ended=True) or `flowstone tokens ls --all`; it is no token.",
             )
         return ApiToken(**_facts(stored))
 

@@ -133,7 +133,9 @@ async def test_a_run_of_which_only_such_items_are_left_is_suspended_and_woken_by
     assert {jobs.calls["start", item] for item in range(3)} == {1}
 
 
-async def test_a_run_with_such_items_is_suspended_however_often_it_is_looked_whether_any_is_due(open_engine: OpenEngine):
+async def test_a_run_with_such_items_is_suspended_however_often_it_is_looked_whether_any_is_due(
+    open_engine: OpenEngine,
+):
     """SIG-07: hints come more often than `park_after`, as every 10 s do where that is 30 s."""
     jobs = Jobs(range(2))
     engine = await open_engine(jobs.pipe, **{**SECRET, "poll": "5ms"}, park_after="200ms")
@@ -157,7 +159,9 @@ async def test_a_scatter_that_has_not_come_to_begin_keeps_no_run_from_being_susp
     totals, failed = scatters.totals, list[str]()
 
     async def once(scatter: str) -> Any:
-        if not failed and other.name in {each.key.asset for each in await scatters.of_run(run.id) if each.id == scatter}:
+        if not failed and other.name in {
+            each.key.asset for each in await scatters.of_run(run.id) if each.id == scatter
+        }:
             failed.append(scatter)
             raise StorageError("unreadable")
         return await totals(scatter)
