@@ -91,8 +91,9 @@ class Tokens:
         """
         stored = await self._live().store.api_tokens.revoke(str(token_id), _act("revoked", str(token_id)))
         if stored is None:
+            known_as = f"{_MARK}…" if _MARK in str(token_id) else str(token_id)[:80]  # it may let somebody in still
             raise ApiTokenNotFound(
-                f"no token has the id {str(token_id)[:80]!r}",
+                f"no token has the id {known_as!r}",
                 hint="Look for it with engine.tokens.list(ended=True) or `flowstone tokens ls --all`; it is no token.",
             )
         return ApiToken(**_facts(stored))

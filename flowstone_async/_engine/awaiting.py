@@ -7,6 +7,7 @@ has; so an awaited run needs no slots.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -22,10 +23,11 @@ from flowstone_async._engine.session import Session
 from flowstone_async._engine.stored_results import stored_report, stored_values
 from flowstone_async._engine.unknown import wake
 from flowstone_async._engine.waits.alarms import ALARM
-from flowstone_async.errors import RunNotFound, StoreUnavailable, TimedOut
+from flowstone_async.errors import FlowstoneError, RunNotFound, StoreUnavailable, TimedOut
 from flowstone_async.store.records import FINAL_RUN_STATES, RunRecord
 
 _SOON = 0.005
+_logger = logging.getLogger("flowstone")
 
 
 async def values(session: Session, request: Request) -> tuple[Any, ...]:
@@ -96,7 +98,7 @@ async def _awaiting(session: Session, run_id: str, driver: RunDriver | None = No
                 del awaited[run_id]
                 if gives_up:
                     with anyio.CancelScope(shield=True):
-                        await _abandon(session, run_id, driver)
+                        await _give_up(session, run_id, driver)
 
 
 async def _suspended(session: Session, request: Request) -> str | None:
@@ -159,6 +161,14 @@ async def _patience(session: Session, record: RunRecord) -> float:
         with suppress(StoreUnavailable):
             await store.gates.sweep()
     return min(max(left, _SOON), poll)
+
+
+async def _give_up(session: Session, run_id: str, driver: RunDriver | None) -> None:
+    """Do so as far as it can be done: whoever was cancelled, or waited for too long, hears of that and nothing else."""
+    try:
+        await _abandon(session, run_id, driver)
+    except FlowstoneError as error:
+        _logger.warning("run %s goes on, though nobody awaits it: %s", run_id, error.message)
 
 
 async def _abandon(session: Session, run_id: str, driver: RunDriver | None) -> None:

@@ -45,10 +45,14 @@ class Told:
                 self._marks.pop(_place(body), None)
             return
         mark = _mark(event.type, body)
-        self._marks.setdefault(_place(body), set()).add(mark)
+        marks = self._marks.setdefault(_place(body), set())
+        marks.add(mark)
+        if event.type in _STEPS:
+            return
+        marks.add(mark[:1])  # so that nobody looks through all of them
         if event.type in _OPENING:
             self._open[mark[0]] = event
-        elif event.type not in _STEPS and event.type != ApprovalEscalated.type:
+        elif event.type != ApprovalEscalated.type:
             self._open.pop(mark[0], None)
 
     def knows(self, kind: str, body: Mapping[str, object]) -> bool:
@@ -57,8 +61,7 @@ class Told:
 
     def ended(self, gate: str, asset: str, partition: str) -> bool:
         """Tell whether an end of a gate or request was told, and no opening since."""
-        marks = self._marks.get((asset, partition), ())
-        return gate not in self._open and any(each[0] == gate for each in marks)
+        return gate not in self._open and (gate,) in self._marks.get((asset, partition), ())
 
     def opened_at(self, gate: str) -> datetime | None:
         """Return when a gate was opened, or opened again, if that was told and no end of it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from uuid import UUID, uuid5
 
 from flowstone_async._engine.session import Session
+from flowstone_async._engine.waits.alarms import ALARM
 from flowstone_async._engine.waits.mismatches import mismatch_facts
 from flowstone_async.errors import AssetNotFound
 from flowstone_async.store.gates import Gate, Signal, StoredGate
@@ -67,7 +68,10 @@ async def go_on(session: Session, after: str | None) -> str | None:
 
 async def wake(session: Session, run_id: str) -> None:
     """Let a run go on that others did not know, if it is known here."""
-    for each in await session.store.gates.of_run(run_id):
+    gates = session.store.gates
+    if "worker" not in await gates.open_kinds(run_id, aside=ALARM):
+        return  # whoever awaits it asks at each look, and a run may have a great many gates
+    for each in await gates.of_run(run_id):
         if each.gate.kind == "worker" and each.state == "open" and _is_known(session, each):
             await _wake(session, each)
 

@@ -20,6 +20,7 @@ from flowstone_async import (
     Retry,
     RunHandle,
     ScatterThreshold,
+    StorageError,
     TimedOut,
     WaitingSignal,
 )
@@ -130,6 +131,45 @@ async def test_a_run_of_which_only_such_items_are_left_is_suspended_and_woken_by
     await jobs.signal(engine, 2)
     assert await soon(run.result()) == ["job 0: done 0", "job 1: done 1", "job 2: done 2"]
     assert {jobs.calls["start", item] for item in range(3)} == {1}
+
+
+async def test_a_run_with_such_items_is_suspended_however_often_it_is_looked_whether_any_is_due(
+    open_engine: OpenEngine,
+):
+    """SIG-07: hints come more often than `park_after`, as every 10 s do where that is 30 s."""
+    jobs = Jobs(range(2))
+    engine = await open_engine(jobs.pipe, **{**SECRET, "poll": "5ms"}, park_after="200ms")
+    run = await engine.submit(jobs.answers)
+    await in_state(engine, run.id, "waiting")
+    await jobs.signal(engine, 0, 1)
+    assert await soon(run.result()) == ["job 0: done 0", "job 1: done 1"]
+
+
+async def test_a_scatter_that_has_not_come_to_begin_keeps_no_run_from_being_suspended(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    jobs = Jobs(range(2))
+
+    @jobs.pipe.scatter(range(2))
+    async def other(item: int, ctx: Context) -> int:
+        return item
+
+    engine = await open_engine(jobs.pipe, **EVICTED)
+    scatters = engine._live().store.scatters
+    totals, failed = scatters.totals, list[str]()
+
+    async def once(scatter: str) -> Any:
+        if not failed and other.name in {
+            each.key.asset for each in await scatters.of_run(run.id) if each.id == scatter
+        }:
+            failed.append(scatter)
+            raise StorageError("unreadable")
+        return await totals(scatter)
+
+    monkeypatch.setattr(scatters, "totals", once)
+    run = await engine.submit(jobs.answers, other)
+    await in_state(engine, run.id, "waiting")
+    assert failed
 
 
 @IN_MEMORY

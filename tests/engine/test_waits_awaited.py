@@ -177,3 +177,54 @@ async def test_a_store_that_has_no_connection_for_a_moment_is_asked_again(
     job.gate.open()
     assert await soon(caller) == "told"
     assert len(asked) > 3
+
+
+async def test_a_caller_that_is_cancelled_while_the_store_is_away_is_cancelled(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """RUN-17: `asyncio.timeout` and task groups must see it; another error in its place would end them otherwise."""
+    pipe, gate = Pipeline("cancelled"), Gate()
+
+    @pipe.asset
+    async def job() -> int:
+        await gate()
+        return 1
+
+    async def away(*given: object, **options: object) -> None:
+        raise StoreUnavailable("nobody answers")
+
+    engine = await open_engine(pipe)
+    run = asyncio.create_task(engine.run(job))
+    await gate.reached()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._live().store, "cancel", away)
+        await _cancelled(run)
+    gate.open()
+    assert await soon(engine.run(job)) == 1
+
+
+async def test_whoever_awaits_a_run_does_not_read_all_of_its_gates_at_each_look(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """There may be one for each item of a scatter, and those that have ended are among them."""
+    job = _Job()
+    engine = await open_engine(job.pipe, **EVICTED)
+    awaiting = await job.suspended(engine)
+    store, looked = engine._live().store, Gate()
+    read, run = list[str](), store.run
+
+    async def of_run(run_id: str) -> Sequence[Any]:
+        read.append(run_id)
+        return ()
+
+    async def look(run_id: str) -> Any:
+        looked.open()
+        await looked()
+        return await run(run_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.gates, "of_run", of_run)
+        patch.setattr(store, "run", look)
+        await looked.reached(3)
+    assert not read
+    await _cancelled(awaiting)

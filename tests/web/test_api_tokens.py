@@ -194,7 +194,7 @@ async def test_what_is_not_there_cannot_be_revoked():
         for unknown in ("nope", made.token, "", None):
             with pytest.raises(ApiTokenNotFound) as caught:
                 await engine.tokens.revoke(unknown)  # type: ignore[arg-type]
-            assert made.token not in engine.redactor.text(str(caught.value))
+            assert made.token not in str(caught.value)  # no other process knows it, to hide it
         with pytest.raises(ConfigError, match="limit="):
             await engine.tokens.list(limit=10_001)
         with pytest.raises(ConfigError, match="ended="):

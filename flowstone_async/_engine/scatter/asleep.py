@@ -73,6 +73,7 @@ class Asleep(Host):
         self.any = self.quiet = False
         self.upstream: Upstream | None = None
         self._stirs = 0
+        self._since: float | None = None  # nothing was computed; looking for what may be due changes nothing of that
 
     def join(self) -> None:
         """Count, for the run, among what may do nothing but wait."""
@@ -87,7 +88,8 @@ class Asleep(Host):
 
     def end(self) -> None:
         """Hear nothing more."""
-        self.resting_since, self.quiet = None, False
+        self.resting_since = self._since = None
+        self.quiet = False
         if self._facts is not None:
             self._facts.waits.leave(self)
 
@@ -115,7 +117,8 @@ class Asleep(Host):
 
     def computes(self) -> None:
         """Note that something of the scatter is computed from now on."""
-        self.resting_since, self.quiet = None, False
+        self.resting_since = self._since = None
+        self.quiet = False
         self._stirs += 1
         if self._facts is not None:
             self._facts.waits.goes_on()
@@ -131,7 +134,7 @@ class Asleep(Host):
                 self.kinds = await self._services.store.gates.open_kinds(facts.run_id, aside=ALARM)
             if self._stirs != stirs:
                 return
-            self.resting_since = since
+            self.resting_since = self._since = since if self._since is None else self._since
         self.quiet = True
         facts.waits.rested()
 

@@ -58,11 +58,14 @@ class Scattering(Working):
             FlowstoneError: The store refuses it, or cannot be reached.
         """
         self._asleep.join()
-        totals = await self._store.totals(self._id)
-        self._failed = 0 if totals is None else totals.failed
-        if totals is not None and totals.parked:
-            self._asleep.begin()
-        await self._run()
+        try:
+            totals = await self._store.totals(self._id)
+            self._failed = 0 if totals is None else totals.failed
+            if totals is not None and totals.parked:
+                self._asleep.begin()
+            await self._run()
+        finally:
+            self._asleep.end()
 
     _judged = -1
     """How many items had failed here when all workers' were counted last."""
