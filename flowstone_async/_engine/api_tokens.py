@@ -25,7 +25,7 @@ from flowstone_async.types import new_id
 
 _MARK = "fstk_"
 _TOKEN = re.compile(rf"{_MARK}[\w-]{{43}}", re.ASCII)
-_LONGEST, _MOST = 200, 10_000
+_LONGEST, _MOST, _MOST_ROLES = 200, 10_000, 50
 
 
 class Tokens:
@@ -135,11 +135,13 @@ def _name(given: object) -> str:
 
 def _roles(given: object) -> frozenset[str]:
     several = [given] if isinstance(given, str) or not isinstance(given, Collection) else cast("Any", given)
-    roles = frozenset(each for each in several if isinstance(each, str) and each and _is_storable(each))
-    if len(roles) < len(several) or not roles & frozenset(ROLES):
+    roles = frozenset(
+        each for each in several if isinstance(each, str) and 0 < len(each) <= _LONGEST and _is_storable(each)
+    )
+    if len(roles) < len(several) or len(roles) > _MOST_ROLES or not roles & frozenset(ROLES):
         raise ConfigError(
             f"role={given!r}"[:300],
-            hint=f"Give one of {', '.join(ROLES)}; or several names, one of these among them.",
+            hint=f"Give one of {', '.join(ROLES)}; or up to {_MOST_ROLES} names, one of these among them.",
         )
     return roles
 

@@ -174,7 +174,22 @@ async def test_names_that_are_none_are_refused(name: Any):
         assert await engine.tokens.list() == ()
 
 
-@pytest.mark.parametrize("role", ["", "viewr", [], ["release"], ["viewer", ""], ["viewer", 7], None, 7, "viewer\0"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "",
+        "viewr",
+        [],
+        ["release"],
+        ["viewer", ""],
+        ["viewer", 7],
+        None,
+        7,
+        "viewer\0",
+        ["viewer", "x" * 201],
+        [*ROLES, *map(str, range(50))],
+    ],
+)
 async def test_roles_that_are_none_are_refused(role: Any):
     async with Engine(Shop().pipe, store="memory") as engine:
         with pytest.raises(ConfigError, match="role="):
