@@ -34,12 +34,15 @@ def _until_noticed() -> None:
 
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let whoever holds the loop go on once it was noticed."""
+    """Let whoever holds the loop go on once it was noticed; what else holds it, as collecting garbage may, is passed over."""
     lines: list[str] = []
 
     def warning(text: str, *facts: Any) -> None:
-        lines.append(text % facts)
-        noticed.set()
+        line = text % facts
+        if "threading.py:" in line:
+            noticed.set()
+        if "threading.py:" in line or "has had no turn" in line:
+            lines.append(line)
 
     monkeypatch.setattr(watchdog._logger, "warning", warning)
     noticed.clear()
@@ -54,16 +57,15 @@ async def test_a_body_that_holds_the_loop_is_named_with_its_line(open_engine: Op
     engine = await open_engine(pipe, block_warning="50ms")
     assert await engine.run("holds") == 1
     await engine.run("holds", force=True)
-    (line, *_) = warned
+    line = next(each for each in warned if "threading.py:" in each)
     assert "asset 'holds' (line " in line
-    assert "threading.py:" in line
     body = inspect.getsource(sys.modules[__name__]).splitlines().index("        _until_noticed()") + 1
     assert f"line {body} of its body" in line
-    while not heard:
+    while not (found := [each for each in heard if each.asset is not None]):
         await engine.health()
-    assert (heard[0].asset, heard[0].pipeline, heard[0].type) == ("holds", "busy", "engine.loop_blocked")
-    assert heard[0].seconds >= 0.05
-    assert heard[0].place.partition(":")[0].endswith(".py")
+    assert (found[0].asset, found[0].pipeline, found[0].type) == ("holds", "busy", "engine.loop_blocked")
+    assert found[0].seconds >= 0.05
+    assert found[0].place.partition(":")[0].endswith(".py")
 
 
 async def test_what_is_no_body_is_named_by_its_place(open_engine: OpenEngine, warned: list[str]):
@@ -72,8 +74,9 @@ async def test_what_is_no_body_is_named_by_its_place(open_engine: OpenEngine, wa
     pipe.constant("one", 1)
     await open_engine(pipe, block_warning="50ms")
     _until_noticed()
-    assert "asset" not in warned[0]
-    assert " in wait" in warned[0]
+    line = next(each for each in warned if "threading.py:" in each)
+    assert "asset" not in line
+    assert " in wait" in line
 
 
 async def test_a_loop_that_gets_no_turn_is_not_said_to_be_held(open_engine: OpenEngine, warned: list[str]):
