@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def _evict() -> None:
     from flowstone_async._engine.replay.body import DurableBody
     from flowstone_async._engine.replay.gate import BodyGate, sleep_wait
     from flowstone_async._engine.replay.scope import Scope
+    from flowstone_async._engine.waits.wait_journal import WaitJournal
     from flowstone_async.clock import SystemClock
 
     plain_init, plain_load = Engine.__init__, DurableBody.load
@@ -87,6 +89,19 @@ def _evict() -> None:
             await BodyGate(self, Scope(BEFORE.rstrip("/")).take("sleep"), sleep_wait(_BREATH, None)).wait()
 
     Engine.__init__, DurableBody.load = init, load
+    for name in ("opened", "ended"):
+        setattr(WaitJournal, name, _silent_before(getattr(WaitJournal, name)))
+
+
+def _silent_before(tell: Callable[..., None]) -> Callable[..., None]:
+    """Tell nothing of the waits that the mode puts before bodies: events stay what a test counts."""
+
+    @wraps(tell)
+    def told(self: Any, stored: Any, *more: Any) -> None:
+        if not stored.gate.key.startswith(BEFORE):
+            tell(self, stored, *more)
+
+    return told
 
 
 def _connect() -> None:
