@@ -17,6 +17,9 @@ from tests.support.gate import soon
 
 OFTEN: Any = {"poll": "20ms"}
 ITEMS, AT_ONCE = 120, 4
+_PARTAKERS = """
+SELECT count(*) FROM flowstone.scatter_worker AS w JOIN flowstone.scatter AS s ON s.id = w.scatter WHERE s.asset = 'second'
+"""
 ONCE_MORE = Retry(3, backoff="none")
 
 
@@ -81,9 +84,11 @@ class Chain:
         """Open an engine; bodies that it calls know its name."""
         return await engines.open(self.pipe, resources={Who: Who(name)}, **OFTEN)
 
-    async def shared(self) -> None:
-        """Let calls of the first engine end, one by one, until the second has some."""
+    async def shared(self, sql: asyncpg.Connection) -> None:
+        """Let calls of the first engine end, one by one, until the second, which takes part, has some."""
         async with asyncio.timeout(30):
+            while await sql.fetchval(_PARTAKERS) < len("ab"):
+                await asyncio.sleep(0)
             while not self.calls["b"]:
                 if len(self.waiting) == AT_ONCE:
                     self.waiting.pop().set()
@@ -151,14 +156,14 @@ async def test_connections_that_break_again_and_again_lose_nothing(dsn: str, sql
 
 
 @pytest.mark.parametrize("dies", [None, "a", "b"])
-async def test_workers_share_them(dsn: str, dies: str | None) -> None:
+async def test_workers_share_them(dsn: str, sql: asyncpg.Connection, dies: str | None) -> None:
     """SCAT-07, SCAT-16, SCAT-26: never more than `max_concurrent` over both, and either may die."""
     async with PostgresEngines(dsn) as engines:
         chain = Chain()
         chain.go = False
         opened = {name: await chain.open(engines, name) for name in ("a", "b")}
         running = asyncio.create_task(opened["a"].run("second"))
-        await chain.shared()
+        await chain.shared(sql)
         other = opened["a" if dies == "b" else "b"]
         if dies is not None:
             await kill(opened[dies])
