@@ -386,7 +386,12 @@ async def test_many_runs_that_wait_hold_nothing(open_engine: OpenEngine):
     await soon(_settled(engine))
     assert len(await engine.gates.waiting(limit=1000)) == 101
     assert not engine._live().services.watch.parked
-    assert len(asyncio.all_tasks()) <= before
+    await soon(_no_more_tasks_than(before))
+
+
+async def _no_more_tasks_than(before: int) -> None:
+    while len(asyncio.all_tasks()) > before + 1:  # this one
+        await asyncio.sleep(0)
 
 
 async def _settled(engine: Engine) -> None:

@@ -208,7 +208,7 @@ GATES = {"approval": 1, "signal": 0, "sleep": 0}
 
 async def test_what_is_measured(open_engine: OpenEngine):
     """WEB-10: the text format, with labels from code only."""
-    engine = await open_engine(Shop().pipe, limits={'o"dd\n': Rate(10), "openai": 3})
+    engine = await open_engine(Shop().pipe, limits={'o"dd\n': Rate(10, per="1h"), "openai": 3})
     async with client(engine) as web:
         await ended(web, "orders", partition="2025-01-17")
         await ended(web, "broken")
