@@ -155,7 +155,7 @@ async def test_items_are_listed_with_why_they_failed(open_engine: OpenEngine):
 
 
 async def test_limits_and_workers_are_shown(open_engine: OpenEngine):
-    engine = await open_engine(Shop().pipe, limits={"openai": Rate(10)})
+    engine = await open_engine(Shop().pipe, limits={"openai": Rate(10, per="1h")})
     async with client(engine) as web:
         await engine.limits.check("openai")
         await engine.limits.set("slots", 3)
