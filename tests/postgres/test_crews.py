@@ -377,6 +377,7 @@ async def test_retries_run_wherever_there_is_room(engines: Engines) -> None:
     assert set(map(tuple, attempts.values())) == {(1, 2, 3)}
 
 
+@pytest.mark.not_in("evict", reason="is about a poll that is long, and the mode looks often")
 async def test_nobody_is_asked_while_a_scatter_is_short(engines: Engines, sql: asyncpg.Connection) -> None:
     """SCAT-22: one that ends within a poll costs nothing for the sake of others."""
     pipe = Pipeline("short")
